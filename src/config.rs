@@ -1,0 +1,419 @@
+//! Every variable that the router reads, its default and its check.
+//!
+//! Variables are read once, through a lookup function, and all problems are reported together.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use chrono::TimeDelta;
+use url::{Host, Url};
+
+use crate::{
+    secret::Secret,
+    vendor::{VENDORS, Vendor},
+};
+
+/// The routing secret of the examples. Off Lambda it is the default, in Lambda it is refused.
+pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
+/// Fewest bytes of a routing secret in Lambda.
+pub const MIN_ROUTING_SECRET_BYTES: usize = 16;
+
+/// A variable, for `--help` and the README.
+pub struct Variable {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, default, meaning }
+}
+
+/// All variables, in the order in which one meets them.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    variable("ROUTING_SECRET", "dev-not-for-prod-change-me, refused in Lambda",
+        "Secret behind keys and routes, the same in every router; at least 16 bytes in Lambda."),
+    variable("ROUTE_THRESHOLD", "128",
+        "Events whose route byte (0 to 255) is below this go to gcp, the others to aws: 0 to 256."),
+    variable("ENVELOPE_SECRETS", "",
+        "Standard Webhooks secrets of POST /webhook, separated by commas; any may match."),
+    variable("ALLOW_UNSIGNED", "false",
+        "true: serve POST /webhook although ENVELOPE_SECRETS is not set."),
+    variable("SIGNATURE_TOLERANCE_SECONDS", "300",
+        "How far a signature's timestamp may lie from now, on either side."),
+    variable("MAX_BODY_BYTES", "6291456",
+        "Largest body that is read (6 MiB); larger ones are answered with 413."),
+    variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
+        "Where claims and dead letters are kept: sqlite:PATH."),
+    variable("STORE_TIMEOUT_MS", "1000",
+        "Time for one operation of the store."),
+    variable("DEDUP_TTL_SECONDS", "86400",
+        "How long a delivered event is remembered."),
+    variable("GCP_TARGET_URL", "",
+        "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
+    variable("GCP_CA_FILE", "",
+        "PEM file of a private CA that GCP_TARGET_URL's certificate may come from, beside the public ones."),
+    variable("AWS_TARGET_FUNCTION", "",
+        "Name or ARN of the processor Lambda that aws events are handed to."),
+    variable("AWS_TARGET_ROLE_ARN", "",
+        "Role to assume for invoking it, across accounts."),
+    variable("AWS_TARGET_INVOCATION", "RequestResponse",
+        "RequestResponse waits for its answer; Event queues the event in Lambda."),
+    variable("FORWARD_TIMEOUT_MS", "10000",
+        "Time for one attempt."),
+    variable("FORWARD_BUDGET_MS", "30000",
+        "Time for all attempts of a delivery in serve. In Lambda the invocation's remaining time decides."),
+    variable("PORT", "",
+        "serve listens on this port of all addresses, as Cloud Run asks for."),
+    variable("RUST_LOG", "info",
+        "What is logged: error, warn, info, debug or trace, also by module."),
+    variable("LAMBDA_EMULATOR", "false",
+        "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
+];
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub intake: Intake,
+    pub store: StoreConfig,
+    pub targets: Targets,
+    pub forward: Forward,
+    /// How long a delivered event is remembered.
+    pub dedup_ttl: Duration,
+    /// The port that `serve` shall listen on.
+    pub port: Option<u16>,
+}
+
+/// What the plan of a delivery depends on, beside the delivery and the clock.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    pub routing_secret: Secret,
+    /// 0 to 256.
+    pub route_threshold: u16,
+    pub max_body_bytes: usize,
+    pub allow_unsigned: bool,
+    pub signature_tolerance: TimeDelta,
+    /// By the name of the vendor.
+    secrets: Vec<(&'static str, Vec<Secret>)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    pub url: StoreUrl,
+    /// Time for one operation.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    Sqlite(PathBuf),
+}
+
+/// Where events are delivered to. A destination that no event can be routed to may be absent.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    pub gcp: Option<GcpTarget>,
+    pub aws: Option<AwsTarget>,
+}
+
+#[derive(Debug, Clone)]
+pub struct GcpTarget {
+    pub url: Url,
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsTarget {
+    /// Name, partial ARN or ARN.
+    pub function: String,
+    pub role_arn: Option<String>,
+    pub invocation: Invocation,
+}
+
+/// The invocation types of the Lambda API
+/// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invocation {
+    RequestResponse,
+    Event,
+}
+
+/// How long forwarding may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    /// For one attempt.
+    pub timeout: Duration,
+    /// For all attempts of a delivery, outside Lambda.
+    pub budget: Duration,
+}
+
+/// All that is wrong with the variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+/// A variable and what must be done about it. Values are not repeated: they may be secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub variable: String,
+    pub remedy: String,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration cannot be used:")?;
+        for ConfigError { variable, remedy } in &self.0 {
+            write!(f, "\n  {variable}: {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Reads all variables; a variable that is set to nothing counts as not set.
+    ///
+    /// # Errors
+    /// Every problem there is, not only the first.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut vars = Vars::new(&get);
+        let intake = vars.intake();
+        let config = Self {
+            store: StoreConfig { url: vars.store_url(), timeout: vars.millis("STORE_TIMEOUT_MS") },
+            targets: vars.targets(intake.route_threshold),
+            forward: Forward {
+                timeout: vars.millis("FORWARD_TIMEOUT_MS"),
+                budget: vars.millis("FORWARD_BUDGET_MS"),
+            },
+            dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
+            port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
+            intake,
+        };
+        vars.finish(config)
+    }
+}
+
+impl Intake {
+    /// Reads only the variables that a plan depends on.
+    ///
+    /// # Errors
+    /// Every problem there is, not only the first.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut vars = Vars::new(&get);
+        let intake = vars.intake();
+        vars.finish(intake)
+    }
+
+    /// The vendor's secrets; none when it is not configured.
+    pub fn secrets(&self, vendor: &dyn Vendor) -> &[Secret] {
+        let found = self.secrets.iter().find(|(name, _)| *name == vendor.name());
+        found.map_or(&[], |(_, secrets)| secrets)
+    }
+}
+
+/// The variables while they are read, and the problems found so far.
+struct Vars<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    errors: Vec<ConfigError>,
+}
+
+impl<'a> Vars<'a> {
+    fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { get, errors: Vec::new() }
+    }
+
+    fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() { Ok(value) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    fn problem(&mut self, variable: &str, remedy: impl Into<String>) {
+        self.errors.push(ConfigError { variable: variable.into(), remedy: remedy.into() });
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        (self.get)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A number in its range; the default is the one in [`VARIABLES`].
+    fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let default = VARIABLES.iter().find(|variable| variable.name == name);
+        let default = default.and_then(|variable| variable.default.parse().ok());
+        let given = self.text(name).map(|text| text.parse().ok());
+        match given {
+            Some(Some(number)) if range.contains(&number) => number,
+            Some(_) => {
+                let (least, most) = range.clone().into_inner();
+                self.problem(name, format!("must be a whole number from {least} to {most}"));
+                least
+            }
+            None => default.unwrap_or(*range.start()),
+        }
+    }
+
+    fn millis(&mut self, name: &str) -> Duration {
+        Duration::from_millis(self.number(name, 1..=900_000))
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        match self.text(name).as_deref() {
+            Some("true") => true,
+            Some("false") | None => false,
+            Some(_) => {
+                self.problem(name, "must be true or false");
+                false
+            }
+        }
+    }
+
+    /// Whether this is the real Lambda, whose disk is not shared and whose URL is public.
+    fn in_lambda(&mut self) -> bool {
+        let emulated = self.flag("LAMBDA_EMULATOR");
+        self.text("AWS_LAMBDA_RUNTIME_API").is_some() && !emulated
+    }
+
+    fn intake(&mut self) -> Intake {
+        Intake {
+            routing_secret: self.routing_secret(),
+            route_threshold: self.number("ROUTE_THRESHOLD", 0..=256) as u16,
+            max_body_bytes: self.number("MAX_BODY_BYTES", 1..=268_435_456) as usize,
+            allow_unsigned: self.flag("ALLOW_UNSIGNED"),
+            signature_tolerance: TimeDelta::seconds(
+                self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,
+            ),
+            secrets: VENDORS.iter().map(|vendor| (vendor.name(), self.secrets(*vendor))).collect(),
+        }
+    }
+
+    fn routing_secret(&mut self) -> Secret {
+        const NAME: &str = "ROUTING_SECRET";
+        let secret = self.text(NAME);
+        if self.in_lambda() {
+            match secret.as_deref() {
+                None => self.problem(NAME, "must be set; `openssl rand -hex 32` makes one"),
+                Some(EXAMPLE_ROUTING_SECRET) => self.problem(
+                    NAME,
+                    "must not be the secret of the examples; `openssl rand -hex 32` makes one",
+                ),
+                Some(short) if short.len() < MIN_ROUTING_SECRET_BYTES => self
+                    .problem(NAME, format!("must have at least {MIN_ROUTING_SECRET_BYTES} bytes")),
+                Some(_) => {}
+            }
+        }
+        Secret::new(secret.unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into()))
+    }
+
+    fn secrets(&mut self, vendor: &dyn Vendor) -> Vec<Secret> {
+        let name = vendor.secrets_variable();
+        let Some(list) = self.text(&name) else {
+            return Vec::new();
+        };
+        let secrets: Vec<_> = list.split(',').map(|secret| Secret::new(secret.trim())).collect();
+        if let Some(problem) = secrets.iter().find_map(|secret| vendor.check_secret(secret).err()) {
+            self.problem(&name, format!("each secret {problem}"));
+        }
+        secrets
+    }
+
+    fn store_url(&mut self) -> StoreUrl {
+        const NAME: &str = "STORE_URL";
+        let in_lambda = self.in_lambda();
+        let url = self.text(NAME).unwrap_or_else(|| {
+            if in_lambda {
+                self.problem(NAME, "must be set");
+            }
+            "sqlite:webhook-router.db".into()
+        });
+        match url.strip_prefix("sqlite:") {
+            Some("") => self.problem(NAME, "names no file: use sqlite:PATH"),
+            Some(_) if in_lambda && self.text(NAME).is_some() => self.problem(
+                NAME,
+                "sqlite: cannot be used in Lambda, whose instances share no disk \
+                 (an emulator on one machine is declared with LAMBDA_EMULATOR=true)",
+            ),
+            Some(path) => return StoreUrl::Sqlite(path.into()),
+            None => self.problem(NAME, "is not a store that this version has: use sqlite:PATH"),
+        }
+        StoreUrl::Sqlite(PathBuf::new())
+    }
+
+    fn targets(&mut self, threshold: u16) -> Targets {
+        let gcp = self.gcp_target();
+        let aws = self.aws_target();
+        if gcp.is_none() && threshold > 0 && self.text("GCP_TARGET_URL").is_none() {
+            self.problem(
+                "GCP_TARGET_URL",
+                "must be set to the Cloud Run service's URL (or ROUTE_THRESHOLD to 0)",
+            );
+        }
+        if aws.is_none() && threshold < 256 && self.text("AWS_TARGET_FUNCTION").is_none() {
+            self.problem(
+                "AWS_TARGET_FUNCTION",
+                "must be set to the processor Lambda's name or ARN (or ROUTE_THRESHOLD to 256)",
+            );
+        }
+        Targets { gcp, aws }
+    }
+
+    fn gcp_target(&mut self) -> Option<GcpTarget> {
+        const NAME: &str = "GCP_TARGET_URL";
+        let ca_file = self.text("GCP_CA_FILE").map(PathBuf::from);
+        let url = Url::parse(&self.text(NAME)?).ok();
+        match url {
+            Some(url)
+                if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
+            {
+                Some(GcpTarget { url, ca_file })
+            }
+            _ => {
+                self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
+                None
+            }
+        }
+    }
+
+    fn aws_target(&mut self) -> Option<AwsTarget> {
+        let invocation = match self.text("AWS_TARGET_INVOCATION").as_deref() {
+            Some("RequestResponse") | None => Invocation::RequestResponse,
+            Some("Event") => Invocation::Event,
+            Some(_) => {
+                self.problem("AWS_TARGET_INVOCATION", "must be RequestResponse or Event");
+                Invocation::RequestResponse
+            }
+        };
+        let role_arn = self.text("AWS_TARGET_ROLE_ARN");
+        if role_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:")) {
+            self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
+        }
+        let function = self.text("AWS_TARGET_FUNCTION")?;
+        if role_arn.is_none() && self.is_this_function(&function) {
+            self.problem(
+                "AWS_TARGET_FUNCTION",
+                "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself for ever: \
+                 name the processor",
+            );
+        }
+        Some(AwsTarget { function, role_arn, invocation })
+    }
+
+    /// Whether a name, `NAME:QUALIFIER`, partial ARN or ARN means the function that this is.
+    fn is_this_function(&self, target: &str) -> bool {
+        let parts: Vec<_> = target.split(':').collect();
+        let (name, region) = match parts.iter().position(|part| *part == "function") {
+            Some(at) => (parts.get(at + 1), at.checked_sub(2).and_then(|at| parts.get(at))),
+            None => (parts.first(), None),
+        };
+        let here = |part: Option<&&str>, variable| {
+            part.is_some_and(|part| self.text(variable).is_some_and(|value| value == *part))
+        };
+        here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

@@ -1,0 +1,71 @@
+//! One HTTP request of a vendor and the answer to it, free of any server's types.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{CONTENT_TYPE, HeaderName},
+};
+
+/// One HTTP request from a vendor. Several deliveries may carry the same event.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub method: Method,
+    /// The path as it was requested, percent-encoded, without the query.
+    pub path: String,
+    pub headers: HeaderMap,
+    /// The exact bytes of the body; a Function URL's base64 is already undone.
+    pub body: Bytes,
+}
+
+impl Delivery {
+    /// The first value of a header, when it is visible ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+// A payload or a signature must not reach a log line through `{:?}`.
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, headers, body } = self;
+        write!(f, "Delivery({method} {path}, {} headers, {} bytes)", headers.len(), body.len())
+    }
+}
+
+/// An HTTP answer: the one the sender gets, or the one a destination gave.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// A sentence of our own.
+    pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        Self {
+            status,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, plain)]),
+            body: body.into().into(),
+        }
+    }
+
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The content type, when it is visible ASCII.
+    pub fn content_type(&self) -> Option<&str> {
+        self.headers.get(CONTENT_TYPE)?.to_str().ok()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({}, {} bytes)", self.status, self.body.len())
+    }
+}

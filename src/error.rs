@@ -1,0 +1,120 @@
+//! Everything that keeps an event from being delivered, and what the sender hears of it.
+//!
+//! The `Display` text of an [`Error`] says all, and goes to the log. The sender gets
+//! [`Error::reply`], which tells nothing about the inside.
+
+use chrono::{DateTime, Utc};
+use http::{
+    HeaderValue, StatusCode,
+    header::{ALLOW, RETRY_AFTER},
+};
+
+use crate::{
+    delivery::Reply,
+    json::{JsonError, JsonFault},
+    timestamp::TimestampError,
+};
+
+/// Seconds after which a sender may try again when the store did not answer.
+const STORE_RETRY_SECONDS: i64 = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no such path")]
+    UnknownPath,
+    #[error("{vendor} is not served: set {variable}")]
+    NotServed { vendor: &'static str, variable: String },
+    #[error("the method must be {allow}")]
+    Method { allow: &'static str },
+    #[error("the body is larger than {limit} bytes (MAX_BODY_BYTES)")]
+    TooLarge { limit: usize },
+    #[error("signature {0}")]
+    Signature(SignatureFault),
+    #[error("invalid json: {0}")]
+    InvalidJson(JsonError),
+    #[error("invalid json: not an object")]
+    NotAnObject,
+    #[error("missing required fields: {}", .0.join(", "))]
+    MissingFields(Vec<&'static str>),
+    #[error("{0} holds a lone surrogate")]
+    LoneSurrogate(&'static str),
+    #[error("{0}")]
+    CreatedAt(TimestampError),
+    #[error("in progress until {until}")]
+    InFlight { until: DateTime<Utc>, now: DateTime<Utc> },
+    #[error("the store does not answer: {0}")]
+    Store(String),
+    #[error("the destination answered {}", .0.status)]
+    Rejected(Reply),
+    #[error("the destination cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the destination is too slow: {0}")]
+    TooSlow(String),
+    #[error("bug: {0}")]
+    Internal(String),
+}
+
+/// What is the matter with a signature. The sender is not told which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureFault {
+    #[error("missing")]
+    Missing,
+    #[error("wrong")]
+    Wrong,
+    #[error("stale")]
+    Stale,
+}
+
+impl Error {
+    /// The answer to the sender.
+    pub fn reply(&self) -> Reply {
+        use StatusCode as Status;
+        match self {
+            Self::UnknownPath | Self::NotServed { .. } => {
+                Reply::text(Status::NOT_FOUND, "not found")
+            }
+            Self::Method { allow } => Reply::text(Status::METHOD_NOT_ALLOWED, "method not allowed")
+                .with_header(ALLOW, HeaderValue::from_static(allow)),
+            Self::TooLarge { limit } => {
+                Reply::text(Status::PAYLOAD_TOO_LARGE, format!("larger than {limit} bytes"))
+            }
+            Self::Signature(_) => Reply::text(Status::UNAUTHORIZED, "invalid signature"),
+            Self::InvalidJson(JsonError {
+                fault: JsonFault::TooDeep | JsonFault::IntegerTooLong,
+                ..
+            }) => Reply::text(Status::BAD_REQUEST, self.to_string()),
+            Self::InvalidJson(_) | Self::NotAnObject => {
+                Reply::text(Status::BAD_REQUEST, "invalid json")
+            }
+            Self::MissingFields(_) | Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
+                Reply::text(Status::BAD_REQUEST, self.to_string())
+            }
+            Self::InFlight { until, now } => {
+                let wait = (*until - *now).as_seconds_f64().ceil() as i64;
+                retry_after(Reply::text(Status::CONFLICT, "in progress"), wait)
+            }
+            Self::Store(_) => retry_after(
+                Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
+                STORE_RETRY_SECONDS,
+            ),
+            Self::Rejected(reply) => {
+                // 410 would make some vendors delete the subscription, and whoever answered 3xx
+                // did not process the event.
+                let is_error = reply.status.is_client_error() || reply.status.is_server_error();
+                let status = match reply.status {
+                    Status::GONE => Status::BAD_GATEWAY,
+                    status if is_error => status,
+                    _ => Status::BAD_GATEWAY,
+                };
+                Reply { status, ..reply.clone() }
+            }
+            Self::Unreachable(_) => Reply::text(Status::BAD_GATEWAY, "destination unreachable"),
+            Self::TooSlow(_) => Reply::text(Status::GATEWAY_TIMEOUT, "destination too slow"),
+            Self::Internal(_) => Reply::text(Status::INTERNAL_SERVER_ERROR, "internal error"),
+        }
+    }
+}
+
+fn retry_after(reply: Reply, seconds: i64) -> Reply {
+    reply.with_header(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+}

@@ -1,0 +1,39 @@
+//! Lower case as the Python router's `str.lower()` makes it.
+
+/// Code points that came after Unicode 14 (CPython 3.11's) and have, or take part in, a mapping
+/// to lower case. They stay as they are: otherwise a newer compiler, with a newer Unicode, would
+/// give an event another key.
+#[rustfmt::skip]
+const AFTER_UNICODE_14: [(u32, u32); 50] = [
+    (0x897, 0x897), (0xECE, 0xECE), (0x1ACF, 0x1ADD), (0x1AE0, 0x1AEB), (0x1C89, 0x1C8A),
+    (0xA7CB, 0xA7CF), (0xA7D2, 0xA7D2), (0xA7D4, 0xA7D4), (0xA7DA, 0xA7DC), (0xA7F1, 0xA7F1),
+    (0x10D4E, 0x10D4E), (0x10D50, 0x10D65), (0x10D69, 0x10D6D), (0x10D6F, 0x10D85),
+    (0x10EC5, 0x10EC5), (0x10EFA, 0x10EFF), (0x11241, 0x11241), (0x113BB, 0x113C0),
+    (0x113CE, 0x113CE), (0x113D0, 0x113D0), (0x113D2, 0x113D2), (0x113E1, 0x113E2),
+    (0x11B60, 0x11B60), (0x11B62, 0x11B64), (0x11B66, 0x11B66), (0x11DD9, 0x11DD9),
+    (0x11F00, 0x11F01), (0x11F36, 0x11F3A), (0x11F40, 0x11F40), (0x11F42, 0x11F42),
+    (0x11F5A, 0x11F5A), (0x13439, 0x13440), (0x13447, 0x13455), (0x1611E, 0x16129),
+    (0x1612D, 0x1612F), (0x16D40, 0x16D42), (0x16D6B, 0x16D6C), (0x16EA0, 0x16EB8),
+    (0x16EBB, 0x16ED3), (0x16FF2, 0x16FF3), (0x1DF25, 0x1DF2A), (0x1E030, 0x1E06D),
+    (0x1E08F, 0x1E08F), (0x1E4EB, 0x1E4EF), (0x1E5EE, 0x1E5EF), (0x1E6E3, 0x1E6E3),
+    (0x1E6E6, 0x1E6E6), (0x1E6EE, 0x1E6EF), (0x1E6F5, 0x1E6F5), (0x1E6FF, 0x1E6FF),
+];
+
+/// Full lower case, a final sigma included, by the rules of Unicode 14.
+pub fn python_lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    // To Unicode 14 such a code point is no letter, and ends a word as a space does.
+    text.split_inclusive(is_later)
+        .map(|word| match word.char_indices().next_back() {
+            Some((at, last)) if is_later(last) => word[..at].to_lowercase() + &word[at..],
+            _ => word.to_lowercase(),
+        })
+        .collect()
+}
+
+fn is_later(char: char) -> bool {
+    let code = u32::from(char);
+    AFTER_UNICODE_14.iter().any(|(first, last)| (*first..=*last).contains(&code))
+}

@@ -1,0 +1,108 @@
+//! What is to be done with a delivery: verify, read, derive, choose. No clock, no network, no
+//! store; `explain` prints it, and production acts on it.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use http::Method;
+
+use crate::{
+    config::Intake,
+    delivery::Delivery,
+    error::Error,
+    key::{Key, route_byte},
+    vendor::{Event, VENDORS, Vendor},
+};
+
+/// A verified event with its key and its destination. Only [`plan`] builds one, so what is not
+/// verified cannot be routed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub event: Event,
+    pub key: Key,
+    /// The byte that chose the route, 0 to 255.
+    pub route_byte: u8,
+    pub route: Route,
+    _verified: Verified,
+}
+
+#[derive(Debug, Clone)]
+struct Verified;
+
+/// Which destination an event goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// A Cloud Run service, over HTTPS.
+    Gcp,
+    /// The processor Lambda, through the Invoke API.
+    Aws,
+}
+
+impl Route {
+    /// As it stands in the store and in `X-Webhook-Destination`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gcp => "gcp",
+            Self::Aws => "aws",
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a destination: gcp or aws")]
+pub struct NotARoute(String);
+
+impl FromStr for Route {
+    type Err = NotARoute;
+
+    fn from_str(text: &str) -> Result<Self, NotARoute> {
+        match text {
+            "gcp" => Ok(Self::Gcp),
+            "aws" => Ok(Self::Aws),
+            other => Err(NotARoute(other.into())),
+        }
+    }
+}
+
+/// Decides what is to be done with a delivery that came in at `now`.
+///
+/// # Errors
+/// The refusals: 400, 401, 404, 405 and 413.
+pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
+    let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
+    let vendor = *vendor.ok_or(Error::UnknownPath)?;
+    if delivery.method != Method::POST {
+        return Err(Error::Method { allow: "POST" });
+    }
+    if delivery.body.len() > intake.max_body_bytes {
+        return Err(Error::TooLarge { limit: intake.max_body_bytes });
+    }
+    verify(delivery, vendor, intake, now)?;
+
+    let event = vendor.event(delivery)?;
+    let logical = event.logical();
+    let key = Key::derive(&intake.routing_secret, &logical);
+    let route_byte = route_byte(&intake.routing_secret, &logical);
+    let to_gcp = u16::from(route_byte) < intake.route_threshold;
+    let route = if to_gcp { Route::Gcp } else { Route::Aws };
+    Ok(Plan { event, key, route_byte, route, _verified: Verified })
+}
+
+fn verify(
+    delivery: &Delivery,
+    vendor: &dyn Vendor,
+    intake: &Intake,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    match intake.secrets(vendor) {
+        [] if vendor.may_be_unsigned() && intake.allow_unsigned => Ok(()),
+        [] => Err(Error::NotServed { vendor: vendor.name(), variable: vendor.secrets_variable() }),
+        secrets => vendor.verify(delivery, secrets, intake.signature_tolerance, now),
+    }
+}

@@ -1,0 +1,83 @@
+//! Numbers as Python's `decimal` module computes with them.
+
+/// Significant digits of Python's default decimal context.
+const PRECISION: usize = 28;
+
+/// An unsigned decimal number in a text.
+pub(super) struct Decimal<'a> {
+    integer: &'a str,
+    fraction: &'a str,
+}
+
+/// Digits alone, as Python's `int` reads them. What is too large for any field of a date becomes
+/// a number that still is.
+pub(super) fn integer(digits: &str) -> Option<u64> {
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+impl<'a> Decimal<'a> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        (integer(whole).is_some() && integer(fraction).is_some())
+            .then_some(Self { integer: whole, fraction })
+    }
+
+    /// The number without its fraction.
+    pub(super) fn trunc(&self) -> u64 {
+        integer(self.integer).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn exceeds(&self, limit: u64) -> bool {
+        self.trunc() > limit || (self.trunc() == limit && !self.is_whole())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.fraction.bytes().all(|digit| digit == b'0')
+    }
+
+    /// Sixty times the fraction, cut to an integer: the seconds in a fraction of a minute. None
+    /// for a whole number.
+    ///
+    /// # Errors
+    /// `Err` where Python raises `InvalidOperation`: the integer part has more digits than the
+    /// precision.
+    pub(super) fn sixtieths(&self) -> Result<Option<u64>, ()> {
+        if self.integer.trim_start_matches('0').len() > PRECISION {
+            return Err(());
+        }
+        if self.is_whole() {
+            return Ok(None);
+        }
+        // The fraction is 0.000ddd: `digits` with `scale` places after the point.
+        let significant = self.fraction.trim_start_matches('0');
+        let (coefficient, dropped) = round(significant);
+        let scale = self.fraction.len() - dropped;
+        // At most 30 digits; more than 28 are rounded again, as each operation of Python's is.
+        let product = (coefficient * 60).to_string();
+        let (product, dropped) = round(&product);
+        let scale = (scale - dropped.min(scale)) as u32;
+        let seconds = 10u128.checked_pow(scale).map_or(0, |unit| product / unit);
+        Ok(Some(seconds as u64))
+    }
+}
+
+/// Rounds a run of digits to [`PRECISION`] digits, half to even: the number that the kept digits
+/// make, and how many digits were dropped.
+fn round(digits: &str) -> (u128, usize) {
+    let number = |digits: &str| digits.parse::<u128>().unwrap_or(0);
+    if digits.len() <= PRECISION {
+        return (number(digits), 0);
+    }
+    let (kept, cut) = digits.split_at(PRECISION);
+    let kept = number(kept);
+    let half = format!("5{:0<1$}", "", cut.len() - 1);
+    let up = match cut.cmp(half.as_str()) {
+        std::cmp::Ordering::Less => 0,
+        std::cmp::Ordering::Equal => kept % 2,
+        std::cmp::Ordering::Greater => 1,
+    };
+    (kept + up, cut.len())
+}

@@ -1,0 +1,81 @@
+//! Who sends: how a vendor signs, and where its payload says what happened.
+//!
+//! A new vendor is a file here, its `mod` line, and its row in [`VENDORS`].
+
+mod envelope;
+mod standard_webhooks;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    delivery::Delivery, error::Error, lowercase::python_lower, secret::Secret, timestamp::Timestamp,
+};
+
+/// Every vendor that the router knows. A vendor is served when it has secrets.
+pub const VENDORS: &[&dyn Vendor] = &[&envelope::Envelope];
+
+/// How to read one sender's deliveries. Pure: no clock, no network, no store.
+pub trait Vendor: Sync {
+    /// The name in lower case. `<NAME>_SECRETS` holds the secrets.
+    fn name(&self) -> &'static str;
+
+    /// The variable that holds its secrets, separated by commas; any of them may match.
+    fn secrets_variable(&self) -> String {
+        format!("{}_SECRETS", self.name().to_ascii_uppercase())
+    }
+
+    /// The path that its deliveries are posted to.
+    fn path(&self) -> String {
+        format!("/webhook/{}", self.name())
+    }
+
+    /// Whether it may be served without secrets, when the operator says so outright.
+    fn may_be_unsigned(&self) -> bool {
+        false
+    }
+
+    /// Checks the form of a secret when the process starts.
+    ///
+    /// # Errors
+    /// What the secret must look like.
+    fn check_secret(&self, secret: &Secret) -> Result<(), &'static str>;
+
+    /// Checks that one of the secrets signed the delivery, `now` or less than `tolerance` away
+    /// from it.
+    ///
+    /// # Errors
+    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    fn verify(
+        &self,
+        delivery: &Delivery,
+        secrets: &[Secret],
+        tolerance: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<(), Error>;
+
+    /// Reads what happened from the body.
+    ///
+    /// # Errors
+    /// The refusals that are answered with 400.
+    fn event(&self, delivery: &Delivery) -> Result<Event, Error>;
+}
+
+/// The logical thing that happened, whichever delivery brought it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The sender's name as the payload spells it.
+    pub vendor: String,
+    pub event_type: String,
+    pub created_at: Timestamp,
+    /// SHA-256 of the body's canonical JSON, as 64 lower-case hex digits.
+    pub digest: String,
+}
+
+impl Event {
+    /// What the key is derived from: equal for every delivery of one event.
+    pub fn logical(&self) -> String {
+        let Self { vendor, event_type, created_at, digest } = self;
+        let vendor = python_lower(vendor);
+        format!("{vendor}|{event_type}|{created_at}|{digest}")
+    }
+}
