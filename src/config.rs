@@ -204,6 +204,21 @@ impl Intake {
         vars.finish(intake)
     }
 
+    /// What is not served, and which variable would change that.
+    pub fn not_served(&self) -> Vec<String> {
+        VENDORS
+            .iter()
+            .filter(|vendor| self.secrets(**vendor).is_empty())
+            .filter(|vendor| !(vendor.may_be_unsigned() && self.allow_unsigned))
+            .map(|vendor| {
+                let unsigned =
+                    if vendor.may_be_unsigned() { ", or ALLOW_UNSIGNED=true" } else { "" };
+                let (path, variable) = (vendor.path(), vendor.secrets_variable());
+                format!("POST {path} is not served: set {variable}{unsigned}")
+            })
+            .collect()
+    }
+
     /// The vendor's secrets; none when it is not configured.
     pub fn secrets(&self, vendor: &dyn Vendor) -> &[Secret] {
         let found = self.secrets.iter().find(|(name, _)| *name == vendor.name());

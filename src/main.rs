@@ -1,1 +1,85 @@
-fn main() {}
+//! Picks a command, prints its error, and exits.
+
+#![forbid(unsafe_code)]
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing::Level;
+use webhook_router::{
+    cmd::{self, demo, explain, serve},
+    config::VARIABLES,
+    telemetry,
+};
+
+/// Receives vendors' webhooks, processes each event once, and sends it to the same place every
+/// time.
+///
+/// Started by Lambda, it is the function behind a Function URL; elsewhere it takes a command.
+#[derive(Parser)]
+#[command(version, after_long_help = variables(), arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the router as an HTTP server.
+    #[command(after_long_help = variables())]
+    Serve {
+        /// Address to listen on [default: 127.0.0.1:8080, or 0.0.0.0:$PORT when PORT is set].
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Print key, route and all else that the router derives from a body; needs no store.
+    Explain(explain::Options),
+    /// Show the main job on this machine: routing, duplicates and a race.
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    if cmd::started_by_lambda() {
+        telemetry::init(Level::INFO);
+        // An instance has one event at a time, and mostly one core or less.
+        return block_on(tokio::runtime::Builder::new_current_thread(), cmd::lambda::run());
+    }
+    let command = Cli::parse().command;
+    let is_server = matches!(command, Command::Serve { .. });
+    telemetry::init(if is_server { Level::INFO } else { Level::ERROR });
+    let threads = tokio::runtime::Builder::new_multi_thread();
+    match command {
+        Command::Serve { listen } => block_on(threads, serve::run(listen)),
+        Command::Explain(options) => explain::run(&options),
+        Command::Demo(options) => block_on(threads, demo::run(options)),
+    }
+}
+
+fn block_on(
+    mut runtime: tokio::runtime::Builder,
+    command: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<ExitCode> {
+    runtime.enable_all().build()?.block_on(command)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The variables, as a part of the help.
+fn variables() -> String {
+    let mut text = String::from("Variables:\n");
+    for variable in VARIABLES {
+        text += &format!("  {}", variable.name);
+        if !variable.default.is_empty() {
+            text += &format!(" [default: {}]", variable.default);
+        }
+        text += &format!("\n          {}\n", variable.meaning);
+    }
+    text + "\nThe Lambda destination also takes the standard AWS variables: AWS_REGION, \
+            credentials,\nand AWS_ENDPOINT_URL_LAMBDA.\n"
+}

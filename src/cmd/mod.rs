@@ -1,0 +1,33 @@
+//! What the binaries do. The only place for servers, the Lambda runtime and the command line.
+
+pub mod demo;
+pub mod explain;
+pub mod function_url;
+pub mod http_server;
+pub mod lambda;
+pub mod processor;
+pub mod serve;
+
+use anyhow::Context as _;
+
+use crate::{config::Config, destination::Destinations, router::Router, store};
+
+/// A variable of the process.
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether the Lambda runtime started this process: with its API, and without a command.
+pub fn started_by_lambda() -> bool {
+    env("AWS_LAMBDA_RUNTIME_API").is_some() && std::env::args_os().len() == 1
+}
+
+/// Puts the configured parts together.
+///
+/// # Errors
+/// The store or a file that cannot be used.
+pub async fn router(config: &Config) -> anyhow::Result<Router> {
+    let destinations = Destinations::new(&config.targets).map_err(anyhow::Error::msg)?;
+    let store = store::open(&config.store).await.context("the store cannot be used")?;
+    Ok(Router::new(config, store, destinations))
+}

@@ -1,0 +1,108 @@
+//! A Cloud Run service, over HTTPS.
+
+use std::{error::Error as _, time::Duration};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use url::Url;
+
+use super::{Destination, MAX_REPLY_BYTES, SendError, content_type, particulars};
+use crate::{
+    config::GcpTarget,
+    delivery::{Delivery, Reply},
+    plan::Plan,
+};
+
+/// Time for name, connection and TLS. What is not connected by then did not get the event.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A service that takes the event as the body of a POST.
+pub struct CloudRun {
+    client: reqwest::Client,
+    url: Url,
+}
+
+impl CloudRun {
+    /// # Errors
+    /// When the CA file cannot be used.
+    pub fn new(target: &GcpTarget) -> Result<Self, String> {
+        let tls = super::tls_config(target.ca_file.as_deref())?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A redirect was not processed, and following it would send the event elsewhere.
+            .redirect(reqwest::redirect::Policy::none())
+            // A lost answer is the router's to judge: it counts every attempt.
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { client, url: target.url.clone() })
+    }
+
+    async fn post(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+        attempt: u32,
+    ) -> Result<Reply, SendError> {
+        let mut request = self
+            .client
+            .post(self.url.clone())
+            .header(USER_AGENT, concat!("webhook-router/", env!("CARGO_PKG_VERSION")))
+            .body(delivery.body.clone());
+        if let Some(content_type) = content_type(delivery) {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        for (name, value) in particulars(delivery, plan, attempt) {
+            request = request.header(name, value);
+        }
+        let mut response = request.send().await.map_err(send_error)?;
+
+        let mut reply = Reply {
+            status: response.status(),
+            headers: http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
+        };
+        if let Some(content_type) = response.headers().get(CONTENT_TYPE) {
+            reply.headers.insert(CONTENT_TYPE, content_type.clone());
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(send_error)? {
+            if body.len() + chunk.len() > MAX_REPLY_BYTES {
+                return Ok(Reply::text(
+                    reply.status,
+                    format!("reply of more than {MAX_REPLY_BYTES} bytes left out"),
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Reply { body: body.freeze(), ..reply })
+    }
+}
+
+#[async_trait]
+impl Destination for CloudRun {
+    async fn send(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+        attempt: u32,
+        timeout: Duration,
+    ) -> Result<Reply, SendError> {
+        let posted = tokio::time::timeout(timeout, self.post(delivery, plan, attempt));
+        posted.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
+    }
+}
+
+fn send_error(error: reqwest::Error) -> SendError {
+    let mut detail = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        detail = format!("{detail}: {inner}");
+        cause = inner.source();
+    }
+    // Name, connection and TLS come before the request's first byte.
+    if error.is_connect() { SendError::NotSent(detail) } else { SendError::broken(detail) }
+}

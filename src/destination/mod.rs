@@ -1,0 +1,142 @@
+//! Where events are delivered to.
+//!
+//! A new destination is a file here, its `mod` line, and its place in [`Destinations`].
+
+mod cloud_run;
+mod lambda;
+mod tls;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use cloud_run::CloudRun;
+use http::header::CONTENT_TYPE;
+pub use lambda::Lambda;
+pub use tls::{aws_http_client, tls_config};
+
+use crate::{
+    config::Targets,
+    delivery::{Delivery, Reply},
+    plan::{Plan, Route},
+};
+
+/// Largest reply that is passed on, in bytes. A Function URL's answer may have 6 MB, and base64
+/// makes four bytes of three.
+pub const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest vendor or event type that is told to the destination beside the body, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+/// A place that events are delivered to.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    /// Hands over an event once, and waits for the answer no longer than `timeout`. Whatever the
+    /// answer's status is, it is a reply.
+    async fn send(
+        &self,
+        delivery: &Delivery,
+        plan: &Plan,
+        attempt: u32,
+        timeout: Duration,
+    ) -> Result<Reply, SendError>;
+}
+
+/// Why there is no answer. The texts are for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The destination did not get the event.
+    #[error("{0}")]
+    NotSent(String),
+    /// It may have got the event: there was no answer in time, or the connection broke.
+    #[error("{}", .0.detail)]
+    Unknown(NoAnswer),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    pub timed_out: bool,
+    pub detail: String,
+}
+
+impl SendError {
+    fn timed_out(timeout: Duration) -> Self {
+        let detail = format!("no answer within {} ms", timeout.as_millis());
+        Self::Unknown(NoAnswer { timed_out: true, detail })
+    }
+
+    fn broken(detail: String) -> Self {
+        Self::Unknown(NoAnswer { timed_out: false, detail })
+    }
+}
+
+/// The destinations that are configured.
+pub struct Destinations {
+    pub gcp: Option<Box<dyn Destination>>,
+    pub aws: Option<Box<dyn Destination>>,
+}
+
+impl Destinations {
+    /// Makes those that the configuration names. They connect when first needed.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn new(targets: &Targets) -> Result<Self, String> {
+        let gcp = targets.gcp.as_ref().map(CloudRun::new).transpose()?;
+        Ok(Self {
+            gcp: gcp.map(|gcp| Box::new(gcp) as _),
+            aws: targets.aws.clone().map(|aws| Box::new(Lambda::new(aws)) as _),
+        })
+    }
+
+    /// # Errors
+    /// [`SendError::NotSent`] when that destination is not configured: a record may pin a route
+    /// that new events no longer take.
+    pub fn get(&self, route: Route) -> Result<&dyn Destination, SendError> {
+        let (destination, variable) = match route {
+            Route::Gcp => (&self.gcp, "GCP_TARGET_URL"),
+            Route::Aws => (&self.aws, "AWS_TARGET_FUNCTION"),
+        };
+        let missing = || SendError::NotSent(format!("{variable} is not set"));
+        destination.as_deref().ok_or_else(missing)
+    }
+}
+
+/// What a destination is told beside the body, by name: HTTP headers for Cloud Run, entries of
+/// the client context for the Lambda. All values are visible ASCII.
+fn particulars(delivery: &Delivery, plan: &Plan, attempt: u32) -> Vec<(&'static str, String)> {
+    let mut particulars = vec![
+        ("idempotency-key", plan.key.to_string()),
+        ("x-webhook-vendor", visible_ascii(&plan.event.vendor)),
+        ("x-webhook-event-type", visible_ascii(&plan.event.event_type)),
+        ("x-webhook-attempt", attempt.to_string()),
+    ];
+    // W3C Trace Context, and the forms of AWS and Google Cloud.
+    for name in ["traceparent", "tracestate", "x-amzn-trace-id", "x-cloud-trace-context"] {
+        // tracestate's longest valid form has 512 characters.
+        if let Some(value) = delivery.header(name).filter(|value| value.len() <= 512) {
+            particulars.push((name, value.into()));
+        }
+    }
+    particulars
+}
+
+fn content_type(delivery: &Delivery) -> Option<&http::HeaderValue> {
+    delivery.headers.get(CONTENT_TYPE)
+}
+
+/// A name from a payload as a header value: percent-encoded where it is not visible ASCII, and
+/// cut to [`MAX_NAME_BYTES`]. The body has it whole.
+fn visible_ascii(name: &str) -> String {
+    let mut value = String::new();
+    for byte in name.bytes() {
+        let piece = match byte {
+            b'!'..=b'~' if byte != b'%' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        if value.len() + piece.len() > MAX_NAME_BYTES {
+            break;
+        }
+        value += &piece;
+    }
+    value
+}

@@ -1,0 +1,221 @@
+//! What is kept of an event, and the atomic claim on it.
+//!
+//! ```text
+//! absent ──claim──▶ in flight (owner, until) ──finish──▶ delivered, until its TTL ends
+//!                       │  ▲                └─fail────▶ dead letter; the key may be claimed again
+//!                       │  └── claim, once `until` has passed: the owner died
+//! ```
+//!
+//! `finish` and `fail` carry the lease, and change nothing when another owner has taken over.
+//! A new store is a file here, its `mod` line, its row in [`open`], and passes the one contract
+//! test of all stores.
+
+mod sqlite;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+pub use sqlite::Sqlite;
+
+use crate::{
+    config::{StoreConfig, StoreUrl},
+    delivery::{Delivery, Reply},
+    key::Key,
+    plan::{Plan, Route},
+};
+
+/// Most attempts that a record keeps, the newest.
+pub const KEPT_ATTEMPTS: usize = 20;
+
+/// Where claims, records and dead letters are kept. All times are the caller's clock, so that a
+/// test can choose them.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Takes the key of a plan until `until`, or says who has it. Atomic, and one round trip.
+    async fn claim(
+        &self,
+        plan: &Plan,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Claim, StoreError>;
+
+    /// Makes the event delivered, and clears its dead letter.
+    async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError>;
+
+    /// Keeps the dead letter, then frees the key; where the outcome is unknown, the lease is left
+    /// to run out instead.
+    async fn fail(&self, lease: &Lease, letter: &DeadLetter) -> Result<Settled, StoreError>;
+
+    /// What is known of an event; nothing when it was never claimed or its TTL is over.
+    async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError>;
+
+    /// Dead letters, those that failed first coming first.
+    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError>;
+}
+
+/// Opens the store that the configuration names.
+///
+/// # Errors
+/// When it cannot be opened, say why and what to do.
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match &config.url {
+        StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
+    }
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The key is ours until the lease ends.
+    Won(Lease),
+    /// Another owner has it.
+    InFlight { until: DateTime<Utc>, route: Route },
+    /// The event was delivered before.
+    Delivered(Record),
+}
+
+/// The proof of a won claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub key: Key,
+    /// Random, and known to the winner alone: 32 hex digits.
+    pub owner: String,
+    pub until: DateTime<Utc>,
+    /// The route of the event's first claim. It outlives a change of ROUTE_THRESHOLD.
+    pub route: Route,
+    pub first_seen: DateTime<Utc>,
+    /// Attempts of earlier claims.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Whether a write with a lease counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    Stored,
+    /// Another owner has taken over; nothing was changed.
+    LeaseLost,
+}
+
+/// What is known of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: Key,
+    pub vendor: String,
+    pub event_type: String,
+    /// As [`Timestamp`](crate::timestamp::Timestamp) displays.
+    pub created_at: String,
+    pub route: Route,
+    pub first_seen: DateTime<Utc>,
+    pub attempts: Vec<Attempt>,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Claimed; past `until`, whoever claims next takes over.
+    InFlight {
+        owner: String,
+        until: DateTime<Utc>,
+    },
+    Delivered {
+        at: DateTime<Utc>,
+        reply: Option<Reply>,
+    },
+    /// Failed, and free to be claimed again.
+    DeadLetter {
+        at: DateTime<Utc>,
+        failure: Failure,
+    },
+}
+
+/// What makes an event delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    pub at: DateTime<Utc>,
+    /// How long it is remembered from then on.
+    pub ttl: Duration,
+    /// The destination's reply, where it is kept.
+    pub reply: Option<Reply>,
+    /// Of this claim and earlier ones.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One try to hand an event to its destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counted from 1 over the event's life.
+    pub number: u32,
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub at: DateTime<Utc>,
+    pub outcome: Outcome,
+    pub milliseconds: u64,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It answered with this HTTP status.
+    Status(u16),
+    /// It did not get the event.
+    Unreachable,
+    /// It may have got the event, and did not answer in time.
+    TimedOut,
+    /// It may have got the event, and the connection broke.
+    Broken,
+}
+
+impl Outcome {
+    /// Whether it is certain that the event was not processed.
+    pub fn is_known_failure(self) -> bool {
+        match self {
+            Self::Status(status) => !(200..300).contains(&status),
+            Self::Unreachable => true,
+            Self::TimedOut | Self::Broken => false,
+        }
+    }
+}
+
+/// Why the last attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub outcome: Outcome,
+    /// For the operator; it may name addresses.
+    pub detail: String,
+}
+
+/// An event that could not be delivered, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub key: Key,
+    pub vendor: String,
+    pub event_type: String,
+    pub created_at: String,
+    pub route: Route,
+    pub first_seen: DateTime<Utc>,
+    pub failed_at: DateTime<Utc>,
+    pub failure: Failure,
+    pub attempts: Vec<Attempt>,
+    /// The delivery that brought it last, byte for byte.
+    pub delivery: Delivery,
+}
+
+/// Which part of a listing to return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Most entries to return.
+    pub limit: usize,
+    /// The `failed_at` and key of the last entry of the page before.
+    pub after: Option<(DateTime<Utc>, Key)>,
+}
+
+/// Why a store could not do what it was asked to. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("no answer within {} ms (STORE_TIMEOUT_MS)", .0.as_millis())]
+    Timeout(Duration),
+    #[error("{0}")]
+    Failed(String),
+}

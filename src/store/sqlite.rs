@@ -1,0 +1,459 @@
+//! The embedded store: one SQLite file, which several processes of one machine may share.
+//!
+//! Write-ahead logging lets readers and a writer work side by side
+//! (<https://www.sqlite.org/wal.html>), and `synchronous=FULL` makes every commit last through a
+//! loss of power.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::{
+    Attempt, Claim, DeadLetter, Delivered, Lease, Page, Record, Settled, State, Store, StoreError,
+};
+use crate::{
+    delivery::{Delivery, Reply},
+    key::Key,
+    plan::Plan,
+};
+
+/// Times are milliseconds since 1970. An event's row is in flight while it has an owner, delivered
+/// once it has `delivered_at`, and otherwise only has its dead letter.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS events (
+        key           TEXT PRIMARY KEY,
+        vendor        TEXT NOT NULL,
+        event_type    TEXT NOT NULL,
+        created_at    TEXT NOT NULL,
+        route         TEXT NOT NULL,
+        first_seen    INTEGER NOT NULL,
+        attempts      TEXT NOT NULL DEFAULT '[]',
+        owner         TEXT,
+        until         INTEGER,
+        delivered_at  INTEGER,
+        expires_at    INTEGER,
+        reply_status  INTEGER,
+        reply_type    BLOB,
+        reply_body    BLOB
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS events_by_expiry ON events (expires_at)
+        WHERE expires_at IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS dead_letters (
+        key        TEXT PRIMARY KEY REFERENCES events (key),
+        failed_at  INTEGER NOT NULL,
+        failure    TEXT NOT NULL,
+        method     TEXT NOT NULL,
+        path       TEXT NOT NULL,
+        headers    TEXT NOT NULL,
+        body       BLOB NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS dead_letters_by_time ON dead_letters (failed_at, key);
+    PRAGMA user_version = 1;
+";
+
+/// The version of [`SCHEMA`], kept in the file's `user_version`.
+const VERSION: i64 = 1;
+
+/// Expired records that one `finish` deletes: more than it adds, so that the file does not grow.
+const SWEPT_AT_ONCE: u32 = 4;
+
+/// A store in one SQLite file.
+pub struct Sqlite {
+    connection: Arc<Mutex<Connection>>,
+    timeout: Duration,
+}
+
+impl Sqlite {
+    /// Opens the file, and creates it when there is none.
+    ///
+    /// # Errors
+    /// When the folder does not exist or may not be written, or the file is something else.
+    pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
+        let path = PathBuf::from(path);
+        let opened = tokio::task::spawn_blocking(move || {
+            connect(&path, timeout).map_err(|error| {
+                StoreError::Failed(format!(
+                    "cannot open {} (STORE_URL): {error}; its folder must exist and be writable",
+                    path.display()
+                ))
+            })
+        });
+        let connection = opened.await.map_err(|error| StoreError::Failed(error.to_string()))??;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), timeout })
+    }
+
+    /// Runs an operation on a thread that may block.
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let connection = Arc::clone(&self.connection);
+        let ran = tokio::task::spawn_blocking(move || {
+            // A panic rolled its transaction back, so the connection is sound.
+            operation(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match tokio::time::timeout(self.timeout, ran).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(error))) => Err(StoreError::Failed(error.to_string())),
+            Ok(Err(panic)) => Err(StoreError::Failed(panic.to_string())),
+            Err(_) => Err(StoreError::Timeout(self.timeout)),
+        }
+    }
+}
+
+fn connect(
+    path: &Path,
+    timeout: Duration,
+) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(timeout)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Two processes that open a new file at once may find it locked for a moment, in which
+    // SQLite does not wait by itself.
+    let mut tries = 0;
+    while let Err(error) = connection.pragma_update(None, "journal_mode", "WAL") {
+        let busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        if !busy || tries == 100 {
+            return Err(error.into());
+        }
+        tries += 1;
+        std::thread::sleep(timeout / 100);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+        0 => transaction.execute_batch(SCHEMA)?,
+        VERSION => {}
+        other => return Err(format!("its layout {other} is not this version's {VERSION}").into()),
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn claim(
+        &self,
+        plan: &Plan,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Claim, StoreError> {
+        let plan = plan.clone();
+        self.run(move |connection| {
+            // Duplicates are answered from a read, which waits for nobody.
+            if let Some(record) = select(connection, &plan.key)?
+                && let Some(taken) = taken(record, now)
+            {
+                return Ok(taken);
+            }
+            let transaction = write(connection)?;
+            let found = select(&transaction, &plan.key)?.filter(|found| !found.is_expired(now));
+            let claim = match found {
+                Some(found) => match taken(found.clone(), now) {
+                    Some(taken) => taken,
+                    None => take_over(&transaction, found.record, until)?,
+                },
+                None => insert(&transaction, &plan, now, until)?,
+            };
+            transaction.commit()?;
+            Ok(claim)
+        })
+        .await
+    }
+
+    async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
+        let (lease, delivered) = (lease.clone(), delivered.clone());
+        self.run(move |connection| {
+            let Delivered { at, ttl, reply, attempts } = delivered;
+            let transaction = write(connection)?;
+            let changed = transaction.execute(
+                "UPDATE events SET owner = NULL, until = NULL, attempts = ?3, delivered_at = ?4,
+                        expires_at = ?5, reply_status = ?6, reply_type = ?7, reply_body = ?8
+                 WHERE key = ?1 AND owner = ?2",
+                params![
+                    lease.key.to_string(),
+                    lease.owner,
+                    json(&attempts)?,
+                    at.timestamp_millis(),
+                    at.timestamp_millis().saturating_add_unsigned(ttl.as_millis() as u64),
+                    reply.as_ref().map(|reply| reply.status.as_u16()),
+                    reply.as_ref().and_then(|reply| {
+                        reply.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_owned())
+                    }),
+                    reply.as_ref().map(|reply| reply.body.as_ref()),
+                ],
+            )?;
+            if changed == 0 {
+                return Ok(Settled::LeaseLost);
+            }
+            clear_dead_letter(&transaction, &lease.key)?;
+            transaction.execute(
+                "DELETE FROM events WHERE key IN
+                     (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
+                params![at.timestamp_millis(), SWEPT_AT_ONCE],
+            )?;
+            transaction.commit()?;
+            Ok(Settled::Stored)
+        })
+        .await
+    }
+
+    async fn fail(&self, lease: &Lease, letter: &DeadLetter) -> Result<Settled, StoreError> {
+        let (lease, letter) = (lease.clone(), letter.clone());
+        self.run(move |connection| {
+            let transaction = write(connection)?;
+            let frees_key = letter.failure.outcome.is_known_failure();
+            let changed = transaction.execute(
+                "UPDATE events SET attempts = ?3,
+                        owner = CASE WHEN ?4 THEN NULL ELSE owner END,
+                        until = CASE WHEN ?4 THEN NULL ELSE until END
+                 WHERE key = ?1 AND owner = ?2",
+                params![lease.key.to_string(), lease.owner, json(&letter.attempts)?, frees_key],
+            )?;
+            if changed == 0 {
+                return Ok(Settled::LeaseLost);
+            }
+            let Delivery { method, path, headers, body } = &letter.delivery;
+            transaction.execute(
+                "INSERT OR REPLACE INTO dead_letters
+                     (key, failed_at, failure, method, path, headers, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    lease.key.to_string(),
+                    letter.failed_at.timestamp_millis(),
+                    json(&letter.failure)?,
+                    method.as_str(),
+                    path,
+                    json(&header_pairs(headers))?,
+                    body.as_ref(),
+                ],
+            )?;
+            transaction.commit()?;
+            Ok(Settled::Stored)
+        })
+        .await
+    }
+
+    async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
+        let key = *key;
+        self.run(move |connection| {
+            let found = select(connection, &key)?.filter(|found| !found.is_expired(now));
+            Ok(found.map(|found| found.record))
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
+        self.run(move |connection| {
+            let (after, key) = match page.after {
+                Some((failed_at, key)) => (failed_at.timestamp_millis(), key.to_string()),
+                None => (i64::MIN, String::new()),
+            };
+            connection
+                .prepare_cached(
+                    "SELECT * FROM events JOIN dead_letters USING (key)
+                     WHERE (failed_at, key) > (?1, ?2) ORDER BY failed_at, key LIMIT ?3",
+                )?
+                .query_map(params![after, key, page.limit as i64], read_dead_letter)?
+                .collect()
+        })
+        .await
+    }
+}
+
+/// A record and what `taken` needs beside it.
+#[derive(Clone)]
+struct Found {
+    record: Record,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+impl Found {
+    fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
+/// The answer to a claim on a record that cannot be claimed.
+fn taken(found: Found, now: DateTime<Utc>) -> Option<Claim> {
+    match &found.record.state {
+        State::InFlight { until, .. } if *until > now => {
+            Some(Claim::InFlight { until: *until, route: found.record.route })
+        }
+        State::Delivered { .. } if !found.is_expired(now) => Some(Claim::Delivered(found.record)),
+        _ => None,
+    }
+}
+
+/// A transaction that holds the write lock from its beginning, so that what it reads cannot
+/// change before it writes.
+fn write(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+fn insert(
+    transaction: &Transaction<'_>,
+    plan: &Plan,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> rusqlite::Result<Claim> {
+    let owner = new_owner();
+    // Replaces a record whose TTL is over.
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO events
+                 (key, vendor, event_type, created_at, route, first_seen, owner, until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            plan.key.to_string(),
+            plan.event.vendor,
+            plan.event.event_type,
+            plan.event.created_at.to_string(),
+            plan.route.as_str(),
+            now.timestamp_millis(),
+            owner,
+            until.timestamp_millis(),
+        ])?;
+    let (key, route) = (plan.key, plan.route);
+    Ok(Claim::Won(Lease { key, owner, until, route, first_seen: now, attempts: Vec::new() }))
+}
+
+fn take_over(
+    transaction: &Transaction<'_>,
+    record: Record,
+    until: DateTime<Utc>,
+) -> rusqlite::Result<Claim> {
+    let owner = new_owner();
+    let Record { key, route, first_seen, attempts, .. } = record;
+    transaction
+        .prepare_cached("UPDATE events SET owner = ?2, until = ?3 WHERE key = ?1")?
+        .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
+    Ok(Claim::Won(Lease { key, owner, until, route, first_seen, attempts }))
+}
+
+fn clear_dead_letter(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<usize> {
+    transaction
+        .prepare_cached("DELETE FROM dead_letters WHERE key = ?1")?
+        .execute([key.to_string()])
+}
+
+/// 128 random bits from the operating system: nobody else has them.
+fn new_owner() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+fn select(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+    connection
+        .prepare_cached(
+            "SELECT * FROM events LEFT JOIN dead_letters USING (key) WHERE events.key = ?1",
+        )?
+        .query_row([key.to_string()], read_record)
+        .optional()
+}
+
+fn read_record(row: &Row<'_>) -> rusqlite::Result<Found> {
+    let state = match (row.get("owner")?, time(row, "delivered_at")?) {
+        (Some(owner), _) => State::InFlight { owner, until: required_time(row, "until")? },
+        (None, Some(at)) => State::Delivered { at, reply: read_reply(row)? },
+        (None, None) => State::DeadLetter {
+            at: required_time(row, "failed_at")?,
+            failure: from_json(row, "failure")?,
+        },
+    };
+    let record = Record {
+        key: parse(row, "key")?,
+        vendor: row.get("vendor")?,
+        event_type: row.get("event_type")?,
+        created_at: row.get("created_at")?,
+        route: parse(row, "route")?,
+        first_seen: required_time(row, "first_seen")?,
+        attempts: from_json(row, "attempts")?,
+        state,
+    };
+    Ok(Found { record, expires_at: time(row, "expires_at")? })
+}
+
+fn read_reply(row: &Row<'_>) -> rusqlite::Result<Option<Reply>> {
+    let Some(status) = row.get::<_, Option<u16>>("reply_status")? else {
+        return Ok(None);
+    };
+    let mut headers = HeaderMap::new();
+    if let Some(content_type) = row.get::<_, Option<Vec<u8>>>("reply_type")? {
+        headers.insert(CONTENT_TYPE, convert(HeaderValue::from_bytes(&content_type))?);
+    }
+    let body = row.get::<_, Vec<u8>>("reply_body")?.into();
+    Ok(Some(Reply { status: convert(StatusCode::from_u16(status))?, headers, body }))
+}
+
+fn read_dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let method: String = row.get("method")?;
+    let headers = from_json::<Vec<(String, Vec<u8>)>>(row, "headers")?
+        .into_iter()
+        .map(|(name, value)| {
+            let name = convert(HeaderName::try_from(name))?;
+            Ok((name, convert(HeaderValue::from_bytes(&value))?))
+        })
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(DeadLetter {
+        key: parse(row, "key")?,
+        vendor: row.get("vendor")?,
+        event_type: row.get("event_type")?,
+        created_at: row.get("created_at")?,
+        route: parse(row, "route")?,
+        first_seen: required_time(row, "first_seen")?,
+        failed_at: required_time(row, "failed_at")?,
+        failure: from_json(row, "failure")?,
+        attempts: from_json::<Vec<Attempt>>(row, "attempts")?,
+        delivery: Delivery {
+            method: convert(Method::from_bytes(method.as_bytes()))?,
+            path: row.get("path")?,
+            headers,
+            body: row.get::<_, Vec<u8>>("body")?.into(),
+        },
+    })
+}
+
+/// Headers as they are: a value need not be UTF-8, and a name may stand twice.
+fn header_pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+}
+
+fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    Ok(row.get::<_, Option<i64>>(column)?.and_then(DateTime::from_timestamp_millis))
+}
+
+fn required_time(row: &Row<'_>, column: &str) -> rusqlite::Result<DateTime<Utc>> {
+    time(row, column)?.ok_or(rusqlite::Error::InvalidQuery)
+}
+
+fn parse<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    convert(row.get::<_, String>(column)?.parse())
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    convert(serde_json::to_string(value))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    convert(serde_json::from_str(&row.get::<_, String>(column)?))
+}
+
+/// A value in the file that is not what this code wrote there.
+fn convert<T, E>(result: Result<T, E>) -> rusqlite::Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    result.map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
