@@ -229,12 +229,17 @@ impl Intake {
 /// The variables while they are read, and the problems found so far.
 struct Vars<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether this is the real Lambda, whose disk is not shared and whose URL is public.
+    in_lambda: bool,
     errors: Vec<ConfigError>,
 }
 
 impl<'a> Vars<'a> {
     fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { get, errors: Vec::new() }
+        let mut vars = Self { get, in_lambda: false, errors: Vec::new() };
+        let emulated = vars.flag("LAMBDA_EMULATOR");
+        vars.in_lambda = vars.text("AWS_LAMBDA_RUNTIME_API").is_some() && !emulated;
+        vars
     }
 
     fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
@@ -253,15 +258,16 @@ impl<'a> Vars<'a> {
     fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
         let default = VARIABLES.iter().find(|variable| variable.name == name);
         let default = default.and_then(|variable| variable.default.parse().ok());
+        let default = default.unwrap_or(*range.start());
         let given = self.text(name).map(|text| text.parse().ok());
         match given {
             Some(Some(number)) if range.contains(&number) => number,
             Some(_) => {
                 let (least, most) = range.clone().into_inner();
                 self.problem(name, format!("must be a whole number from {least} to {most}"));
-                least
+                default
             }
-            None => default.unwrap_or(*range.start()),
+            None => default,
         }
     }
 
@@ -280,12 +286,6 @@ impl<'a> Vars<'a> {
         }
     }
 
-    /// Whether this is the real Lambda, whose disk is not shared and whose URL is public.
-    fn in_lambda(&mut self) -> bool {
-        let emulated = self.flag("LAMBDA_EMULATOR");
-        self.text("AWS_LAMBDA_RUNTIME_API").is_some() && !emulated
-    }
-
     fn intake(&mut self) -> Intake {
         Intake {
             routing_secret: self.routing_secret(),
@@ -302,7 +302,7 @@ impl<'a> Vars<'a> {
     fn routing_secret(&mut self) -> Secret {
         const NAME: &str = "ROUTING_SECRET";
         let secret = self.text(NAME);
-        if self.in_lambda() {
+        if self.in_lambda {
             match secret.as_deref() {
                 None => self.problem(NAME, "must be set; `openssl rand -hex 32` makes one"),
                 Some(EXAMPLE_ROUTING_SECRET) => self.problem(
@@ -331,7 +331,7 @@ impl<'a> Vars<'a> {
 
     fn store_url(&mut self) -> StoreUrl {
         const NAME: &str = "STORE_URL";
-        let in_lambda = self.in_lambda();
+        let in_lambda = self.in_lambda;
         let url = self.text(NAME).unwrap_or_else(|| {
             if in_lambda {
                 self.problem(NAME, "must be set");

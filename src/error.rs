@@ -45,7 +45,7 @@ pub enum Error {
     #[error("the store does not answer: {0}")]
     Store(String),
     #[error("the destination answered {}", .0.status)]
-    Rejected(Reply),
+    Rejected(Box<Reply>),
     #[error("the destination cannot be reached: {0}")]
     Unreachable(String),
     #[error("the destination is too slow: {0}")]
@@ -106,7 +106,7 @@ impl Error {
                     status if is_error => status,
                     _ => Status::BAD_GATEWAY,
                 };
-                Reply { status, ..reply.clone() }
+                Reply { status, ..Reply::clone(reply) }
             }
             Self::Unreachable(_) => Reply::text(Status::BAD_GATEWAY, "destination unreachable"),
             Self::TooSlow(_) => Reply::text(Status::GATEWAY_TIMEOUT, "destination too slow"),

@@ -184,7 +184,7 @@ impl Router {
             Ok(reply) => {
                 let success = reply.status.is_success();
                 let outcome = Outcome::Status(reply.status.as_u16());
-                (outcome, if success { Ok(reply) } else { Err(Error::Rejected(reply)) })
+                (outcome, if success { Ok(reply) } else { Err(Error::Rejected(reply.into())) })
             }
             Err(SendError::NotSent(detail)) => {
                 (Outcome::Unreachable, Err(Error::Unreachable(detail)))

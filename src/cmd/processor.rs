@@ -116,9 +116,7 @@ impl Processor {
             let Receipt { key, via, vendor, event_type, bytes, .. } = &receipt;
             tracing::info!(key, via, vendor, event_type, bytes, deliveries, "received");
         }
-        answer(noted.map(
-            |deliveries| serde_json::json!({ "key": receipt.key, "processed": deliveries == 1 }),
-        ))
+        answer(noted.map(|deliveries| serde_json::json!({ "processed": deliveries == 1 })))
     }
 
     /// Notes the receipt, and says how often the event has come. One statement is one

@@ -7,13 +7,15 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 
 use super::{
     Attempt, Claim, DeadLetter, Delivered, Lease, Page, Record, Settled, State, Store, StoreError,
@@ -64,6 +66,9 @@ const VERSION: i64 = 1;
 /// Expired records that one `finish` deletes: more than it adds, so that the file does not grow.
 const SWEPT_AT_ONCE: u32 = 4;
 
+/// Beyond the timeout, time for a commit that has begun.
+const DISK_GRACE: Duration = Duration::from_millis(500);
+
 /// A store in one SQLite file.
 pub struct Sqlite {
     connection: Arc<Mutex<Connection>>,
@@ -89,21 +94,31 @@ impl Sqlite {
         Ok(Self { connection: Arc::new(Mutex::new(connection)), timeout })
     }
 
-    /// Runs an operation on a thread that may block.
+    /// Runs an operation on a thread that may block. It ends within the timeout by itself, rather
+    /// than being abandoned, so that no claim is won after its caller was told that it failed;
+    /// only a disk that hangs makes the caller give up first.
     async fn run<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let connection = Arc::clone(&self.connection);
+        let (connection, timeout) = (Arc::clone(&self.connection), self.timeout);
+        let deadline = Instant::now() + timeout;
         let ran = tokio::task::spawn_blocking(move || {
             // A panic rolled its transaction back, so the connection is sound.
-            operation(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StoreError::Timeout(timeout));
+            }
+            let result = connection.busy_timeout(left).and_then(|()| operation(&mut connection));
+            result.map_err(|error| match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseBusy) => StoreError::Timeout(timeout),
+                _ => StoreError::Failed(error.to_string()),
+            })
         });
-        match tokio::time::timeout(self.timeout, ran).await {
-            Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) => Err(StoreError::Failed(error.to_string())),
-            Ok(Err(panic)) => Err(StoreError::Failed(panic.to_string())),
-            Err(_) => Err(StoreError::Timeout(self.timeout)),
+        match tokio::time::timeout(timeout + DISK_GRACE, ran).await {
+            Ok(ended) => ended.map_err(|panic| StoreError::Failed(panic.to_string()))?,
+            Err(_) => Err(StoreError::Timeout(timeout)),
         }
     }
 }
@@ -119,7 +134,7 @@ fn connect(
     // SQLite does not wait by itself.
     let mut tries = 0;
     while let Err(error) = connection.pragma_update(None, "journal_mode", "WAL") {
-        let busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
         if !busy || tries == 100 {
             return Err(error.into());
         }

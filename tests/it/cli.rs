@@ -1,0 +1,186 @@
+//! The commands as a person uses them.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use webhook_router::config::VARIABLES;
+
+use crate::support::{PAYLOAD, PROCESSOR, ROUTER, Server, client, get, post};
+
+fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
+    Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn file(folder: &tempfile::TempDir, name: &str, body: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, body).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn help_documents_every_variable() {
+    let output = router(&["--help"], &[]);
+    assert!(output.status.success());
+    for variable in VARIABLES {
+        assert!(stdout(&output).contains(&format!("\n  {}", variable.name)), "{}", variable.name);
+        assert!(stdout(&output).contains(variable.meaning), "{}", variable.name);
+    }
+    let nothing = router(&[], &[]);
+    assert!(!nothing.status.success() && stderr(&nothing).contains("Usage"));
+}
+
+#[test]
+fn explain_tells_a_person_what_is_derived() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = file(&folder, "payload.json", PAYLOAD);
+    let output = router(&["explain", &body], &[]);
+    assert!(output.status.success());
+    let lines = [
+        "  vendor       stripe",
+        "  event_type   payment.succeeded",
+        "  created_at   2026-05-06T12:34:56Z",
+        "  key          webhook:dedup:b1c2385d2d97926fb253b63a6d3a27d1f34482c217b909e48054f1d8dd6ffe8f",
+        "  destination  aws",
+    ];
+    for line in lines {
+        assert!(stdout(&output).contains(line), "{}", stdout(&output));
+    }
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn explain_goes_on_after_a_refusal_and_fails_for_a_missing_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = file(&folder, "bad", "{");
+    let good = file(&folder, "good", PAYLOAD);
+    let output = router(&["explain", "--json", &bad, &good], &[]);
+    assert!(output.status.success());
+    let objects: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 2);
+    assert_eq!((&objects[0]["status"], &objects[1]["status"]), (&400.into(), &200.into()));
+    assert_eq!(objects[0]["error"], "invalid json: the text ends too early, at byte 1");
+    assert_eq!(objects[1]["route_byte"].as_u64().map(|byte| byte >= 128), Some(true));
+    let missing = router(&["explain", "--json", "/nowhere/at-all", &good], &[]);
+    assert!(!missing.status.success());
+    assert!(stderr(&missing).contains("cannot read /nowhere/at-all"));
+    assert_eq!(stdout(&missing).lines().count(), 1);
+    let refused = router(&["explain", &bad], &[]);
+    assert!(stdout(&refused).contains("refused      400: invalid json"));
+}
+
+#[test]
+fn explain_reads_events_standard_input_and_headers() {
+    let output =
+        router(&["explain", "--json", "--event", "events/paypal-capture-base64.json"], &[]);
+    let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!((&object["status"], &object["vendor"]), (&200.into(), &"PayPal".into()));
+    let output = router(&["explain", "--json", "--event", "Cargo.toml"], &[]);
+    assert!(stdout(&output).contains("not a Function URL event"), "{}", stdout(&output));
+
+    let mut child = Command::new(ROUTER)
+        .args(["explain", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(PAYLOAD.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stdout(&output).contains("payment.succeeded"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let good = file(&folder, "good", PAYLOAD);
+    let signed = [("ENVELOPE_SECRETS", "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t")];
+    let refused = router(&["explain", &good], &signed);
+    assert!(stdout(&refused).contains("refused      401: signature missing"));
+    let headers = [
+        "--header",
+        "webhook-id: m",
+        "--header",
+        "webhook-timestamp: 1",
+        "--header",
+        "webhook-signature: v1,x",
+    ];
+    let args = [&["explain"][..], &headers, &[&good]].concat();
+    assert!(stdout(&router(&args, &signed)).contains("refused      401: signature stale"));
+    let wrong = router(&["explain", "--header", "no colon", &good], &[]);
+    assert!(stderr(&wrong).contains("NAME: VALUE"));
+}
+
+#[test]
+fn serve_says_everything_that_is_wrong_before_it_starts() {
+    let output = router(&["serve"], &[("ROUTE_THRESHOLD", "300"), ("STORE_URL", "nonsense")]);
+    assert!(!output.status.success());
+    for variable in ["ROUTE_THRESHOLD", "STORE_URL", "GCP_TARGET_URL", "AWS_TARGET_FUNCTION"] {
+        assert!(stderr(&output).contains(&format!("\n  {variable}: ")), "{}", stderr(&output));
+    }
+    let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
+    let nowhere = [&targets[..], &[("STORE_URL", "sqlite:/nowhere/at/all.db")]].concat();
+    let output = router(&["serve"], &nowhere);
+    assert!(
+        stderr(&output).contains("cannot open /nowhere/at/all.db (STORE_URL)"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[tokio::test]
+async fn serve_takes_the_port_that_cloud_run_gives() {
+    let port = crate::support::free_port().to_string();
+    let mut command = Command::new(ROUTER);
+    command.arg("serve");
+    let vars =
+        [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p"), ("PORT", &*port)];
+    let server = Server::start(command, &vars);
+    assert_eq!(server.url, format!("http://0.0.0.0:{port}"));
+    let got = get(client().get(format!("http://127.0.0.1:{port}/healthz")).send().await).await;
+    assert_eq!(got.status, 200);
+}
+
+#[tokio::test]
+async fn the_processor_takes_an_event_once_over_either_way() {
+    let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
+    let url = processor.url.replace("0.0.0.0", "127.0.0.1");
+    let vars = [
+        ("GCP_TARGET_URL", url.as_str()),
+        ("AWS_TARGET_FUNCTION", "webhook-processor"),
+        ("AWS_ENDPOINT_URL_LAMBDA", &url),
+    ];
+    for (threshold, via) in [("256", "http"), ("0", "invoke")] {
+        let event = format!(r#"{{"vendor":"v","event_type":"{via}","created_at":"2024-05-05"}}"#);
+        // Two routers that know nothing of each other stand for a router that lost its memory.
+        for processed in [true, false] {
+            let router = Server::router(&[&vars[..], &[("ROUTE_THRESHOLD", threshold)]].concat());
+            let got = post(&client(), &router.webhook(), event.clone()).await;
+            assert_eq!(got.text(), format!(r#"{{"processed":{processed}}}"#));
+        }
+    }
+    let receipts = get(client().get(format!("{url}/receipts")).send().await).await;
+    let receipts: serde_json::Value = serde_json::from_slice(&receipts.body).unwrap();
+    let receipts = receipts.as_array().unwrap();
+    assert_eq!(receipts.len(), 2);
+    for (receipt, via) in receipts.iter().zip(["invoke", "http"]) {
+        assert_eq!((&receipt["via"], &receipt["deliveries"]), (&via.into(), &2.into()));
+        assert_eq!(receipt["event_type"], via);
+    }
+}
+
+#[test]
+fn the_demo_shows_the_main_job_and_succeeds() {
+    let output = router(&["demo"], &[]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}\n{}", stderr(&output));
+    assert!(text.contains("it reached its destination once"), "{text}");
+    let rows = text.lines().filter(|line| line.ends_with(" yes")).count();
+    assert_eq!(rows, 7, "{text}");
+    assert!(text.contains(" gcp ") && text.contains(" aws "));
+    assert!(text.contains("curl -i http://127.0.0.1:8080/webhook"));
+}

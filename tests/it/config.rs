@@ -1,0 +1,203 @@
+//! Variables: every problem is named with its remedy, and secrets are never shown.
+
+use std::time::Duration;
+
+use webhook_router::{
+    config::{AwsTarget, Config, ConfigError, Invocation, StoreUrl, VARIABLES},
+    secret::Secret,
+};
+
+use crate::support::lookup;
+
+const TARGETS: [(&str, &str); 2] = [
+    ("GCP_TARGET_URL", "https://processor.example.com/events"),
+    ("AWS_TARGET_FUNCTION", "processor"),
+];
+const LAMBDA: [(&str, &str); 3] = [
+    ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001"),
+    ("AWS_LAMBDA_FUNCTION_NAME", "router"),
+    ("AWS_REGION", "eu-west-1"),
+];
+
+fn config(vars: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
+    Config::from_vars(lookup(vars)).map_err(|errors| errors.0)
+}
+
+/// The remedy for the only problem that these variables have beside good targets.
+fn remedy(vars: &[(&str, &str)]) -> (String, String) {
+    let vars = [&TARGETS, vars].concat();
+    let mut errors = config(&vars).expect_err(&format!("{vars:?}"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let ConfigError { variable, remedy } = errors.remove(0);
+    (variable, remedy)
+}
+
+#[test]
+fn defaults_are_those_of_the_table() {
+    let config = config(&TARGETS).unwrap();
+    assert_eq!(config.intake.route_threshold, 128);
+    assert_eq!(config.intake.max_body_bytes, 6 * 1024 * 1024);
+    assert_eq!(config.intake.signature_tolerance.num_seconds(), 300);
+    assert!(!config.intake.allow_unsigned);
+    assert_eq!(config.store.url, StoreUrl::Sqlite("webhook-router.db".into()));
+    assert_eq!(config.store.timeout, Duration::from_secs(1));
+    assert_eq!(config.forward.timeout, Duration::from_secs(10));
+    assert_eq!(config.forward.budget, Duration::from_secs(30));
+    assert_eq!(config.dedup_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.port, None);
+    let invocation = Invocation::RequestResponse;
+    let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation };
+    assert_eq!(config.targets.aws, Some(aws));
+}
+
+#[test]
+fn all_problems_are_reported_together() {
+    let vars = [
+        ("ROUTE_THRESHOLD", "257"),
+        ("MAX_BODY_BYTES", "6 MiB"),
+        ("ALLOW_UNSIGNED", "yes"),
+        ("STORE_URL", "mysql://x"),
+        ("GCP_TARGET_URL", "http://processor.example.com"),
+        ("AWS_TARGET_INVOCATION", "DryRun"),
+        ("FORWARD_TIMEOUT_MS", "0"),
+    ];
+    let errors = config(&vars).unwrap_err();
+    let mut named: Vec<_> = errors.iter().map(|error| error.variable.as_str()).collect();
+    named.sort_unstable();
+    let mut expected: Vec<_> = vars.iter().map(|(name, _)| *name).collect();
+    expected.push("AWS_TARGET_FUNCTION");
+    expected.sort_unstable();
+    assert_eq!(named, expected);
+    let text = webhook_router::config::ConfigErrors(errors).to_string();
+    assert!(text.contains("\n  ROUTE_THRESHOLD: must be a whole number from 0 to 256\n"), "{text}");
+}
+
+#[test]
+fn numbers_out_of_range_and_words_for_flags_are_errors() {
+    for (name, value, wanted) in [
+        ("ROUTE_THRESHOLD", "-1", "must be a whole number from 0 to 256"),
+        ("ROUTE_THRESHOLD", "1.5", "must be a whole number from 0 to 256"),
+        ("PORT", "65536", "must be a whole number from 0 to 65535"),
+        ("DEDUP_TTL_SECONDS", "0", "must be a whole number from 1 to 31536000"),
+        ("ALLOW_UNSIGNED", "TRUE", "must be true or false"),
+        ("LAMBDA_EMULATOR", "1", "must be true or false"),
+        ("STORE_URL", "sqlite:", "names no file: use sqlite:PATH"),
+        ("STORE_URL", "redis://localhost", "is not a store that this version has: use sqlite:PATH"),
+        ("AWS_TARGET_ROLE_ARN", "role", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME"),
+        (
+            "ENVELOPE_SECRETS",
+            "whsec_short",
+            "each secret must be `whsec_` and the base64 of at least 16 bytes",
+        ),
+    ] {
+        assert_eq!(remedy(&[(name, value)]), (name.into(), wanted.into()));
+    }
+    for url in ["processor", "ftp://x/", "http://10.0.0.1/", "https://"] {
+        let (variable, remedy) = remedy(&[("GCP_TARGET_URL", url)]);
+        assert_eq!(variable, "GCP_TARGET_URL");
+        assert_eq!(remedy, "must be an https:// URL (http:// is allowed on loopback)");
+    }
+    for url in ["http://localhost:1", "http://127.0.0.9/", "http://[::1]:80/x", "HTTPS://x.dev"] {
+        config(&[&TARGETS[..], &[("GCP_TARGET_URL", url)]].concat()).unwrap();
+    }
+}
+
+#[test]
+fn a_destination_is_needed_only_when_events_can_go_there() {
+    let gcp = [TARGETS[0]];
+    let aws = [TARGETS[1]];
+    assert!(config(&[&gcp[..], &[("ROUTE_THRESHOLD", "256")]].concat()).is_ok());
+    assert!(config(&[&aws[..], &[("ROUTE_THRESHOLD", "0")]].concat()).is_ok());
+    assert_eq!(config(&gcp).unwrap_err()[0].variable, "AWS_TARGET_FUNCTION");
+    assert_eq!(config(&aws).unwrap_err()[0].variable, "GCP_TARGET_URL");
+    assert_eq!(config(&[]).unwrap_err().len(), 2);
+}
+
+#[test]
+fn in_lambda_the_routing_secret_and_the_store_are_checked() {
+    let lambda = |vars: &[(&str, &str)]| {
+        config(&[&TARGETS, &LAMBDA[..], vars].concat()).map(|_| ()).unwrap_err()
+    };
+    let secret = |errors: Vec<ConfigError>| {
+        errors
+            .into_iter()
+            .find(|error| error.variable == "ROUTING_SECRET")
+            .map(|error| error.remedy)
+    };
+    assert_eq!(secret(lambda(&[])).unwrap(), "must be set; `openssl rand -hex 32` makes one");
+    assert_eq!(
+        secret(lambda(&[("ROUTING_SECRET", "dev-not-for-prod-change-me")])).unwrap(),
+        "must not be the secret of the examples; `openssl rand -hex 32` makes one"
+    );
+    assert_eq!(
+        secret(lambda(&[("ROUTING_SECRET", "fifteen-bytes--")])).unwrap(),
+        "must have at least 16 bytes"
+    );
+    let good = ("ROUTING_SECRET", "sixteen-bytes---");
+    let errors = lambda(&[good]);
+    assert_eq!(
+        errors,
+        [ConfigError { variable: "STORE_URL".into(), remedy: "must be set".into() }]
+    );
+    let errors = lambda(&[good, ("STORE_URL", "sqlite:/tmp/x.db")]);
+    assert!(errors[0].remedy.starts_with("sqlite: cannot be used in Lambda"), "{errors:?}");
+    // Elsewhere, and in a declared emulator, neither is refused.
+    config(&TARGETS).unwrap();
+    config(&[&TARGETS, &LAMBDA[..], &[("LAMBDA_EMULATOR", "true")]].concat()).unwrap();
+}
+
+#[test]
+fn the_router_may_not_be_its_own_destination() {
+    for itself in [
+        "router",
+        "router:$LATEST",
+        "123456789012:function:router",
+        "arn:aws:lambda:eu-west-1:123456789012:function:router",
+        "arn:aws:lambda:eu-west-1:123456789012:function:router:live",
+    ] {
+        let vars =
+            [&LAMBDA[..], &[("AWS_TARGET_FUNCTION", itself), ("LAMBDA_EMULATOR", "true")]].concat();
+        let (variable, remedy) = remedy(&vars);
+        assert_eq!(variable, "AWS_TARGET_FUNCTION");
+        assert!(remedy.contains("AWS_LAMBDA_FUNCTION_NAME"), "{remedy}");
+    }
+    for (other, role) in [
+        ("router2", ""),
+        ("arn:aws:lambda:us-east-1:123456789012:function:router", ""),
+        (
+            "arn:aws:lambda:eu-west-1:210987654321:function:router",
+            "arn:aws:iam::210987654321:role/x",
+        ),
+    ] {
+        let vars = [
+            ("AWS_TARGET_FUNCTION", other),
+            ("AWS_TARGET_ROLE_ARN", role),
+            ("LAMBDA_EMULATOR", "true"),
+        ];
+        config(&[&TARGETS, &LAMBDA[..], &vars].concat()).unwrap();
+    }
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let vars = [
+        ("ROUTING_SECRET", "routing-secret-value"),
+        ("ENVELOPE_SECRETS", "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t"),
+    ];
+    let config = config(&[&TARGETS, &vars[..]].concat()).unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("routing-secret-value") && !shown.contains("dGVzdC1v"), "{shown}");
+    assert_eq!(format!("{:?}", Secret::new("value")), "Secret(redacted)");
+    let (_, remedy) = remedy(&[("ENVELOPE_SECRETS", "whsec_hidden")]);
+    assert!(!remedy.contains("hidden"));
+}
+
+#[test]
+fn every_variable_is_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    for variable in VARIABLES {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", variable.name)));
+        let row = row.unwrap_or_else(|| panic!("{} has no row", variable.name));
+        assert!(row.contains(variable.default) && row.contains(variable.meaning), "{row}");
+    }
+}

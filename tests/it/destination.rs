@@ -1,0 +1,401 @@
+//! What each destination gets, and what becomes of its answers.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::{StatusCode, Version};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::TcpListener;
+use webhook_router::{
+    config::{Config, GcpTarget},
+    destination::{CloudRun, Destination, SendError},
+};
+
+use crate::support::{
+    Answer, PAYLOAD, Server, Sink, client, delivery, get, lookup, ok, plan_of, post, status,
+};
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test]
+async fn both_destinations_are_told_the_same_beside_the_body() {
+    let sink = Sink::start().await;
+    for (threshold, body) in [("256", PAYLOAD), ("0", PAYLOAD)] {
+        let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", threshold)]].concat());
+        let request = client()
+            .post(router.webhook())
+            .header("content-type", "application/json; charset=UTF-8")
+            .header("traceparent", TRACE)
+            .header("tracestate", "vendor=1")
+            .header("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")
+            .header("x-cloud-trace-context", "105445aa7843bc8bf206b12000100000/1;o=1")
+            .header("webhook-signature", "not for the destination")
+            .body(body);
+        let got = get(request.send().await).await;
+        assert_eq!(got.status, 200);
+        let received = sink.take().remove(0);
+        assert_eq!(received.body, body);
+        let invoked = received.is_invocation();
+        assert_eq!(invoked, threshold == "0");
+        let told = |name: &str| {
+            if invoked {
+                received.custom().get(name).cloned()
+            } else {
+                received.header(name).map(str::to_owned)
+            }
+        };
+        for (name, value) in [
+            ("content-type", Some("application/json; charset=UTF-8")),
+            ("idempotency-key", got.header("x-webhook-key")),
+            ("x-webhook-vendor", Some("stripe")),
+            ("x-webhook-event-type", Some("payment.succeeded")),
+            ("x-webhook-attempt", Some("1")),
+            ("traceparent", Some(TRACE)),
+            ("tracestate", Some("vendor=1")),
+            ("x-amzn-trace-id", Some("Root=1-5759e988-bd862e3fe1be46a994272793")),
+            ("x-cloud-trace-context", Some("105445aa7843bc8bf206b12000100000/1;o=1")),
+            ("webhook-signature", None),
+        ] {
+            assert_eq!(told(name).as_deref(), value, "{name} to {threshold}");
+        }
+        if invoked {
+            assert_eq!(received.path, "/2015-03-31/functions/webhook-processor/invocations");
+            assert_eq!(received.header("x-amz-invocation-type"), Some("RequestResponse"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_that_no_header_can_hold_are_encoded_and_cut_and_the_event_arrives() {
+    let sink = Sink::start().await;
+    let long = "x".repeat(100_000);
+    let body = serde_json::json!({
+        "vendor": "Ünï\r\ncode 100%", "event_type": long, "created_at": "2024-05-05",
+    });
+    for threshold in ["256", "0"] {
+        let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", threshold)]].concat());
+        let request = client()
+            .post(router.webhook())
+            .header("content-type", "c".repeat(3000))
+            .header("tracestate", "t".repeat(513))
+            .header("x-amzn-trace-id", "r".repeat(512))
+            .body(body.to_string());
+        assert_eq!(get(request.send().await).await.status, 200);
+        let received = sink.take().remove(0);
+        let (vendor, event_type) = if threshold == "0" {
+            let custom = received.custom();
+            assert!(!custom.contains_key("content-type"));
+            assert!(!custom.contains_key("tracestate"));
+            (custom["x-webhook-vendor"].clone(), custom["x-webhook-event-type"].clone())
+        } else {
+            let header = |name| received.header(name).unwrap().to_owned();
+            (header("x-webhook-vendor"), header("x-webhook-event-type"))
+        };
+        assert_eq!(vendor, "%C3%9Cn%C3%AF%0D%0Acode%20100%25");
+        assert_eq!(event_type, long[..256]);
+    }
+}
+
+#[tokio::test]
+async fn the_lambda_s_answers_are_read() {
+    let sink = Sink::start().await;
+    let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", "0")]].concat());
+    let answer = |status: u16, headers: Vec<(&'static str, &'static str)>, body: &'static str| {
+        Answer::With(StatusCode::from_u16(status).unwrap(), headers, body.into())
+    };
+    let json = Some("application/json");
+    let cases = [
+        // The function failed: its report stays inside.
+        (
+            answer(
+                200,
+                vec![("x-amz-function-error", "Unhandled")],
+                r#"{"errorMessage":"secret inside"}"#,
+            ),
+            502,
+            "destination failed",
+            None,
+        ),
+        (
+            answer(200, vec![("x-amz-function-error", "Handled")], r#"{"statusCode":200}"#),
+            502,
+            "destination failed",
+            None,
+        ),
+        // An HTTP answer.
+        (answer(200, vec![], r#"{"statusCode":500,"body":"no"}"#), 500, "no", Some("")),
+        (
+            answer(200, vec![], r#"{"statusCode":302,"body":"elsewhere"}"#),
+            502,
+            "elsewhere",
+            Some(""),
+        ),
+        (answer(200, vec![], r#"{"statusCode":410}"#), 502, "", Some("")),
+        (
+            answer(
+                200,
+                vec![],
+                r#"{"statusCode":201,"headers":{"Content-Type":"text/csv"},"body":"YSxi","isBase64Encoded":true}"#,
+            ),
+            201,
+            "a,b",
+            Some("text/csv"),
+        ),
+        // Anything else is the answer itself.
+        (answer(200, vec![], r#"{"statusCode":"200"}"#), 200, r#"{"statusCode":"200"}"#, json),
+        (answer(200, vec![], r#""fine""#), 200, r#""fine""#, json),
+        (answer(200, vec![], ""), 200, "", Some("")),
+        // Lambda itself refuses.
+        (
+            answer(
+                404,
+                vec![("x-amzn-errortype", "ResourceNotFoundException")],
+                r#"{"Message":"Function not found: arn"}"#,
+            ),
+            502,
+            "destination unreachable",
+            None,
+        ),
+        (
+            answer(
+                403,
+                vec![("x-amzn-errortype", "AccessDeniedException")],
+                r#"{"Message":"not authorized"}"#,
+            ),
+            502,
+            "destination unreachable",
+            None,
+        ),
+        (
+            answer(
+                429,
+                vec![("x-amzn-errortype", "TooManyRequestsException")],
+                r#"{"Message":"Rate Exceeded."}"#,
+            ),
+            502,
+            "destination unreachable",
+            None,
+        ),
+    ];
+    for (index, (answer, status, body, content_type)) in cases.into_iter().enumerate() {
+        sink.answers(answer);
+        let event =
+            format!(r#"{{"vendor":"v","event_type":"e{index}","created_at":"2024-05-05"}}"#);
+        let got = post(&client(), &router.webhook(), event.clone()).await;
+        assert_eq!((got.status, got.text()), (status, body), "case {index}");
+        if let Some(content_type) = content_type {
+            assert_eq!(
+                got.header("content-type").unwrap_or_default(),
+                content_type,
+                "case {index}"
+            );
+        }
+        assert_eq!(sink.take().len(), 1, "case {index}: the SDK must not try again");
+        // Nothing but a success makes an event delivered.
+        sink.answers(ok("done"));
+        let again = post(&client(), &router.webhook(), event).await;
+        let expected = if status < 300 { "duplicate ignored" } else { "done" };
+        assert_eq!(again.text(), expected, "case {index}");
+        sink.take();
+    }
+}
+
+#[tokio::test]
+async fn an_event_invocation_is_delivered_when_lambda_has_queued_it() {
+    let sink = Sink::start().await;
+    let vars = vec![("ROUTE_THRESHOLD", "0"), ("AWS_TARGET_INVOCATION", "Event")];
+    let router = Server::router(&[sink.vars(), vars].concat());
+    sink.answers(status(StatusCode::ACCEPTED, ""));
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    assert_eq!((got.status, got.text()), (202, ""));
+    assert_eq!(sink.take()[0].header("x-amz-invocation-type"), Some("Event"));
+    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+}
+
+#[tokio::test]
+async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
+    let nobody = format!("http://127.0.0.1:{}", crate::support::free_port());
+    let sink = Sink::start().await;
+    sink.answers(Answer::WhenTold);
+    for threshold in ["256", "0"] {
+        let vars = |url| {
+            vec![
+                ("GCP_TARGET_URL", url),
+                ("AWS_TARGET_FUNCTION", "webhook-processor"),
+                ("AWS_ENDPOINT_URL_LAMBDA", url),
+                ("ROUTE_THRESHOLD", threshold),
+                ("FORWARD_TIMEOUT_MS", "300"),
+                ("FORWARD_BUDGET_MS", "30000"),
+            ]
+        };
+        let router = Server::router(&vars(nobody.as_str()));
+        // It was certainly not sent, so the next delivery may try at once.
+        for _ in 0..2 {
+            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            assert_eq!((got.status, got.text()), (502, "destination unreachable"));
+        }
+        let router = Server::router(&vars(sink.url.as_str()));
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!((got.status, got.text()), (504, "destination too slow"));
+        // It may have been processed: nobody else may send it while it might still be.
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!((got.status, got.text()), (409, "in progress"));
+        assert_eq!(sink.take().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
+    let sink = Sink::start().await;
+    for threshold in ["256", "0"] {
+        let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", threshold)]].concat());
+        sink.answers(Answer::With(StatusCode::OK, vec![], vec![b'1'; 4 * 1024 * 1024 + 1].into()));
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!((got.status, got.text()), (200, "reply of more than 4194304 bytes left out"));
+        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+    }
+}
+
+#[tokio::test]
+async fn cloud_run_is_reached_over_http_2_with_its_certificate_checked() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority, "localhost").await;
+    let url = |host: &str| format!("https://{host}:{}/events?x=1", server.port);
+
+    let trusting = cloud_run(&url("localhost"), Some(authority.file()));
+    for _ in 0..3 {
+        let reply = send(&trusting).await.unwrap();
+        assert_eq!((reply.status, reply.body.as_ref()), (StatusCode::OK, b"over TLS".as_slice()));
+    }
+    let seen = server.seen.lock().unwrap().clone();
+    assert_eq!(seen.requests, vec![(Version::HTTP_2, "/events?x=1".to_owned()); 3]);
+    assert_eq!(seen.connections, 1, "the connection is used again");
+
+    // A name that the certificate does not have, and an authority that nobody knows.
+    for wrong in [
+        cloud_run(&url("127.0.0.1"), Some(authority.file())),
+        cloud_run(&url("localhost"), None),
+        cloud_run(&url("localhost"), Some(Authority::new().file())),
+    ] {
+        let error = send(&wrong).await.unwrap_err();
+        assert!(
+            matches!(&error, SendError::NotSent(text) if text.contains("certificate")),
+            "{error:?}"
+        );
+    }
+    assert_eq!(server.seen.lock().unwrap().requests.len(), 3);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_not_sent() {
+    let nowhere = cloud_run("https://nowhere.invalid/", None);
+    assert!(matches!(send(&nowhere).await.unwrap_err(), SendError::NotSent(_)));
+}
+
+#[test]
+fn a_ca_file_that_is_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, "no certificate").unwrap();
+    for path in [&file, &folder.path().join("missing.pem")] {
+        let target = target("https://example.com", Some(path.clone()));
+        let error = CloudRun::new(&target).err().unwrap();
+        assert!(error.starts_with("GCP_CA_FILE: ") && error.contains(".pem"), "{error}");
+    }
+}
+
+async fn send(destination: &CloudRun) -> Result<webhook_router::delivery::Reply, SendError> {
+    let plan = plan_of("sent");
+    destination.send(&delivery(PAYLOAD), &plan, 1, Duration::from_secs(10)).await
+}
+
+fn cloud_run(url: &str, ca_file: Option<PathBuf>) -> CloudRun {
+    CloudRun::new(&target(url, ca_file)).unwrap()
+}
+
+fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {
+    let vars = [("GCP_TARGET_URL", url), ("ROUTE_THRESHOLD", "256")];
+    let target = Config::from_vars(lookup(&vars)).unwrap().targets.gcp.unwrap();
+    GcpTarget { ca_file, ..target }
+}
+
+/// A certificate authority of the test's own.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+}
+
+/// An HTTPS server that offers HTTP/2.
+struct TlsServer {
+    port: u16,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default, Clone)]
+struct Seen {
+    connections: u32,
+    requests: Vec<(Version, String)>,
+}
+
+impl TlsServer {
+    async fn start(authority: &Authority, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
+        let seen = Arc::clone(&server.seen);
+        tokio::spawn(async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+                tokio::spawn(async move {
+                    // The client may refuse the certificate; that is what some tests want.
+                    let Ok(stream) = acceptor.accept(connection).await else { return };
+                    seen.lock().unwrap().connections += 1;
+                    let service = hyper::service::service_fn(|request: hyper::Request<_>| {
+                        let _: &hyper::body::Incoming = request.body();
+                        let path = request.uri().path_and_query().unwrap().to_string();
+                        seen.lock().unwrap().requests.push((request.version(), path));
+                        let body = http_body_util::Full::new(bytes::Bytes::from("over TLS"));
+                        async { Ok::<_, std::convert::Infallible>(hyper::Response::new(body)) }
+                    });
+                    let executor = hyper_util::rt::TokioExecutor::new();
+                    let _ = hyper_util::server::conn::auto::Builder::new(executor)
+                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        server
+    }
+}

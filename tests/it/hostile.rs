@@ -1,0 +1,143 @@
+//! Bodies made to hurt: refused, or read, in time linear in their size.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use webhook_router::{json::Document, plan::plan};
+
+use crate::support::{PAYLOAD, Server, Sink, client, delivery, intake, post};
+
+const MIB: usize = 1024 * 1024;
+
+/// Bodies of about that size, by what is hostile in them, and their answer.
+fn bodies(size: usize) -> Vec<(&'static str, Vec<u8>, u16)> {
+    let envelope = |value: String| {
+        format!(r#"{{"vendor":"v","event_type":"e","created_at":"2024-05-05","x":{value}}}"#)
+            .into_bytes()
+    };
+    let repeat = |text: &str| text.repeat(size / text.len());
+    let field = |name: &str, value: String| {
+        let mut fields = vec![("vendor", "v".into()), ("event_type", "e".into())];
+        fields.retain(|(field, _)| *field != name);
+        fields.push((name, value));
+        if name != "created_at" {
+            fields.push(("created_at", "2024-05-05".into()));
+        }
+        let texts: Vec<_> =
+            fields.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
+        format!("{{{}}}", texts.join(",")).into_bytes()
+    };
+    vec![
+        ("nested arrays", repeat("[").into_bytes(), 400),
+        ("nested objects", repeat("{\"a\":").into_bytes(), 400),
+        (
+            "nested and closed",
+            envelope(format!("{}{}", "[".repeat(size / 2), "]".repeat(size / 2))),
+            400,
+        ),
+        ("an integer", envelope(repeat("7")), 400),
+        ("a negative integer", envelope(format!("-{}", repeat("7"))), 400),
+        ("a float's integer part", envelope(format!("{}.5", repeat("7"))), 200),
+        ("a float's fraction", envelope(format!("0.{}", repeat("7"))), 200),
+        ("a float's zeros", envelope(format!("0.{}1e{size}", repeat("0"))), 200),
+        ("an exponent", envelope(format!("1e{}", repeat("7"))), 200),
+        ("many floats", envelope(format!("[{}0]", repeat("1.5e-7,"))), 200),
+        ("one key again and again", envelope(format!("{{{}\"a\":1}}", repeat("\"a\":1,"))), 200),
+        ("keys backwards", envelope(backwards(size)), 200),
+        ("long equal keys", envelope(long_keys(size)), 200),
+        (
+            "siblings at depth",
+            envelope(format!("{}{}0{}", "[".repeat(900), repeat("{},"), "]".repeat(900))),
+            200,
+        ),
+        ("escapes", envelope(format!("\"{}\"", repeat("\\ud800"))), 200),
+        ("escaped keys", envelope(format!("{{{}\"a\":1}}", repeat("\"\\u0061\":1,"))), 200),
+        ("escaped quotes", envelope(format!("\"{}\"", repeat("\\\""))), 200),
+        ("non-ASCII", envelope(format!("\"{}\"", repeat("é"))), 200),
+        ("white space", [repeat(" ").into_bytes(), PAYLOAD.into()].concat(), 200),
+        ("an unclosed string", [b"{\"".to_vec(), repeat("a").into_bytes()].concat(), 400),
+        ("created_at", field("created_at", repeat("1.")), 400),
+        ("created_at of digits", field("created_at", repeat("1")), 400),
+        ("a vendor of capital sigmas", field("vendor", repeat("Σ")), 200),
+        ("an event type", field("event_type", repeat("%")), 200),
+        ("invalid UTF-8", [b"{\"a\":\"".to_vec(), vec![0xFF; size]].concat(), 400),
+    ]
+}
+
+#[tokio::test]
+async fn over_http_hostile_bodies_get_their_answer() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    let client = client();
+    for (what, body, status) in bodies(5 * MIB) {
+        let got = post(&client, &router.webhook(), body).await;
+        assert_eq!(got.status, status, "{what}: {}", String::from_utf8_lossy(&got.body));
+    }
+    let brackets = "[".repeat(1_000_000);
+    assert_eq!(post(&client, &router.webhook(), brackets).await.status, 400);
+    let digits = format!(r#"{{"a":{}}}"#, "9".repeat(6_000_000));
+    assert_eq!(post(&client, &router.webhook(), digits).await.status, 400);
+    assert_eq!(post(&client, &router.webhook(), "1".repeat(6_300_000)).await.status, 413);
+    // And the router is well.
+    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
+}
+
+#[test]
+fn time_is_linear_in_size() {
+    let (small, large) = (bodies(MIB / 4), bodies(MIB));
+    for ((what, small, _), (_, large, _)) in small.into_iter().zip(large) {
+        // Four times the size takes four times the time; quadratic, it would take 16 times.
+        // What is over within a moment, as a refusal at the first bytes, cannot be compared.
+        let moment = Duration::from_millis(1);
+        let ratio = time(&large).max(moment).as_secs_f64() / time(&small).max(moment).as_secs_f64();
+        assert!(ratio < 9.0, "{what}: {ratio:.1} times the time for 4 times the size");
+    }
+}
+
+/// The least of several runs, which is the one least disturbed.
+fn time(body: &[u8]) -> Duration {
+    let (intake, delivery) = (intake("test-routing-secret"), delivery(body.to_vec()));
+    let run = || {
+        let started = Instant::now();
+        let _ = black_box(plan(black_box(&delivery), &intake, chrono::DateTime::UNIX_EPOCH));
+        started.elapsed()
+    };
+    (0..5).map(|_| run()).min().unwrap()
+}
+
+#[test]
+fn every_truncation_of_a_body_is_refused() {
+    let intake = intake("test-routing-secret");
+    for end in 0..PAYLOAD.len() {
+        let refusal = plan(&delivery(&PAYLOAD[..end]), &intake, chrono::Utc::now()).unwrap_err();
+        assert_eq!(refusal.reply().status, 400, "{}", &PAYLOAD[..end]);
+    }
+}
+
+#[test]
+fn the_deepest_body_needs_little_stack() {
+    for open in ["[", "{\"a\":"] {
+        let close = if open == "[" { "]" } else { "}" };
+        let body = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        let deepest = body(975);
+        // A quarter of what a thread has.
+        let thread = std::thread::Builder::new().stack_size(512 * 1024);
+        let digest = thread.spawn(move || Document::parse(deepest.as_bytes()).unwrap().digest());
+        digest.unwrap().join().unwrap();
+        assert!(Document::parse(body(976).as_bytes()).is_err());
+    }
+}
+
+fn backwards(size: usize) -> String {
+    let keys: Vec<_> = (0..size / 12).rev().map(|key| format!("\"{key:08}\":1")).collect();
+    format!("{{{}}}", keys.join(","))
+}
+
+fn long_keys(size: usize) -> String {
+    let prefix = "k".repeat(1000);
+    let keys: Vec<_> =
+        (0..size / 1012).rev().map(|key| format!("\"{prefix}{key:06}\":1")).collect();
+    format!("{{{}}}", keys.join(","))
+}

@@ -1,0 +1,168 @@
+//! The function in an emulator of Lambda: cargo-lambda's own.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+
+use crate::support::{PROCESSOR, Server, client, free_port, get, sqlite, venv};
+
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    raw_path: String,
+    headers: BTreeMap<String, String>,
+    body: String,
+    is_base64_encoded: bool,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    status_code: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+    is_base64_encoded: bool,
+}
+
+#[tokio::test]
+async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
+    let emulator = Emulator::start().await;
+    let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
+    let url = processor.url.replace("0.0.0.0", "127.0.0.1");
+    let router = Server::router(&[
+        ("GCP_TARGET_URL", url.as_str()),
+        ("AWS_TARGET_FUNCTION", "webhook-processor"),
+        ("AWS_ENDPOINT_URL_LAMBDA", &url),
+    ]);
+    let events = events();
+    assert!(events.len() >= 8);
+    let mut destinations = Vec::new();
+    for file in &events {
+        let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let body = if event.is_base64_encoded {
+            BASE64_STANDARD.decode(event.body).unwrap()
+        } else {
+            event.body.into()
+        };
+        // The first time it is routed, the second time it is a duplicate.
+        for _ in 0..2 {
+            let mut request = client().post(format!("{}{}", router.url, event.raw_path));
+            if let Some(content_type) = event.headers.get("content-type") {
+                request = request.header("content-type", content_type);
+            }
+            let served = get(request.body(body.clone()).send().await).await;
+            let answer = emulator.invoke(file);
+            assert_eq!(answer.status_code, served.status, "{file:?}: {answer:?}");
+            assert_eq!(answer.body, served.text(), "{file:?}");
+            assert!(!answer.is_base64_encoded);
+            for (name, value) in &answer.headers {
+                assert_eq!(served.header(name), Some(value.as_str()), "{file:?}: {name}");
+            }
+            assert_eq!(
+                answer.headers.contains_key("x-webhook-key"),
+                served.header("x-webhook-key").is_some()
+            );
+            destinations.extend(answer.headers.get("x-webhook-destination").cloned());
+        }
+    }
+    for destination in ["gcp", "aws"] {
+        assert!(destinations.iter().filter(|one| *one == destination).count() >= 4);
+    }
+
+    // Events that no Function URL sends are answered as well, and the function goes on.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("empty", "{}"), ("string", "\"x\""), ("base64", &malformed_base64())] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let answer = emulator.invoke(&file);
+        assert_eq!((answer.status_code, answer.body.as_str()), (400, "not an HTTP request"));
+    }
+    assert_eq!(emulator.invoke(&events[0]).status_code, 400);
+}
+
+/// `cargo lambda watch` with both functions.
+struct Emulator {
+    watch: Child,
+    port: String,
+    folder: tempfile::TempDir,
+}
+
+impl Emulator {
+    async fn start() -> Self {
+        let (port, folder) = (free_port().to_string(), tempfile::tempdir().unwrap());
+        // The variables that users have, at a port and with a store of the test's own.
+        let variables = folder.path().join("env");
+        let local = std::fs::read_to_string("events/local.env").unwrap();
+        let local = local
+            .replace("localhost:9000", &format!("127.0.0.1:{port}"))
+            .replace("sqlite:target/webhook-router.db", &sqlite(folder.path()));
+        std::fs::write(&variables, local).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let watch = cargo_lambda(&["watch", "--ignore-changes", "-A", "127.0.0.1", "-P", &port])
+            .arg("--env-file")
+            .arg(&variables)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            // It starts processes of its own, which end with its group.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let emulator = Self { watch, port, folder };
+        while tokio::net::TcpStream::connect(("127.0.0.1", emulator.port.parse().unwrap()))
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        emulator
+    }
+
+    fn invoke(&self, file: &Path) -> Answer {
+        let output = cargo_lambda(&["invoke", "-A", "127.0.0.1", "-P", &self.port])
+            .args(["webhook-router", "--data-file"])
+            .arg(file)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("{file:?}: {error}: {text}\n{said}\n{log}")
+        })
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.watch.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.watch.wait();
+    }
+}
+
+fn cargo_lambda(args: &[&str]) -> Command {
+    let mut command = Command::new(venv("cargo-lambda"));
+    command.arg("lambda").args(args);
+    command
+}
+
+fn events() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|ending| ending == "json")).collect();
+    files.sort();
+    files
+}
+
+fn malformed_base64() -> String {
+    let event = std::fs::read_to_string("events/paypal-capture-base64.json").unwrap();
+    event.replace("\"body\": \"", "\"body\": \"*")
+}

@@ -1,0 +1,280 @@
+//! Every answer of the contract's table, over HTTP.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{Method, StatusCode};
+use webhook_router::key::hmac_sha256;
+
+use crate::support::{Got, PAYLOAD, Server, Sink, client, get, post, status};
+
+/// A Standard Webhooks secret, plainly a test's.
+const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
+
+#[tokio::test]
+async fn the_article_s_payload_is_routed_and_then_ignored_as_a_duplicate() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    let client = client();
+    let first = post(&client, &router.webhook(), PAYLOAD).await;
+    assert_eq!((first.status, first.text()), (200, "done"));
+    assert_eq!(first.header("content-type"), Some("application/json"));
+    assert_eq!(first.header("idempotent-replayed"), None);
+    let second = post(&client, &router.webhook(), PAYLOAD).await;
+    assert_eq!((second.status, second.text()), (200, "duplicate ignored"));
+    assert_eq!(second.header("idempotent-replayed"), Some("true"));
+    for name in ["x-webhook-key", "x-webhook-destination"] {
+        assert!(first.header(name).is_some());
+        assert_eq!(first.header(name), second.header(name));
+    }
+    assert_eq!(sink.received().len(), 1);
+}
+
+#[tokio::test]
+async fn bad_requests_get_their_status_and_reason_and_reach_no_destination() {
+    let sink = Sink::start().await;
+    let mut vars = sink.vars();
+    vars.push(("MAX_BODY_BYTES", "1000"));
+    let router = Server::router(&vars);
+    let client = client();
+    let created_at = |text: &str| {
+        format!(r#"{{"vendor":"v","event_type":"e","created_at":{}}}"#, serde_json::json!(text))
+    };
+    let deep = format!("{}1{}", "[".repeat(990), "]".repeat(5));
+    let cases: Vec<(String, u16, &str)> = vec![
+        ("nonsense".into(), 400, "invalid json"),
+        ("".into(), 400, "invalid json"),
+        ("[1]".into(), 400, "invalid json"),
+        ("{} {}".into(), 400, "invalid json"),
+        (deep, 400, "invalid json: nested deeper than 975 levels at byte 975"),
+        ("{}".into(), 400, "missing required fields: vendor, event_type, created_at"),
+        (
+            r#"{"vendor":"v","event_type":1,"created_at":""}"#.into(),
+            400,
+            "missing required fields: event_type, created_at",
+        ),
+        (
+            r#"{"vendor":"v","event_type":"\ud800","created_at":"2024-05-05"}"#.into(),
+            400,
+            "event_type holds a lone surrogate",
+        ),
+        (created_at("yesterday"), 400, "created_at is not a date and time"),
+        (created_at("12:00"), 400, "created_at names no full date: year, month and day are needed"),
+        (created_at("05/06/07"), 400, "created_at has a two-digit year, which is ambiguous"),
+        (
+            created_at("2024-05-05 10:00 EST"),
+            400,
+            "created_at has a zone name, which is ambiguous: give the offset, as in +01:00",
+        ),
+        (created_at("2024-05-05T24:00:00Z"), 400, "created_at has a field outside its range"),
+        (created_at(&"1".repeat(129)), 400, "created_at is longer than 128 bytes"),
+        (created_at(&" ".repeat(1000)), 413, "larger than 1000 bytes"),
+        (created_at(&" ".repeat(10_000)), 413, "larger than 1000 bytes"),
+    ];
+    for (body, status, reason) in cases {
+        let got = post(&client, &router.webhook(), body.clone()).await;
+        assert_eq!((got.status, got.text()), (status, reason), "{body}");
+        assert_eq!(got.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(got.header("x-webhook-key"), None);
+    }
+    assert!(sink.received().is_empty());
+}
+
+#[tokio::test]
+async fn paths_and_methods_are_told_apart() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    let client = client();
+    let request = |method: Method, path: &str| {
+        let request = client.request(method, format!("{}{path}", router.url));
+        async move { get(request.body(PAYLOAD).send().await).await }
+    };
+    for path in ["/", "/webhook/", "/webhook/nobody", "/webhooks", "//webhook", "/healthz/x"] {
+        assert_eq!(request(Method::POST, path).await.status, 404, "{path}");
+    }
+    for method in [Method::GET, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        let got = request(method, "/webhook").await;
+        assert_eq!((got.status, got.header("allow")), (405, Some("POST")));
+    }
+    let got = request(Method::POST, "/healthz").await;
+    assert_eq!((got.status, got.header("allow")), (405, Some("GET, HEAD")));
+    let got = request(Method::GET, "/healthz").await;
+    assert_eq!((got.status, got.text()), (200, "ok"));
+    assert_eq!(request(Method::HEAD, "/healthz").await.status, 200);
+    assert!(sink.received().is_empty());
+    let got = request(Method::POST, "/webhook?source=console").await;
+    assert_eq!(got.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_limit_is_taken() {
+    let sink = Sink::start().await;
+    let limit = 6 * 1024 * 1024;
+    let router = Server::router(&sink.vars());
+    let client = client();
+    let body = |length: usize| {
+        let head = r#"{"vendor":"v","event_type":"e","created_at":"2024-05-05","x":""#;
+        format!("{head}{}\"}}", "x".repeat(length - head.len() - 2))
+    };
+    assert_eq!(post(&client, &router.webhook(), body(limit + 1)).await.status, 413);
+    assert!(sink.received().is_empty());
+    assert_eq!(post(&client, &router.webhook(), body(limit)).await.status, 200);
+    assert_eq!(sink.received()[0].body.len(), limit);
+}
+
+#[tokio::test]
+async fn a_destination_s_refusal_is_passed_on_and_the_next_delivery_tries_again() {
+    let sink = Sink::start().await;
+    let mut vars = sink.vars();
+    vars.push(("ROUTE_THRESHOLD", "256"));
+    let router = Server::router(&vars);
+    let client = client();
+    for (theirs, ours) in [
+        (301, 502),
+        (304, 502),
+        (400, 400),
+        (403, 403),
+        (404, 404),
+        (410, 502),
+        (429, 429),
+        (500, 500),
+        (503, 503),
+    ] {
+        sink.answers(status(StatusCode::from_u16(theirs).unwrap(), "no"));
+        let got = post(&client, &router.webhook(), PAYLOAD).await;
+        assert_eq!(got.status, ours, "{theirs}");
+        let body = if theirs == 304 { "" } else { "no" };
+        assert_eq!(got.text(), body);
+        assert_eq!(got.header("x-webhook-destination"), Some("gcp"));
+    }
+    let attempts: Vec<_> = sink
+        .received()
+        .iter()
+        .map(|received| received.header("x-webhook-attempt").unwrap().to_owned())
+        .collect();
+    assert_eq!(attempts, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    sink.answers(status(StatusCode::CREATED, "yes"));
+    let got = post(&client, &router.webhook(), PAYLOAD).await;
+    assert_eq!((got.status, got.text()), (201, "yes"));
+    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_503_and_nothing_is_forwarded() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let url = crate::support::sqlite(folder.path());
+    let mut vars = sink.vars();
+    vars.extend([("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "200")]);
+    let router = Server::router(&vars);
+    let client = client();
+    // Another process holds the write lock, as a stuck one would.
+    let lock = rusqlite::Connection::open(&file).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let got = post(&client, &router.webhook(), PAYLOAD).await;
+    assert_eq!((got.status, got.text()), (503, "try again later"));
+    assert_eq!(got.header("retry-after"), Some("5"));
+    assert!(got.header("x-webhook-key").is_some());
+    assert!(sink.received().is_empty());
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
+    let sink = Sink::start().await;
+    let other = "whsec_b3RoZXItdGVzdC1zZWNyZXQtLS0tLS0tLS0tLS0t";
+    let secrets = format!("{SECRET},{other}");
+    let mut vars = sink.vars();
+    vars.push(("ENVELOPE_SECRETS", &secrets));
+    let router = Server::router(&vars);
+    let now = chrono::Utc::now().timestamp();
+    let send = |id: &str, time: i64, signature: Option<String>| {
+        let mut request = client().post(router.webhook()).body(PAYLOAD);
+        request = request.header("webhook-id", id).header("webhook-timestamp", time);
+        if let Some(signature) = signature {
+            request = request.header("webhook-signature", signature);
+        }
+        async move { get(request.send().await).await }
+    };
+    let refused = |got: Got| {
+        assert_eq!((got.status, got.text()), (401, "invalid signature"));
+        assert_eq!(got.header("x-webhook-key"), None);
+    };
+    refused(send("m1", now, None).await);
+    refused(send("m1", now, Some("nonsense".into())).await);
+    refused(send("m1", now, Some(sign(SECRET, "m2", now, PAYLOAD))).await);
+    refused(send("m1", now, Some(sign(SECRET, "m1", now, "{}"))).await);
+    refused(send("m1", now, Some(sign(SECRET, "m1", now, PAYLOAD).replace("v1", "v2"))).await);
+    for stale in [now - 310, now + 310] {
+        refused(send("m1", stale, Some(sign(SECRET, "m1", stale, PAYLOAD))).await);
+    }
+    assert!(sink.received().is_empty());
+
+    let wrong = format!("v1,{}", BASE64_STANDARD.encode([0; 32]));
+    let rotated = format!("v1a,x {wrong} {}", sign(other, "m1", now - 290, PAYLOAD));
+    assert_eq!(send("m1", now - 290, Some(rotated)).await.text(), "done");
+    let got = send("m2", now, Some(sign(SECRET, "m2", now, PAYLOAD))).await;
+    assert_eq!(got.text(), "duplicate ignored");
+    // Which fault it was goes to the log only.
+    let log = router.log();
+    for fault in ["signature missing", "signature wrong", "signature stale"] {
+        assert!(log.contains(fault), "{fault} in {log}");
+    }
+}
+
+/// Vectors of Standard Webhooks that its own libraries refuse.
+#[test]
+fn malformed_signatures_are_refused() {
+    use webhook_router::{config::Intake, plan::plan};
+    let vectors = [
+        (
+            "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        ),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "garbage"),
+    ];
+    for (secret, signature) in vectors {
+        let vars = [("ENVELOPE_SECRETS", secret)];
+        let intake = Intake::from_vars(crate::support::lookup(&vars)).unwrap();
+        let mut delivery = crate::support::delivery(r#"{"test": 2432232314}"#);
+        for (name, value) in [
+            ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+            ("webhook-timestamp", "1614265330"),
+            ("webhook-signature", signature),
+        ] {
+            delivery.headers.insert(name, value.parse().unwrap());
+        }
+        let now = chrono::DateTime::from_timestamp(1_614_265_330, 0).unwrap();
+        assert_eq!(plan(&delivery, &intake, now).unwrap_err().reply().status, 401);
+    }
+}
+
+#[tokio::test]
+async fn an_unsigned_envelope_is_not_served_to_the_world_unless_said_outright() {
+    let sink = Sink::start().await;
+    let client = client();
+    let start = |vars: &[(&'static str, &'static str)]| {
+        let mut command = std::process::Command::new(crate::support::ROUTER);
+        command.args(["serve", "--listen", "0.0.0.0:0"]);
+        let all = [sink.vars(), vars.to_vec()].concat();
+        let server = Server::start(command, &all);
+        let url = server.webhook().replace("0.0.0.0", "127.0.0.1");
+        (server, url)
+    };
+    let (closed, url) = start(&[]);
+    let got = post(&client, &url, PAYLOAD).await;
+    assert_eq!((got.status, got.text()), (404, "not found"));
+    assert!(
+        closed
+            .log()
+            .contains("POST /webhook is not served: set ENVELOPE_SECRETS, or ALLOW_UNSIGNED=true")
+    );
+    let (_open, url) = start(&[("ALLOW_UNSIGNED", "true")]);
+    assert_eq!(post(&client, &url, PAYLOAD).await.status, 200);
+}
+
+fn sign(secret: &str, id: &str, time: i64, body: &str) -> String {
+    let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+    let signed = format!("{id}.{time}.{body}");
+    format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(&key, &[signed.as_bytes()])))
+}

@@ -1,0 +1,145 @@
+//! Several processes, crashes and shutdowns, with real signals.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, ok, post, sqlite};
+
+#[tokio::test]
+async fn sixty_four_simultaneous_deliveries_through_two_processes_arrive_once() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let mut vars = sink.vars();
+    // Beside a whole test suite, a file system may take its time over a commit.
+    vars.extend([("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "20000")]);
+    let routers = [Server::router(&vars), Server::router(&vars)];
+    let client = client();
+    for round in 0..100 {
+        let body = format!(
+            r#"{{"vendor":"stripe","event_type":"race","created_at":"2026-05-06T12:34:56Z","round":{round}}}"#
+        );
+        let mut posts = JoinSet::new();
+        for index in 0..64 {
+            let (client, url, body) = (client.clone(), routers[index % 2].webhook(), body.clone());
+            posts.spawn(async move { post(&client, &url, body).await });
+        }
+        let mut delivered = 0;
+        for got in posts.join_all().await {
+            match (got.status, got.text()) {
+                (200, "done") => delivered += 1,
+                (200, "duplicate ignored") => {}
+                (409, "in progress") => assert!(retry_after(&got) >= 1),
+                other => panic!("{other:?} in round {round}"),
+            }
+        }
+        assert_eq!((delivered, sink.take().len()), (1, 1), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_in_the_middle_the_event_is_in_progress_until_the_lease_ends() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let mut vars = sink.vars();
+    vars.extend([("STORE_URL", store.as_str()), ("FORWARD_BUDGET_MS", "1000")]);
+    let client = client();
+
+    sink.answers(Answer::WhenTold);
+    let mut router = Server::router(&vars);
+    let (url, patient) = (router.webhook(), client.clone());
+    let lost = tokio::spawn(async move { patient.post(url).body(PAYLOAD).send().await });
+    sink.arrived(1).await;
+    router.kill();
+    assert!(lost.await.unwrap().is_err());
+
+    sink.answers(ok("done"));
+    let heir = Server::router(&vars);
+    let mut waited = 0;
+    let got = loop {
+        let got = post(&client, &heir.webhook(), PAYLOAD).await;
+        if got.status != 409 {
+            break got;
+        }
+        // Nothing was forwarded, and the sender is told how long that will be so.
+        assert_eq!((got.text(), sink.received().len()), ("in progress", 1));
+        tokio::time::sleep(Duration::from_secs(retry_after(&got))).await;
+        waited += 1;
+    };
+    assert_eq!((got.status, got.text()), (200, "done"));
+    // Once for what is left of the lease, and at most once more for its last fraction of a second.
+    assert!((1..=2).contains(&waited), "{waited}");
+    let received = sink.take();
+    assert_eq!(received.len(), 2);
+    assert_eq!(received[0].body, received[1].body);
+    assert_eq!(received[0].header("idempotency-key"), received[1].header("idempotency-key"));
+    assert_eq!(post(&client, &heir.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_what_is_under_way() {
+    let sink = Sink::start().await;
+    sink.answers(Answer::WhenTold);
+    let mut router = Server::router(&sink.vars());
+    let (url, client) = (router.webhook(), client());
+    let waiting = tokio::spawn(async move { post(&client, &url, PAYLOAD).await });
+    sink.arrived(1).await;
+    router.terminate();
+    sink.go.notify_one();
+    let got = waiting.await.unwrap();
+    assert_eq!((got.status, got.text()), (200, "at last"));
+    let exit = tokio::task::spawn_blocking(move || (router.wait(), router)).await.unwrap();
+    assert!(exit.0.success(), "{}", exit.1.log());
+}
+
+#[tokio::test]
+async fn a_sender_that_hangs_up_does_not_cancel_the_delivery() {
+    let sink = Sink::start().await;
+    sink.answers(Answer::WhenTold);
+    let router = Server::router(&sink.vars());
+    let (url, client) = (router.webhook(), client());
+    let request = client.post(&url).body(PAYLOAD).send();
+    tokio::select! {
+        _ = request => unreachable!("nobody has answered"),
+        () = sink.arrived(1) => {}
+    }
+    // The request is dropped, and its connection closed, before the destination answers.
+    assert_eq!(post(&client, &url, PAYLOAD).await.status, 409);
+    sink.go.notify_one();
+    let got = loop {
+        let got = post(&client, &url, PAYLOAD).await;
+        if got.status != 409 {
+            break got;
+        }
+    };
+    assert_eq!(got.text(), "duplicate ignored");
+    assert_eq!(sink.received().len(), 1);
+}
+
+#[tokio::test]
+async fn two_processes_may_create_the_store_at_the_same_moment() {
+    let sink = Sink::start().await;
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite(folder.path());
+        let vars = [sink.vars(), vec![("STORE_URL", store.as_str())]].concat();
+        let vars: Vec<_> =
+            vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let starts = (0..4).map(|_| {
+            let vars = vars.clone();
+            std::thread::spawn(move || {
+                let vars: Vec<_> = vars.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                Server::router(&vars)
+            })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start.join().unwrap();
+        }
+    }
+}
+
+fn retry_after(got: &Got) -> u64 {
+    got.header("retry-after").unwrap().parse().unwrap()
+}

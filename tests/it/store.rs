@@ -1,0 +1,272 @@
+//! The one contract of all stores. A new store adds its constructor to `stores`, and inherits
+//! every test.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use http::{HeaderValue, StatusCode};
+use webhook_router::{
+    config::{StoreConfig, StoreUrl},
+    delivery::Reply,
+    key::Key,
+    plan::{Plan, Route},
+    store::{
+        self, Attempt, Claim, DeadLetter, Delivered, Failure, Lease, Outcome, Page, Settled, State,
+        Store,
+    },
+};
+
+use crate::support::{at, delivery, plan_of};
+
+const TTL: Duration = Duration::from_secs(60);
+
+/// A store with its place, which is gone with it.
+struct Opened {
+    store: Arc<dyn Store>,
+    _place: tempfile::TempDir,
+}
+
+async fn stores() -> Vec<Opened> {
+    let place = tempfile::tempdir().unwrap();
+    let config = StoreConfig {
+        url: StoreUrl::Sqlite(place.path().join("store.db")),
+        timeout: Duration::from_secs(5),
+    };
+    vec![Opened { store: store::open(&config).await.unwrap(), _place: place }]
+}
+
+#[tokio::test]
+async fn a_claim_is_won_once_and_the_others_learn_until_when() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("claimed once");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        assert_eq!((lease.key, lease.route, lease.until), (plan.key, plan.route, at(1000)));
+        assert_eq!((lease.first_seen, lease.attempts), (at(0), vec![]));
+        let second = store.claim(&plan, at(999), at(2000)).await.unwrap();
+        assert_eq!(second, Claim::InFlight { until: at(1000), route: plan.route });
+        won(store.claim(&plan_of("another"), at(0), at(1000)).await);
+    }
+}
+
+#[tokio::test]
+async fn of_simultaneous_claims_one_wins() {
+    for Opened { store, .. } in stores().await {
+        for round in 0..20 {
+            let plan = plan_of(&format!("race {round}"));
+            let claims = (0..32).map(|_| {
+                let (store, plan) = (Arc::clone(&store), plan.clone());
+                tokio::spawn(async move { store.claim(&plan, at(0), at(1000)).await.unwrap() })
+            });
+            let mut winners = 0;
+            for claim in claims.collect::<Vec<_>>() {
+                winners += u32::from(matches!(claim.await.unwrap(), Claim::Won(_)));
+            }
+            assert_eq!(winners, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_has_run_out_is_taken_over_and_fenced() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("taken over");
+        let dead = won(store.claim(&plan, at(0), at(1000)).await);
+        let heir = won(store.claim(&plan, at(1000), at(2000)).await);
+        assert_ne!(dead.owner, heir.owner);
+        assert_eq!((heir.first_seen, heir.until), (at(0), at(2000)));
+        // The first owner was only slow: nothing it says counts any more.
+        assert_eq!(store.finish(&dead, &delivered(at(1100))).await.unwrap(), Settled::LeaseLost);
+        let letter = letter(&plan, &dead, Outcome::Status(500));
+        assert_eq!(store.fail(&dead, &letter).await.unwrap(), Settled::LeaseLost);
+        assert_eq!(dead_letters(&*store).await, []);
+        let record = store.get(&plan.key, at(1200)).await.unwrap().unwrap();
+        assert_eq!(record.state, State::InFlight { owner: heir.owner.clone(), until: at(2000) });
+        assert_eq!(store.finish(&heir, &delivered(at(1300))).await.unwrap(), Settled::Stored);
+        assert_eq!(store.finish(&dead, &delivered(at(1400))).await.unwrap(), Settled::LeaseLost);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_has_run_out_still_counts_while_nobody_took_over() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("late but alone");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
+        let claim = store.claim(&plan, at(5001), at(6000)).await.unwrap();
+        assert!(matches!(claim, Claim::Delivered(_)));
+        // Settled is settled.
+        assert_eq!(store.finish(&lease, &delivered(at(5002))).await.unwrap(), Settled::LeaseLost);
+    }
+}
+
+#[tokio::test]
+async fn a_delivered_event_is_remembered_with_all_its_data_until_its_ttl_ends() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("délivré 😀 \u{0}");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        let done = delivered(at(500));
+        assert_eq!(store.finish(&lease, &done).await.unwrap(), Settled::Stored);
+
+        let end = TTL.as_millis() as i64 + 500;
+        for now in [at(500), at(1500), at(end - 1)] {
+            let Claim::Delivered(record) = store.claim(&plan, now, at(999_999)).await.unwrap()
+            else {
+                panic!("not delivered at {now}");
+            };
+            assert_eq!(Some(&record), store.get(&plan.key, now).await.unwrap().as_ref());
+            assert_eq!((record.key, record.route), (plan.key, plan.route));
+            assert_eq!(record.vendor, plan.event.vendor);
+            assert_eq!(record.event_type, plan.event.event_type);
+            assert_eq!(record.created_at, plan.event.created_at.to_string());
+            assert_eq!(record.first_seen, at(0));
+            assert_eq!(record.attempts, done.attempts);
+            assert_eq!(record.state, State::Delivered { at: at(500), reply: done.reply.clone() });
+        }
+        assert_eq!(store.get(&plan.key, at(end)).await.unwrap(), None);
+        let again = won(store.claim(&plan, at(end), at(end + 1000)).await);
+        assert_eq!((again.first_seen, again.attempts), (at(end), vec![]));
+    }
+}
+
+#[tokio::test]
+async fn a_failed_event_is_a_dead_letter_and_free_and_keeps_its_route() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("failed");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        let letter = letter(&plan, &lease, Outcome::Status(503));
+        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
+        assert_eq!(dead_letters(&*store).await, std::slice::from_ref(&letter));
+        let record = store.get(&plan.key, at(600)).await.unwrap().unwrap();
+        let state = State::DeadLetter { at: letter.failed_at, failure: letter.failure.clone() };
+        assert_eq!((record.state, record.attempts), (state, letter.attempts.clone()));
+
+        // The route of the first claim stays, whatever the threshold has become meanwhile.
+        let mut elsewhere = plan.clone();
+        elsewhere.route = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
+        let retry = won(store.claim(&elsewhere, at(700), at(1700)).await);
+        assert_eq!((retry.route, retry.first_seen), (plan.route, at(0)));
+        assert_eq!(retry.attempts, letter.attempts);
+        let in_flight = store.claim(&elsewhere, at(800), at(1800)).await.unwrap();
+        assert_eq!(in_flight, Claim::InFlight { until: at(1700), route: plan.route });
+        // The letter stays until the event is delivered.
+        assert_eq!(dead_letters(&*store).await.len(), 1);
+        assert_eq!(store.finish(&retry, &delivered(at(900))).await.unwrap(), Settled::Stored);
+        assert_eq!(dead_letters(&*store).await, []);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_leaves_the_lease_to_run_out() {
+    for Opened { store, .. } in stores().await {
+        for outcome in [Outcome::TimedOut, Outcome::Broken] {
+            let plan = plan_of(&format!("unknown {outcome:?}"));
+            let lease = won(store.claim(&plan, at(0), at(1000)).await);
+            let letter = letter(&plan, &lease, outcome);
+            assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
+            let claim = store.claim(&plan, at(999), at(2000)).await.unwrap();
+            assert_eq!(claim, Claim::InFlight { until: at(1000), route: plan.route });
+            let retry = won(store.claim(&plan, at(1000), at(2000)).await);
+            assert_eq!(retry.attempts, letter.attempts);
+        }
+        assert_eq!(dead_letters(&*store).await.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_the_delivery_whole() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("whole");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        let mut letter = letter(&plan, &lease, Outcome::Unreachable);
+        // The largest body there is, and every byte there is.
+        let body: Vec<u8> = (0..6 * 1024 * 1024).map(|index: u32| (index % 251) as u8).collect();
+        letter.delivery = delivery(body);
+        letter.delivery.path = "/webhook?x=%F0%9F%98%80".into();
+        let headers = &mut letter.delivery.headers;
+        headers.append("x-twice", "one".parse().unwrap());
+        headers.append("x-twice", "two".parse().unwrap());
+        headers.insert("x-latin", HeaderValue::from_bytes(&[0xE9, 0xFF, 0x20]).unwrap());
+        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
+        assert!(dead_letters(&*store).await == [letter.clone()]);
+        // A second failure replaces the first.
+        let retry = won(store.claim(&plan, at(100), at(1100)).await);
+        letter.delivery.body = "smaller".into();
+        assert_eq!(store.fail(&retry, &letter).await.unwrap(), Settled::Stored);
+        assert!(dead_letters(&*store).await == [letter]);
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_by_time_page_by_page() {
+    for Opened { store, .. } in stores().await {
+        let mut all = Vec::new();
+        for index in 0..25 {
+            let plan = plan_of(&format!("letter {index}"));
+            let lease = won(store.claim(&plan, at(0), at(1000)).await);
+            let mut letter = letter(&plan, &lease, Outcome::Status(500));
+            // Some at the same time, and not in the order of their writing.
+            letter.failed_at = at(1000 - index / 3);
+            assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
+            all.push((letter.failed_at, letter.key));
+        }
+        all.sort();
+        let mut listed: Vec<(_, Key)> = Vec::new();
+        loop {
+            let page = Page { limit: 10, after: listed.last().copied() };
+            let letters = store.dead_letters(page).await.unwrap();
+            if letters.is_empty() {
+                break;
+            }
+            assert!(letters.len() <= 10);
+            listed.extend(letters.iter().map(|letter| (letter.failed_at, letter.key)));
+        }
+        assert_eq!(listed, all);
+    }
+}
+
+#[tokio::test]
+async fn an_event_nobody_claimed_is_unknown() {
+    for Opened { store, .. } in stores().await {
+        assert_eq!(store.get(&plan_of("never").key, at(0)).await.unwrap(), None);
+        assert_eq!(dead_letters(&*store).await, []);
+    }
+}
+
+fn won(claim: Result<Claim, store::StoreError>) -> Lease {
+    match claim.unwrap() {
+        Claim::Won(lease) => lease,
+        other => panic!("not won: {other:?}"),
+    }
+}
+
+fn delivered(at: chrono::DateTime<chrono::Utc>) -> Delivered {
+    let headers = http::HeaderMap::from_iter([(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_bytes(b"text/x-odd; charset=\"\xe9\"").unwrap(),
+    )]);
+    let reply = Reply { status: StatusCode::ACCEPTED, headers, body: vec![0, 255, 10].into() };
+    Delivered { at, ttl: TTL, reply: Some(reply), attempts: vec![attempt(1, Outcome::Status(202))] }
+}
+
+fn attempt(number: u32, outcome: Outcome) -> Attempt {
+    Attempt { number, at: at(10), outcome, milliseconds: 7 }
+}
+
+fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
+    DeadLetter {
+        key: plan.key,
+        vendor: plan.event.vendor.clone(),
+        event_type: plan.event.event_type.clone(),
+        created_at: plan.event.created_at.to_string(),
+        route: plan.route,
+        first_seen: lease.first_seen,
+        failed_at: lease.first_seen + TimeDelta::milliseconds(500),
+        failure: Failure { outcome, detail: "it said \"no\" – é".into() },
+        attempts: vec![attempt(1, Outcome::TimedOut), attempt(2, outcome)],
+        delivery: delivery("{}"),
+    }
+}
+
+async fn dead_letters(store: &dyn Store) -> Vec<DeadLetter> {
+    store.dead_letters(Page { limit: 100, after: None }).await.unwrap()
+}

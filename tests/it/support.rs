@@ -1,0 +1,354 @@
+//! What the tests share: the binaries as processes, an HTTP sink that records, plans.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use axum::{body::Body, extract::Request, response::Response};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, Method, StatusCode};
+use serde::Deserialize;
+use tokio::{net::TcpListener, sync::Notify};
+use webhook_router::{
+    config::Intake,
+    delivery::Delivery,
+    plan::{Plan, plan},
+};
+
+pub const ROUTER: &str = env!("CARGO_BIN_EXE_webhook-router");
+pub const PROCESSOR: &str = env!("CARGO_BIN_EXE_webhook-processor");
+
+/// The article's payload.
+pub const PAYLOAD: &str = r#"{"vendor":"stripe","event_type":"payment.succeeded","created_at":"2026-05-06T12:34:56Z","amount":4200,"currency":"USD","details":{"invoice":"inv_123"}}"#;
+
+/// A program of the Python environment that `make test` installs.
+pub fn venv(program: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin").join(program);
+    assert!(path.exists(), "{} is missing: run `make test`, which installs it", path.display());
+    path
+}
+
+/// A process that serves HTTP, killed by its id when dropped.
+pub struct Server {
+    child: Child,
+    pub url: String,
+    log: PathBuf,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// Starts `webhook-router serve` on a free port of loopback, with its log in a file.
+    pub fn router(vars: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(ROUTER);
+        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        Self::start(command, vars)
+    }
+
+    pub fn start(mut command: Command, vars: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        command
+            .env_clear()
+            .envs(aws_vars())
+            .envs([("STORE_URL", sqlite(folder.path()))])
+            .envs(vars.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").map(str::to_owned);
+        let url = url.unwrap_or_else(|| {
+            panic!(
+                "{command:?} said {line:?}; its log:\n{}",
+                std::fs::read_to_string(&log).unwrap()
+            )
+        });
+        Self { child, url, log, _folder: Some(folder) }
+    }
+
+    pub fn webhook(&self) -> String {
+        format!("{}/webhook", self.url)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// SIGKILL: the process does not get to do anything more.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn sqlite(folder: &Path) -> String {
+    format!("sqlite:{}", folder.join("store.db").display())
+}
+
+/// What the AWS SDK needs beside an endpoint.
+fn aws_vars() -> [(&'static str, &'static str); 4] {
+    [
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
+}
+
+/// An HTTP server of the test's own that records what it gets, as a Cloud Run service and as an
+/// Invoke API.
+#[derive(Clone)]
+pub struct Sink {
+    pub url: String,
+    received: Arc<Mutex<Vec<Received>>>,
+    answer: Arc<Mutex<Answer>>,
+    arrived: Arc<Notify>,
+    /// Lets requests that wait go on.
+    pub go: Arc<Notify>,
+}
+
+/// How a sink answers.
+#[derive(Clone)]
+pub enum Answer {
+    With(StatusCode, Vec<(&'static str, &'static str)>, Bytes),
+    /// Waits for `go`, then answers 200.
+    WhenTold,
+}
+
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Received {
+    pub fn is_invocation(&self) -> bool {
+        self.path.starts_with("/2015-03-31/functions/")
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// The custom part of the client context.
+    pub fn custom(&self) -> HashMap<String, String> {
+        #[derive(Deserialize)]
+        struct Context {
+            custom: HashMap<String, String>,
+        }
+        let encoded = self.header("x-amz-client-context").unwrap();
+        assert!(encoded.len() <= 3583);
+        let json = BASE64_STANDARD.decode(encoded).unwrap();
+        serde_json::from_slice::<Context>(&json).unwrap().custom
+    }
+}
+
+impl Sink {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            received: Arc::default(),
+            answer: Arc::new(Mutex::new(ok("done"))),
+            arrived: Arc::default(),
+            go: Arc::default(),
+        };
+        let service = sink.clone();
+        let app = axum::Router::new().fallback(move |request| service.clone().handle(request));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        sink
+    }
+
+    /// The variables that make a router send everything here.
+    pub fn vars(&self) -> Vec<(&'static str, &str)> {
+        vec![
+            ("GCP_TARGET_URL", &self.url),
+            ("AWS_TARGET_FUNCTION", "webhook-processor"),
+            ("AWS_ENDPOINT_URL_LAMBDA", &self.url),
+        ]
+    }
+
+    pub fn answers(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    pub fn take(&self) -> Vec<Received> {
+        std::mem::take(&mut *self.received.lock().unwrap())
+    }
+
+    /// Waits until that many requests have arrived since the last `take`.
+    pub async fn arrived(&self, count: usize) {
+        loop {
+            let arrived = self.arrived.notified();
+            if self.received.lock().unwrap().len() >= count {
+                return;
+            }
+            arrived.await;
+        }
+    }
+
+    async fn handle(self, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let path = parts.uri.path().to_owned();
+        self.received.lock().unwrap().push(Received { path, headers: parts.headers, body });
+        let answer = self.answer.lock().unwrap().clone();
+        self.arrived.notify_waiters();
+        let (status, headers, body) = match answer {
+            Answer::With(status, headers, body) => (status, headers, body),
+            Answer::WhenTold => {
+                self.go.notified().await;
+                (StatusCode::OK, vec![], Bytes::from_static(b"at last"))
+            }
+        };
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(name, value);
+        }
+        response.body(Body::from(body)).unwrap()
+    }
+}
+
+pub fn ok(body: &'static str) -> Answer {
+    status(StatusCode::OK, body)
+}
+
+pub fn status(status: StatusCode, body: &'static str) -> Answer {
+    Answer::With(status, vec![("content-type", "application/json")], body.into())
+}
+
+/// An answer as a test looks at it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Got {
+    pub status: u16,
+    pub body: Bytes,
+    pub headers: HeaderMap,
+}
+
+impl Got {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+/// A client that talks to loopback.
+pub fn client() -> reqwest::Client {
+    let tls = webhook_router::destination::tls_config(None).unwrap();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
+}
+
+pub async fn get(response: Result<reqwest::Response, reqwest::Error>) -> Got {
+    let response = response.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Got { status, headers, body: response.bytes().await.unwrap() }
+}
+
+pub async fn post(client: &reqwest::Client, url: &str, body: impl Into<Bytes>) -> Got {
+    get(client.post(url).body(body.into()).send().await).await
+}
+
+/// A delivery of the envelope.
+pub fn delivery(body: impl Into<Bytes>) -> Delivery {
+    let (method, path) = (Method::POST, "/webhook".into());
+    Delivery { method, path, headers: HeaderMap::new(), body: body.into() }
+}
+
+/// What a plan depends on, with a secret and without signatures.
+pub fn intake(secret: &str) -> Intake {
+    let vars = [("ROUTING_SECRET", secret), ("ALLOW_UNSIGNED", "true")];
+    Intake::from_vars(lookup(&vars)).unwrap()
+}
+
+pub fn lookup(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+    let vars: HashMap<_, _> =
+        vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    move |name| vars.get(name).cloned()
+}
+
+/// The plan of an event that no other test has.
+pub fn plan_of(event: &str) -> Plan {
+    let body = format!(
+        r#"{{"vendor":"stripe","event_type":{},"created_at":"2026-05-06T12:34:56Z"}}"#,
+        serde_json::to_string(event).unwrap()
+    );
+    plan(&delivery(body), &intake("test-routing-secret"), Utc::now()).unwrap()
+}
+
+/// A point in time, to the millisecond, which is what stores keep.
+pub fn at(milliseconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_780_000_000_000 + milliseconds).unwrap()
+}
+
+/// A golden case of the Python router.
+#[derive(Deserialize)]
+pub struct Golden {
+    pub secret: String,
+    pub body_b64: String,
+    pub family: String,
+    pub cat: String,
+    pub expect: Expected,
+}
+
+#[derive(Deserialize, Debug, PartialEq, Eq, Clone)]
+pub struct Expected {
+    pub status: u16,
+    pub key: Option<String>,
+    pub destination: Option<String>,
+    pub created_at: Option<String>,
+    pub digest: Option<String>,
+}
+
+impl Golden {
+    pub fn all() -> Vec<Self> {
+        let lines = include_str!("../parity/golden.jsonl").lines();
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub fn body(&self) -> Vec<u8> {
+        BASE64_STANDARD.decode(&self.body_b64).unwrap()
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    std::net::TcpListener::bind(address).unwrap().local_addr().unwrap().port()
+}
