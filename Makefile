@@ -3,7 +3,8 @@
 ARCH ?= x86_64
 EVENT ?= events/stripe-payment.json
 VENV := target/venv
-CARGO_LAMBDA := $(VENV)/bin/cargo-lambda lambda
+# cargo-lambda finds zig, its linker, beside itself.
+CARGO_LAMBDA := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda
 DEBIAN_PACKAGES := gcc make python3-venv
 
 .DEFAULT_GOAL := help
