@@ -40,7 +40,7 @@ invoke: $(VENV)/ready ## Send EVENT=events/....json to the function of `make wat
 	$(CARGO_LAMBDA) invoke webhook-router --data-file $(EVENT)
 
 parity: $(VENV)/ready ## Look for disagreements with the Python reference.
-	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --release parity -- --nocapture
+	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture
 
 clean: ## Remove all that was built or installed here.
 	cargo clean

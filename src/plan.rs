@@ -1,10 +1,11 @@
 //! What is to be done with a delivery: verify, read, derive, choose. No clock, no network, no
 //! store; `explain` prints it, and production acts on it.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use http::Method;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Intake,
@@ -30,7 +31,8 @@ pub struct Plan {
 struct Verified;
 
 /// Which destination an event goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Route {
     /// A Cloud Run service, over HTTPS.
     Gcp,
@@ -51,22 +53,6 @@ impl Route {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a destination: gcp or aws")]
-pub struct NotARoute(String);
-
-impl FromStr for Route {
-    type Err = NotARoute;
-
-    fn from_str(text: &str) -> Result<Self, NotARoute> {
-        match text {
-            "gcp" => Ok(Self::Gcp),
-            "aws" => Ok(Self::Aws),
-            other => Err(NotARoute(other.into())),
-        }
     }
 }
 

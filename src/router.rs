@@ -112,7 +112,7 @@ impl Router {
         use telemetry::Outcome;
         match self.store.claim(plan, budget.now, budget.lease_until).await {
             Ok(Claim::Won(lease)) => {
-                plan.route = lease.route;
+                plan.route = lease.details.route;
                 let result = self.deliver(delivery, plan, lease, budget).await;
                 (if result.is_ok() { Outcome::Delivered } else { Outcome::Failed }, result)
             }
@@ -121,7 +121,7 @@ impl Router {
                 (Outcome::InProgress, Err(Error::InFlight { until, now: budget.now }))
             }
             Ok(Claim::Delivered(record)) => {
-                plan.route = record.route;
+                plan.route = record.details.route;
                 (Outcome::Duplicate, Ok(duplicate()))
             }
             Err(error) => (Outcome::StoreUnavailable, Err(Error::Store(error.to_string()))),
@@ -151,7 +151,14 @@ impl Router {
             }
             Err(error) => {
                 let failure = Failure { outcome, detail: error.to_string() };
-                let letter = dead_letter(delivery, plan, &lease, failure, attempts);
+                let letter = DeadLetter {
+                    key: lease.key,
+                    details: lease.details.clone(),
+                    failed_at: Utc::now(),
+                    failure,
+                    attempts,
+                    delivery: delivery.clone(),
+                };
                 self.store.fail(&lease, &letter).await
             }
         };
@@ -198,27 +205,6 @@ impl Router {
         };
         let milliseconds = started.elapsed().as_millis() as u64;
         (Attempt { number, at, outcome, milliseconds }, result)
-    }
-}
-
-fn dead_letter(
-    delivery: &Delivery,
-    plan: &Plan,
-    lease: &Lease,
-    failure: Failure,
-    attempts: Vec<Attempt>,
-) -> DeadLetter {
-    DeadLetter {
-        key: plan.key,
-        vendor: plan.event.vendor.clone(),
-        event_type: plan.event.event_type.clone(),
-        created_at: plan.event.created_at.to_string(),
-        route: plan.route,
-        first_seen: lease.first_seen,
-        failed_at: Utc::now(),
-        failure,
-        attempts,
-        delivery: delivery.clone(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! test of all stores.
 
 mod sqlite;
+mod stored;
 
 use std::{sync::Arc, time::Duration};
 
@@ -83,11 +84,35 @@ pub struct Lease {
     /// Random, and known to the winner alone: 32 hex digits.
     pub owner: String,
     pub until: DateTime<Utc>,
-    /// The route of the event's first claim. It outlives a change of ROUTE_THRESHOLD.
-    pub route: Route,
-    pub first_seen: DateTime<Utc>,
+    /// Those of the event's first claim; its route outlives a change of ROUTE_THRESHOLD.
+    pub details: Details,
     /// Attempts of earlier claims.
     pub attempts: Vec<Attempt>,
+}
+
+/// What does not change over an event's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Details {
+    pub vendor: String,
+    pub event_type: String,
+    /// As [`Timestamp`](crate::timestamp::Timestamp) displays.
+    pub created_at: String,
+    pub route: Route,
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub first_seen: DateTime<Utc>,
+}
+
+impl Details {
+    /// Those of an event that is claimed for the first time.
+    fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
+        Self {
+            vendor: plan.event.vendor.clone(),
+            event_type: plan.event.event_type.clone(),
+            created_at: plan.event.created_at.to_string(),
+            route: plan.route,
+            first_seen,
+        }
+    }
 }
 
 /// Whether a write with a lease counted.
@@ -102,12 +127,7 @@ pub enum Settled {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub key: Key,
-    pub vendor: String,
-    pub event_type: String,
-    /// As [`Timestamp`](crate::timestamp::Timestamp) displays.
-    pub created_at: String,
-    pub route: Route,
-    pub first_seen: DateTime<Utc>,
+    pub details: Details,
     pub attempts: Vec<Attempt>,
     pub state: State,
 }
@@ -190,11 +210,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     pub key: Key,
-    pub vendor: String,
-    pub event_type: String,
-    pub created_at: String,
-    pub route: Route,
-    pub first_seen: DateTime<Utc>,
+    pub details: Details,
     pub failed_at: DateTime<Utc>,
     pub failure: Failure,
     pub attempts: Vec<Attempt>,
@@ -218,4 +234,16 @@ pub enum StoreError {
     Timeout(Duration),
     #[error("{0}")]
     Failed(String),
+}
+
+impl StoreError {
+    /// A stored value that is not what this code wrote there.
+    fn corrupt(what: impl std::fmt::Display) -> Self {
+        Self::Failed(format!("a record cannot be read: {what}"))
+    }
+}
+
+/// A new owner: 128 random bits from the operating system, which nobody else has.
+fn new_owner() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
 }

@@ -12,37 +12,30 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 
+use serde::de::DeserializeOwned;
+
 use super::{
-    Attempt, Claim, DeadLetter, Delivered, Lease, Page, Record, Settled, State, Store, StoreError,
+    Claim, DeadLetter, Delivered, Details, Lease, Page, Record, Settled, State, Store, StoreError,
+    new_owner, stored,
 };
-use crate::{
-    delivery::{Delivery, Reply},
-    key::Key,
-    plan::Plan,
-};
+use crate::{delivery::Reply, key::Key, plan::Plan};
 
 /// Times are milliseconds since 1970. An event's row is in flight while it has an owner, delivered
 /// once it has `delivered_at`, and otherwise only has its dead letter.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (
         key           TEXT PRIMARY KEY,
-        vendor        TEXT NOT NULL,
-        event_type    TEXT NOT NULL,
-        created_at    TEXT NOT NULL,
-        route         TEXT NOT NULL,
-        first_seen    INTEGER NOT NULL,
+        details       TEXT NOT NULL,
         attempts      TEXT NOT NULL DEFAULT '[]',
         owner         TEXT,
         until         INTEGER,
         delivered_at  INTEGER,
         expires_at    INTEGER,
-        reply_status  INTEGER,
-        reply_type    BLOB,
+        reply_head    TEXT,
         reply_body    BLOB
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS events_by_expiry ON events (expires_at)
@@ -51,9 +44,7 @@ const SCHEMA: &str = "
         key        TEXT PRIMARY KEY REFERENCES events (key),
         failed_at  INTEGER NOT NULL,
         failure    TEXT NOT NULL,
-        method     TEXT NOT NULL,
-        path       TEXT NOT NULL,
-        headers    TEXT NOT NULL,
+        head       TEXT NOT NULL,
         body       BLOB NOT NULL
     );
     CREATE INDEX IF NOT EXISTS dead_letters_by_time ON dead_letters (failed_at, key);
@@ -189,18 +180,15 @@ impl Store for Sqlite {
             let transaction = write(connection)?;
             let changed = transaction.execute(
                 "UPDATE events SET owner = NULL, until = NULL, attempts = ?3, delivered_at = ?4,
-                        expires_at = ?5, reply_status = ?6, reply_type = ?7, reply_body = ?8
+                        expires_at = ?5, reply_head = ?6, reply_body = ?7
                  WHERE key = ?1 AND owner = ?2",
                 params![
                     lease.key.to_string(),
                     lease.owner,
-                    json(&attempts)?,
+                    stored::to_json(&attempts),
                     at.timestamp_millis(),
                     at.timestamp_millis().saturating_add_unsigned(ttl.as_millis() as u64),
-                    reply.as_ref().map(|reply| reply.status.as_u16()),
-                    reply.as_ref().and_then(|reply| {
-                        reply.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_owned())
-                    }),
+                    reply.as_ref().map(stored::reply_head),
                     reply.as_ref().map(|reply| reply.body.as_ref()),
                 ],
             )?;
@@ -229,24 +217,25 @@ impl Store for Sqlite {
                         owner = CASE WHEN ?4 THEN NULL ELSE owner END,
                         until = CASE WHEN ?4 THEN NULL ELSE until END
                  WHERE key = ?1 AND owner = ?2",
-                params![lease.key.to_string(), lease.owner, json(&letter.attempts)?, frees_key],
+                params![
+                    lease.key.to_string(),
+                    lease.owner,
+                    stored::to_json(&letter.attempts),
+                    frees_key
+                ],
             )?;
             if changed == 0 {
                 return Ok(Settled::LeaseLost);
             }
-            let Delivery { method, path, headers, body } = &letter.delivery;
             transaction.execute(
-                "INSERT OR REPLACE INTO dead_letters
-                     (key, failed_at, failure, method, path, headers, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO dead_letters (key, failed_at, failure, head, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![
                     lease.key.to_string(),
                     letter.failed_at.timestamp_millis(),
-                    json(&letter.failure)?,
-                    method.as_str(),
-                    path,
-                    json(&header_pairs(headers))?,
-                    body.as_ref(),
+                    stored::to_json(&letter.failure),
+                    stored::delivery_head(&letter.delivery),
+                    letter.delivery.body.as_ref(),
                 ],
             )?;
             transaction.commit()?;
@@ -299,7 +288,7 @@ impl Found {
 fn taken(found: Found, now: DateTime<Utc>) -> Option<Claim> {
     match &found.record.state {
         State::InFlight { until, .. } if *until > now => {
-            Some(Claim::InFlight { until: *until, route: found.record.route })
+            Some(Claim::InFlight { until: *until, route: found.record.details.route })
         }
         State::Delivered { .. } if !found.is_expired(now) => Some(Claim::Delivered(found.record)),
         _ => None,
@@ -318,26 +307,19 @@ fn insert(
     now: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
-    let owner = new_owner();
+    let (owner, details) = (new_owner(), Details::new(plan, now));
     // Replaces a record whose TTL is over.
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO events
-                 (key, vendor, event_type, created_at, route, first_seen, owner, until)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO events (key, details, owner, until) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![
             plan.key.to_string(),
-            plan.event.vendor,
-            plan.event.event_type,
-            plan.event.created_at.to_string(),
-            plan.route.as_str(),
-            now.timestamp_millis(),
+            stored::to_json(&details),
             owner,
             until.timestamp_millis(),
         ])?;
-    let (key, route) = (plan.key, plan.route);
-    Ok(Claim::Won(Lease { key, owner, until, route, first_seen: now, attempts: Vec::new() }))
+    Ok(Claim::Won(Lease { key: plan.key, owner, until, details, attempts: Vec::new() }))
 }
 
 fn take_over(
@@ -346,22 +328,17 @@ fn take_over(
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
     let owner = new_owner();
-    let Record { key, route, first_seen, attempts, .. } = record;
+    let Record { key, details, attempts, .. } = record;
     transaction
         .prepare_cached("UPDATE events SET owner = ?2, until = ?3 WHERE key = ?1")?
         .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
-    Ok(Claim::Won(Lease { key, owner, until, route, first_seen, attempts }))
+    Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
 }
 
 fn clear_dead_letter(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<usize> {
     transaction
         .prepare_cached("DELETE FROM dead_letters WHERE key = ?1")?
         .execute([key.to_string()])
-}
-
-/// 128 random bits from the operating system: nobody else has them.
-fn new_owner() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
 }
 
 fn select(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
@@ -383,12 +360,8 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<Found> {
         },
     };
     let record = Record {
-        key: parse(row, "key")?,
-        vendor: row.get("vendor")?,
-        event_type: row.get("event_type")?,
-        created_at: row.get("created_at")?,
-        route: parse(row, "route")?,
-        first_seen: required_time(row, "first_seen")?,
+        key: key(row)?,
+        details: from_json(row, "details")?,
         attempts: from_json(row, "attempts")?,
         state,
     };
@@ -396,48 +369,25 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<Found> {
 }
 
 fn read_reply(row: &Row<'_>) -> rusqlite::Result<Option<Reply>> {
-    let Some(status) = row.get::<_, Option<u16>>("reply_status")? else {
-        return Ok(None);
-    };
-    let mut headers = HeaderMap::new();
-    if let Some(content_type) = row.get::<_, Option<Vec<u8>>>("reply_type")? {
-        headers.insert(CONTENT_TYPE, convert(HeaderValue::from_bytes(&content_type))?);
-    }
-    let body = row.get::<_, Vec<u8>>("reply_body")?.into();
-    Ok(Some(Reply { status: convert(StatusCode::from_u16(status))?, headers, body }))
+    let head: Option<String> = row.get("reply_head")?;
+    let read = |head: String| convert(stored::reply(&head, row.get::<_, Vec<u8>>("reply_body")?));
+    head.map(read).transpose()
 }
 
 fn read_dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let method: String = row.get("method")?;
-    let headers = from_json::<Vec<(String, Vec<u8>)>>(row, "headers")?
-        .into_iter()
-        .map(|(name, value)| {
-            let name = convert(HeaderName::try_from(name))?;
-            Ok((name, convert(HeaderValue::from_bytes(&value))?))
-        })
-        .collect::<rusqlite::Result<_>>()?;
+    let (head, body): (String, Vec<u8>) = (row.get("head")?, row.get("body")?);
     Ok(DeadLetter {
-        key: parse(row, "key")?,
-        vendor: row.get("vendor")?,
-        event_type: row.get("event_type")?,
-        created_at: row.get("created_at")?,
-        route: parse(row, "route")?,
-        first_seen: required_time(row, "first_seen")?,
+        key: key(row)?,
+        details: from_json(row, "details")?,
         failed_at: required_time(row, "failed_at")?,
         failure: from_json(row, "failure")?,
-        attempts: from_json::<Vec<Attempt>>(row, "attempts")?,
-        delivery: Delivery {
-            method: convert(Method::from_bytes(method.as_bytes()))?,
-            path: row.get("path")?,
-            headers,
-            body: row.get::<_, Vec<u8>>("body")?.into(),
-        },
+        attempts: from_json(row, "attempts")?,
+        delivery: convert(stored::delivery(&head, body))?,
     })
 }
 
-/// Headers as they are: a value need not be UTF-8, and a name may stand twice.
-fn header_pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
+    convert(row.get::<_, String>("key")?.parse())
 }
 
 fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
@@ -448,19 +398,8 @@ fn required_time(row: &Row<'_>, column: &str) -> rusqlite::Result<DateTime<Utc>>
     time(row, column)?.ok_or(rusqlite::Error::InvalidQuery)
 }
 
-fn parse<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
-where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    convert(row.get::<_, String>(column)?.parse())
-}
-
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
-    convert(serde_json::to_string(value))
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    convert(serde_json::from_str(&row.get::<_, String>(column)?))
+fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    convert(stored::from_json(&row.get::<_, String>(column)?))
 }
 
 /// A value in the file that is not what this code wrote there.

@@ -11,8 +11,8 @@ use webhook_router::{
     key::Key,
     plan::{Plan, Route},
     store::{
-        self, Attempt, Claim, DeadLetter, Delivered, Failure, Lease, Outcome, Page, Settled, State,
-        Store,
+        self, Attempt, Claim, DeadLetter, Delivered, Details, Failure, Lease, Outcome, Page,
+        Settled, State, Store,
     },
 };
 
@@ -40,8 +40,8 @@ async fn a_claim_is_won_once_and_the_others_learn_until_when() {
     for Opened { store, .. } in stores().await {
         let plan = plan_of("claimed once");
         let lease = won(store.claim(&plan, at(0), at(1000)).await);
-        assert_eq!((lease.key, lease.route, lease.until), (plan.key, plan.route, at(1000)));
-        assert_eq!((lease.first_seen, lease.attempts), (at(0), vec![]));
+        assert_eq!((lease.key, lease.until), (plan.key, at(1000)));
+        assert_eq!((lease.details, lease.attempts), (details(&plan, 0), vec![]));
         let second = store.claim(&plan, at(999), at(2000)).await.unwrap();
         assert_eq!(second, Claim::InFlight { until: at(1000), route: plan.route });
         won(store.claim(&plan_of("another"), at(0), at(1000)).await);
@@ -73,7 +73,7 @@ async fn a_lease_that_has_run_out_is_taken_over_and_fenced() {
         let dead = won(store.claim(&plan, at(0), at(1000)).await);
         let heir = won(store.claim(&plan, at(1000), at(2000)).await);
         assert_ne!(dead.owner, heir.owner);
-        assert_eq!((heir.first_seen, heir.until), (at(0), at(2000)));
+        assert_eq!((heir.details.first_seen, heir.until), (at(0), at(2000)));
         // The first owner was only slow: nothing it says counts any more.
         assert_eq!(store.finish(&dead, &delivered(at(1100))).await.unwrap(), Settled::LeaseLost);
         let letter = letter(&plan, &dead, Outcome::Status(500));
@@ -114,17 +114,13 @@ async fn a_delivered_event_is_remembered_with_all_its_data_until_its_ttl_ends() 
                 panic!("not delivered at {now}");
             };
             assert_eq!(Some(&record), store.get(&plan.key, now).await.unwrap().as_ref());
-            assert_eq!((record.key, record.route), (plan.key, plan.route));
-            assert_eq!(record.vendor, plan.event.vendor);
-            assert_eq!(record.event_type, plan.event.event_type);
-            assert_eq!(record.created_at, plan.event.created_at.to_string());
-            assert_eq!(record.first_seen, at(0));
+            assert_eq!((record.key, record.details), (plan.key, details(&plan, 0)));
             assert_eq!(record.attempts, done.attempts);
             assert_eq!(record.state, State::Delivered { at: at(500), reply: done.reply.clone() });
         }
         assert_eq!(store.get(&plan.key, at(end)).await.unwrap(), None);
         let again = won(store.claim(&plan, at(end), at(end + 1000)).await);
-        assert_eq!((again.first_seen, again.attempts), (at(end), vec![]));
+        assert_eq!((again.details, again.attempts), (details(&plan, end), vec![]));
     }
 }
 
@@ -144,7 +140,7 @@ async fn a_failed_event_is_a_dead_letter_and_free_and_keeps_its_route() {
         let mut elsewhere = plan.clone();
         elsewhere.route = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
         let retry = won(store.claim(&elsewhere, at(700), at(1700)).await);
-        assert_eq!((retry.route, retry.first_seen), (plan.route, at(0)));
+        assert_eq!(retry.details, details(&plan, 0));
         assert_eq!(retry.attempts, letter.attempts);
         let in_flight = store.claim(&elsewhere, at(800), at(1800)).await.unwrap();
         assert_eq!(in_flight, Claim::InFlight { until: at(1700), route: plan.route });
@@ -255,15 +251,21 @@ fn attempt(number: u32, outcome: Outcome) -> Attempt {
 fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
     DeadLetter {
         key: plan.key,
+        details: lease.details.clone(),
+        failed_at: lease.details.first_seen + TimeDelta::milliseconds(500),
+        failure: Failure { outcome, detail: "it said \"no\" – é".into() },
+        attempts: vec![attempt(1, Outcome::TimedOut), attempt(2, outcome)],
+        delivery: delivery("{}"),
+    }
+}
+
+fn details(plan: &Plan, first_seen: i64) -> Details {
+    Details {
         vendor: plan.event.vendor.clone(),
         event_type: plan.event.event_type.clone(),
         created_at: plan.event.created_at.to_string(),
         route: plan.route,
-        first_seen: lease.first_seen,
-        failed_at: lease.first_seen + TimeDelta::milliseconds(500),
-        failure: Failure { outcome, detail: "it said \"no\" – é".into() },
-        attempts: vec![attempt(1, Outcome::TimedOut), attempt(2, outcome)],
-        delivery: delivery("{}"),
+        first_seen: at(first_seen),
     }
 }
 

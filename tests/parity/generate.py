@@ -173,7 +173,9 @@ def fields(pick):
     name = pick.choice(["vendor", "event_type", "created_at"])
     value = pick.choice([None, '""', "0", "false", "null", "[]", "{}", "1", "true", "[1]", '{"a":1}',
                          "-0.0", "1e-400", '" "', '"\\u0000"', '"\\ud800"', '"x\\udfff"',
-                         '"\\ud83d\\ude00"', json.dumps(word(pick)), json.dumps(word(pick))])
+                         '"\\ud83d\\ude00"'])
+    if pick.random() < 0.6:
+        value = json.dumps(timestamp(pick) if name == "created_at" else word(pick))
     return envelope(pick, [], **{name: value})
 
 

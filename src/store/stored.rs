@@ -1,0 +1,71 @@
+//! How values look in a store: JSON for what is small, bytes for bodies.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::StoreError;
+use crate::delivery::{Delivery, Reply};
+
+/// A reply without its body.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ReplyHead {
+    status: u16,
+    /// Bytes: it need not be UTF-8.
+    content_type: Option<Vec<u8>>,
+}
+
+/// A delivery without its body.
+#[derive(Serialize, Deserialize)]
+pub(super) struct DeliveryHead {
+    method: String,
+    path: String,
+    /// A value need not be UTF-8, and a name may stand twice.
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+pub(super) fn to_json(value: &impl Serialize) -> String {
+    // Neither a map with odd keys nor a failing `Serialize` is among the values.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(StoreError::corrupt)
+}
+
+pub(super) fn reply_head(reply: &Reply) -> String {
+    let content_type = reply.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_owned());
+    to_json(&ReplyHead { status: reply.status.as_u16(), content_type })
+}
+
+pub(super) fn reply(head: &str, body: impl Into<Bytes>) -> Result<Reply, StoreError> {
+    let ReplyHead { status, content_type } = from_json(head)?;
+    let mut headers = HeaderMap::new();
+    if let Some(content_type) = content_type {
+        let value = HeaderValue::from_bytes(&content_type).map_err(StoreError::corrupt)?;
+        headers.insert(CONTENT_TYPE, value);
+    }
+    let status = StatusCode::from_u16(status).map_err(StoreError::corrupt)?;
+    Ok(Reply { status, headers, body: body.into() })
+}
+
+pub(super) fn delivery_head(delivery: &Delivery) -> String {
+    let headers = delivery.headers.iter();
+    let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_owned()));
+    to_json(&DeliveryHead {
+        method: delivery.method.to_string(),
+        path: delivery.path.clone(),
+        headers: headers.collect(),
+    })
+}
+
+pub(super) fn delivery(head: &str, body: impl Into<Bytes>) -> Result<Delivery, StoreError> {
+    let DeliveryHead { method, path, headers } = from_json(head)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(StoreError::corrupt)?;
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::try_from(name).map_err(StoreError::corrupt)?;
+        map.append(name, HeaderValue::from_bytes(&value).map_err(StoreError::corrupt)?);
+    }
+    Ok(Delivery { method, path, headers: map, body: body.into() })
+}
