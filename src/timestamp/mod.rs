@@ -6,17 +6,20 @@
 //! the day, on the host's zone or on a guess about the century, it refuses instead: two routers
 //! could disagree.
 //!
-//! Three steps, a file each: [`token`] splits the text, [`reader`] finds the fields, and
-//! [`Timestamp::parse`] makes a point in time of them. [`decimal`] is the arithmetic of Python's
-//! `Decimal` as far as the reader needs it.
+//! Three steps: [`token`] splits the text, [`reader`] finds the fields, and [`Timestamp::parse`]
+//! makes a point in time of them. The reader uses [`words`], the vocabulary; [`date`], which tells
+//! year, month and day apart; and [`decimal`], the arithmetic of Python's `Decimal`.
 
+mod date;
 mod decimal;
 mod reader;
 mod token;
+mod words;
 
 use std::fmt;
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Timelike, Utc};
+use date::Date;
 use reader::Fields;
 
 /// Longest text that is read, in bytes. dateutil's time is quadratic in the length.
@@ -85,7 +88,7 @@ impl Fields {
         }
     }
 
-    fn utc(&self, date: reader::Date, offset: i64) -> Option<DateTime<Utc>> {
+    fn utc(&self, date: Date, offset: i64) -> Option<DateTime<Utc>> {
         let small = |field: Option<u64>| u32::try_from(field.unwrap_or(0)).ok();
         let python_years = 1..=9999;
         let year = i32::try_from(date.year).ok().filter(|year| python_years.contains(year))?;

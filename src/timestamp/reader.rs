@@ -3,7 +3,11 @@
 //! dateutil decides token by token, by the token itself and its neighbours; there is no grammar.
 //! The order of the questions below is therefore part of the behaviour.
 
-use super::decimal::{Decimal, integer};
+use super::{
+    date::{Date, DateNumbers, Part},
+    decimal::{Decimal, integer},
+    words::{Unit, is_filler, is_weekday, meridiem, month, on_24_hour_clock, unit},
+};
 
 /// What a text says; a field that it does not mention is absent.
 #[derive(Default)]
@@ -20,13 +24,6 @@ pub(super) struct Fields {
     pub(super) zone_name: Option<String>,
     /// Seconds east of UTC.
     pub(super) zone_offset: Option<i64>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Date {
-    pub(super) year: u64,
-    pub(super) month: u64,
-    pub(super) day: u64,
 }
 
 /// Reads all tokens; nothing when dateutil refuses them.
@@ -49,20 +46,6 @@ struct Reader {
     at: usize,
     numbers: DateNumbers,
     fields: Fields,
-}
-
-/// Which field a number beside a letter is: the `h` of `10h`.
-#[derive(Clone, Copy, PartialEq)]
-enum Unit {
-    Hour,
-    Minute,
-    Second,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Meridiem {
-    Am,
-    Pm,
 }
 
 impl Reader {
@@ -377,181 +360,6 @@ impl Reader {
     }
 }
 
-/// The numbers that make up the date, in the order of the text.
-#[derive(Default)]
-struct DateNumbers {
-    values: Vec<u64>,
-    year_at: Option<usize>,
-    month_at: Option<usize>,
-    century_given: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Part {
-    Year,
-    Month,
-}
-
-impl DateNumbers {
-    fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    /// Adds digits as they are written: more than two of them are a year.
-    fn push_text(&mut self, digits: &str, part: Option<Part>) -> Option<()> {
-        let value = integer(digits)?;
-        if digits.len() > 2 { self.push_year(value, part) } else { self.push(value, part) }
-    }
-
-    /// Adds a number by its value, without its fraction: one above 100 is a year.
-    fn push_value(&mut self, value: &Decimal<'_>) -> Option<()> {
-        if value.exceeds(100) {
-            self.push_year(value.trunc(), None)
-        } else {
-            self.push(value.trunc(), None)
-        }
-    }
-
-    fn push_year(&mut self, value: u64, part: Option<Part>) -> Option<()> {
-        self.century_given = true;
-        if part == Some(Part::Month) {
-            return None;
-        }
-        self.push(value, Some(Part::Year))
-    }
-
-    fn push(&mut self, value: u64, part: Option<Part>) -> Option<()> {
-        let position = self.values.len();
-        self.values.push(value);
-        let already = match part {
-            Some(Part::Year) => self.year_at.replace(position),
-            Some(Part::Month) => self.month_at.replace(position),
-            None => None,
-        };
-        already.is_none().then_some(())
-    }
-
-    fn could_be_day(&self, value: &Decimal<'_>) -> bool {
-        let last = match self.month_at.map(|at| self.values[at]) {
-            None => 31,
-            Some(4 | 6 | 9 | 11) => 30,
-            // Without a year, dateutil asks about the leap year 2000.
-            Some(2) if self.year_at.is_none_or(|at| is_leap_year(self.values[at])) => 29,
-            Some(2) => 28,
-            Some(_) => 31,
-        };
-        value.trunc() >= 1 && !value.exceeds(last)
-    }
-
-    /// Which number is the year, the month and the day. The inner `None` is a date without one
-    /// of them, the outer one a refusal.
-    fn resolve(&self) -> Option<Option<Date>> {
-        let &[a, b, c] = self.values.as_slice() else {
-            return if self.len() > 3 { None } else { Some(None) };
-        };
-        let date = |year, month, day| Some(Some(Date { year, month, day }));
-        match (self.year_at, self.month_at) {
-            (Some(year), Some(month)) => {
-                date(self.values[year], self.values[month], self.values[3 - year - month])
-            }
-            (_, Some(0)) if b > 31 => date(b, a, c),
-            (_, Some(0)) => date(c, a, b),
-            (_, Some(1)) if a > 31 => date(a, b, c),
-            (_, Some(1)) => date(c, b, a),
-            (_, Some(_)) if b > 31 => date(b, c, a),
-            (_, Some(_)) => date(a, c, b),
-            (Some(0), None) => date(a, b, c),
-            (_, None) if a > 31 => date(a, b, c),
-            (_, None) if a > 12 => date(c, b, a),
-            (_, None) => date(c, a, b),
-        }
-    }
-}
-
-fn is_leap_year(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
 fn minute_and_second(value: &Decimal<'_>) -> Option<(u64, Option<u64>)> {
     Some((value.trunc(), value.sixtieths().ok()?))
-}
-
-fn on_24_hour_clock(hour: u64, meridiem: Meridiem) -> u64 {
-    match (hour, meridiem) {
-        (0..12, Meridiem::Pm) => hour + 12,
-        (12, Meridiem::Am) => 0,
-        _ => hour,
-    }
-}
-
-fn is_weekday(token: &str) -> bool {
-    const NAMES: [&str; 7] =
-        ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
-    NAMES.iter().any(|name| is_name_or_short(token, name))
-}
-
-fn month(token: &str) -> Option<u64> {
-    const NAMES: [&str; 12] = [
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ];
-    let found = NAMES.iter().position(|name| is_name_or_short(token, name));
-    let sept = token.eq_ignore_ascii_case("sept").then_some(8);
-    found.or(sept).map(|index| index as u64 + 1)
-}
-
-/// Whether a token is a name or its first three letters.
-fn is_name_or_short(token: &str, name: &str) -> bool {
-    token.eq_ignore_ascii_case(name) || token.eq_ignore_ascii_case(&name[..3])
-}
-
-fn meridiem(token: &str) -> Option<Meridiem> {
-    match &*token.to_ascii_lowercase() {
-        "am" | "a" => Some(Meridiem::Am),
-        "pm" | "p" => Some(Meridiem::Pm),
-        _ => None,
-    }
-}
-
-fn unit(token: &str) -> Option<Unit> {
-    match &*token.to_ascii_lowercase() {
-        "h" | "hour" | "hours" => Some(Unit::Hour),
-        "m" | "minute" | "minutes" => Some(Unit::Minute),
-        "s" | "second" | "seconds" => Some(Unit::Second),
-        _ => None,
-    }
-}
-
-/// Whether a token may stand anywhere without a meaning.
-fn is_filler(token: &str) -> bool {
-    matches!(
-        &*token.to_ascii_lowercase(),
-        " " | "."
-            | ","
-            | ";"
-            | "-"
-            | "/"
-            | "'"
-            | "at"
-            | "on"
-            | "and"
-            | "ad"
-            | "m"
-            | "t"
-            | "of"
-            | "st"
-            | "nd"
-            | "rd"
-            | "th"
-    )
 }

@@ -1,0 +1,171 @@
+//! Canonical JSON, streamed into a hasher.
+//!
+//! The canonical form of a body is what Python prints for
+//! `json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))`, because the Python
+//! router hashes that. The rules come from RFC 8259 for what is JSON, and from CPython's `json`
+//! module for how it is printed: ASCII only, keys sorted by code point, the last of equal keys
+//! wins, floats as `repr` prints them.
+//!
+//! serde_json cannot do this: its `Value` rejects lone surrogates, and with the
+//! `arbitrary_precision` or `raw_value` features (which a dependency may switch on) a body can
+//! forge the value that another body has. So [`Document`] is a flat index into the text: parsing
+//! checks the grammar and notes where each value lies, and writing decodes from the text again.
+//! Both passes are linear in the size of the body, but for the sorting of keys.
+
+mod canonical;
+mod parser;
+mod text;
+
+use std::{fmt, ops::Range};
+
+use text::decoded;
+
+/// Deepest nesting that is read; the outermost object is level 1.
+///
+/// CPython's own limit is its recursion limit of 1,000 less the frames that a web framework
+/// already uses. This lies between what every Python router accepts (950) and what none does
+/// (1,000), and it bounds the recursion below.
+pub const MAX_DEPTH: usize = 975;
+
+/// Most digits of an integer, as in CPython (`sys.int_info.default_max_str_digits`).
+pub const MAX_INTEGER_DIGITS: usize = 4300;
+
+/// Why a text is not a JSON document that can be routed, and at which byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonError {
+    pub fault: JsonFault,
+    /// Offset in bytes of the fault.
+    pub at: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonFault {
+    NotUtf8,
+    Unexpected,
+    EndOfInput,
+    ControlCharacter,
+    BadEscape,
+    TrailingData,
+    TooDeep,
+    IntegerTooLong,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at;
+        match self.fault {
+            JsonFault::NotUtf8 => write!(f, "not UTF-8 at byte {at}"),
+            JsonFault::Unexpected => write!(f, "unexpected character at byte {at}"),
+            JsonFault::EndOfInput => write!(f, "the text ends too early, at byte {at}"),
+            JsonFault::ControlCharacter => {
+                write!(f, "unescaped control character in a string at byte {at}")
+            }
+            JsonFault::BadEscape => write!(f, "unknown escape in a string at byte {at}"),
+            JsonFault::TrailingData => write!(f, "more text after the value, at byte {at}"),
+            JsonFault::TooDeep => {
+                write!(f, "nested deeper than {MAX_DEPTH} levels at byte {at}")
+            }
+            JsonFault::IntegerTooLong => {
+                write!(f, "an integer of more than {MAX_INTEGER_DIGITS} digits at byte {at}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for JsonError {}
+
+/// A parsed JSON text: an index of its values, in the order of the text.
+pub struct Document<'a> {
+    text: &'a str,
+    nodes: Vec<Node>,
+    /// Indices of key nodes, object after object, each object's in canonical order.
+    members: Vec<u32>,
+    /// The range in `members` of each object.
+    objects: Vec<Range<u32>>,
+}
+
+/// One value (or key). `start..end` is its text, without the quotes for a string; a container's
+/// `start` counts its elements or names its entry in `objects`, and its `end` is the node after
+/// its last descendant.
+#[derive(Clone, Copy)]
+struct Node {
+    kind: Kind,
+    start: u32,
+    end: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `true`, `false`, `null` and integers: printed as they are written.
+    Verbatim,
+    Float,
+    String,
+    Array,
+    Object,
+}
+
+/// A value inside a [`Document`].
+#[derive(Clone, Copy)]
+pub struct Value<'d> {
+    document: &'d Document<'d>,
+    index: u32,
+}
+
+/// A string that holds half of a surrogate pair, and so no Unicode text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoneSurrogate;
+
+impl<'a> Document<'a> {
+    /// The outermost value.
+    pub fn root(&self) -> Value<'_> {
+        Value { document: self, index: 0 }
+    }
+
+    fn raw(&self, index: u32) -> &'a str {
+        let node = self.nodes[index as usize];
+        &self.text[node.start as usize..node.end as usize]
+    }
+
+    /// The node that follows `index` and all its descendants.
+    fn after(&self, index: u32) -> u32 {
+        match self.nodes[index as usize] {
+            Node { kind: Kind::Array | Kind::Object, end, .. } => end,
+            _ => index + 1,
+        }
+    }
+
+    fn members_of(&self, object: Node) -> &[u32] {
+        let range = &self.objects[object.start as usize];
+        &self.members[range.start as usize..range.end as usize]
+    }
+}
+
+impl<'d> Value<'d> {
+    pub fn is_object(self) -> bool {
+        self.node().kind == Kind::Object
+    }
+
+    /// The member of that name; nothing when there is none, or this is no object.
+    pub fn get(self, name: &str) -> Option<Value<'d>> {
+        if !self.is_object() {
+            return None;
+        }
+        let members = self.document.members_of(self.node());
+        let found = members
+            .binary_search_by(|&key| decoded(self.document.raw(key)).as_ref().cmp(name.as_bytes()))
+            .ok()?;
+        Some(Value { document: self.document, index: members[found] + 1 })
+    }
+
+    /// The text of a string; nothing for any other value.
+    pub fn as_str(self) -> Option<Result<String, LoneSurrogate>> {
+        (self.node().kind == Kind::String).then(|| {
+            let bytes = decoded(self.document.raw(self.index)).into_owned();
+            String::from_utf8(bytes).map_err(|_| LoneSurrogate)
+        })
+    }
+
+    fn node(self) -> Node {
+        self.document.nodes[self.index as usize]
+    }
+}

@@ -1,0 +1,95 @@
+//! The words that dates are written with.
+
+/// Which field a number beside a letter is: the `h` of `10h`.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Unit {
+    Hour,
+    Minute,
+    Second,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Meridiem {
+    Am,
+    Pm,
+}
+
+pub(super) fn on_24_hour_clock(hour: u64, meridiem: Meridiem) -> u64 {
+    match (hour, meridiem) {
+        (0..12, Meridiem::Pm) => hour + 12,
+        (12, Meridiem::Am) => 0,
+        _ => hour,
+    }
+}
+
+pub(super) fn is_weekday(token: &str) -> bool {
+    const NAMES: [&str; 7] =
+        ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+    NAMES.iter().any(|name| is_name_or_short(token, name))
+}
+
+pub(super) fn month(token: &str) -> Option<u64> {
+    const NAMES: [&str; 12] = [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ];
+    let found = NAMES.iter().position(|name| is_name_or_short(token, name));
+    let sept = token.eq_ignore_ascii_case("sept").then_some(8);
+    found.or(sept).map(|index| index as u64 + 1)
+}
+
+/// Whether a token is a name or its first three letters.
+fn is_name_or_short(token: &str, name: &str) -> bool {
+    token.eq_ignore_ascii_case(name) || token.eq_ignore_ascii_case(&name[..3])
+}
+
+pub(super) fn meridiem(token: &str) -> Option<Meridiem> {
+    match &*token.to_ascii_lowercase() {
+        "am" | "a" => Some(Meridiem::Am),
+        "pm" | "p" => Some(Meridiem::Pm),
+        _ => None,
+    }
+}
+
+pub(super) fn unit(token: &str) -> Option<Unit> {
+    match &*token.to_ascii_lowercase() {
+        "h" | "hour" | "hours" => Some(Unit::Hour),
+        "m" | "minute" | "minutes" => Some(Unit::Minute),
+        "s" | "second" | "seconds" => Some(Unit::Second),
+        _ => None,
+    }
+}
+
+/// Whether a token may stand anywhere without a meaning.
+pub(super) fn is_filler(token: &str) -> bool {
+    matches!(
+        &*token.to_ascii_lowercase(),
+        " " | "."
+            | ","
+            | ";"
+            | "-"
+            | "/"
+            | "'"
+            | "at"
+            | "on"
+            | "and"
+            | "ad"
+            | "m"
+            | "t"
+            | "of"
+            | "st"
+            | "nd"
+            | "rd"
+            | "th"
+    )
+}
