@@ -14,13 +14,16 @@ help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: ## Show the main job on this machine.
-	cargo run --locked --quiet -- demo
+	cargo build --locked
+	target/debug/webhook-router demo
 
 demo-stay: ## The same, and keep its servers running for trying by hand.
-	cargo run --locked --quiet -- demo --stay
+	cargo build --locked
+	target/debug/webhook-router demo --stay
 
 run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
-	cargo run --locked --quiet -- serve
+	cargo build --locked
+	target/debug/webhook-router serve
 
 test: $(VENV)/ready ## Install what the tests need, and run them all.
 	cargo test --locked
@@ -33,11 +36,12 @@ check: ## Formatting and lints.
 build: $(VENV)/ready ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
-watch: $(VENV)/ready ## Run both functions in an emulator on port 9000.
-	$(CARGO_LAMBDA) watch --env-file events/local.env
+watch: $(VENV)/ready ## Run both functions in an emulator on port 9000, with an empty store.
+	rm -f target/webhook-router.db*
+	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
 invoke: $(VENV)/ready ## Send EVENT=events/....json to the function of `make watch`.
-	$(CARGO_LAMBDA) invoke webhook-router --data-file $(EVENT)
+	$(CARGO_LAMBDA) invoke --invoke-address 127.0.0.1 webhook-router --data-file $(EVENT)
 
 parity: $(VENV)/ready ## Look for disagreements with the Python reference.
 	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture

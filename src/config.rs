@@ -239,6 +239,11 @@ impl<'a> Vars<'a> {
         let mut vars = Self { get, in_lambda: false, errors: Vec::new() };
         let emulated = vars.flag("LAMBDA_EMULATOR");
         vars.in_lambda = vars.text("AWS_LAMBDA_RUNTIME_API").is_some() && !emulated;
+        for Variable { name, .. } in VARIABLES {
+            if vars.text(name).is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
+                vars.problem(name, "is not valid UTF-8");
+            }
+        }
         vars
     }
 
@@ -339,7 +344,12 @@ impl<'a> Vars<'a> {
             "sqlite:webhook-router.db".into()
         });
         match url.strip_prefix("sqlite:") {
-            Some("") => self.problem(NAME, "names no file: use sqlite:PATH"),
+            Some(path) if path.is_empty() || path.starts_with(":memory:") => {
+                self.problem(NAME, "names no file: use sqlite:PATH");
+            }
+            Some(path) if path.starts_with("//") => {
+                self.problem(NAME, "takes no slashes before the path: sqlite:/var/lib/router.db");
+            }
             Some(_) if in_lambda && self.text(NAME).is_some() => self.problem(
                 NAME,
                 "sqlite: cannot be used in Lambda, whose instances share no disk \

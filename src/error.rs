@@ -28,6 +28,10 @@ pub enum Error {
     Method { allow: &'static str },
     #[error("the body is larger than {limit} bytes (MAX_BODY_BYTES)")]
     TooLarge { limit: usize },
+    #[error("the body did not come in time")]
+    SlowBody,
+    #[error("the body ended early")]
+    IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
     #[error("invalid json: {0}")]
@@ -78,6 +82,8 @@ impl Error {
             Self::TooLarge { limit } => {
                 Reply::text(Status::PAYLOAD_TOO_LARGE, format!("larger than {limit} bytes"))
             }
+            Self::SlowBody => Reply::text(Status::REQUEST_TIMEOUT, "body too slow"),
+            Self::IncompleteBody => Reply::text(Status::BAD_REQUEST, "body incomplete"),
             Self::Signature(_) => Reply::text(Status::UNAUTHORIZED, "invalid signature"),
             Self::InvalidJson(JsonError {
                 fault: JsonFault::TooDeep | JsonFault::IntegerTooLong,

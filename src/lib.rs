@@ -1,18 +1,34 @@
 #![forbid(unsafe_code)]
 #![doc = include_str!("../docs/architecture.md")]
 
-pub mod cmd;
-pub mod config;
-pub mod delivery;
-pub mod destination;
-pub mod error;
-pub mod json;
-pub mod key;
-pub mod lowercase;
-pub mod plan;
-pub mod router;
+// In reading order: each module uses only those above it.
+
 pub mod secret;
-pub mod store;
-pub mod telemetry;
+
+pub mod delivery;
+
+pub mod json;
+
 pub mod timestamp;
+
+pub mod lowercase;
+
+pub mod key;
+
+pub mod error;
+
 pub mod vendor;
+
+pub mod config;
+
+pub mod plan;
+
+pub mod store;
+
+pub mod destination;
+
+pub mod telemetry;
+
+pub mod router;
+
+pub mod cmd;

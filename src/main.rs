@@ -47,13 +47,13 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     if cmd::started_by_lambda() {
-        telemetry::init(Level::INFO);
+        telemetry::init(Level::INFO)?;
         // An instance has one event at a time, and mostly one core or less.
         return block_on(tokio::runtime::Builder::new_current_thread(), cmd::lambda::run());
     }
     let command = Cli::parse().command;
     let is_server = matches!(command, Command::Serve { .. });
-    telemetry::init(if is_server { Level::INFO } else { Level::ERROR });
+    telemetry::init(if is_server { Level::INFO } else { Level::ERROR })?;
     let threads = tokio::runtime::Builder::new_multi_thread();
     match command {
         Command::Serve { listen } => block_on(threads, serve::run(listen)),

@@ -1,7 +1,13 @@
 //! The life of a delivery, from the first look at it to the answer. The only file that knows the
 //! order of things.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -15,13 +21,18 @@ use crate::{
     plan::{Plan, plan},
     store::{
         Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Settled,
-        Store, StoreError,
+        Store,
     },
-    telemetry,
+    telemetry::{self, Ending},
 };
 
 /// Largest reply that a record keeps, in bytes.
 const REPLY_KEEP_BYTES: usize = 64 * 1024;
+
+/// How much longer a lease lasts than all that its owner may do.
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
+/// Pause before a result that could not be stored is stored again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 const X_WEBHOOK_KEY: HeaderName = HeaderName::from_static("x-webhook-key");
 const X_WEBHOOK_DESTINATION: HeaderName = HeaderName::from_static("x-webhook-destination");
@@ -34,6 +45,8 @@ pub struct Router {
     destinations: Destinations,
     dedup_ttl: Duration,
     attempt_timeout: Duration,
+    /// Results that could not be stored since the process started.
+    unsettled: AtomicU64,
 }
 
 /// The time that a delivery may take.
@@ -43,20 +56,23 @@ pub struct Budget {
     pub now: DateTime<Utc>,
     /// When forwarding must have ended.
     forward_until: Instant,
+    /// When the result must be stored. Later than `forward_until`.
+    settle_until: Instant,
     /// When the key may be taken over. Later than `forward_until`, so that no other owner starts
     /// while this one may still be sending.
     lease_until: DateTime<Utc>,
 }
 
 impl Budget {
-    /// A budget from now on: `forwarding` for the attempts, and a lease that outlives them by
-    /// `margin`, which is time for the store.
-    pub fn new(forwarding: Duration, margin: Duration) -> Self {
-        let now = Utc::now();
+    /// A budget from now on: `forwarding` for the attempts, `settling` for storing the result, and
+    /// a lease that outlives both by a second.
+    pub fn new(forwarding: Duration, settling: Duration) -> Self {
+        let (now, started) = (Utc::now(), Instant::now());
         Self {
             now,
-            forward_until: Instant::now() + forwarding,
-            lease_until: now + forwarding + margin,
+            forward_until: started + forwarding,
+            settle_until: started + forwarding + settling,
+            lease_until: now + forwarding + settling + LEASE_MARGIN,
         }
     }
 }
@@ -69,6 +85,7 @@ impl Router {
             destinations,
             dedup_ttl: config.dedup_ttl,
             attempt_timeout: config.forward.timeout,
+            unsettled: AtomicU64::new(0),
         }
     }
 
@@ -86,12 +103,12 @@ impl Router {
                 return reply;
             }
         };
-        let (outcome, result) = self.process(&delivery, &mut plan, budget).await;
+        let (ending, result) = self.process(&delivery, &mut plan, budget).await;
         let reply = result.as_ref().map_or_else(Error::reply, Reply::clone);
         telemetry::handled(
             &delivery,
             &plan,
-            outcome,
+            ending,
             result.as_ref().err(),
             &reply,
             started.elapsed(),
@@ -108,23 +125,22 @@ impl Router {
         delivery: &Delivery,
         plan: &mut Plan,
         budget: Budget,
-    ) -> (telemetry::Outcome, Result<Reply, Error>) {
-        use telemetry::Outcome;
+    ) -> (Ending, Result<Reply, Error>) {
         match self.store.claim(plan, budget.now, budget.lease_until).await {
             Ok(Claim::Won(lease)) => {
                 plan.route = lease.details.route;
                 let result = self.deliver(delivery, plan, lease, budget).await;
-                (if result.is_ok() { Outcome::Delivered } else { Outcome::Failed }, result)
+                (if result.is_ok() { Ending::Delivered } else { Ending::Failed }, result)
             }
             Ok(Claim::InFlight { until, route }) => {
                 plan.route = route;
-                (Outcome::InProgress, Err(Error::InFlight { until, now: budget.now }))
+                (Ending::InProgress, Err(Error::InFlight { until, now: budget.now }))
             }
             Ok(Claim::Delivered(record)) => {
                 plan.route = record.details.route;
-                (Outcome::Duplicate, Ok(duplicate()))
+                (Ending::Duplicate, Ok(duplicate()))
             }
-            Err(error) => (Outcome::StoreUnavailable, Err(Error::Store(error.to_string()))),
+            Err(error) => (Ending::StoreUnavailable, Err(Error::Store(error.to_string()))),
         }
     }
 
@@ -143,27 +159,53 @@ impl Router {
         attempts.push(attempt);
         attempts.drain(..attempts.len().saturating_sub(KEPT_ATTEMPTS));
 
-        let settled = match &result {
-            Ok(reply) => {
-                let reply = (reply.body.len() <= REPLY_KEEP_BYTES).then(|| reply.clone());
-                let delivered = Delivered { at: Utc::now(), ttl: self.dedup_ttl, reply, attempts };
-                self.store.finish(&lease, &delivered).await
-            }
-            Err(error) => {
-                let failure = Failure { outcome, detail: error.to_string() };
-                let letter = DeadLetter {
-                    key: lease.key,
-                    details: lease.details.clone(),
-                    failed_at: Utc::now(),
-                    failure,
-                    attempts,
-                    delivery: delivery.clone(),
-                };
-                self.store.fail(&lease, &letter).await
-            }
+        let result_to_store = match &result {
+            Ok(reply) => Ok(Delivered {
+                at: Utc::now(),
+                ttl: self.dedup_ttl,
+                reply: (reply.body.len() <= REPLY_KEEP_BYTES).then(|| reply.clone()),
+                attempts,
+            }),
+            Err(error) => Err(DeadLetter {
+                key: lease.key,
+                details: lease.details.clone(),
+                failed_at: Utc::now(),
+                failure: Failure { outcome, detail: error.to_string() },
+                attempts,
+                delivery: delivery.clone(),
+            }),
         };
-        note_unsettled(plan, settled);
+        self.settle(&lease, &result_to_store, budget).await;
         result
+    }
+
+    /// Stores what came of a delivery, again while there is time. A result that could not be
+    /// stored changes nothing for the sender: what was delivered is delivered, and what failed is
+    /// claimed anew when the lease has run out.
+    async fn settle(&self, lease: &Lease, result: &Result<Delivered, DeadLetter>, budget: Budget) {
+        let key = lease.key;
+        loop {
+            let settled = match result {
+                Ok(delivered) => self.store.finish(lease, delivered).await,
+                Err(letter) => self.store.fail(lease, letter).await,
+            };
+            match settled {
+                Ok(Settled::Stored) => return,
+                Ok(Settled::LeaseLost) => {
+                    return tracing::warn!(%key, "the lease was lost to another owner");
+                }
+                Err(error) if Instant::now() + SETTLE_PAUSE < budget.settle_until => {
+                    tracing::warn!(%key, %error, "the result could not be stored yet");
+                    tokio::time::sleep(SETTLE_PAUSE).await;
+                }
+                Err(error) => {
+                    let unsettled_total = self.unsettled.fetch_add(1, Ordering::Relaxed) + 1;
+                    return tracing::error!(
+                        %key, %error, unsettled_total, "the result could not be stored"
+                    );
+                }
+            }
+        }
     }
 
     /// One try to hand the event to its destination.
@@ -205,17 +247,6 @@ impl Router {
         };
         let milliseconds = started.elapsed().as_millis() as u64;
         (Attempt { number, at, outcome, milliseconds }, result)
-    }
-}
-
-/// A record that could not be settled changes nothing for the sender: what was delivered is
-/// delivered, and what failed is claimed anew when the lease has run out.
-fn note_unsettled(plan: &Plan, settled: Result<Settled, StoreError>) {
-    let key = plan.key;
-    match settled {
-        Ok(Settled::Stored) => {}
-        Ok(Settled::LeaseLost) => tracing::warn!(%key, "the lease was lost to another owner"),
-        Err(error) => tracing::error!(%key, %error, "the result could not be stored"),
     }
 }
 

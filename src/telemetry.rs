@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
+use anyhow::Context as _;
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
@@ -11,19 +12,41 @@ use crate::{
     plan::Plan,
 };
 
+/// Longest name from a payload that is logged, in characters.
+const MAX_NAME_CHARS: usize = 256;
+
 /// Starts logging to standard error: text for a person on a terminal, JSON lines otherwise.
 /// `RUST_LOG` chooses what is logged, `default` without it.
-pub fn init(default: Level) {
-    let filter = EnvFilter::builder().with_default_directive(default.into()).from_env_lossy();
-    let text = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
-    // A second call, as in a test, changes nothing.
-    let _ = if text {
-        registry.with(lines.with_target(false)).try_init()
-    } else {
-        registry.with(lines.json().flatten_event(true).with_target(false)).try_init()
+///
+/// # Errors
+/// When `RUST_LOG` cannot be read.
+pub fn init(default: Level) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)
+            .context("RUST_LOG must be error, warn, info, debug, trace or off, also by module")?,
+        _ => EnvFilter::new(default.to_string()),
     };
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    if std::io::stderr().is_terminal() {
+        registry.with(lines).try_init()?;
+    } else {
+        registry.with(lines.json().flatten_event(true)).try_init()?;
+    }
+    Ok(())
+}
+
+/// Logs a request that no delivery could be read from, or that failed in a way it never should,
+/// and answers it.
+pub fn unread(error: &Error) -> Reply {
+    let reply = error.reply();
+    let status = reply.status.as_u16();
+    if reply.status.is_server_error() {
+        tracing::error!(status, reason = %error, "failed");
+    } else {
+        tracing::warn!(status, reason = %error, "refused");
+    }
+    reply
 }
 
 /// Logs a delivery that was refused before anything was touched.
@@ -35,7 +58,7 @@ pub fn refused(delivery: &Delivery, refusal: &Error, reply: &Reply) {
 
 /// What became of a planned event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Ending {
     Delivered,
     Duplicate,
     InProgress,
@@ -43,7 +66,7 @@ pub enum Outcome {
     StoreUnavailable,
 }
 
-impl Outcome {
+impl Ending {
     /// The word in the log line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,7 +83,7 @@ impl Outcome {
 pub fn handled(
     delivery: &Delivery,
     plan: &Plan,
-    outcome: Outcome,
+    ending: Ending,
     error: Option<&Error>,
     reply: &Reply,
     took: Duration,
@@ -68,16 +91,20 @@ pub fn handled(
     let (status, bytes) = (reply.status.as_u16(), delivery.body.len());
     let milliseconds = took.as_millis() as u64;
     let Plan { event, key, route, .. } = plan;
-    let (vendor, event_type) = (&event.vendor, &event.event_type);
+    let (vendor, event_type) = (cut(&event.vendor), cut(&event.event_type));
     let reason = error.map(ToString::to_string);
-    match outcome {
-        Outcome::Failed | Outcome::StoreUnavailable => tracing::warn!(
-            %key, vendor, event_type, destination = %route, outcome = outcome.as_str(), status, bytes,
+    match ending {
+        Ending::Failed | Ending::StoreUnavailable => tracing::warn!(
+            %key, vendor, event_type, destination = %route, outcome = ending.as_str(), status, bytes,
             milliseconds, reason, "delivery"
         ),
-        Outcome::Delivered | Outcome::Duplicate | Outcome::InProgress => tracing::info!(
-            %key, vendor, event_type, destination = %route, outcome = outcome.as_str(), status, bytes,
+        Ending::Delivered | Ending::Duplicate | Ending::InProgress => tracing::info!(
+            %key, vendor, event_type, destination = %route, outcome = ending.as_str(), status, bytes,
             milliseconds, reason, "delivery"
         ),
     }
+}
+
+fn cut(name: &str) -> &str {
+    name.char_indices().nth(MAX_NAME_CHARS).map_or(name, |(end, _)| &name[..end])
 }

@@ -4,10 +4,31 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+use webhook_router::{cmd::processor, telemetry};
+
+/// The sample destination of webhook-router: processes each event once by the key it is handed,
+/// and lists what it received at /receipts.
+///
+/// Started by Lambda, it is a function; elsewhere an HTTP service that takes events as Cloud Run
+/// does and through an Invoke API.
+#[derive(Parser)]
+#[command(version, after_help = VARIABLES)]
+struct Cli {}
+
+const VARIABLES: &str = "Variables:
+  PORT          listen on this port of all addresses [default: 127.0.0.1:9090]
+  PROCESSOR_DB  SQLite file of the receipts [default: in memory]
+  RUST_LOG      what is logged [default: info]";
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    webhook_router::telemetry::init(tracing::Level::INFO);
-    match webhook_router::cmd::processor::run().await {
+    Cli::parse();
+    let run = async {
+        telemetry::init(tracing::Level::INFO)?;
+        processor::run().await
+    };
+    match run.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -28,19 +28,49 @@ use crate::{
 /// Deliveries of one event that are sent at the same moment.
 const AT_ONCE: usize = 32;
 
-/// The sample events, by the name of their file in events/.
-const EVENTS: &[(&str, &str)] = &[
-    ("stripe-payment", include_str!("../../events/stripe-payment.json")),
-    ("stripe-payment-reordered", include_str!("../../events/stripe-payment-reordered.json")),
-    ("adyen-authorisation", include_str!("../../events/adyen-authorisation.json")),
-    ("github-push", include_str!("../../events/github-push.json")),
-    ("shopify-order", include_str!("../../events/shopify-order.json")),
-    ("shopify-order-offset", include_str!("../../events/shopify-order-offset.json")),
-    ("shopify-order-fraction", include_str!("../../events/shopify-order-fraction.json")),
-    ("paypal-capture-base64", include_str!("../../events/paypal-capture-base64.json")),
-    ("acme-missing-field", include_str!("../../events/acme-missing-field.json")),
-    ("acme-not-json", include_str!("../../events/acme-not-json.json")),
+/// The sample events: the name of their file in events/, the file, and what must become of them.
+const EVENTS: &[(&str, &str, Expected)] = &[
+    ("stripe-payment", include_str!("../../events/stripe-payment.json"), Expected::Routed),
+    (
+        "stripe-payment-reordered",
+        include_str!("../../events/stripe-payment-reordered.json"),
+        Expected::Duplicate,
+    ),
+    (
+        "adyen-authorisation",
+        include_str!("../../events/adyen-authorisation.json"),
+        Expected::Routed,
+    ),
+    ("github-push", include_str!("../../events/github-push.json"), Expected::Routed),
+    ("shopify-order", include_str!("../../events/shopify-order.json"), Expected::Routed),
+    (
+        "shopify-order-offset",
+        include_str!("../../events/shopify-order-offset.json"),
+        Expected::Routed,
+    ),
+    (
+        "shopify-order-fraction",
+        include_str!("../../events/shopify-order-fraction.json"),
+        Expected::Routed,
+    ),
+    (
+        "paypal-capture-base64",
+        include_str!("../../events/paypal-capture-base64.json"),
+        Expected::Routed,
+    ),
+    ("acme-missing-field", include_str!("../../events/acme-missing-field.json"), Expected::Refused),
+    ("acme-not-json", include_str!("../../events/acme-not-json.json"), Expected::Refused),
 ];
+
+/// What the first delivery of a sample event must come to; the second is then a duplicate, or
+/// refused like the first.
+#[derive(Clone, Copy, PartialEq)]
+enum Expected {
+    Routed,
+    /// It is an event that was sent before, written otherwise.
+    Duplicate,
+    Refused,
+}
 
 #[derive(Args)]
 pub struct Options {
@@ -62,12 +92,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     println!("lambda       {}   (destination aws: an Invoke API)\n", site.lambda);
 
     let rows = site.send_every_event_twice().await?;
-    println!("{}", table(&rows));
-    let race = site.race().await?;
-    println!("{race}\n");
-
     let received = site.received()?;
+    println!("{}", table(&rows, &received));
     check(&rows, &received)?;
+    println!("{}\n", site.race().await?);
+
     println!("What this shows:");
     println!("  - an event was processed once: a second delivery is answered, not forwarded,");
     println!("    also with its keys in another order and other white space;");
@@ -97,15 +126,19 @@ struct Site {
     aws: Arc<Processor>,
 }
 
+/// Receipts by destination and key.
+type Receipts = HashMap<(&'static str, String), Receipt>;
+
 struct Row {
     name: &'static str,
+    expected: Expected,
     vendor: String,
     destination: String,
     key: String,
     first: String,
     second: String,
+    /// Of the body that was posted.
     sha256: String,
-    status: StatusCode,
 }
 
 impl Site {
@@ -126,9 +159,14 @@ impl Site {
             role_arn: None,
             invocation: Invocation::RequestResponse,
         };
+        let timeout = config.forward.timeout;
         let destinations = Destinations {
-            gcp: Some(Box::new(CloudRun::new(gcp_target).map_err(anyhow::Error::msg)?)),
-            aws: Some(Box::new(Lambda::with_sdk_config(aws_target, &local_sdk_config(&lambda)))),
+            gcp: Some(Box::new(CloudRun::new(gcp_target, timeout).map_err(anyhow::Error::msg)?)),
+            aws: Some(Box::new(Lambda::with_sdk_config(
+                aws_target,
+                timeout,
+                &local_sdk_config(&lambda),
+            ))),
         };
         let opened = store::open(&config.store).await?;
         let router = Arc::new(Router::new(&config, opened, destinations));
@@ -146,7 +184,7 @@ impl Site {
 
     async fn send_every_event_twice(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for (name, event) in EVENTS {
+        for (name, event, expected) in EVENTS {
             let delivery = function_url::delivery(event)?;
             let first = self.post(&delivery).await?;
             let second = self.post(&delivery).await?;
@@ -156,13 +194,13 @@ impl Site {
             };
             rows.push(Row {
                 name,
+                expected: *expected,
                 vendor: vendor(&delivery),
                 destination: header("x-webhook-destination"),
                 key: header("x-webhook-key"),
                 first: shown(&first),
                 second: shown(&second),
                 sha256: hex::encode(Sha256::digest(&delivery.body)),
-                status: first.status,
             });
         }
         Ok(rows)
@@ -219,7 +257,7 @@ impl Site {
     }
 
     /// What both destinations got, by destination and key.
-    fn received(&self) -> anyhow::Result<HashMap<(&'static str, String), Receipt>> {
+    fn received(&self) -> anyhow::Result<Receipts> {
         let mut received = HashMap::new();
         for (name, processor) in [("gcp", &self.gcp), ("aws", &self.aws)] {
             for receipt in processor.receipts()? {
@@ -227,6 +265,20 @@ impl Site {
             }
         }
         Ok(received)
+    }
+}
+
+impl Row {
+    /// What its destination received of the event, and whether that is what was posted; nothing
+    /// for one that this row did not bring there.
+    fn arrived<'a>(&self, received: &'a Receipts) -> Option<(&'a Receipt, bool)> {
+        if self.expected != Expected::Routed {
+            return None;
+        }
+        let found = received
+            .iter()
+            .find(|((destination, key), _)| *destination == self.destination && *key == self.key);
+        found.map(|(_, receipt)| (receipt, receipt.sha256 == self.sha256))
     }
 }
 
@@ -259,33 +311,44 @@ fn local_sdk_config(endpoint: &str) -> SdkConfig {
         .build()
 }
 
-/// Fails unless every accepted event reached the named destination once, byte for byte, and
-/// nothing else reached one.
-fn check(rows: &[Row], received: &HashMap<(&str, String), Receipt>) -> anyhow::Result<()> {
-    let accepted = rows.iter().filter(|row| row.status.is_success());
-    let mut keys: Vec<_> = accepted.clone().map(|row| row.key.as_str()).collect();
-    for row in accepted {
-        let receipt = received.get(&(row.destination.as_str(), row.key.clone()));
-        let receipt = receipt.with_context(|| format!("{} did not arrive", row.name))?;
-        ensure!(receipt.deliveries == 1, "{} arrived {} times", row.name, receipt.deliveries);
-        let is_first = row.first.contains("processed");
-        ensure!(!is_first || receipt.sha256 == row.sha256, "{} changed on its way", row.name);
+/// Fails unless every event came to what it must, and reached no destination but its own.
+fn check(rows: &[Row], received: &Receipts) -> anyhow::Result<()> {
+    const PROCESSED: &str = "200 processed";
+    const DUPLICATE: &str = "200 duplicate ignored";
+    let mut routed = 0;
+    for row in rows {
+        let answers = (row.first.as_str(), row.second.as_str());
+        let good = match row.expected {
+            Expected::Routed => answers == (PROCESSED, DUPLICATE),
+            Expected::Duplicate => answers == (DUPLICATE, DUPLICATE),
+            Expected::Refused => row.first.starts_with("400 ") && row.first == row.second,
+        };
+        ensure!(good, "{} was answered {answers:?}", row.name);
+        if row.expected == Expected::Routed {
+            let arrived = row.arrived(received);
+            let (receipt, equal) =
+                arrived.with_context(|| format!("{} did not arrive", row.name))?;
+            ensure!(receipt.deliveries == 1, "{} arrived more than once", row.name);
+            ensure!(equal, "{} changed on its way", row.name);
+            routed += 1;
+        }
     }
-    keys.sort_unstable();
-    keys.dedup();
-    // The race added one.
-    ensure!(received.len() == keys.len() + 1, "a destination got what it should not have");
+    ensure!(received.len() == routed, "a destination got what it should not have");
     Ok(())
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row], received: &Receipts) -> String {
     let mut text = format!(
         "{:<25} {:<8} {:<4} {:<11} {:<40} {:<40} {}\n",
         "EVENT", "VENDOR", "DEST", "KEY", "FIRST ANSWER", "SECOND ANSWER", "BYTES EQUAL"
     );
     for row in rows {
         let key = row.key.rsplit(':').next().unwrap_or_default();
-        let equal = if row.first.contains("processed") { "yes" } else { "-" };
+        let equal = match row.arrived(received) {
+            Some((_, true)) => "yes",
+            Some((_, false)) => "NO",
+            None => "-",
+        };
         let _ = writeln!(
             text,
             "{:<25} {:<8} {:<4} {:<11.10} {:<40} {:<40} {equal}",

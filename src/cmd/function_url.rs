@@ -13,7 +13,8 @@ use crate::delivery::{Delivery, Reply};
 /// An event that holds no HTTP request.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAnEvent {
-    #[error("not a Function URL event (payload format 2.0): {0}")]
+    // serde_json's own text may quote the event.
+    #[error("not a Function URL event (payload format 2.0): line {}, column {}", .0.line(), .0.column())]
     Shape(#[from] serde_json::Error),
     #[error("not a Function URL event: its {0} is missing or malformed")]
     Part(&'static str),
@@ -47,12 +48,26 @@ pub fn response(reply: Reply) -> Response {
     let mut response = Response::default();
     response.status_code = reply.status.as_u16().into();
     response.headers = reply.headers;
-    match String::from_utf8(reply.body.into()) {
-        Ok(text) => response.body = Some(text),
-        Err(binary) => {
-            response.body = Some(BASE64_STANDARD.encode(binary.as_bytes()));
+    match std::str::from_utf8(&reply.body) {
+        Ok(text) if !is_longer_as_json(text) => response.body = Some(text.into()),
+        _ => {
+            response.body = Some(BASE64_STANDARD.encode(&reply.body));
             response.is_base64_encoded = true;
         }
     }
     response
+}
+
+/// Whether a text is longer as a JSON string than as base64. Lambda limits an answer to 6 MB as it
+/// is encoded.
+fn is_longer_as_json(text: &str) -> bool {
+    let escaped: usize = text
+        .bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' => 2,
+            0x00..=0x1f => 6,
+            _ => 1,
+        })
+        .sum();
+    escaped > text.len().div_ceil(3) * 4
 }

@@ -9,6 +9,7 @@ use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use http::{HeaderValue, StatusCode};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
+use tracing::Instrument as _;
 
 use super::{env, function_url};
 use crate::{
@@ -36,7 +37,8 @@ pub async fn run() -> anyhow::Result<()> {
         let router = Arc::clone(&router);
         async move {
             // In a task of its own: a panic is an answer too, and not the end of the process.
-            let answered = tokio::spawn(answer(router, event, margin, budget)).await;
+            let answering = answer(router, event, margin, budget).in_current_span();
+            let answered = tokio::spawn(answering).await;
             let reply = answered.unwrap_or_else(|panic| {
                 let bug = Error::Internal(panic.to_string());
                 tracing::error!("{bug}");
@@ -67,9 +69,9 @@ async fn answer(
     {
         delivery.headers.entry("x-amzn-trace-id").or_insert(trace);
     }
-    // What is left of the invocation, less a margin; the lease ends after the invocation can.
+    // What is left of the invocation, less a margin; the lease ends after the invocation does.
     let forwarding = remaining(&context).map_or(budget, |left| left.saturating_sub(margin));
-    router.handle(delivery, Budget::new(forwarding, 2 * margin)).await
+    router.handle(delivery, Budget::new(forwarding, margin)).await
 }
 
 /// What is left of the invocation. None from an emulator that does not know: `cargo lambda watch`

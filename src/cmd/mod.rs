@@ -12,9 +12,9 @@ use anyhow::Context as _;
 
 use crate::{config::Config, destination::Destinations, router::Router, store};
 
-/// A variable of the process.
+/// A variable of the process. What is not UTF-8 in it becomes U+FFFD, which no setting may hold.
 pub fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    Some(std::env::var_os(name)?.to_string_lossy().into_owned())
 }
 
 /// Whether the Lambda runtime started this process: with its API, and without a command.
@@ -27,7 +27,8 @@ pub fn started_by_lambda() -> bool {
 /// # Errors
 /// The store or a file that cannot be used.
 pub async fn router(config: &Config) -> anyhow::Result<Router> {
-    let destinations = Destinations::new(&config.targets).map_err(anyhow::Error::msg)?;
+    let destinations =
+        Destinations::new(&config.targets, config.forward.timeout).map_err(anyhow::Error::msg)?;
     let store = store::open(&config.store).await.context("the store cannot be used")?;
     Ok(Router::new(config, store, destinations))
 }

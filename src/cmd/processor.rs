@@ -10,7 +10,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -21,7 +22,6 @@ use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::{env, function_url, http_server, serve::stop_signal};
@@ -170,19 +170,24 @@ impl Receipt {
 /// # Errors
 /// When the file or the address cannot be used.
 pub async fn run() -> anyhow::Result<()> {
-    let path = env("PROCESSOR_DB").unwrap_or_else(|| ":memory:".into());
+    let variable = |name| env(name).filter(|value| !value.is_empty());
+    let path = variable("PROCESSOR_DB").unwrap_or_else(|| ":memory:".into());
     let processor = Processor::open(&path)
         .with_context(|| format!("cannot open {path} (PROCESSOR_DB): its folder must exist"))?;
     let processor = Arc::new(processor);
     if super::started_by_lambda() {
         return run_in_lambda(processor).await;
     }
-    let port = env("PORT").unwrap_or_else(|| "9090".into());
-    let port: u16 = port.parse().context("PORT must be a number from 0 to 65535")?;
-    let host = if env("PORT").is_some() { [0, 0, 0, 0] } else { [127, 0, 0, 1] };
-    let listener = TcpListener::bind((std::net::Ipv4Addr::from(host), port))
+    let address: SocketAddr = match variable("PORT") {
+        Some(port) => {
+            let port: u16 = port.parse().context("PORT must be a number from 0 to 65535")?;
+            (Ipv4Addr::UNSPECIFIED, port).into()
+        }
+        None => (Ipv4Addr::LOCALHOST, 9090).into(),
+    };
+    let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on port {port} (PORT)"))?;
+        .with_context(|| format!("cannot listen on {address} (PORT)"))?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(serve(listener, processor, stop).await?)
@@ -195,7 +200,7 @@ pub async fn run() -> anyhow::Result<()> {
 pub async fn serve(
     listener: TcpListener,
     processor: Arc<Processor>,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let handler = move |request: Delivery| {
         let processor = Arc::clone(&processor);

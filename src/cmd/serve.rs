@@ -3,7 +3,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -18,10 +17,11 @@ use crate::{
     router::{Budget, Router},
 };
 
-/// Beyond the store's timeout, time for everything of a delivery that is not forwarding.
-const MARGIN: Duration = Duration::from_secs(1);
+/// Tries to store a result, for which the lease leaves time.
+const SETTLE_TRIES: u32 = 4;
 
-/// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way.
+/// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
+/// ends the process at once.
 ///
 /// # Errors
 /// A configuration, store or address that cannot be used.
@@ -45,7 +45,16 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
-    listen_on(listener, router, &config, stop).await?;
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let stop_once = async move {
+        stop.await;
+        tracing::info!("stopping; a second signal ends the deliveries under way");
+        let _ = stopping.send(());
+    };
+    tokio::select! {
+        served = listen_on(listener, router, &config, stop_once) => served?,
+        result = second_signal(stopped) => result?,
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -58,14 +67,24 @@ pub async fn listen_on(
     listener: TcpListener,
     router: Arc<Router>,
     config: &Config,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let (forwarding, margin) = (config.forward.budget, config.store.timeout + MARGIN);
+    let (forwarding, settling) = (config.forward.budget, config.store.timeout * SETTLE_TRIES);
     let handler = move |delivery| {
         let router = Arc::clone(&router);
-        async move { router.handle(delivery, Budget::new(forwarding, margin)).await }
+        async move { router.handle(delivery, Budget::new(forwarding, settling)).await }
     };
     http_server::serve(listener, config.intake.max_body_bytes, handler, stop).await
+}
+
+/// Fails at the signal after the one that began to stop the server.
+async fn second_signal(stopped: tokio::sync::oneshot::Receiver<()>) -> anyhow::Result<()> {
+    if stopped.await.is_err() {
+        // The server ended without a signal; there is no second one to wait for.
+        return std::future::pending().await;
+    }
+    stop_signal()?.await;
+    anyhow::bail!("ended by a second signal, with deliveries under way")
 }
 
 /// SIGTERM, which Cloud Run and Kubernetes send, or Ctrl-C.

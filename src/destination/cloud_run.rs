@@ -7,15 +7,14 @@ use bytes::BytesMut;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use url::Url;
 
-use super::{Destination, MAX_REPLY_BYTES, SendError, content_type, particulars};
+use super::{
+    Destination, MAX_REPLY_BYTES, SendError, connect_timeout, content_type, limited, particulars,
+};
 use crate::{
     config::GcpTarget,
     delivery::{Delivery, Reply},
     plan::Plan,
 };
-
-/// Time for name, connection and TLS. What is not connected by then did not get the event.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A service that takes the event as the body of a POST.
 pub struct CloudRun {
@@ -24,13 +23,15 @@ pub struct CloudRun {
 }
 
 impl CloudRun {
+    /// An attempt gets `timeout`.
+    ///
     /// # Errors
     /// When the CA file cannot be used.
-    pub fn new(target: &GcpTarget) -> Result<Self, String> {
+    pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
         let tls = super::tls_config(target.ca_file.as_deref())?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(connect_timeout(timeout))
             // A redirect was not processed, and following it would send the event elsewhere.
             .redirect(reqwest::redirect::Policy::none())
             // A lost answer is the router's to judge: it counts every attempt.
@@ -70,15 +71,12 @@ impl CloudRun {
         }
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(send_error)? {
-            if body.len() + chunk.len() > MAX_REPLY_BYTES {
-                return Ok(Reply::text(
-                    reply.status,
-                    format!("reply of more than {MAX_REPLY_BYTES} bytes left out"),
-                ));
-            }
             body.extend_from_slice(&chunk);
+            if body.len() > MAX_REPLY_BYTES {
+                break;
+            }
         }
-        Ok(Reply { body: body.freeze(), ..reply })
+        Ok(limited(Reply { body: body.freeze(), ..reply }))
     }
 }
 
@@ -97,6 +95,8 @@ impl Destination for CloudRun {
 }
 
 fn send_error(error: reqwest::Error) -> SendError {
+    // The URL may carry a token in its query.
+    let error = error.without_url();
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider};
+use aws_config::{
+    BehaviorVersion, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
+};
 use aws_sdk_lambda::{
     Client,
     config::http::HttpResponse,
@@ -15,16 +17,21 @@ use aws_sdk_lambda::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
-use serde::{Deserialize, Serialize};
-use tokio::sync::OnceCell;
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
 
 use super::{
-    Destination, MAX_REPLY_BYTES, NoAnswer, SendError, aws_http_client, content_type, particulars,
+    Destination, NoAnswer, SendError, aws_http_client, connect_timeout, content_type, particulars,
 };
 use crate::{
     config::{AwsTarget, Invocation},
     delivery::{Delivery, Reply},
+    json::Document,
     plan::Plan,
 };
 
@@ -34,6 +41,7 @@ const MAX_CLIENT_CONTEXT_BYTES: usize = 3583;
 /// A function that takes the event as its payload.
 pub struct Lambda {
     target: AwsTarget,
+    timeout: Duration,
     /// Made for the first event, so that a cold start that needs none makes none.
     client: OnceCell<Client>,
 }
@@ -41,13 +49,15 @@ pub struct Lambda {
 impl Lambda {
     /// A destination with the region, credentials and endpoint of the standard AWS variables and
     /// files.
-    pub fn new(target: AwsTarget) -> Self {
-        Self { target, client: OnceCell::new() }
+    ///
+    /// An attempt gets `timeout`.
+    pub fn new(target: AwsTarget, timeout: Duration) -> Self {
+        Self { target, timeout, client: OnceCell::new() }
     }
 
     /// A destination with settings of the caller's.
-    pub fn with_sdk_config(target: AwsTarget, sdk: &SdkConfig) -> Self {
-        Self { target, client: OnceCell::new_with(Some(client(sdk))) }
+    pub fn with_sdk_config(target: AwsTarget, timeout: Duration, sdk: &SdkConfig) -> Self {
+        Self { target, timeout, client: OnceCell::new_with(Some(client(sdk, timeout))) }
     }
 
     async fn client(&self) -> &Client {
@@ -67,13 +77,14 @@ impl Lambda {
                         )
                         .build();
                 }
-                client(&sdk)
+                client(&sdk, self.timeout)
             })
             .await
     }
 
     async fn invoke(
         &self,
+        client: &Client,
         delivery: &Delivery,
         plan: &Plan,
         attempt: u32,
@@ -82,9 +93,7 @@ impl Lambda {
             Invocation::RequestResponse => InvocationType::RequestResponse,
             Invocation::Event => InvocationType::Event,
         };
-        let answer = self
-            .client()
-            .await
+        let answer = client
             .invoke()
             .function_name(&self.target.function)
             .invocation_type(invocation)
@@ -105,7 +114,12 @@ impl Destination for Lambda {
         attempt: u32,
         timeout: Duration,
     ) -> Result<Reply, SendError> {
-        let invoked = tokio::time::timeout(timeout, self.invoke(delivery, plan, attempt));
+        let deadline = Instant::now() + timeout;
+        // Finding region and credentials sends nothing of the event.
+        let Ok(client) = timeout_at(deadline, self.client()).await else {
+            return Err(SendError::NotSent("the AWS settings could not be loaded in time".into()));
+        };
+        let invoked = timeout_at(deadline, self.invoke(client, delivery, plan, attempt));
         invoked.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
     }
 }
@@ -115,10 +129,13 @@ async fn sdk_config() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest()).http_client(aws_http_client()).load().await
 }
 
-fn client(sdk: &SdkConfig) -> Client {
-    // The router counts attempts; the SDK's own would be hidden ones.
-    let config =
-        aws_sdk_lambda::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
+fn client(sdk: &SdkConfig, attempt_timeout: Duration) -> Client {
+    let connecting = connect_timeout(attempt_timeout);
+    let config = aws_sdk_lambda::config::Builder::from(sdk)
+        // The router counts attempts; the SDK's own would be hidden ones.
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())
+        .build();
     Client::from_conf(config)
 }
 
@@ -153,54 +170,52 @@ fn reply(output: InvokeOutput) -> Reply {
         tracing::warn!(error, "the processor Lambda failed");
         return Reply::text(StatusCode::BAD_GATEWAY, "destination failed");
     }
-    let payload = output.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
-    if let Some(answer) = HttpAnswer::read(&payload) {
-        return answer;
-    }
     let status = StatusCode::from_u16(output.status_code as u16).unwrap_or(StatusCode::OK);
-    if payload.len() > MAX_REPLY_BYTES {
-        let note = format!("reply of more than {MAX_REPLY_BYTES} bytes left out");
-        return Reply::text(status, note);
-    }
-    let mut headers = HeaderMap::new();
-    if !payload.is_empty() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    Reply { status, headers, body: payload }
+    let payload = output.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
+    let reply = http_answer(&payload).unwrap_or_else(|| {
+        let json = HeaderValue::from_static("application/json");
+        let headers = (!payload.is_empty()).then_some((CONTENT_TYPE, json)).into_iter().collect();
+        Reply { status, headers, body: payload }
+    });
+    super::limited(reply)
 }
 
-/// The shape that a function behind API Gateway or a Function URL answers with
+/// The answer in a payload shaped `{"statusCode": number, ...}`, as a function behind API Gateway or
+/// a Function URL answers
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-response-payload>).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct HttpAnswer {
-    status_code: u16,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    body: Option<String>,
-    #[serde(default)]
-    is_base64_encoded: bool,
-}
-
-impl HttpAnswer {
-    fn read(payload: &[u8]) -> Option<Reply> {
-        let answer: Self = serde_json::from_slice(payload).ok()?;
-        let status = StatusCode::from_u16(answer.status_code).ok()?;
-        let body = answer.body.unwrap_or_default();
-        let body = if answer.is_base64_encoded {
-            BASE64_STANDARD.decode(body).ok()?.into()
-        } else {
-            Bytes::from(body)
-        };
-        let content_type = answer
-            .headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str()))
-            .and_then(|(_, value)| HeaderValue::from_str(value).ok());
-        let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
-        Some(Reply { status, headers, body })
-    }
+///
+/// Once there is a status, nothing else about the payload may turn a failure into a success: what
+/// cannot be read is a failure of the destination.
+fn http_answer(payload: &[u8]) -> Option<Reply> {
+    // This parser reads every depth that a payload may have, unlike serde_json.
+    let document = Document::parse(payload).ok()?;
+    let status = document.root().get("statusCode")?.as_f64()?;
+    let unreadable = || Reply::text(StatusCode::BAD_GATEWAY, "destination failed");
+    let Ok(answer) = serde_json::from_slice::<Value>(payload) else {
+        return Some(unreadable());
+    };
+    let is_status = status.fract() == 0.0 && (100.0..600.0).contains(&status);
+    let Some(Ok(status)) = is_status.then(|| StatusCode::from_u16(status as u16)) else {
+        return Some(unreadable());
+    };
+    let body = match &answer["body"] {
+        Value::Null => Bytes::new(),
+        Value::String(text) => {
+            let decoded = (answer["isBase64Encoded"] == true).then(|| BASE64_STANDARD.decode(text));
+            match decoded {
+                Some(Ok(bytes)) => bytes.into(),
+                _ => text.clone().into(),
+            }
+        }
+        other => other.to_string().into(),
+    };
+    let content_type = answer["headers"].as_object().and_then(|headers| {
+        let is_it = |name: &str| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str());
+        let (_, value) = headers.iter().find(|(name, _)| is_it(name))?;
+        HeaderValue::from_str(value.as_str()?).ok()
+    });
+    let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
+    Some(Reply { status, headers, body })
 }
 
 /// What an error of the Invoke call means for the event.
@@ -215,7 +230,7 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
         SdkError::ServiceError(_) => SendError::NotSent(detail),
         SdkError::ConstructionFailure(_) => SendError::NotSent(detail),
         SdkError::DispatchFailure(failure)
-            if failure.as_connector_error().is_some_and(never_connected) =>
+            if failure.as_connector_error().is_some_and(was_not_sent) =>
         {
             SendError::NotSent(detail)
         }
@@ -224,14 +239,18 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
     }
 }
 
-/// Whether the connection was never made, so that not a byte was sent.
-fn never_connected(error: &ConnectorError) -> bool {
+/// Whether not a byte was sent: the connection was never made, or it did not come to that, as
+/// without credentials.
+fn was_not_sent(error: &ConnectorError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
             return error.is_connect();
         }
+        if error.is::<std::io::Error>() {
+            return false;
+        }
         cause = error.source();
     }
-    error.is_user()
+    true
 }

@@ -80,11 +80,12 @@ impl Destinations {
     ///
     /// # Errors
     /// Which file cannot be used, and why.
-    pub fn new(targets: &Targets) -> Result<Self, String> {
-        let gcp = targets.gcp.as_ref().map(CloudRun::new).transpose()?;
+    pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
+        let gcp = targets.gcp.as_ref().map(|gcp| CloudRun::new(gcp, attempt_timeout));
+        let aws = targets.aws.clone().map(|aws| Lambda::new(aws, attempt_timeout));
         Ok(Self {
-            gcp: gcp.map(|gcp| Box::new(gcp) as _),
-            aws: targets.aws.clone().map(|aws| Box::new(Lambda::new(aws)) as _),
+            gcp: gcp.transpose()?.map(|gcp| Box::new(gcp) as _),
+            aws: aws.map(|aws| Box::new(aws) as _),
         })
     }
 
@@ -118,6 +119,20 @@ fn particulars(delivery: &Delivery, plan: &Plan, attempt: u32) -> Vec<(&'static 
         }
     }
     particulars
+}
+
+/// Time for name, connection and TLS within an attempt. It ends before the attempt does, so that
+/// what could not connect is known not to be sent.
+fn connect_timeout(attempt_timeout: Duration) -> Duration {
+    (attempt_timeout * 3 / 4).min(Duration::from_secs(5))
+}
+
+/// A reply without its body when that is too large to be passed on.
+fn limited(reply: Reply) -> Reply {
+    if reply.body.len() <= MAX_REPLY_BYTES {
+        return reply;
+    }
+    Reply::text(reply.status, format!("reply of more than {MAX_REPLY_BYTES} bytes left out"))
 }
 
 fn content_type(delivery: &Delivery) -> Option<&http::HeaderValue> {

@@ -165,6 +165,17 @@ impl<'d> Value<'d> {
         })
     }
 
+    /// A number as the nearest double; nothing for any other value.
+    pub fn as_f64(self) -> Option<f64> {
+        let raw = self.document.raw(self.index);
+        let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        match self.node().kind {
+            Kind::Float => raw.parse().ok(),
+            Kind::Verbatim if is_number => raw.parse().ok(),
+            _ => None,
+        }
+    }
+
     fn node(self) -> Node {
         self.document.nodes[self.index as usize]
     }

@@ -165,7 +165,8 @@ pub struct Delivered {
 /// One try to hand an event to its destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Counted from 1 over the event's life.
+    /// Counted from 1 over the event's life. An attempt whose owner died was not stored, and its
+    /// number is given again.
     pub number: u32,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,

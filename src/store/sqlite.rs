@@ -13,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
+    params,
 };
 
 use serde::de::DeserializeOwned;
@@ -62,7 +63,8 @@ const DISK_GRACE: Duration = Duration::from_millis(500);
 
 /// A store in one SQLite file.
 pub struct Sqlite {
-    connection: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+    writer: Arc<Mutex<Connection>>,
     timeout: Duration,
 }
 
@@ -74,15 +76,33 @@ impl Sqlite {
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let path = PathBuf::from(path);
         let opened = tokio::task::spawn_blocking(move || {
-            connect(&path, timeout).map_err(|error| {
+            // The first connection creates the file.
+            let connections = connect(&path, timeout)
+                .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&path, timeout)?)), writer)));
+            connections.map_err(|error| {
                 StoreError::Failed(format!(
                     "cannot open {} (STORE_URL): {error}; its folder must exist and be writable",
                     path.display()
                 ))
             })
         });
-        let connection = opened.await.map_err(|error| StoreError::Failed(error.to_string()))??;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), timeout })
+        let opened = opened.await.map_err(|error| StoreError::Failed(error.to_string()))?;
+        let (reader, writer) = opened?;
+        Ok(Self { reader, writer: Arc::new(Mutex::new(writer)), timeout })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(&self.reader, operation).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(&self.writer, operation).await
     }
 
     /// Runs an operation on a thread that may block. It ends within the timeout by itself, rather
@@ -90,9 +110,10 @@ impl Sqlite {
     /// only a disk that hangs makes the caller give up first.
     async fn run<T: Send + 'static>(
         &self,
+        connection: &Arc<Mutex<Connection>>,
         operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (connection, timeout) = (Arc::clone(&self.connection), self.timeout);
+        let (connection, timeout) = (Arc::clone(connection), self.timeout);
         let deadline = Instant::now() + timeout;
         let ran = tokio::task::spawn_blocking(move || {
             // A panic rolled its transaction back, so the connection is sound.
@@ -118,7 +139,9 @@ fn connect(
     path: &Path,
     timeout: Duration,
 ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
-    let mut connection = Connection::open(path)?;
+    // Without URIs: `file:x?mode=memory` would be a store that nobody shares.
+    let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_URI;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(timeout)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Two processes that open a new file at once may find it locked for a moment, in which
@@ -150,18 +173,19 @@ impl Store for Sqlite {
         now: DateTime<Utc>,
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError> {
+        // Duplicates are answered from a read, which waits for no writer.
+        let key = plan.key;
+        if let Some(found) = self.read(move |connection| select(connection, &key)).await?
+            && let Some(taken) = found.taken(now)
+        {
+            return Ok(taken);
+        }
         let plan = plan.clone();
-        self.run(move |connection| {
-            // Duplicates are answered from a read, which waits for nobody.
-            if let Some(record) = select(connection, &plan.key)?
-                && let Some(taken) = taken(record, now)
-            {
-                return Ok(taken);
-            }
-            let transaction = write(connection)?;
+        self.write(move |connection| {
+            let transaction = begin(connection)?;
             let found = select(&transaction, &plan.key)?.filter(|found| !found.is_expired(now));
             let claim = match found {
-                Some(found) => match taken(found.clone(), now) {
+                Some(found) => match found.taken(now) {
                     Some(taken) => taken,
                     None => take_over(&transaction, found.record, until)?,
                 },
@@ -175,9 +199,9 @@ impl Store for Sqlite {
 
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
         let (lease, delivered) = (lease.clone(), delivered.clone());
-        self.run(move |connection| {
+        self.write(move |connection| {
             let Delivered { at, ttl, reply, attempts } = delivered;
-            let transaction = write(connection)?;
+            let transaction = begin(connection)?;
             let changed = transaction.execute(
                 "UPDATE events SET owner = NULL, until = NULL, attempts = ?3, delivered_at = ?4,
                         expires_at = ?5, reply_head = ?6, reply_body = ?7
@@ -209,8 +233,8 @@ impl Store for Sqlite {
 
     async fn fail(&self, lease: &Lease, letter: &DeadLetter) -> Result<Settled, StoreError> {
         let (lease, letter) = (lease.clone(), letter.clone());
-        self.run(move |connection| {
-            let transaction = write(connection)?;
+        self.write(move |connection| {
+            let transaction = begin(connection)?;
             let frees_key = letter.failure.outcome.is_known_failure();
             let changed = transaction.execute(
                 "UPDATE events SET attempts = ?3,
@@ -246,7 +270,7 @@ impl Store for Sqlite {
 
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let key = *key;
-        self.run(move |connection| {
+        self.read(move |connection| {
             let found = select(connection, &key)?.filter(|found| !found.is_expired(now));
             Ok(found.map(|found| found.record))
         })
@@ -254,7 +278,7 @@ impl Store for Sqlite {
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
-        self.run(move |connection| {
+        self.read(move |connection| {
             let (after, key) = match page.after {
                 Some((failed_at, key)) => (failed_at.timestamp_millis(), key.to_string()),
                 None => (i64::MIN, String::new()),
@@ -271,8 +295,7 @@ impl Store for Sqlite {
     }
 }
 
-/// A record and what `taken` needs beside it.
-#[derive(Clone)]
+/// A record, and when it is forgotten.
 struct Found {
     record: Record,
     expires_at: Option<DateTime<Utc>>,
@@ -282,22 +305,25 @@ impl Found {
     fn is_expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
-}
 
-/// The answer to a claim on a record that cannot be claimed.
-fn taken(found: Found, now: DateTime<Utc>) -> Option<Claim> {
-    match &found.record.state {
-        State::InFlight { until, .. } if *until > now => {
-            Some(Claim::InFlight { until: *until, route: found.record.details.route })
+    /// The answer to a claim, when the record cannot be claimed.
+    fn taken(&self, now: DateTime<Utc>) -> Option<Claim> {
+        let Record { details, state, .. } = &self.record;
+        match state {
+            State::InFlight { until, .. } if *until > now => {
+                Some(Claim::InFlight { until: *until, route: details.route })
+            }
+            State::Delivered { .. } if !self.is_expired(now) => {
+                Some(Claim::Delivered(self.record.clone()))
+            }
+            _ => None,
         }
-        State::Delivered { .. } if !found.is_expired(now) => Some(Claim::Delivered(found.record)),
-        _ => None,
     }
 }
 
 /// A transaction that holds the write lock from its beginning, so that what it reads cannot
 /// change before it writes.
-fn write(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 

@@ -116,6 +116,33 @@ fn explain_reads_events_standard_input_and_headers() {
 }
 
 #[test]
+fn a_variable_that_is_not_utf_8_is_not_taken_for_unset() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let good = file(&folder, "good", PAYLOAD);
+    let output = Command::new(ROUTER)
+        .args(["explain", &good])
+        .env("ROUTING_SECRET", std::ffi::OsStr::from_bytes(b"\xff-a-secret-of-ours"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("ROUTING_SECRET: is not valid UTF-8"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_logged_must_be_understood() {
+    let output = router(&["explain", "x"], &[("RUST_LOG", "nonsense=zzz")]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).starts_with("error: RUST_LOG must be"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_processor_documents_its_variables() {
+    let output = Command::new(PROCESSOR).arg("--help").output().unwrap();
+    assert!(output.status.success() && stdout(&output).contains("PROCESSOR_DB"));
+}
+
+#[test]
 fn serve_says_everything_that_is_wrong_before_it_starts() {
     let output = router(&["serve"], &[("ROUTE_THRESHOLD", "300"), ("STORE_URL", "nonsense")]);
     assert!(!output.status.success());

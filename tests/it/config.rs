@@ -82,6 +82,13 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         ("ALLOW_UNSIGNED", "TRUE", "must be true or false"),
         ("LAMBDA_EMULATOR", "1", "must be true or false"),
         ("STORE_URL", "sqlite:", "names no file: use sqlite:PATH"),
+        ("STORE_URL", "sqlite::memory:", "names no file: use sqlite:PATH"),
+        (
+            "STORE_URL",
+            "sqlite:///var/lib/x.db",
+            "takes no slashes before the path: sqlite:/var/lib/router.db",
+        ),
+        ("ROUTING_SECRET", "\u{FFFD}\u{FFFD}-a-real-secret", "is not valid UTF-8"),
         ("STORE_URL", "redis://localhost", "is not a store that this version has: use sqlite:PATH"),
         ("AWS_TARGET_ROLE_ARN", "role", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME"),
         (
@@ -190,6 +197,21 @@ fn secrets_are_never_shown() {
     assert_eq!(format!("{:?}", Secret::new("value")), "Secret(redacted)");
     let (_, remedy) = remedy(&[("ENVELOPE_SECRETS", "whsec_hidden")]);
     assert!(!remedy.contains("hidden"));
+}
+
+#[test]
+fn the_readme_explains_as_explain_does() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("payload.json"), crate::support::PAYLOAD).unwrap();
+    let output = std::process::Command::new(crate::support::ROUTER)
+        .args(["explain", "payload.json"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let readme = include_str!("../../README.md");
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        assert!(readme.contains(&format!("    {line}\n")), "{line}");
+    }
 }
 
 #[test]

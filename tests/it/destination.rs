@@ -19,6 +19,7 @@ use crate::support::{
     Answer, PAYLOAD, Server, Sink, client, delivery, get, lookup, ok, plan_of, post, status,
 };
 
+const TIMEOUT: Duration = Duration::from_secs(10);
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test]
@@ -145,6 +146,38 @@ async fn the_lambda_s_answers_are_read() {
             "a,b",
             Some("text/csv"),
         ),
+        // Whatever else such an answer holds, its status counts.
+        (
+            answer(200, vec![], r#"{"statusCode":500,"body":{"error":"db down"}}"#),
+            500,
+            r#"{"error":"db down"}"#,
+            Some(""),
+        ),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"headers":null,"body":"x"}"#),
+            500,
+            "x",
+            Some(""),
+        ),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"headers":{"X-N":1},"body":"x"}"#),
+            500,
+            "x",
+            Some(""),
+        ),
+        (answer(200, vec![], r#"{"statusCode":503,"isBase64Encoded":null}"#), 503, "", Some("")),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"isBase64Encoded":true,"body":"no base64!"}"#),
+            500,
+            "no base64!",
+            Some(""),
+        ),
+        (answer(200, vec![], r#"{"statusCode":200,"statusCode":500}"#), 500, "", Some("")),
+        (answer(200, vec![], r#"{"statusCode":500.0}"#), 500, "", Some("")),
+        (answer(200, vec![], r#"{"statusCode":0}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":1000}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":-1}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":200.5}"#), 502, "destination failed", None),
         // Anything else is the answer itself.
         (answer(200, vec![], r#"{"statusCode":"200"}"#), 200, r#"{"statusCode":"200"}"#, json),
         (answer(200, vec![], r#""fine""#), 200, r#""fine""#, json),
@@ -249,6 +282,58 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
 }
 
 #[tokio::test]
+async fn what_could_not_connect_was_not_sent_however_short_the_attempt_is() {
+    // A listener whose queue of connections is full answers nothing, not even that.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(Ok(connection)) =
+        tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address))
+            .await
+    {
+        queued.push(connection);
+    }
+    let url = format!("http://{address}");
+    for threshold in ["256", "0"] {
+        let router = Server::router(&[
+            ("GCP_TARGET_URL", url.as_str()),
+            ("AWS_TARGET_FUNCTION", "webhook-processor"),
+            ("AWS_ENDPOINT_URL_LAMBDA", &url),
+            ("ROUTE_THRESHOLD", threshold),
+            ("FORWARD_TIMEOUT_MS", "600"),
+        ]);
+        for _ in 0..2 {
+            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{threshold}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_region_or_credentials_nothing_is_sent_and_the_key_is_free() {
+    let sink = Sink::start().await;
+    let nowhere = tempfile::tempdir().unwrap();
+    let none = nowhere.path().join("none");
+    let none = none.to_str().unwrap();
+    for missing in
+        [vec![("AWS_REGION", "")], vec![("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")]]
+    {
+        let mut vars = sink.vars();
+        vars.retain(|(name, _)| *name != "AWS_ENDPOINT_URL_LAMBDA" || missing.len() > 1);
+        vars.extend([("ROUTE_THRESHOLD", "0"), ("AWS_CONFIG_FILE", none)]);
+        vars.extend([("AWS_SHARED_CREDENTIALS_FILE", none)]);
+        let router = Server::router(&[vars, missing].concat());
+        for _ in 0..2 {
+            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            assert_eq!((got.status, got.text()), (502, "destination unreachable"));
+        }
+    }
+    assert!(sink.received().is_empty());
+}
+
+#[tokio::test]
 async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
     let sink = Sink::start().await;
     for threshold in ["256", "0"] {
@@ -258,6 +343,11 @@ async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
         assert_eq!((got.status, got.text()), (200, "reply of more than 4194304 bytes left out"));
         assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
     }
+    let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", "0")]].concat());
+    let large = format!(r#"{{"statusCode":201,"body":"{}"}}"#, "1".repeat(4 * 1024 * 1024 + 1));
+    sink.answers(Answer::With(StatusCode::OK, vec![], large.into()));
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    assert_eq!((got.status, got.text()), (201, "reply of more than 4194304 bytes left out"));
 }
 
 #[tokio::test]
@@ -303,18 +393,18 @@ fn a_ca_file_that_is_none_is_named() {
     std::fs::write(&file, "no certificate").unwrap();
     for path in [&file, &folder.path().join("missing.pem")] {
         let target = target("https://example.com", Some(path.clone()));
-        let error = CloudRun::new(&target).err().unwrap();
+        let error = CloudRun::new(&target, TIMEOUT).err().unwrap();
         assert!(error.starts_with("GCP_CA_FILE: ") && error.contains(".pem"), "{error}");
     }
 }
 
 async fn send(destination: &CloudRun) -> Result<webhook_router::delivery::Reply, SendError> {
     let plan = plan_of("sent");
-    destination.send(&delivery(PAYLOAD), &plan, 1, Duration::from_secs(10)).await
+    destination.send(&delivery(PAYLOAD), &plan, 1, TIMEOUT).await
 }
 
 fn cloud_run(url: &str, ca_file: Option<PathBuf>) -> CloudRun {
-    CloudRun::new(&target(url, ca_file)).unwrap()
+    CloudRun::new(&target(url, ca_file), TIMEOUT).unwrap()
 }
 
 fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {

@@ -107,6 +107,20 @@ fn time(body: &[u8]) -> Duration {
     (0..5).map(|_| run()).min().unwrap()
 }
 
+#[tokio::test]
+async fn over_http_every_truncation_of_an_event_is_refused() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    let client = client();
+    let event = r#"{"vendor":"é\ud83d\ude00","event_type":"e","created_at":"2024-05-05","n":[-1.5e-7,true,null,{}]}"#;
+    for end in 0..event.len() {
+        let got = post(&client, &router.webhook(), event.as_bytes()[..end].to_vec()).await;
+        assert_eq!((got.status, got.text()), (400, "invalid json"), "{end}");
+    }
+    assert!(sink.received().is_empty());
+    assert_eq!(post(&client, &router.webhook(), event).await.status, 200);
+}
+
 #[test]
 fn every_truncation_of_a_body_is_refused() {
     let intake = intake("test-routing-secret");

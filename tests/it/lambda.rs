@@ -100,7 +100,7 @@ impl Emulator {
         let variables = folder.path().join("env");
         let local = std::fs::read_to_string("events/local.env").unwrap();
         let local = local
-            .replace("localhost:9000", &format!("127.0.0.1:{port}"))
+            .replace("127.0.0.1:9000", &format!("127.0.0.1:{port}"))
             .replace("sqlite:target/webhook-router.db", &sqlite(folder.path()));
         std::fs::write(&variables, local).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();

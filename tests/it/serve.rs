@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
 use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, ok, post, sqlite};
 
@@ -92,6 +92,99 @@ async fn a_shutdown_finishes_what_is_under_way() {
     assert_eq!((got.status, got.text()), (200, "at last"));
     let exit = tokio::task::spawn_blocking(move || (router.wait(), router)).await.unwrap();
     assert!(exit.0.success(), "{}", exit.1.log());
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_outlive_a_second_signal() {
+    let sink = Sink::start().await;
+    let mut router = Server::router(&sink.vars());
+    let address = router.url.strip_prefix("http://").unwrap().to_owned();
+    let mut stuck = tokio::net::TcpStream::connect(&address).await.unwrap();
+    stuck.write_all(b"POST /webhook HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    // Answered in between, so the connection above has been accepted.
+    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    router.terminate();
+    // The first signal has been seen once nobody is let in any more.
+    while tokio::net::TcpStream::connect(&address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    router.terminate();
+    let (exit, router) =
+        tokio::task::spawn_blocking(move || (router.wait(), router)).await.unwrap();
+    assert_eq!(exit.code(), Some(1));
+    assert!(router.log().contains("a second signal"), "{}", router.log());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_answered_and_logged() {
+    let sink = Sink::start().await;
+    let router = Server::router(&[sink.vars(), vec![("MAX_BODY_BYTES", "100")]].concat());
+    assert_eq!(post(&client(), &router.webhook(), "x".repeat(101)).await.status, 413);
+    assert!(router.log().contains("\"status\":413"), "{}", router.log());
+}
+
+#[tokio::test]
+async fn a_log_line_holds_no_more_of_a_payload_than_names_cut_short() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    let body = serde_json::json!({
+        "vendor": "v", "event_type": "é".repeat(100_000), "created_at": "2024-05-05",
+        "card": "marker-in-the-payload",
+    });
+    assert_eq!(post(&client(), &router.webhook(), body.to_string()).await.status, 200);
+    assert!(router.log().len() < 3000, "{}", router.log().len());
+    assert!(!router.log().contains("marker-in-the-payload"));
+}
+
+#[tokio::test]
+async fn a_duplicate_does_not_wait_for_a_writer() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let vars = [("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "60000")];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let client = client();
+    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
+    let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waits: Vec<_> = (0..3)
+        .map(|index| {
+            let (client, url) = (client.clone(), router.webhook());
+            let body = PAYLOAD.replace("4200", &format!("{index}"));
+            tokio::spawn(async move { post(&client, &url, body).await })
+        })
+        .collect();
+    // New events wait for the lock, which is held until the duplicate was answered.
+    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+    assert!(waits.iter().all(|wait| !wait.is_finished()));
+    lock.execute_batch("ROLLBACK").unwrap();
+    for wait in waits {
+        assert_eq!(wait.await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_result_is_stored_when_the_store_comes_back_in_time() {
+    let sink = Sink::start().await;
+    sink.answers(Answer::WhenTold);
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let vars = [("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "1000")];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let (url, client) = (router.webhook(), client());
+    let delivery = tokio::spawn(async move { post(&client, &url, PAYLOAD).await });
+    sink.arrived(1).await;
+    let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    sink.go.notify_one();
+    // The first try to store the result has failed when the log says so.
+    while !router.log().contains("the result could not be stored yet") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(delivery.await.unwrap().text(), "at last");
+    let again = post(&crate::support::client(), &router.webhook(), PAYLOAD).await;
+    assert_eq!(again.text(), "duplicate ignored");
 }
 
 #[tokio::test]
