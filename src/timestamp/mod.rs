@@ -6,9 +6,9 @@
 //! the day, on the host's zone or on a guess about the century, it refuses instead: two routers
 //! could disagree.
 //!
-//! Three steps: [`token`] splits the text, [`reader`] finds the fields, and [`Timestamp::parse`]
-//! makes a point in time of them. The reader uses [`words`], the vocabulary; [`date`], which tells
-//! year, month and day apart; and [`decimal`], the arithmetic of Python's `Decimal`.
+//! Three steps: `token` splits the text, `reader` finds the fields, and [`Timestamp::parse`]
+//! makes a point in time of them. The reader uses `words`, the vocabulary; `date`, which tells
+//! year, month and day apart; and `decimal`, the arithmetic of Python's `Decimal`.
 
 mod date;
 mod decimal;
