@@ -5,7 +5,7 @@ EVENT ?= events/stripe-payment.json
 VENV := target/venv
 # cargo-lambda finds zig, its linker, beside itself.
 CARGO_LAMBDA := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda
-DEBIAN_PACKAGES := gcc make python3-venv
+DEBIAN_PACKAGES := gcc make python3-venv redis-server
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stay run test check build invoke watch parity clean
@@ -51,7 +51,7 @@ clean: ## Remove all that was built or installed here.
 
 # The Python packages that the tests use: the reference's, and cargo-lambda with zig.
 $(VENV)/ready: tests/requirements.txt
-	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null || $(MAKE) --no-print-directory packages
+	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null && command -v redis-cli >/dev/null && command -v redis-server >/dev/null || $(MAKE) --no-print-directory packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@

@@ -44,7 +44,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
-        "Where claims and dead letters are kept: sqlite:PATH."),
+        "Where claims and dead letters are kept: sqlite:PATH, redis:// or rediss:// with ?cluster=true for a cluster."),
+    variable("REDIS_URL", "",
+        "The same for a Redis, taken when STORE_URL is not set."),
+    variable("REDIS_CA_FILE", "",
+        "PEM file of the CA that a rediss:// certificate comes from, in place of the public ones."),
     variable("STORE_TIMEOUT_MS", "1000",
         "Time for one operation of the store."),
     variable("DEDUP_TTL_SECONDS", "86400",
@@ -107,6 +111,25 @@ pub struct StoreConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     Sqlite(PathBuf),
+    Redis(RedisUrl),
+}
+
+/// Where a Redis is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// `redis://` or `rediss://`, with user, password and database number; without the options
+    /// that are ours.
+    pub url: Secret,
+    /// Whether to speak the protocol of a cluster.
+    pub cluster: bool,
+    /// A private CA that the server's certificate comes from, in place of the public ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl RedisUrl {
+    pub fn is_tls(&self) -> bool {
+        self.url.expose().starts_with("rediss:")
+    }
 }
 
 /// Where events are delivered to. A destination that no event can be routed to may be absent.
@@ -335,30 +358,51 @@ impl<'a> Vars<'a> {
     }
 
     fn store_url(&mut self) -> StoreUrl {
-        const NAME: &str = "STORE_URL";
-        let in_lambda = self.in_lambda;
-        let url = self.text(NAME).unwrap_or_else(|| {
-            if in_lambda {
-                self.problem(NAME, "must be set");
+        const NOWHERE: StoreUrl = StoreUrl::Sqlite(PathBuf::new());
+        let given = ["STORE_URL", "REDIS_URL"]
+            .into_iter()
+            .find_map(|name| self.text(name).map(|text| (name, text)));
+        let Some((name, url)) = given else {
+            if self.in_lambda {
+                self.problem("STORE_URL", "must be set: redis:// or rediss://");
+                return NOWHERE;
             }
-            "sqlite:webhook-router.db".into()
-        });
-        match url.strip_prefix("sqlite:") {
-            Some(path) if path.is_empty() || path.starts_with(":memory:") => {
-                self.problem(NAME, "names no file: use sqlite:PATH");
+            return StoreUrl::Sqlite("webhook-router.db".into());
+        };
+        match self.parse_store_url(&url, name) {
+            Ok(url) => url,
+            Err(remedy) => {
+                self.problem(name, remedy);
+                NOWHERE
             }
-            Some(path) if path.starts_with("//") => {
-                self.problem(NAME, "takes no slashes before the path: sqlite:/var/lib/router.db");
-            }
-            Some(_) if in_lambda && self.text(NAME).is_some() => self.problem(
-                NAME,
-                "sqlite: cannot be used in Lambda, whose instances share no disk \
-                 (an emulator on one machine is declared with LAMBDA_EMULATOR=true)",
-            ),
-            Some(path) => return StoreUrl::Sqlite(path.into()),
-            None => self.problem(NAME, "is not a store that this version has: use sqlite:PATH"),
         }
-        StoreUrl::Sqlite(PathBuf::new())
+    }
+
+    fn parse_store_url(&self, url: &str, name: &str) -> Result<StoreUrl, &'static str> {
+        if let Some(path) = url.strip_prefix("sqlite:").filter(|_| name == "STORE_URL") {
+            return match path {
+                _ if path.is_empty() || path.starts_with(":memory:") => {
+                    Err("names no file: use sqlite:PATH")
+                }
+                _ if path.starts_with("//") => {
+                    Err("takes no slashes before the path: sqlite:/var/lib/router.db")
+                }
+                _ if self.in_lambda => {
+                    Err("sqlite: cannot be used in Lambda, whose instances share no disk \
+                         (an emulator on one machine is declared with LAMBDA_EMULATOR=true)")
+                }
+                path => Ok(StoreUrl::Sqlite(path.into())),
+            };
+        }
+        match Url::parse(url) {
+            Ok(url) if matches!(url.scheme(), "redis" | "rediss") => {
+                redis_url(url, self.text("REDIS_CA_FILE").map(PathBuf::from)).map(StoreUrl::Redis)
+            }
+            _ if name == "REDIS_URL" => Err("must be redis:// or rediss://"),
+            _ => {
+                Err("is not a store that this version has: use sqlite:PATH, redis:// or rediss://")
+            }
+        }
     }
 
     fn targets(&mut self, threshold: u16) -> Targets {
@@ -431,6 +475,27 @@ impl<'a> Vars<'a> {
             part.is_some_and(|part| self.text(variable).is_some_and(|value| value == *part))
         };
         here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
+    }
+}
+
+fn redis_url(mut url: Url, ca_file: Option<PathBuf>) -> Result<RedisUrl, &'static str> {
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("names no host: redis://HOST:PORT");
+    }
+    let mut cluster = false;
+    for (name, value) in url.query_pairs() {
+        cluster = match (&*name, &*value) {
+            ("cluster", "true") => true,
+            ("cluster", "false") => false,
+            _ => return Err("takes no option but ?cluster=true"),
+        };
+    }
+    url.set_query(None);
+    let database = url.path().trim_start_matches('/');
+    match database.parse::<u32>() {
+        Ok(number) if cluster && number > 0 => Err("takes no database number in a cluster"),
+        Err(_) if !database.is_empty() => Err("takes a database number as its path: /0"),
+        _ => Ok(RedisUrl { url: Secret::new(url), cluster, ca_file }),
     }
 }
 

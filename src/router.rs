@@ -137,7 +137,7 @@ impl Router {
                 (Ending::InProgress, Err(Error::InFlight { until, now: budget.now }))
             }
             Ok(Claim::Delivered(record)) => {
-                plan.route = record.details.route;
+                plan.route = record.details.map_or(plan.route, |details| details.route);
                 (Ending::Duplicate, Ok(duplicate()))
             }
             Err(error) => (Ending::StoreUnavailable, Err(Error::Store(error.to_string()))),

@@ -10,15 +10,16 @@
 //! A new store is a file here, its `mod` line, its row in [`open`], and passes the one contract
 //! test of all stores.
 
+mod redis;
 mod sqlite;
 mod stored;
 
 use std::{sync::Arc, time::Duration};
 
+pub use self::{redis::Redis, sqlite::Sqlite};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-pub use sqlite::Sqlite;
 
 use crate::{
     config::{StoreConfig, StoreUrl},
@@ -42,11 +43,11 @@ pub trait Store: Send + Sync {
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError>;
 
-    /// Makes the event delivered, and clears its dead letter.
+    /// Makes the event delivered, and clears its dead letter. May be repeated with the same lease.
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError>;
 
     /// Keeps the dead letter, then frees the key; where the outcome is unknown, the lease is left
-    /// to run out instead.
+    /// to run out instead. May be repeated with the same lease.
     async fn fail(&self, lease: &Lease, letter: &DeadLetter) -> Result<Settled, StoreError>;
 
     /// What is known of an event; nothing when it was never claimed or its TTL is over.
@@ -63,6 +64,7 @@ pub trait Store: Send + Sync {
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
+        StoreUrl::Redis(url) => Ok(Arc::new(Redis::new(url.clone(), config.timeout))),
     }
 }
 
@@ -127,7 +129,8 @@ pub enum Settled {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub key: Key,
-    pub details: Details,
+    /// None when a Python router delivered it, which keeps nothing.
+    pub details: Option<Details>,
     pub attempts: Vec<Attempt>,
     pub state: State,
 }
@@ -140,7 +143,7 @@ pub enum State {
         until: DateTime<Utc>,
     },
     Delivered {
-        at: DateTime<Utc>,
+        at: Option<DateTime<Utc>>,
         reply: Option<Reply>,
     },
     /// Failed, and free to be claimed again.

@@ -25,14 +25,14 @@ use super::{
 };
 use crate::{delivery::Reply, key::Key, plan::Plan};
 
-/// Times are milliseconds since 1970. An event's row is in flight while it has an owner, delivered
-/// once it has `delivered_at`, and otherwise only has its dead letter.
+/// Times are milliseconds since 1970. An event's row is in flight while it has `until`, delivered
+/// once it has `delivered_at`, and otherwise only has its dead letter. `owner` is the last one.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (
         key           TEXT PRIMARY KEY,
         details       TEXT NOT NULL,
         attempts      TEXT NOT NULL DEFAULT '[]',
-        owner         TEXT,
+        owner         TEXT NOT NULL,
         until         INTEGER,
         delivered_at  INTEGER,
         expires_at    INTEGER,
@@ -187,7 +187,7 @@ impl Store for Sqlite {
             let claim = match found {
                 Some(found) => match found.taken(now) {
                     Some(taken) => taken,
-                    None => take_over(&transaction, found.record, until)?,
+                    None => take_over(&transaction, &plan, found.record, until)?,
                 },
                 None => insert(&transaction, &plan, now, until)?,
             };
@@ -203,7 +203,7 @@ impl Store for Sqlite {
             let Delivered { at, ttl, reply, attempts } = delivered;
             let transaction = begin(connection)?;
             let changed = transaction.execute(
-                "UPDATE events SET owner = NULL, until = NULL, attempts = ?3, delivered_at = ?4,
+                "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
                         expires_at = ?5, reply_head = ?6, reply_body = ?7
                  WHERE key = ?1 AND owner = ?2",
                 params![
@@ -237,10 +237,8 @@ impl Store for Sqlite {
             let transaction = begin(connection)?;
             let frees_key = letter.failure.outcome.is_known_failure();
             let changed = transaction.execute(
-                "UPDATE events SET attempts = ?3,
-                        owner = CASE WHEN ?4 THEN NULL ELSE owner END,
-                        until = CASE WHEN ?4 THEN NULL ELSE until END
-                 WHERE key = ?1 AND owner = ?2",
+                "UPDATE events SET attempts = ?3, until = CASE WHEN ?4 THEN NULL ELSE until END
+                 WHERE key = ?1 AND owner = ?2 AND delivered_at IS NULL",
                 params![
                     lease.key.to_string(),
                     lease.owner,
@@ -311,7 +309,8 @@ impl Found {
         let Record { details, state, .. } = &self.record;
         match state {
             State::InFlight { until, .. } if *until > now => {
-                Some(Claim::InFlight { until: *until, route: details.route })
+                let route = details.as_ref()?.route;
+                Some(Claim::InFlight { until: *until, route })
             }
             State::Delivered { .. } if !self.is_expired(now) => {
                 Some(Claim::Delivered(self.record.clone()))
@@ -350,11 +349,13 @@ fn insert(
 
 fn take_over(
     transaction: &Transaction<'_>,
+    plan: &Plan,
     record: Record,
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
     let owner = new_owner();
     let Record { key, details, attempts, .. } = record;
+    let details = details.unwrap_or_else(|| Details::new(plan, until));
     transaction
         .prepare_cached("UPDATE events SET owner = ?2, until = ?3 WHERE key = ?1")?
         .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
@@ -377,9 +378,9 @@ fn select(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>>
 }
 
 fn read_record(row: &Row<'_>) -> rusqlite::Result<Found> {
-    let state = match (row.get("owner")?, time(row, "delivered_at")?) {
-        (Some(owner), _) => State::InFlight { owner, until: required_time(row, "until")? },
-        (None, Some(at)) => State::Delivered { at, reply: read_reply(row)? },
+    let state = match (time(row, "until")?, time(row, "delivered_at")?) {
+        (Some(until), _) => State::InFlight { owner: row.get("owner")?, until },
+        (None, Some(at)) => State::Delivered { at: Some(at), reply: read_reply(row)? },
         (None, None) => State::DeadLetter {
             at: required_time(row, "failed_at")?,
             failure: from_json(row, "failure")?,
@@ -387,7 +388,7 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<Found> {
     };
     let record = Record {
         key: key(row)?,
-        details: from_json(row, "details")?,
+        details: Some(from_json(row, "details")?),
         attempts: from_json(row, "attempts")?,
         state,
     };

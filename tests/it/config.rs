@@ -89,7 +89,16 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
             "takes no slashes before the path: sqlite:/var/lib/router.db",
         ),
         ("ROUTING_SECRET", "\u{FFFD}\u{FFFD}-a-real-secret", "is not valid UTF-8"),
-        ("STORE_URL", "redis://localhost", "is not a store that this version has: use sqlite:PATH"),
+        (
+            "STORE_URL",
+            "mysql://localhost",
+            "is not a store that this version has: use sqlite:PATH, redis:// or rediss://",
+        ),
+        ("STORE_URL", "redis://", "names no host: redis://HOST:PORT"),
+        ("STORE_URL", "redis://h?clustr=true", "takes no option but ?cluster=true"),
+        ("STORE_URL", "redis://h/1?cluster=true", "takes no database number in a cluster"),
+        ("STORE_URL", "rediss://h/zero", "takes a database number as its path: /0"),
+        ("REDIS_URL", "sqlite:x.db", "must be redis:// or rediss://"),
         ("AWS_TARGET_ROLE_ARN", "role", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME"),
         (
             "ENVELOPE_SECRETS",
@@ -144,7 +153,10 @@ fn in_lambda_the_routing_secret_and_the_store_are_checked() {
     let errors = lambda(&[good]);
     assert_eq!(
         errors,
-        [ConfigError { variable: "STORE_URL".into(), remedy: "must be set".into() }]
+        [ConfigError {
+            variable: "STORE_URL".into(),
+            remedy: "must be set: redis:// or rediss://".into()
+        }]
     );
     let errors = lambda(&[good, ("STORE_URL", "sqlite:/tmp/x.db")]);
     assert!(errors[0].remedy.starts_with("sqlite: cannot be used in Lambda"), "{errors:?}");

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::{StatusCode, Version};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use webhook_router::{
@@ -15,6 +14,7 @@ use webhook_router::{
     destination::{CloudRun, Destination, SendError},
 };
 
+use crate::servers::Authority;
 use crate::support::{
     Answer, PAYLOAD, Server, Sink, client, delivery, get, lookup, ok, plan_of, post, status,
 };
@@ -413,27 +413,6 @@ fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {
     GcpTarget { ca_file, ..target }
 }
 
-/// A certificate authority of the test's own.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { issuer, folder }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-}
-
 /// An HTTPS server that offers HTTP/2.
 struct TlsServer {
     port: u16,
@@ -448,9 +427,7 @@ struct Seen {
 
 impl TlsServer {
     async fn start(authority: &Authority, name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+        let (certificate, key) = authority.issue(name);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)

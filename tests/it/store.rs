@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use http::{HeaderValue, StatusCode};
 use webhook_router::{
-    config::{StoreConfig, StoreUrl},
+    config::Config,
     delivery::Reply,
     key::Key,
     plan::{Plan, Route},
@@ -16,23 +16,42 @@ use webhook_router::{
     },
 };
 
-use crate::support::{at, delivery, plan_of};
+use crate::servers::{Authority, Redis, RedisCluster};
+use crate::support::{at, delivery, lookup, plan_of};
 
-const TTL: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(6000);
 
-/// A store with its place, which is gone with it.
+/// A store on a real server, which is gone with it.
 struct Opened {
     store: Arc<dyn Store>,
-    _place: tempfile::TempDir,
+    _server: Box<dyn std::any::Any>,
 }
 
+/// Every store there is, empty.
 async fn stores() -> Vec<Opened> {
     let place = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        url: StoreUrl::Sqlite(place.path().join("store.db")),
-        timeout: Duration::from_secs(5),
-    };
-    vec![Opened { store: store::open(&config).await.unwrap(), _place: place }]
+    let sqlite = crate::support::sqlite(place.path());
+    let redis = Redis::start(&[]);
+    let redis_url = redis.url();
+    let authority = Authority::new();
+    let (tls, tls_url) = Redis::start_with_tls(&authority);
+    let cluster = RedisCluster::start();
+    let cluster_url = cluster.url();
+    let ca = authority.file();
+    vec![
+        open(&[("STORE_URL", &sqlite)], place).await,
+        open(&[("REDIS_URL", &redis_url)], redis).await,
+        open(&[("STORE_URL", &tls_url), ("REDIS_CA_FILE", ca.to_str().unwrap())], (tls, authority))
+            .await,
+        open(&[("STORE_URL", &cluster_url)], cluster).await,
+    ]
+}
+
+async fn open(vars: &[(&str, &str)], server: impl std::any::Any) -> Opened {
+    let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
+    let timeout = [("STORE_TIMEOUT_MS", "20000")];
+    let config = Config::from_vars(lookup(&[&targets, &timeout[..], vars].concat())).unwrap();
+    Opened { store: store::open(&config.store).await.unwrap(), _server: Box::new(server) }
 }
 
 #[tokio::test]
@@ -94,8 +113,12 @@ async fn a_lease_that_has_run_out_still_counts_while_nobody_took_over() {
         assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
         let claim = store.claim(&plan, at(5001), at(6000)).await.unwrap();
         assert!(matches!(claim, Claim::Delivered(_)));
-        // Settled is settled.
-        assert_eq!(store.finish(&lease, &delivered(at(5002))).await.unwrap(), Settled::LeaseLost);
+        // An answer that got lost makes its owner ask again.
+        assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
+        // What is delivered cannot fail any more.
+        let letter = letter(&plan, &lease, Outcome::Status(500));
+        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::LeaseLost);
+        assert_eq!(dead_letters(&*store).await, []);
     }
 }
 
@@ -107,16 +130,19 @@ async fn a_delivered_event_is_remembered_with_all_its_data_until_its_ttl_ends() 
         let done = delivered(at(500));
         assert_eq!(store.finish(&lease, &done).await.unwrap(), Settled::Stored);
 
-        let end = TTL.as_millis() as i64 + 500;
+        let end = TTL.as_secs() as i64 * 10 + 500;
         for now in [at(500), at(1500), at(end - 1)] {
             let Claim::Delivered(record) = store.claim(&plan, now, at(999_999)).await.unwrap()
             else {
                 panic!("not delivered at {now}");
             };
             assert_eq!(Some(&record), store.get(&plan.key, now).await.unwrap().as_ref());
-            assert_eq!((record.key, record.details), (plan.key, details(&plan, 0)));
+            assert_eq!((record.key, record.details), (plan.key, Some(details(&plan, 0))));
             assert_eq!(record.attempts, done.attempts);
-            assert_eq!(record.state, State::Delivered { at: at(500), reply: done.reply.clone() });
+            assert_eq!(
+                record.state,
+                State::Delivered { at: Some(at(500)), reply: done.reply.clone() }
+            );
         }
         assert_eq!(store.get(&plan.key, at(end)).await.unwrap(), None);
         let again = won(store.claim(&plan, at(end), at(end + 1000)).await);

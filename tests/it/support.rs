@@ -312,9 +312,10 @@ pub fn plan_of(event: &str) -> Plan {
     plan(&delivery(body), &intake("test-routing-secret"), Utc::now()).unwrap()
 }
 
-/// A point in time, to the millisecond, which is what stores keep.
-pub fn at(milliseconds: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(1_780_000_000_000 + milliseconds).unwrap()
+/// A point in time, that many tenths of a second after some day. The leases and lifetimes that
+/// tests choose are so long that none ends by a server's own clock.
+pub fn at(tenths: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_780_000_000_000 + tenths * 100).unwrap()
 }
 
 /// A golden case of the Python router.

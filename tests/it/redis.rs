@@ -1,0 +1,172 @@
+//! What is particular to Redis: sharing it with the Python router, round trips, faults.
+
+use std::{process::Command, time::Instant};
+
+use crate::{
+    servers::Redis,
+    support::{PAYLOAD, Server, Sink, client, get, post, venv},
+};
+
+/// The key of [`PAYLOAD`] under the secret of the examples.
+const KEY: &str = "webhook:dedup:b1c2385d2d97926fb253b63a6d3a27d1f34482c217b909e48054f1d8dd6ffe8f";
+
+/// What the Python router does with a key: redis-py's `set(key, 1, nx=True, ex=86400)`.
+fn python_takes(redis: &Redis, key: &str) -> bool {
+    let code = "import redis, sys; \
+                print(redis.Redis.from_url(sys.argv[1]).set(sys.argv[2], 1, nx=True, ex=86400))";
+    let output =
+        Command::new(venv("python")).args(["-c", code, &redis.url(), key]).output().unwrap();
+    match String::from_utf8(output.stdout).unwrap().trim() {
+        "True" => true,
+        "None" => false,
+        other => panic!("{other:?}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+fn router(sink: &Sink, redis: &Redis, vars: &[(&str, &str)]) -> Server {
+    let url = redis.url();
+    let ours = [("STORE_URL", ""), ("REDIS_URL", url.as_str())];
+    Server::router(&[&sink.vars(), &ours[..], vars].concat())
+}
+
+#[tokio::test]
+async fn what_the_python_router_took_is_a_duplicate() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    assert!(python_takes(&redis, KEY));
+    let router = router(&sink, &redis, &[]);
+    for _ in 0..2 {
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!((got.status, got.text()), (200, "duplicate ignored"));
+        assert_eq!(got.header("idempotent-replayed"), Some("true"));
+        assert_eq!(got.header("x-webhook-key"), Some(KEY));
+    }
+    assert!(sink.received().is_empty());
+}
+
+#[tokio::test]
+async fn what_we_took_the_python_router_cannot_take() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let router = router(&sink, &redis, &[("ROUTE_THRESHOLD", "256")]);
+    sink.answers(crate::support::Answer::WhenTold);
+    let (url, sender) = (router.webhook(), client());
+    let delivery = tokio::spawn(async move { post(&sender, &url, PAYLOAD).await });
+    sink.arrived(1).await;
+    assert!(!python_takes(&redis, KEY), "while it is in flight");
+    sink.go.notify_one();
+    assert_eq!(delivery.await.unwrap().status, 200);
+    assert!(!python_takes(&redis, KEY), "when it is delivered");
+    // A failure frees the key for whoever comes first.
+    sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let other = PAYLOAD.replace("4200", "4201");
+    let got = post(&client(), &router.webhook(), other).await;
+    assert_eq!(got.status, 503);
+    assert!(python_takes(&redis, got.header("x-webhook-key").unwrap()));
+}
+
+#[tokio::test]
+async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let router = router(&sink, &redis, &[]);
+    // The server has had the scripts from here on.
+    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    let calls = async |body: String, answer: &str| {
+        redis.cli(&["CONFIG", "RESETSTAT"]);
+        assert_eq!(post(&client(), &router.webhook(), body).await.text(), answer);
+        let stats = redis.cli(&["INFO", "commandstats"]);
+        let ours = |line: &&str| !line.starts_with("cmdstat_config|resetstat");
+        let commands: Vec<_> =
+            stats.lines().filter(|line| line.starts_with("cmdstat_")).filter(ours).collect();
+        let evalsha = commands.iter().find_map(|line| {
+            line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u32>().ok()
+        });
+        let others: Vec<_> = ["eval:", "script", "zadd", "zrem", "get:", "set:", "auth", "select"]
+            .into_iter()
+            .filter(|name| commands.iter().any(|line| line.starts_with(&format!("cmdstat_{name}"))))
+            .collect();
+        (evalsha, others)
+    };
+    let new = PAYLOAD.replace("4200", "4202");
+    assert_eq!(calls(new.clone(), "done").await, (Some(2), vec![]));
+    assert_eq!(calls(new, "duplicate ignored").await, (Some(1), vec![]));
+}
+
+/// A delivery of an event of its own while the store is in trouble, and what must come of it.
+async fn refused_in_time(router: &Server, sink: &Sink, event: u32) {
+    let started = Instant::now();
+    let body = PAYLOAD.replace("4200", &event.to_string());
+    let got = post(&client(), &router.webhook(), body).await;
+    assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
+    assert_eq!(got.header("retry-after"), Some("5"));
+    // STORE_TIMEOUT_MS and a wide margin: it is the difference to a hang that counts.
+    assert!(started.elapsed().as_secs() < 10);
+    assert!(sink.received().is_empty());
+}
+
+async fn delivered(router: &Server, sink: &Sink, event: u32) {
+    let body = PAYLOAD.replace("4200", &event.to_string());
+    let got = post(&client(), &router.webhook(), body).await;
+    assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
+    assert_eq!(sink.take().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "300")]);
+    delivered(&router, &sink, 1).await;
+    redis.signal("STOP");
+    for event in 2..5 {
+        refused_in_time(&router, &sink, event).await;
+    }
+    redis.signal("CONT");
+    delivered(&router, &sink, 5).await;
+    // A claim that reached the server although its answer came too late is a lease like any
+    // other: the event is in progress until it ends, and not lost.
+    let late = post(&client(), &router.webhook(), PAYLOAD.replace("4200", "2")).await;
+    assert!([200, 409].contains(&late.status), "{}", late.status);
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_503_and_works_when_it_is_back() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let router = router(&sink, &redis, &[]);
+    delivered(&router, &sink, 1).await;
+    let port = redis.port;
+    drop(redis);
+    refused_in_time(&router, &sink, 2).await;
+    let redis = Redis::start_at(port, &[]);
+    delivered(&router, &sink, 2).await;
+    // Also when it came back before anybody noticed that it was gone.
+    drop(redis);
+    let _redis = Redis::start_at(port, &[]);
+    delivered(&router, &sink, 3).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_or_only_a_replica_is_503_until_it_is_not() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let router = router(&sink, &redis, &[]);
+    delivered(&router, &sink, 1).await;
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    refused_in_time(&router, &sink, 2).await;
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    delivered(&router, &sink, 2).await;
+    // After a failover the old primary is a replica, and refuses to write.
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    refused_in_time(&router, &sink, 3).await;
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    delivered(&router, &sink, 3).await;
+}
+
+#[tokio::test]
+async fn a_password_is_in_no_log_and_no_error() {
+    let sink = Sink::start().await;
+    let port = crate::support::free_port();
+    let url = format!("redis://router:plainly-secret@127.0.0.1:{port}");
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let got = get(client().post(router.webhook()).body(PAYLOAD).send().await).await;
+    assert_eq!(got.status, 503);
+    assert!(router.log().contains("the store does not answer"), "{}", router.log());
+    assert!(!router.log().contains("plainly-secret"), "{}", router.log());
+}

@@ -1,0 +1,206 @@
+//! Real servers of stores, each test's own, on free ports of loopback.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use crate::support::free_port;
+
+/// A certificate authority of the test's own.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Unlike the name of what it issues, which OpenSSL would else take for issued by itself.
+        params.distinguished_name.push(DnType::CommonName, "a test's authority");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    /// The certificate of the authority, in PEM.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    pub fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+}
+
+/// A redis-server that keeps nothing on disk, killed by its id when dropped.
+pub struct Redis {
+    child: Child,
+    pub port: u16,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one, and waits until it answers.
+    pub fn start(options: &[&str]) -> Self {
+        Self::start_at(free_port(), options)
+    }
+
+    pub fn start_at(port: u16, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Self::spawn(folder, port, &[&["--port", &port.to_string()], options].concat());
+        server.wait_until_ready(&["-p", &port.to_string()]);
+        server
+    }
+
+    /// One that speaks only TLS, to a user with a password.
+    pub fn start_with_tls(authority: &Authority) -> (Self, String) {
+        let port = free_port();
+        let (certificate, key) = authority.issue("localhost");
+        let folder = tempfile::tempdir().unwrap();
+        // Relative to the folder that the server runs in.
+        std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        let acl = "user default off\n\
+                   user router on >test-password ~webhook:* ~{webhook:* +@all\n";
+        std::fs::write(folder.path().join("users.acl"), acl).unwrap();
+        let (port_text, ca) = (port.to_string(), authority.file());
+        let ca = ca.to_str().unwrap();
+        let server = Self::spawn(
+            folder,
+            port,
+            &[
+                "--port",
+                "0",
+                "--tls-port",
+                &port_text,
+                "--tls-auth-clients",
+                "no",
+                "--tls-ca-cert-file",
+                ca,
+                "--tls-cert-file",
+                "cert.pem",
+                "--tls-key-file",
+                "key.pem",
+                "--aclfile",
+                "users.acl",
+            ],
+        );
+        server.wait_until_ready(&[
+            "-p",
+            &port_text,
+            "--tls",
+            "--cacert",
+            ca,
+            "-h",
+            "localhost",
+            "--user",
+            "router",
+            "--pass",
+            "test-password",
+            "--no-auth-warning",
+        ]);
+        (server, format!("rediss://router:test-password@localhost:{port}/0"))
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn spawn(folder: TempDir, port: u16, options: &[&str]) -> Self {
+        let log = File::create(folder.path().join("log")).unwrap();
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(options)
+            .current_dir(folder.path())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("redis-server is missing: run `make test`, which installs it");
+        Self { child, port, folder }
+    }
+
+    fn wait_until_ready(&self, options: &[&str]) {
+        let ping = || {
+            let output = Command::new("redis-cli").args(options).arg("PING").output().unwrap();
+            output.stdout.starts_with(b"PONG")
+        };
+        wait_for("redis-server", self.folder.path(), ping);
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// What a command prints.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A cluster of three masters.
+pub struct RedisCluster {
+    pub masters: Vec<Redis>,
+}
+
+impl RedisCluster {
+    pub fn start() -> Self {
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let masters: Vec<_> = (0..3).map(|_| Redis::start(&options)).collect();
+        let addresses = masters.iter().map(|master| format!("127.0.0.1:{}", master.port));
+        let created = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-yes"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&created.stdout);
+        assert!(created.status.success() && text.contains("All 16384 slots covered"), "{text}");
+        let cluster = Self { masters };
+        for master in &cluster.masters {
+            wait_for("the cluster", master.folder.path(), || {
+                master.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+            });
+        }
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}?cluster=true", self.masters[0].url())
+    }
+}
+
+/// Asks until the answer is yes; what does not come within half a minute is not coming.
+fn wait_for(what: &str, folder: &Path, ready: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if ready() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+    panic!("{what} did not become ready; its log:\n{log}");
+}
