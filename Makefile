@@ -3,9 +3,10 @@
 ARCH ?= x86_64
 EVENT ?= events/stripe-payment.json
 VENV := target/venv
+DYNAMODB := target/dynamodb-local
 # cargo-lambda finds zig, its linker, beside itself.
 CARGO_LAMBDA := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda
-DEBIAN_PACKAGES := gcc make python3-venv redis-server
+DEBIAN_PACKAGES := gcc make python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stay run test check build invoke watch parity clean
@@ -25,7 +26,7 @@ run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: $(VENV)/ready ## Install what the tests need, and run them all.
+test: $(VENV)/ready $(DYNAMODB)/ready ## Install what the tests need, and run them all.
 	cargo test --locked
 
 check: ## Formatting and lints.
@@ -51,9 +52,17 @@ clean: ## Remove all that was built or installed here.
 
 # The Python packages that the tests use: the reference's, and cargo-lambda with zig.
 $(VENV)/ready: tests/requirements.txt
-	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null && command -v redis-cli >/dev/null && command -v redis-server >/dev/null || $(MAKE) --no-print-directory packages
+	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null && command -v redis-cli >/dev/null && command -v redis-server >/dev/null && command -v java >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	touch $@
+
+# AWS's DynamoDB Local, which this package carries.
+$(DYNAMODB)/ready: $(VENV)/ready
+	rm -rf $(DYNAMODB) && mkdir -p $(DYNAMODB)
+	cd $(DYNAMODB) && npm pack --silent amplify-dynamodb-simulator@2.9.30
+	tar -xzf $(DYNAMODB)/*.tgz -C $(DYNAMODB) --strip-components=2 package/emulator
+	rm $(DYNAMODB)/*.tgz
 	touch $@
 
 .PHONY: packages

@@ -44,7 +44,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
-        "Where claims and dead letters are kept: sqlite:PATH, redis:// or rediss:// with ?cluster=true for a cluster."),
+        "Where claims and dead letters are kept: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
     variable("REDIS_URL", "",
         "The same for a Redis, taken when STORE_URL is not set."),
     variable("REDIS_CA_FILE", "",
@@ -112,6 +112,7 @@ pub struct StoreConfig {
 pub enum StoreUrl {
     Sqlite(PathBuf),
     Redis(RedisUrl),
+    DynamoDb { table: String },
 }
 
 /// Where a Redis is.
@@ -364,7 +365,7 @@ impl<'a> Vars<'a> {
             .find_map(|name| self.text(name).map(|text| (name, text)));
         let Some((name, url)) = given else {
             if self.in_lambda {
-                self.problem("STORE_URL", "must be set: redis:// or rediss://");
+                self.problem("STORE_URL", "must be set: dynamodb://TABLE, redis:// or rediss://");
                 return NOWHERE;
             }
             return StoreUrl::Sqlite("webhook-router.db".into());
@@ -394,14 +395,21 @@ impl<'a> Vars<'a> {
                 path => Ok(StoreUrl::Sqlite(path.into())),
             };
         }
+        if let Some(table) = url.strip_prefix("dynamodb://").filter(|_| name == "STORE_URL") {
+            // https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_CreateTable.html
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+            return if (3..=255).contains(&table.len()) && table.bytes().all(is_name) {
+                Ok(StoreUrl::DynamoDb { table: table.into() })
+            } else {
+                Err("names no table: dynamodb://TABLE, 3 to 255 letters, digits, `_`, `.` or `-`")
+            };
+        }
         match Url::parse(url) {
             Ok(url) if matches!(url.scheme(), "redis" | "rediss") => {
                 redis_url(url, self.text("REDIS_CA_FILE").map(PathBuf::from)).map(StoreUrl::Redis)
             }
             _ if name == "REDIS_URL" => Err("must be redis:// or rediss://"),
-            _ => {
-                Err("is not a store that this version has: use sqlite:PATH, redis:// or rediss://")
-            }
+            _ => Err("is no store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH"),
         }
     }
 

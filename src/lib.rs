@@ -23,6 +23,8 @@ pub mod config;
 
 pub mod plan;
 
+pub mod aws;
+
 pub mod store;
 
 pub mod destination;

@@ -80,6 +80,6 @@ fn variables() -> String {
         }
         text += &format!("\n          {}\n", variable.meaning);
     }
-    text + "\nThe Lambda destination also takes the standard AWS variables: AWS_REGION, \
-            credentials,\nand AWS_ENDPOINT_URL_LAMBDA.\n"
+    text + "\nThe Lambda destination and DynamoDB also take the standard AWS variables: \
+            AWS_REGION,\ncredentials, AWS_ENDPOINT_URL_LAMBDA and AWS_ENDPOINT_URL_DYNAMODB.\n"
 }

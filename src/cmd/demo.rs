@@ -18,6 +18,7 @@ use super::{
     serve,
 };
 use crate::{
+    aws,
     config::{AwsTarget, Config, Invocation},
     delivery::{Delivery, Reply},
     destination::{self, CloudRun, Destinations, Lambda},
@@ -306,7 +307,7 @@ fn local_sdk_config(endpoint: &str) -> SdkConfig {
         .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(
             credentials,
         ))
-        .http_client(destination::aws_http_client())
+        .http_client(aws::http_client())
         .endpoint_url(endpoint)
         .build()
 }

@@ -4,9 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use aws_config::{
-    BehaviorVersion, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
-};
+use aws_config::{SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig};
 use aws_sdk_lambda::{
     Client,
     config::http::HttpResponse,
@@ -25,10 +23,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{
-    Destination, NoAnswer, SendError, aws_http_client, connect_timeout, content_type, particulars,
-};
+use super::{Destination, NoAnswer, SendError, connect_timeout, content_type, particulars};
 use crate::{
+    aws,
     config::{AwsTarget, Invocation},
     delivery::{Delivery, Reply},
     json::Document,
@@ -63,7 +60,7 @@ impl Lambda {
     async fn client(&self) -> &Client {
         self.client
             .get_or_init(|| async {
-                let mut sdk = sdk_config().await;
+                let mut sdk = aws::sdk_config().await;
                 if let Some(role) = &self.target.role_arn {
                     let provider = AssumeRoleProvider::builder(role.clone())
                         .session_name("webhook-router")
@@ -122,11 +119,6 @@ impl Destination for Lambda {
         let invoked = timeout_at(deadline, self.invoke(client, delivery, plan, attempt));
         invoked.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
     }
-}
-
-/// The standard AWS settings, with the HTTP client of this binary.
-async fn sdk_config() -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest()).http_client(aws_http_client()).load().await
 }
 
 fn client(sdk: &SdkConfig, attempt_timeout: Duration) -> Client {

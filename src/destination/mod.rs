@@ -12,7 +12,7 @@ use async_trait::async_trait;
 pub use cloud_run::CloudRun;
 use http::header::CONTENT_TYPE;
 pub use lambda::Lambda;
-pub use tls::{aws_http_client, tls_config};
+pub use tls::tls_config;
 
 use crate::{
     config::Targets,

@@ -1,12 +1,7 @@
-//! The one TLS set-up of all clients: rustls with ring.
+//! TLS of the HTTP client: rustls with ring, as in all of this binary.
 
 use std::{path::Path, sync::Arc};
 
-use aws_sdk_lambda::config::SharedHttpClient;
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -42,9 +37,4 @@ pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
     Ok(config)
-}
-
-/// The HTTP client of the AWS SDKs.
-pub fn aws_http_client() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }

@@ -10,13 +10,18 @@
 //! A new store is a file here, its `mod` line, its row in [`open`], and passes the one contract
 //! test of all stores.
 
+mod dynamodb;
 mod redis;
 mod sqlite;
 mod stored;
 
 use std::{sync::Arc, time::Duration};
 
-pub use self::{redis::Redis, sqlite::Sqlite};
+pub use self::{
+    dynamodb::{DynamoDb, INDEX as DYNAMODB_INDEX},
+    redis::Redis,
+    sqlite::Sqlite,
+};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -64,6 +69,7 @@ pub trait Store: Send + Sync {
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
+        StoreUrl::DynamoDb { table } => Ok(Arc::new(DynamoDb::new(table.clone(), config.timeout))),
         StoreUrl::Redis(url) => Ok(Arc::new(Redis::new(url.clone(), config.timeout))),
     }
 }

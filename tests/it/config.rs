@@ -92,7 +92,12 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         (
             "STORE_URL",
             "mysql://localhost",
-            "is not a store that this version has: use sqlite:PATH, redis:// or rediss://",
+            "is no store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH",
+        ),
+        (
+            "STORE_URL",
+            "dynamodb://a/b",
+            "names no table: dynamodb://TABLE, 3 to 255 letters, digits, `_`, `.` or `-`",
         ),
         ("STORE_URL", "redis://", "names no host: redis://HOST:PORT"),
         ("STORE_URL", "redis://h?clustr=true", "takes no option but ?cluster=true"),
@@ -155,7 +160,7 @@ fn in_lambda_the_routing_secret_and_the_store_are_checked() {
         errors,
         [ConfigError {
             variable: "STORE_URL".into(),
-            remedy: "must be set: redis:// or rediss://".into()
+            remedy: "must be set: dynamodb://TABLE, redis:// or rediss://".into()
         }]
     );
     let errors = lambda(&[good, ("STORE_URL", "sqlite:/tmp/x.db")]);

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod contract;
 mod destination;
+mod dynamodb;
 mod hostile;
 mod lambda;
 mod parity;

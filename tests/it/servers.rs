@@ -7,6 +7,12 @@ use std::{
     time::Duration,
 };
 
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
@@ -138,8 +144,7 @@ impl Redis {
     }
 
     pub fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+        signal(&self.child, name);
     }
 
     /// What a command prints.
@@ -191,6 +196,96 @@ impl RedisCluster {
     pub fn url(&self) -> String {
         format!("{}?cluster=true", self.masters[0].url())
     }
+}
+
+/// AWS's own DynamoDB Local, in memory, with one table as the router needs it.
+pub struct DynamoDbLocal {
+    child: Child,
+    pub sdk: SdkConfig,
+    pub url: String,
+    pub port: u16,
+    _folder: TempDir,
+}
+
+impl DynamoDbLocal {
+    pub const TABLE: &str = "webhook-router";
+
+    pub async fn start() -> Self {
+        Self::start_at(free_port()).await
+    }
+
+    pub async fn start_at(port: u16) -> Self {
+        let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dynamodb-local");
+        assert!(home.exists(), "DynamoDB Local is missing: run `make test`, which installs it");
+        let folder = tempfile::tempdir().unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let child = Command::new("java")
+            .args(["-Xmx256m", "-Djava.library.path=./DynamoDBLocal_lib", "-jar"])
+            .args(["DynamoDBLocal.jar", "-inMemory", "-port", &port.to_string()])
+            .current_dir(home)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("java is missing: run `make test`, which installs it");
+        let url = format!("http://127.0.0.1:{port}");
+        let credentials = Credentials::new("test", "test", None, None, "test");
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .http_client(webhook_router::aws::http_client())
+            .endpoint_url(&url)
+            .build();
+        wait_for("DynamoDB Local", folder.path(), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        let local = Self { child, sdk, url, port, _folder: folder };
+        local.create_table().await;
+        local
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    async fn create_table(&self) {
+        let attribute = |name: &str| {
+            let definition = AttributeDefinition::builder().attribute_name(name);
+            definition.attribute_type(ScalarAttributeType::S).build().unwrap()
+        };
+        let key = |name: &str, kind: KeyType| {
+            KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap()
+        };
+        let index = GlobalSecondaryIndex::builder()
+            .index_name(webhook_router::store::DYNAMODB_INDEX)
+            .key_schema(key("dead", KeyType::Hash))
+            .key_schema(key("dead_letter", KeyType::Range))
+            .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+            .build()
+            .unwrap();
+        aws_sdk_dynamodb::Client::new(&self.sdk)
+            .create_table()
+            .table_name(Self::TABLE)
+            .billing_mode(BillingMode::PayPerRequest)
+            .set_attribute_definitions(Some(["key", "dead", "dead_letter"].map(attribute).into()))
+            .key_schema(key("key", KeyType::Hash))
+            .global_secondary_indexes(index)
+            .send()
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for DynamoDbLocal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
 }
 
 /// Asks until the answer is yes; what does not come within half a minute is not coming.

@@ -11,12 +11,12 @@ use webhook_router::{
     key::Key,
     plan::{Plan, Route},
     store::{
-        self, Attempt, Claim, DeadLetter, Delivered, Details, Failure, Lease, Outcome, Page,
-        Settled, State, Store,
+        self, Attempt, Claim, DeadLetter, Delivered, Details, DynamoDb, Failure, Lease, Outcome,
+        Page, Settled, State, Store,
     },
 };
 
-use crate::servers::{Authority, Redis, RedisCluster};
+use crate::servers::{Authority, DynamoDbLocal, Redis, RedisCluster};
 use crate::support::{at, delivery, lookup, plan_of};
 
 const TTL: Duration = Duration::from_secs(6000);
@@ -38,12 +38,16 @@ async fn stores() -> Vec<Opened> {
     let cluster = RedisCluster::start();
     let cluster_url = cluster.url();
     let ca = authority.file();
+    let dynamodb = DynamoDbLocal::start().await;
+    let table = DynamoDbLocal::TABLE.to_owned();
+    let in_table = DynamoDb::with_sdk_config(table, Duration::from_secs(20), &dynamodb.sdk);
     vec![
         open(&[("STORE_URL", &sqlite)], place).await,
         open(&[("REDIS_URL", &redis_url)], redis).await,
         open(&[("STORE_URL", &tls_url), ("REDIS_CA_FILE", ca.to_str().unwrap())], (tls, authority))
             .await,
         open(&[("STORE_URL", &cluster_url)], cluster).await,
+        Opened { store: Arc::new(in_table), _server: Box::new(dynamodb) },
     ]
 }
 
@@ -201,7 +205,13 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         let lease = won(store.claim(&plan, at(0), at(1000)).await);
         let mut letter = letter(&plan, &lease, Outcome::Unreachable);
         // The largest body there is, and every byte there is.
-        let body: Vec<u8> = (0..6 * 1024 * 1024).map(|index: u32| (index % 251) as u8).collect();
+        // Hardly compressible, as encrypted or packed data is.
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let body: Vec<u8> = (0..6 * 1024 * 1024).map(|_| next()).collect();
         letter.delivery = delivery(body);
         letter.delivery.path = "/webhook?x=%F0%9F%98%80".into();
         let headers = &mut letter.delivery.headers;
