@@ -203,7 +203,7 @@ impl Config {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
         let config = Self {
-            store: StoreConfig { url: vars.store_url(), timeout: vars.millis("STORE_TIMEOUT_MS") },
+            store: vars.store(),
             targets: vars.targets(intake.route_threshold),
             forward: Forward {
                 timeout: vars.millis("FORWARD_TIMEOUT_MS"),
@@ -214,6 +214,18 @@ impl Config {
             intake,
         };
         vars.finish(config)
+    }
+}
+
+impl StoreConfig {
+    /// Reads only the variables that name the store.
+    ///
+    /// # Errors
+    /// Every problem there is, not only the first.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut vars = Vars::new(&get);
+        let store = vars.store();
+        vars.finish(store)
     }
 }
 
@@ -356,6 +368,10 @@ impl<'a> Vars<'a> {
             self.problem(&name, format!("each secret {problem}"));
         }
         secrets
+    }
+
+    fn store(&mut self) -> StoreConfig {
+        StoreConfig { url: self.store_url(), timeout: self.millis("STORE_TIMEOUT_MS") }
     }
 
     fn store_url(&mut self) -> StoreUrl {

@@ -10,8 +10,6 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-const PREFIX: &str = "webhook:dedup:";
-
 /// The idempotency key of an event.
 ///
 /// Displays as it stands in the store and in `X-Webhook-Key`: `webhook:dedup:` and 64 lower-case
@@ -20,6 +18,9 @@ const PREFIX: &str = "webhook:dedup:";
 pub struct Key([u8; 32]);
 
 impl Key {
+    /// What stands before the digits.
+    pub const PREFIX: &str = "webhook:dedup:";
+
     /// The key of an event with this logical identity.
     pub fn derive(secret: &Secret, logical: &str) -> Self {
         Self(hmac_sha256(secret.expose().as_bytes(), &[logical.as_bytes()]))
@@ -50,7 +51,7 @@ fn mac(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}", hex::encode(self.0))
+        write!(f, "{}{}", Self::PREFIX, hex::encode(self.0))
     }
 }
 
@@ -62,7 +63,7 @@ impl fmt::Debug for Key {
 
 /// A text that is not a key as [`Key`] displays it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a key: it must be `{PREFIX}` and 64 hex digits")]
+#[error("`{0}` is not a key: it must be `webhook:dedup:` and 64 hex digits")]
 pub struct NotAKey(String);
 
 impl FromStr for Key {
@@ -70,7 +71,7 @@ impl FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self, NotAKey> {
         let not_a_key = || NotAKey(text.to_owned());
-        let digits = text.strip_prefix(PREFIX).ok_or_else(not_a_key)?;
+        let digits = text.strip_prefix(Self::PREFIX).ok_or_else(not_a_key)?;
         let mut bytes = [0; 32];
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| not_a_key())?;
         Ok(Self(bytes))

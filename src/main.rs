@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing::Level;
 use webhook_router::{
-    cmd::{self, demo, explain, serve},
+    cmd::{self, demo, explain, inspect, serve},
     config::VARIABLES,
     telemetry,
 };
@@ -34,6 +34,8 @@ enum Command {
     },
     /// Print key, route and all else that the router derives from a body; needs no store.
     Explain(explain::Options),
+    /// Print what the store knows of an event.
+    Inspect(inspect::Options),
     /// Show the main job on this machine: routing, duplicates and a race.
     Demo(demo::Options),
 }
@@ -49,25 +51,30 @@ fn run() -> anyhow::Result<ExitCode> {
     if cmd::started_by_lambda() {
         telemetry::init(Level::INFO)?;
         // An instance has one event at a time, and mostly one core or less.
-        return block_on(tokio::runtime::Builder::new_current_thread(), cmd::lambda::run());
+        return block_on(tokio::runtime::Builder::new_current_thread(), ended(cmd::lambda::run()));
     }
     let command = Cli::parse().command;
     let is_server = matches!(command, Command::Serve { .. });
     telemetry::init(if is_server { Level::INFO } else { Level::ERROR })?;
     let threads = tokio::runtime::Builder::new_multi_thread();
     match command {
-        Command::Serve { listen } => block_on(threads, serve::run(listen)),
+        Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
         Command::Explain(options) => explain::run(&options),
-        Command::Demo(options) => block_on(threads, demo::run(options)),
+        Command::Inspect(options) => block_on(threads, inspect::run(options)),
+        Command::Demo(options) => block_on(threads, ended(demo::run(options))),
     }
 }
 
 fn block_on(
     mut runtime: tokio::runtime::Builder,
-    command: impl Future<Output = anyhow::Result<()>>,
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    runtime.enable_all().build()?.block_on(command)?;
-    Ok(ExitCode::SUCCESS)
+    runtime.enable_all().build()?.block_on(command)
+}
+
+/// A command that succeeds when it ends without an error.
+async fn ended(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    command.await.map(|()| ExitCode::SUCCESS)
 }
 
 /// The variables, as a part of the help.

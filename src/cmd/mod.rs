@@ -4,6 +4,7 @@ pub mod demo;
 pub mod explain;
 pub mod function_url;
 pub mod http_server;
+pub mod inspect;
 pub mod lambda;
 pub mod processor;
 pub mod serve;

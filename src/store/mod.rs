@@ -58,6 +58,10 @@ pub trait Store: Send + Sync {
     /// What is known of an event; nothing when it was never claimed or its TTL is over.
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError>;
 
+    /// The keys whose hex digits begin with these; nothing when this store cannot look for them.
+    /// At least two, when there are several.
+    async fn find(&self, digits: &str) -> Result<Option<Vec<Key>>, StoreError>;
+
     /// Dead letters, those that failed first coming first.
     async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError>;
 }

@@ -349,6 +349,38 @@ impl Store for Redis {
         }
     }
 
+    async fn find(&self, digits: &str) -> Result<Option<Vec<Key>>, StoreError> {
+        if self.url.cluster {
+            // SCAN asks one server, and the key may be on any.
+            return Ok(None);
+        }
+        let mut found = std::collections::BTreeSet::new();
+        // An event is under either key, or both.
+        for pattern in [format!("{}{digits}*", Key::PREFIX), format!("{{{}{digits}*", Key::PREFIX)]
+        {
+            let mut cursor = 0u64;
+            loop {
+                let scan = redis::cmd("SCAN")
+                    .arg(cursor)
+                    .arg("MATCH")
+                    .arg(&pattern)
+                    .arg("COUNT")
+                    .arg(1000)
+                    .clone();
+                let (next, names): (u64, Vec<String>) = self.command(&scan).await?;
+                let keys = names.iter().map(|name| {
+                    name.trim_start_matches('{').split('}').next().unwrap_or_default().parse()
+                });
+                found.extend(keys.filter_map(Result::<Key, _>::ok));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(Some(found.into_iter().collect()))
+    }
+
     async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
         let mut letters = Vec::new();
         let (after, after_key) = match page.after {

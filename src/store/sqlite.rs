@@ -275,6 +275,20 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn find(&self, digits: &str) -> Result<Option<Vec<Key>>, StoreError> {
+        let first = format!("{}{digits}", Key::PREFIX);
+        self.read(move |connection| {
+            // Beyond every digit, but within what begins with these.
+            let last = format!("{first}g");
+            connection
+                .prepare_cached("SELECT key FROM events WHERE key >= ?1 AND key < ?2 LIMIT 2")?
+                .query_map([first, last], key)?
+                .collect::<rusqlite::Result<_>>()
+                .map(Some)
+        })
+        .await
+    }
+
     async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
         self.read(move |connection| {
             let (after, key) = match page.after {

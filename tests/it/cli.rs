@@ -211,3 +211,45 @@ fn the_demo_shows_the_main_job_and_succeeds() {
     assert!(text.contains(" gcp ") && text.contains(" aws "));
     assert!(text.contains("curl -i http://127.0.0.1:8080/webhook"));
 }
+
+#[tokio::test]
+async fn inspect_shows_what_the_store_knows() {
+    let sink = crate::support::Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = crate::support::sqlite(folder.path());
+    let vars = [("STORE_URL", store.as_str()), ("ROUTE_THRESHOLD", "256")];
+    let serving = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let got = post(&client(), &serving.webhook(), PAYLOAD).await;
+    let key = got.header("x-webhook-key").unwrap().to_owned();
+    let digits = key.rsplit(':').next().unwrap();
+    for given in [&key, digits, &digits[..8], &digits[..20].to_uppercase()] {
+        let output = router(&["inspect", "--json", given], &vars);
+        let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        assert_eq!((object["key"].as_str(), &object["state"]), (Some(&*key), &"delivered".into()));
+        assert_eq!((&object["vendor"], &object["destination"]), (&"stripe".into(), &"gcp".into()));
+        assert_eq!(
+            (&object["reply"]["status"], &object["reply"]["body"]),
+            (&200.into(), &"done".into())
+        );
+        assert_eq!(object["attempts"][0]["outcome"], "200");
+    }
+    let output = router(&["inspect", digits], &vars);
+    assert!(stdout(&output).contains("\nstate        delivered\n"), "{}", stdout(&output));
+
+    sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let failed = post(&client(), &serving.webhook(), PAYLOAD.replace("4200", "1")).await;
+    let output = router(&["inspect", failed.header("x-webhook-key").unwrap()], &vars);
+    assert!(stdout(&output).contains("\nstate        dead letter\n"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("the destination answered 503"), "{}", stdout(&output));
+
+    for (given, said) in [
+        ("00000000", "no event has a key that begins with 00000000"),
+        ("0000000", "`0000000` is no key"),
+        ("nonsense", "`nonsense` is no key"),
+        (&"0".repeat(64), "is not known, or forgotten"),
+    ] {
+        let output = router(&["inspect", given], &vars);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}

@@ -8,6 +8,8 @@ mod dynamodb;
 mod hostile;
 mod lambda;
 mod parity;
+mod proxy;
+mod race;
 mod redis;
 mod request;
 mod serve;

@@ -3,7 +3,8 @@
 use std::{process::Command, time::Instant};
 
 use crate::{
-    servers::Redis,
+    proxy::Proxy,
+    servers::{Redis, RedisCluster},
     support::{PAYLOAD, Server, Sink, client, get, post, venv},
 };
 
@@ -157,6 +158,60 @@ async fn a_server_that_is_full_or_only_a_replica_is_503_until_it_is_not() {
     refused_in_time(&router, &sink, 3).await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     delivered(&router, &sink, 3).await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let proxy = Proxy::start(redis.port).await;
+    let url = format!("redis://127.0.0.1:{}", proxy.port);
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    delivered(&router, &sink, 1).await;
+    proxy.break_off(1);
+    delivered(&router, &sink, 2).await;
+    assert_eq!(proxy.left_to_break(), 0);
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
+    let (sink, mut cluster) = (Sink::start().await, RedisCluster::start_with_replicas(1));
+    let url = cluster.url();
+    let vars = [("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "2000")];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    // Events of all masters.
+    for event in 1..20 {
+        delivered(&router, &sink, event).await;
+    }
+    // Once the replicas have what the masters have, the last master dies.
+    let in_step =
+        |node: &Redis| node.cli(&["INFO", "replication"]).contains("master_link_status:up");
+    while !cluster.nodes[3..].iter().all(in_step) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cluster.nodes[2].cli(&["WAIT", "1", "10000"]).trim(), "1");
+    drop(cluster.nodes.remove(2));
+    let mut refused = 0;
+    for event in 20..60 {
+        let body = PAYLOAD.replace("4200", &event.to_string());
+        loop {
+            let got = post(&client(), &router.webhook(), body.clone()).await;
+            match got.status {
+                200 => break,
+                // Nothing is forwarded without a claim. A claim may have come through although
+                // its answer did not.
+                503 | 409 => refused += 1,
+                other => panic!("{other}: {}", router.log()),
+            }
+        }
+    }
+    assert!(refused > 0, "the master's death was not noticed");
+    assert_eq!(sink.take().len(), 40);
+    // What was delivered before is remembered by the replica.
+    for event in 1..60 {
+        let body = PAYLOAD.replace("4200", &event.to_string());
+        let got = post(&client(), &router.webhook(), body).await;
+        assert_eq!(got.text(), "duplicate ignored");
+    }
 }
 
 #[tokio::test]

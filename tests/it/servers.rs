@@ -165,36 +165,42 @@ impl Drop for Redis {
     }
 }
 
-/// A cluster of three masters.
+/// A cluster of three masters, which come first among its nodes.
 pub struct RedisCluster {
-    pub masters: Vec<Redis>,
+    pub nodes: Vec<Redis>,
 }
 
 impl RedisCluster {
     pub fn start() -> Self {
-        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let masters: Vec<_> = (0..3).map(|_| Redis::start(&options)).collect();
-        let addresses = masters.iter().map(|master| format!("127.0.0.1:{}", master.port));
+        Self::start_with_replicas(0)
+    }
+
+    /// With that many replicas of each master, behind the masters in the list.
+    pub fn start_with_replicas(replicas: usize) -> Self {
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let count = 3 * (1 + replicas);
+        let nodes: Vec<_> = (0..count).map(|_| Redis::start(&options)).collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
         let created = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(addresses)
-            .args(["--cluster-yes"])
+            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
             .stdin(Stdio::null())
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&created.stdout);
         assert!(created.status.success() && text.contains("All 16384 slots covered"), "{text}");
-        let cluster = Self { masters };
-        for master in &cluster.masters {
-            wait_for("the cluster", master.folder.path(), || {
-                master.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        let cluster = Self { nodes };
+        for node in &cluster.nodes {
+            wait_for("the cluster", node.folder.path(), || {
+                node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
             });
         }
         cluster
     }
 
     pub fn url(&self) -> String {
-        format!("{}?cluster=true", self.masters[0].url())
+        format!("{}?cluster=true", self.nodes[0].url())
     }
 }
 
@@ -288,9 +294,9 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
 }
 
-/// Asks until the answer is yes; what does not come within half a minute is not coming.
+/// Asks until the answer is yes; what does not come within a minute is not coming.
 fn wait_for(what: &str, folder: &Path, ready: impl Fn() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if ready() {
             return;
         }

@@ -257,6 +257,29 @@ async fn dead_letters_are_listed_by_time_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_key_is_found_by_its_first_digits_where_the_store_can() {
+    let mut can = Vec::new();
+    for Opened { store, .. } in stores().await {
+        let (failed, delivered_one) = (plan_of("found when failed"), plan_of("found"));
+        let lease = won(store.claim(&failed, at(0), at(1000)).await);
+        let letter = letter(&failed, &lease, Outcome::Status(500));
+        store.fail(&lease, &letter).await.unwrap();
+        let lease = won(store.claim(&delivered_one, at(0), at(1000)).await);
+        store.finish(&lease, &delivered(at(1))).await.unwrap();
+        for plan in [failed, delivered_one] {
+            let digits = plan.key.to_string().replace(Key::PREFIX, "");
+            let found = store.find(&digits[..8]).await.unwrap();
+            can.push(found.is_some());
+            assert_eq!(found.unwrap_or_else(|| vec![plan.key]), [plan.key]);
+        }
+        let none = store.find("00000000").await.unwrap();
+        assert_eq!(none.unwrap_or_default(), []);
+    }
+    // SQLite, Redis and Redis with TLS; not a cluster, nor DynamoDB.
+    assert_eq!(can, [true, true, true, true, true, true, false, false, false, false]);
+}
+
+#[tokio::test]
 async fn an_event_nobody_claimed_is_unknown() {
     for Opened { store, .. } in stores().await {
         assert_eq!(store.get(&plan_of("never").key, at(0)).await.unwrap(), None);
