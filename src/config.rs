@@ -48,7 +48,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("REDIS_URL", "",
         "The same for a Redis, taken when STORE_URL is not set."),
     variable("REDIS_CA_FILE", "",
-        "PEM file of the CA that a rediss:// certificate comes from, in place of the public ones."),
+        "PEM file of the CA that a rediss:// certificate comes from; without it, public and system roots are trusted."),
     variable("STORE_TIMEOUT_MS", "1000",
         "Time for one operation of the store."),
     variable("DEDUP_TTL_SECONDS", "86400",
@@ -123,7 +123,7 @@ pub struct RedisUrl {
     pub url: Secret,
     /// Whether to speak the protocol of a cluster.
     pub cluster: bool,
-    /// A private CA that the server's certificate comes from, in place of the public ones.
+    /// A private CA that the server's certificate comes from, in place of public and system roots.
     pub ca_file: Option<PathBuf>,
 }
 

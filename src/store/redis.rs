@@ -16,6 +16,7 @@
 use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
@@ -493,10 +494,28 @@ enum Connection {
 }
 
 impl Connection {
+    /// Connects. Without a CA of its own, a server's certificate may come from the public roots
+    /// that are compiled in, or else from those of the system, which are only read when needed.
     async fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, RedisError> {
         // rustls takes its cryptography from the process; a second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let root_cert = url.ca_file.as_ref().map(read_ca).transpose()?;
+        if let Some(path) = &url.ca_file {
+            return Self::open_with(url, timeout, Some(read_ca(path)?)).await;
+        }
+        match Self::open_with(url, timeout, None).await {
+            Err(error) if url.is_tls() && error.to_string().contains("UnknownIssuer") => {
+                Self::open_with(url, timeout, Some(system_roots())).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// Connects, with roots in PEM in place of those that are compiled in.
+    async fn open_with(
+        url: &RedisUrl,
+        timeout: Duration,
+        root_cert: Option<Vec<u8>>,
+    ) -> Result<Self, RedisError> {
         let certificates = TlsCertificates { client_tls: None, root_cert };
         if url.cluster {
             let mut builder = ClusterClientBuilder::new([url.url.expose()])
@@ -526,6 +545,16 @@ fn read_ca(path: &PathBuf) -> Result<Vec<u8>, RedisError> {
         let detail = format!("{}: {error}", path.display());
         RedisError::from((ErrorKind::InvalidClientConfig, "REDIS_CA_FILE cannot be read", detail))
     })
+}
+
+/// The certificates that this machine trusts (SSL_CERT_FILE, or the system's bundle), in PEM.
+fn system_roots() -> Vec<u8> {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    let pem = certificates.iter().map(|certificate| {
+        let base64 = BASE64_STANDARD.encode(certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    });
+    pem.collect::<String>().into_bytes()
 }
 
 impl ConnectionLike for Connection {

@@ -4,7 +4,7 @@ use std::{process::Command, time::Instant};
 
 use crate::{
     proxy::Proxy,
-    servers::{Redis, RedisCluster},
+    servers::{Authority, Redis, RedisCluster, wait_for},
     support::{PAYLOAD, Server, Sink, client, get, post, venv},
 };
 
@@ -211,6 +211,49 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
         let body = PAYLOAD.replace("4200", &event.to_string());
         let got = post(&client(), &router.webhook(), body).await;
         assert_eq!(got.text(), "duplicate ignored");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_still_loads_its_data_is_503_until_it_is_done() {
+    let sink = Sink::start().await;
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().to_str().unwrap();
+    let keeps = ["--dir", folder, "--rdbcompression", "no"];
+    let redis = Redis::start(&keeps);
+    let router = router(&sink, &redis, &[]);
+    delivered(&router, &sink, 1).await;
+    let filler = "x".repeat(2000);
+    for key in 0..300 {
+        redis.cli(&["SET", &format!("filler:{key}"), &filler]);
+    }
+    redis.cli(&["SAVE"]);
+    let port = redis.port;
+    drop(redis);
+    // Each key takes that many microseconds to load, and every so many bytes it answers.
+    let slow = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
+    let redis = Redis::start_loading_at(port, &[&keeps[..], &slow].concat());
+    wait_for("the loading", data.path(), || redis.cli(&["PING"]).starts_with("LOADING"));
+    refused_in_time(&router, &sink, 2).await;
+    wait_for("the end of the loading", data.path(), || redis.cli(&["PING"]).starts_with("PONG"));
+    delivered(&router, &sink, 2).await;
+    let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
+    assert_eq!(got.text(), "duplicate ignored");
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_system_s_authorities_is_trusted_and_no_other() {
+    let sink = Sink::start().await;
+    let authority = Authority::new();
+    let (_server, url) = Redis::start_with_tls(&authority);
+    let ca = authority.file();
+    let stranger = Authority::new();
+    let stranger = stranger.file();
+    for (file, status) in [(&ca, 200), (&stranger, 503)] {
+        let vars = [("STORE_URL", url.as_str()), ("SSL_CERT_FILE", file.to_str().unwrap())];
+        let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!(got.status, status, "{}", router.log());
     }
 }
 

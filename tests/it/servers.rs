@@ -62,10 +62,15 @@ impl Redis {
     }
 
     pub fn start_at(port: u16, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Self::spawn(folder, port, &[&["--port", &port.to_string()], options].concat());
+        let server = Self::start_loading_at(port, options);
         server.wait_until_ready(&["-p", &port.to_string()]);
         server
+    }
+
+    /// Starts one, and does not wait.
+    pub fn start_loading_at(port: u16, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::spawn(folder, port, &[&["--port", &port.to_string()], options].concat())
     }
 
     /// One that speaks only TLS, to a user with a password.
@@ -295,7 +300,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// Asks until the answer is yes; what does not come within a minute is not coming.
-fn wait_for(what: &str, folder: &Path, ready: impl Fn() -> bool) {
+pub fn wait_for(what: &str, folder: &Path, ready: impl Fn() -> bool) {
     for _ in 0..1200 {
         if ready() {
             return;
