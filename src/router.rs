@@ -170,7 +170,10 @@ impl Router {
                 key: lease.key,
                 details: lease.details.clone(),
                 failed_at: Utc::now(),
-                failure: Failure { outcome, detail: error.to_string() },
+                failure: Failure {
+                    outcome,
+                    detail: error.to_string().chars().take(1000).collect(),
+                },
                 attempts,
                 delivery: delivery.clone(),
             }),

@@ -26,6 +26,9 @@ use crate::{
 /// Time for a sender to send the head of a request, and again for its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Largest head of a request, which leaves it room in any store.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
 /// Answers requests with `handler` until `stop`; then finishes those under way.
 ///
 /// # Errors
@@ -42,7 +45,7 @@ where
 {
     let (connections, tasks) = (GracefulShutdown::new(), TaskTracker::new());
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {

@@ -26,15 +26,15 @@ use tokio::sync::OnceCell;
 
 use super::{
     Attempt, Claim, DeadLetter, Delivered, Details, Lease, Page, Record, Settled, State, Store,
-    StoreError, new_owner, stored,
+    StoreError, new_owner, readable, stored,
 };
 use crate::{aws, key::Key, plan::Plan};
 
 /// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
 pub const INDEX: &str = "dead_letters";
 
-/// Largest body, or part of one, in an item: 400 KB less room for all the rest.
-const MAX_PART_BYTES: usize = 350 * 1024;
+/// Largest body, or part of one, in an item: 400 KB less room for the headers and all the rest.
+const MAX_PART_BYTES: usize = 256 * 1024;
 
 /// How long an event whose owner died keeps its route.
 const DETAILS_TTL_SECONDS: i64 = 30 * 86_400;
@@ -386,10 +386,8 @@ impl Store for DynamoDb {
                 }
                 Ok(Settled::Stored)
             }
-            None => {
-                self.delete_parts(&body).await;
-                Ok(Settled::LeaseLost)
-            }
+            // The parts stay: when this is a repetition, a letter may lead to them.
+            None => Ok(Settled::LeaseLost),
         }
     }
 
@@ -426,7 +424,7 @@ impl Store for DynamoDb {
             for item in listed.map_err(|error| self.failed(error))?.items.unwrap_or_default() {
                 let key = string(&item, "key")?.parse().map_err(StoreError::corrupt)?;
                 if letters.len() < page.limit {
-                    letters.extend(self.dead_letter(key).await?);
+                    letters.extend(readable(key, self.dead_letter(key).await)?);
                 }
             }
         }

@@ -248,12 +248,29 @@ pub enum StoreError {
     Timeout(Duration),
     #[error("{0}")]
     Failed(String),
+    /// A stored value is not what this code writes.
+    #[error("a record cannot be read: {0}")]
+    Corrupt(String),
 }
 
 impl StoreError {
-    /// A stored value that is not what this code wrote there.
     fn corrupt(what: impl std::fmt::Display) -> Self {
-        Self::Failed(format!("a record cannot be read: {what}"))
+        Self::Corrupt(what.to_string())
+    }
+}
+
+/// A dead letter for a listing: one that cannot be read is named in the log, and does not hide the
+/// others.
+fn readable(
+    key: Key,
+    letter: Result<Option<DeadLetter>, StoreError>,
+) -> Result<Option<DeadLetter>, StoreError> {
+    match letter {
+        Err(StoreError::Corrupt(what)) => {
+            tracing::error!(%key, what, "a dead letter cannot be read");
+            Ok(None)
+        }
+        letter => letter,
     }
 }
 

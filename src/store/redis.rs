@@ -32,7 +32,7 @@ use tokio::{
 
 use super::{
     Attempt, Claim, DeadLetter, Delivered, Details, Lease, Page, Record, Settled, State, Store,
-    StoreError, new_owner, stored,
+    StoreError, new_owner, readable, stored,
 };
 use crate::{config::RedisUrl, key::Key, plan::Plan};
 
@@ -41,11 +41,22 @@ const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 const DEAD_LETTERS: &str = "webhook:dead-letters";
 
+/// Begins every script: whether the Python router has the key, which leaves the string `1` there.
+/// Any other error, or value, is an error of ours: it must not pass for a delivered event.
+const ELSEWHERE: &str = "
+    local function elsewhere(main)
+        if not main.err then return false end
+        if main.err:find('WRONGTYPE') and redis.call('TYPE', KEYS[1]).ok == 'string'
+            and redis.call('GET', KEYS[1]) == '1' then return true end
+        error(main.err)
+    end
+";
+
 static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, until_, owner, details = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
          local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'delivered_at', 'expires_at')
-         if main.err then return {'elsewhere'} end
+         if elsewhere(main) then return {'elsewhere'} end
          local forgotten = main[4] and tonumber(main[4]) <= now
          if main[3] and not forgotten then
              return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
@@ -72,7 +83,7 @@ static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner')
-         if main.err then return {'lost'} end
+         if elsewhere(main) then return {'lost'} end
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
          if owner ~= ARGV[1] then return {'lost'} end
          local had_letter = redis.call('HEXISTS', KEYS[2], 'failed_at') == 1
@@ -91,7 +102,7 @@ static FINISH: LazyLock<Lua> = LazyLock::new(|| {
 static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at')
-         if main.err or main[2] then return {'lost'} end
+         if elsewhere(main) or main[2] then return {'lost'} end
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
          if owner ~= ARGV[1] then return {'lost'} end
          redis.call('HSET', KEYS[2], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
@@ -109,7 +120,7 @@ static GET: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
              'expires_at', 'reply_head', 'reply_body')
-         if main.err then return {'elsewhere'} end
+         if elsewhere(main) then return {'elsewhere'} end
          if main[3] then return {'delivered', unpack(main)} end
          return {'open', unpack(redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner',
              'until', 'failed_at', 'failure'))}",
@@ -118,13 +129,15 @@ static GET: LazyLock<Lua> = LazyLock::new(|| {
 
 /// A script, and the name that a server knows it by once it has had it.
 struct Lua {
-    code: &'static str,
+    code: String,
     sha1: String,
 }
 
 impl Lua {
-    fn new(code: &'static str) -> Self {
-        Self { code, sha1: Script::new(code).get_hash().to_owned() }
+    fn new(code: &str) -> Self {
+        let code = format!("{ELSEWHERE}{code}");
+        let sha1 = Script::new(&code).get_hash().to_owned();
+        Self { code, sha1 }
     }
 }
 
@@ -153,13 +166,13 @@ impl From<Refusal> for StoreError {
 pub struct Redis {
     url: RedisUrl,
     timeout: Duration,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Current>,
 }
 
 impl Redis {
     /// A store at that address; nothing is connected yet.
     pub fn new(url: RedisUrl, timeout: Duration) -> Self {
-        Self { url, timeout, connection: Mutex::new(None) }
+        Self { url, timeout, connection: Mutex::default() }
     }
 
     /// Runs a script on the keys of an event. A server that does not have it yet gets it whole.
@@ -175,7 +188,7 @@ impl Redis {
             command
         };
         let reply = match self.run(&command("EVALSHA", &script.sha1)).await {
-            Err(Refusal::NoScript) => self.run(&command("EVAL", script.code)).await,
+            Err(Refusal::NoScript) => self.run(&command("EVAL", &script.code)).await,
             reply => reply,
         };
         let fields: Vec<Option<Vec<u8>>> = reply?;
@@ -194,17 +207,20 @@ impl Redis {
         let deadline = Instant::now() + self.timeout;
         let mut may_repeat = true;
         loop {
-            let Ok(result) = timeout_at(deadline, self.try_once(command)).await else {
-                self.disconnect().await;
+            let mut used = None;
+            let Ok(result) = timeout_at(deadline, self.try_once(command, &mut used)).await else {
+                self.disconnect(used);
                 return Err(StoreError::Timeout(self.timeout).into());
             };
             let error = match result {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let is_stale = error.is_unrecoverable_error() || error.code() == Some("READONLY");
+            // Redis 6 hides a script's READONLY in the text.
+            let is_replica = error.to_string().contains("READONLY");
+            let is_stale = error.is_unrecoverable_error() || error.is_timeout() || is_replica;
             if is_stale {
-                self.disconnect().await;
+                self.disconnect(used);
             }
             if !(is_stale && may_repeat) {
                 return Err(match error.code() {
@@ -216,22 +232,33 @@ impl Redis {
         }
     }
 
-    async fn try_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        let mut connection = self.connection().await?;
+    async fn try_once<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        used: &mut Option<u64>,
+    ) -> Result<T, RedisError> {
+        let mut connection = self.connection(used).await?;
         command.query_async(&mut connection).await
     }
 
-    async fn connection(&self) -> Result<Connection, RedisError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(connection) = &*connection {
-            return Ok(connection.clone());
+    async fn connection(&self, used: &mut Option<u64>) -> Result<Connection, RedisError> {
+        let mut current = self.connection.lock().await;
+        if current.connection.is_none() {
+            current.connection = Some(Connection::open(&self.url, self.timeout).await?);
+            current.number += 1;
         }
-        let opened = Connection::open(&self.url, self.timeout).await?;
-        Ok(connection.insert(opened).clone())
+        *used = Some(current.number);
+        let none = || RedisError::from((ErrorKind::Io, "not connected"));
+        current.connection.clone().ok_or_else(none)
     }
 
-    async fn disconnect(&self) {
-        *self.connection.lock().await = None;
+    /// Drops the connection that was used, unless somebody has replaced it, or is about to.
+    fn disconnect(&self, used: Option<u64>) {
+        if let Ok(mut current) = self.connection.try_lock()
+            && used == Some(current.number)
+        {
+            current.connection = None;
+        }
     }
 
     /// The dead letter of a key, when it has one.
@@ -407,7 +434,7 @@ impl Store for Redis {
             for (key, failed_at) in listed {
                 if (failed_at, &key) > (after, &after_key) && letters.len() < page.limit {
                     let key = key.parse().map_err(StoreError::corrupt)?;
-                    letters.extend(self.dead_letter(key).await?);
+                    letters.extend(readable(key, self.dead_letter(key).await)?);
                 }
             }
         }
@@ -484,6 +511,13 @@ impl Fields {
         };
         Ok(Some(Record { key, details, attempts, state }))
     }
+}
+
+/// The connection of the moment, and the how many-th it is.
+#[derive(Default)]
+struct Current {
+    number: u64,
+    connection: Option<Connection>,
 }
 
 /// One multiplexed connection, to a server or to each of a cluster's.

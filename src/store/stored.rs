@@ -20,8 +20,32 @@ pub(super) struct ReplyHead {
 pub(super) struct DeliveryHead {
     method: String,
     path: String,
-    /// A value need not be UTF-8, and a name may stand twice.
-    headers: Vec<(String, Vec<u8>)>,
+    /// A name may stand twice.
+    headers: Vec<(String, HeaderText)>,
+}
+
+/// The value of a header, which need not be UTF-8.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum HeaderText {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<&HeaderValue> for HeaderText {
+    fn from(value: &HeaderValue) -> Self {
+        let bytes = value.as_bytes().to_owned();
+        String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
+    }
+}
+
+impl HeaderText {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> String {
@@ -51,7 +75,7 @@ pub(super) fn reply(head: &str, body: impl Into<Bytes>) -> Result<Reply, StoreEr
 
 pub(super) fn delivery_head(delivery: &Delivery) -> String {
     let headers = delivery.headers.iter();
-    let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_owned()));
+    let headers = headers.map(|(name, value)| (name.to_string(), HeaderText::from(value)));
     to_json(&DeliveryHead {
         method: delivery.method.to_string(),
         path: delivery.path.clone(),
@@ -65,7 +89,7 @@ pub(super) fn delivery(head: &str, body: impl Into<Bytes>) -> Result<Delivery, S
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::try_from(name).map_err(StoreError::corrupt)?;
-        map.append(name, HeaderValue::from_bytes(&value).map_err(StoreError::corrupt)?);
+        map.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(StoreError::corrupt)?);
     }
     Ok(Delivery { method, path, headers: map, body: body.into() })
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::{
     proxy::Proxy,
     servers::DynamoDbLocal,
-    support::{PAYLOAD, Server, Sink, client, post},
+    support::{Got, PAYLOAD, Server, Sink, client, post},
 };
 
 fn router(sink: &Sink, endpoint: &str, vars: &[(&str, &str)]) -> Server {
@@ -18,11 +18,22 @@ fn event(number: u32) -> String {
     PAYLOAD.replace("4200", &number.to_string())
 }
 
+/// The first answer other than 503: what was waiting while the table was away comes first.
+async fn answered(router: &Server, event: String) -> Got {
+    for _ in 0..60 {
+        let got = post(&client(), &router.webhook(), event.clone()).await;
+        if got.status != 503 {
+            return got;
+        }
+    }
+    panic!("the table did not come back: {}", router.log());
+}
+
 #[tokio::test]
 async fn a_delivery_costs_two_requests_and_a_duplicate_one() {
     let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
     let proxy = Proxy::start(dynamodb.port).await;
-    let router = router(&sink, &proxy.url(), &[]);
+    let router = router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
     for number in 0..3 {
         let got = post(&client(), &router.webhook(), event(number)).await;
         assert_eq!((got.text(), proxy.take()), ("done", 2), "{}", router.log());
@@ -35,7 +46,7 @@ async fn a_delivery_costs_two_requests_and_a_duplicate_one() {
 async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
     let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
     let proxy = Proxy::start(dynamodb.port).await;
-    let router = router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "5000")]);
+    let router = router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
     assert_eq!(post(&client(), &router.webhook(), event(0)).await.text(), "done");
     sink.take();
     proxy.break_off(1);
@@ -50,7 +61,7 @@ async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
     let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
     let router = router(&sink, &dynamodb.url, &[]);
     // The first request to a new DynamoDB Local takes it long.
-    while post(&client(), &router.webhook(), event(0)).await.status == 503 {}
+    answered(&router, event(0)).await;
     sink.take();
     let refused = async |number| {
         let started = Instant::now();
@@ -66,13 +77,7 @@ async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
     refused(2).await;
     dynamodb.signal("CONT");
     let back = async |number| {
-        let got = loop {
-            let got = post(&client(), &router.webhook(), event(number)).await;
-            // What was waiting while it was stopped comes first.
-            if got.status != 503 {
-                break got;
-            }
-        };
+        let got = answered(&router, event(number)).await;
         assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
         assert_eq!(sink.take().len(), 1);
     };

@@ -45,6 +45,25 @@ async fn what_the_python_router_took_is_a_duplicate() {
 }
 
 #[tokio::test]
+async fn only_the_python_router_s_value_passes_for_a_delivered_event() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let router = router(&sink, &redis, &[]);
+    for foreign in [vec!["SET", KEY, "x"], vec!["RPUSH", KEY, "1"]] {
+        redis.cli(&foreign);
+        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 503, "{foreign:?}");
+        redis.cli(&["DEL", KEY]);
+    }
+    // Nor does what an ACL forbids.
+    redis.cli(&["ACL", "SETUSER", "limited", "on", ">test-only", "~*", "+@all", "-hmget"]);
+    let url = format!("redis://limited:test-only@127.0.0.1:{}", redis.port);
+    let limited = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    assert_eq!(post(&client(), &limited.webhook(), PAYLOAD).await.status, 503);
+    assert!(limited.log().contains("can't run this command"), "{}", limited.log());
+    assert!(sink.received().is_empty());
+    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "done");
+}
+
+#[tokio::test]
 async fn what_we_took_the_python_router_cannot_take() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let router = router(&sink, &redis, &[("ROUTE_THRESHOLD", "256")]);
@@ -113,7 +132,7 @@ async fn delivered(router: &Server, sink: &Sink, event: u32) {
 #[tokio::test]
 async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "300")]);
+    let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "1000")]);
     delivered(&router, &sink, 1).await;
     redis.signal("STOP");
     for event in 2..5 {

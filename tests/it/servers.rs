@@ -58,13 +58,37 @@ pub struct Redis {
 impl Redis {
     /// Starts one, and waits until it answers.
     pub fn start(options: &[&str]) -> Self {
-        Self::start_at(free_port(), options)
+        // Another process may take a free port first.
+        for _ in 0..20 {
+            // A cluster's second port is 10,000 above, and must be one.
+            let port = std::iter::repeat_with(free_port).find(|port| *port < 55_000);
+            let mut server = Self::start_loading_at(port.unwrap(), options);
+            if server.comes_up() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
     }
 
     pub fn start_at(port: u16, options: &[&str]) -> Self {
-        let server = Self::start_loading_at(port, options);
-        server.wait_until_ready(&["-p", &port.to_string()]);
+        let mut server = Self::start_loading_at(port, options);
+        assert!(server.comes_up(), "redis-server does not start at port {port}");
         server
+    }
+
+    /// Whether it answers at some time, and does not end before.
+    fn comes_up(&mut self) -> bool {
+        for _ in 0..1200 {
+            if self.cli(&["PING"]).starts_with("PONG") {
+                // Or somebody else's answers.
+                return self.child.try_wait().unwrap().is_none();
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
     }
 
     /// Starts one, and does not wait.

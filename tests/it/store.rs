@@ -220,8 +220,12 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         headers.insert("x-latin", HeaderValue::from_bytes(&[0xE9, 0xFF, 0x20]).unwrap());
         assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == [letter.clone()]);
-        // A second failure replaces the first.
         let retry = won(store.claim(&plan, at(100), at(1100)).await);
+        // The first owner repeats itself, because the answer to it was lost: too late, and without
+        // a trace.
+        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::LeaseLost);
+        assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
+        // A second failure replaces the first.
         letter.delivery.body = "smaller".into();
         assert_eq!(store.fail(&retry, &letter).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == [letter]);
