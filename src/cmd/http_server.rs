@@ -26,7 +26,9 @@ use crate::{
 /// Time for a sender to send the head of a request, and again for its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest head of a request, which leaves it room in any store.
+/// Size from which no more of a request's head is read. The read that reaches it may go beyond, so
+/// heads up to this size are taken, and those of more than twice as much get 431; both leave room
+/// in any store.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Answers requests with `handler` until `stop`; then finishes those under way.

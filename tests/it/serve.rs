@@ -124,6 +124,18 @@ async fn what_cannot_be_read_is_answered_and_logged() {
 }
 
 #[tokio::test]
+async fn a_head_of_64_kib_is_taken_and_one_of_more_than_128_refused() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    for (length, status) in [(63 * 1024, 200), (129 * 1024, 431)] {
+        let request = client().post(router.webhook()).header("x-big", "x".repeat(length));
+        let got = crate::support::get(request.body(PAYLOAD).send().await).await;
+        assert_eq!(got.status, status, "{length}");
+    }
+    assert_eq!(sink.received().len(), 1);
+}
+
+#[tokio::test]
 async fn a_log_line_holds_no_more_of_a_payload_than_names_cut_short() {
     let sink = Sink::start().await;
     let router = Server::router(&sink.vars());
