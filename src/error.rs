@@ -46,6 +46,8 @@ pub enum Error {
     CreatedAt(TimestampError),
     #[error("in progress until {until}")]
     InFlight { until: DateTime<Utc>, now: DateTime<Utc> },
+    #[error("the idempotency key came with another body before")]
+    OtherBody,
     #[error("the store does not answer: {0}")]
     Store(String),
     #[error("the destination answered {}", .0.status)]
@@ -99,6 +101,10 @@ impl Error {
                 let wait = (*until - *now).as_seconds_f64().ceil() as i64;
                 retry_after(Reply::text(Status::CONFLICT, "in progress"), wait)
             }
+            Self::OtherBody => Reply::text(
+                Status::UNPROCESSABLE_ENTITY,
+                "idempotency key reused with another body",
+            ),
             Self::Store(_) => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 STORE_RETRY_SECONDS,

@@ -31,6 +31,10 @@ pub mod destination;
 
 pub mod telemetry;
 
+mod fault;
+
+mod retry;
+
 pub mod router;
 
 pub mod cmd;

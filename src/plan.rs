@@ -12,17 +12,15 @@ use crate::{
     delivery::Delivery,
     error::Error,
     key::{Key, route_byte},
-    vendor::{Event, VENDORS, Vendor},
+    vendor::{Event, Identity, VENDORS, Vendor},
 };
 
-/// A verified event with its key and its destination. Only [`plan`] builds one, so what is not
-/// verified cannot be routed.
+/// A verified event with its key and its destination. Only [`plan`] makes one of a delivery, so
+/// what is not verified cannot be routed.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub event: Event,
     pub key: Key,
-    /// The byte that chose the route, 0 to 255.
-    pub route_byte: u8,
     pub route: Route,
     _verified: Verified,
 }
@@ -38,6 +36,14 @@ pub enum Route {
     Gcp,
     /// The processor Lambda, through the Invoke API.
     Aws,
+}
+
+impl Plan {
+    /// What is to be done with an event that was verified when it first came in, as a store has
+    /// kept it.
+    pub fn kept(event: Event, key: Key, route: Route) -> Self {
+        Self { event, key, route, _verified: Verified }
+    }
 }
 
 impl Route {
@@ -71,13 +77,24 @@ pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<
     }
     verify(delivery, vendor, intake, now)?;
 
-    let event = vendor.event(delivery)?;
+    let mut event = vendor.event(delivery)?;
+    if intake.trust_idempotency_header && vendor.may_name_events() {
+        event.identity = idempotency_header(delivery).map_or(Identity::Content, Identity::Header);
+    }
     let logical = event.logical();
     let key = Key::derive(&intake.routing_secret, &logical);
-    let route_byte = route_byte(&intake.routing_secret, &logical);
-    let to_gcp = u16::from(route_byte) < intake.route_threshold;
+    let to_gcp = u16::from(route_byte(&intake.routing_secret, &logical)) < intake.route_threshold;
     let route = if to_gcp { Route::Gcp } else { Route::Aws };
-    Ok(Plan { event, key, route_byte, route, _verified: Verified })
+    Ok(Plan { event, key, route, _verified: Verified })
+}
+
+/// The name that the sender gave the event
+/// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>). Bytes are read
+/// as Latin-1, as Python's WSGI servers do (PEP 3333).
+fn idempotency_header(delivery: &Delivery) -> Option<String> {
+    let values = ["idempotency-key", "x-idempotency-key"].map(|name| delivery.headers.get(name));
+    let value = values.into_iter().flatten().find(|value| !value.is_empty())?;
+    Some(value.as_bytes().iter().copied().map(char::from).collect())
 }
 
 fn verify(

@@ -11,23 +11,25 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    config::{Config, Intake},
+    config::{Config, Duplicates, Forward, Intake},
     delivery::{Delivery, Reply},
     destination::{Destinations, NoAnswer, SendError},
     error::Error,
+    fault,
     plan::{Plan, plan},
+    retry::Retries,
     store::{
-        Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Settled,
-        Store,
+        Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Release,
+        Settled, Source, State, Store, StoreError,
     },
     telemetry::{self, Ending},
 };
 
-/// Largest reply that a record keeps, in bytes.
-const REPLY_KEEP_BYTES: usize = 64 * 1024;
+/// Longest reason that a dead letter keeps, in characters.
+const MAX_DETAIL_CHARS: usize = 1000;
 
 /// How much longer a lease lasts than all that its owner may do.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
@@ -44,12 +46,33 @@ pub struct Router {
     store: Arc<dyn Store>,
     destinations: Destinations,
     dedup_ttl: Duration,
-    attempt_timeout: Duration,
+    duplicates: Duplicates,
+    forward: Forward,
     /// Results that could not be stored since the process started.
     unsettled: AtomicU64,
 }
 
+/// A verified event on its way.
+struct Job {
+    delivery: Delivery,
+    plan: Plan,
+    /// Who brought it.
+    by: Source,
+}
+
 /// The time that a delivery may take.
+///
+/// ```text
+/// claim                      forward_until   settle_until   lease_until
+///   │◀──────── forwarding ────────▶│◀── settling ──▶│◀─ margin ─▶│
+///   ├ attempt ─ pause ─ attempt ───┤ finish or fail ┤            │ claim: a successor takes over,
+///   │                              │                │            │ and a late finish or fail of
+///   ▼ the key is ours              ▼ no attempt is  ▼ the answer ▼ ours changes nothing
+///                                    under way        is sent
+/// ```
+///
+/// An owner that dies anywhere on this line leaves the lease behind it; nobody starts before its
+/// end. A failure that is certain frees the key at once, and one that is not leaves the lease, too.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// When the delivery came in.
@@ -84,18 +107,18 @@ impl Router {
             store,
             destinations,
             dedup_ttl: config.dedup_ttl,
-            attempt_timeout: config.forward.timeout,
+            duplicates: config.duplicates,
+            forward: config.forward,
             unsettled: AtomicU64::new(0),
         }
     }
 
-    /// Answers a delivery. Never fails: every error becomes a reply here, once.
+    /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.
     pub async fn handle(&self, delivery: Delivery, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
             return health(&delivery);
         }
-        let started = Instant::now();
-        let mut plan = match plan(&delivery, &self.intake, budget.now) {
+        let plan = match plan(&delivery, &self.intake, budget.now) {
             Ok(plan) => plan,
             Err(refusal) => {
                 let reply = refusal.reply();
@@ -103,96 +126,157 @@ impl Router {
                 return reply;
             }
         };
-        let (ending, result) = self.process(&delivery, &mut plan, budget).await;
-        let reply = result.as_ref().map_or_else(Error::reply, Reply::clone);
-        telemetry::handled(
-            &delivery,
-            &plan,
-            ending,
-            result.as_ref().err(),
-            &reply,
-            started.elapsed(),
-        );
-        reply
-            .with_header(X_WEBHOOK_KEY, header_value(&plan.key))
-            .with_header(X_WEBHOOK_DESTINATION, HeaderValue::from_static(plan.route.as_str()))
+        self.process(Job { delivery, plan, by: Source::Vendor }, budget).await.1
     }
 
-    /// Claims the event and delivers it, or says why not. From the claim on, the plan has the
-    /// route of the event's first claim.
-    async fn process(
-        &self,
-        delivery: &Delivery,
-        plan: &mut Plan,
-        budget: Budget,
-    ) -> (Ending, Result<Reply, Error>) {
-        match self.store.claim(plan, budget.now, budget.lease_until).await {
+    /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
+    /// verified when it came in.
+    pub async fn replay(&self, letter: DeadLetter, by: Source, budget: Budget) -> Ending {
+        let DeadLetter { key, details, delivery, .. } = letter;
+        let route = details.route;
+        let plan = Plan::kept(details.into(), key, route);
+        self.process(Job { delivery, plan, by }, budget).await.0
+    }
+
+    /// Claims the event and delivers it, or says why not; logs what became of it.
+    async fn process(&self, mut job: Job, budget: Budget) -> (Ending, Reply) {
+        let started = Instant::now();
+        fault::point("before claim");
+        let claim = self.store.claim(&job.plan, budget.now, budget.lease_until).await;
+        fault::point("after claim");
+        let (ending, result) = match claim {
             Ok(Claim::Won(lease)) => {
-                plan.route = lease.details.route;
-                let result = self.deliver(delivery, plan, lease, budget).await;
+                // The route of the event's first claim stays its route.
+                job.plan.route = lease.details.route;
+                let result = self.deliver(&job, lease, budget).await;
                 (if result.is_ok() { Ending::Delivered } else { Ending::Failed }, result)
             }
             Ok(Claim::InFlight { until, route }) => {
-                plan.route = route;
+                job.plan.route = route;
                 (Ending::InProgress, Err(Error::InFlight { until, now: budget.now }))
             }
             Ok(Claim::Delivered(record)) => {
-                plan.route = record.details.map_or(plan.route, |details| details.route);
-                (Ending::Duplicate, Ok(duplicate()))
+                job.plan.route = record.details.map_or(job.plan.route, |details| details.route);
+                (Ending::Duplicate, Ok(self.duplicate(record.state)))
+            }
+            Ok(Claim::OtherBody { route }) => {
+                job.plan.route = route;
+                (Ending::OtherBody, Err(Error::OtherBody))
             }
             Err(error) => (Ending::StoreUnavailable, Err(Error::Store(error.to_string()))),
-        }
+        };
+        let reply = result.as_ref().map_or_else(Error::reply, Reply::clone);
+        let error = result.as_ref().err();
+        telemetry::handled(&job.delivery, &job.plan, ending, error, &reply, started.elapsed());
+        let reply = reply
+            .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))
+            .with_header(X_WEBHOOK_DESTINATION, HeaderValue::from_static(job.plan.route.as_str()));
+        (ending, reply)
     }
 
     /// Forwards an event that is ours, and settles its record.
-    async fn deliver(
-        &self,
-        delivery: &Delivery,
-        plan: &Plan,
-        lease: Lease,
-        budget: Budget,
-    ) -> Result<Reply, Error> {
+    async fn deliver(&self, job: &Job, lease: Lease, budget: Budget) -> Result<Reply, Error> {
         let mut attempts = lease.attempts.clone();
-        let number = attempts.last().map_or(1, |last| last.number + 1);
-        let (attempt, result) = self.attempt(delivery, plan, number, budget).await;
-        let outcome = attempt.outcome;
-        attempts.push(attempt);
-        attempts.drain(..attempts.len().saturating_sub(KEPT_ATTEMPTS));
-
+        let mut retries = Retries::new(&self.forward, budget.forward_until);
+        let mut release = Release::Now;
+        let (outcome, result) = loop {
+            let number = attempts.last().map_or(1, |last| last.number + 1);
+            let (attempt, sent) = self.attempt(job, number, budget).await;
+            let outcome = attempt.outcome;
+            if outcome.is_unknown() {
+                release = Release::AtLeaseEnd;
+            }
+            attempts.push(attempt);
+            attempts.drain(..attempts.len().saturating_sub(KEPT_ATTEMPTS));
+            let pause = retries.next(&sent);
+            let result = answer(sent);
+            match (&result, pause) {
+                (Err(error), Some(pause)) => {
+                    telemetry::tried(&job.plan, number, error, pause);
+                    tokio::time::sleep(pause).await;
+                }
+                _ => break (outcome, result),
+            }
+        };
         let result_to_store = match &result {
             Ok(reply) => Ok(Delivered {
                 at: Utc::now(),
-                ttl: self.dedup_ttl,
-                reply: (reply.body.len() <= REPLY_KEEP_BYTES).then(|| reply.clone()),
+                ttl: self.dedup_ttl.max(job.plan.event.retry_horizon()),
+                reply: (reply.body.len() <= self.duplicates.reply_keep_bytes)
+                    .then(|| reply.clone()),
                 attempts,
             }),
-            Err(error) => Err(DeadLetter {
-                key: lease.key,
-                details: lease.details.clone(),
-                failed_at: Utc::now(),
-                failure: Failure {
-                    outcome,
-                    detail: error.to_string().chars().take(1000).collect(),
-                },
-                attempts,
-                delivery: delivery.clone(),
-            }),
+            Err(error) => {
+                let detail = error.to_string().chars().take(MAX_DETAIL_CHARS).collect();
+                let letter = DeadLetter {
+                    key: lease.key,
+                    details: lease.details.clone(),
+                    failed_at: Utc::now(),
+                    failure: Failure { outcome, detail },
+                    attempts,
+                    delivery: job.delivery.clone(),
+                };
+                Err((letter, release))
+            }
         };
         self.settle(&lease, &result_to_store, budget).await;
         result
     }
 
+    /// One try to hand the event to its destination.
+    async fn attempt(
+        &self,
+        job: &Job,
+        number: u32,
+        budget: Budget,
+    ) -> (Attempt, Result<Reply, SendError>) {
+        let (at, started, destination) = (Utc::now(), Instant::now(), job.plan.route);
+        let left = budget.forward_until.saturating_duration_since(started);
+        fault::point("before send");
+        let sent = match self.destinations.get(destination) {
+            Ok(_) if left.is_zero() => {
+                Err(SendError::Refused("no time was left to send it".into()))
+            }
+            Ok(destination) => {
+                let timeout = left.min(self.forward.timeout);
+                destination.send(&job.delivery, &job.plan, number, timeout).await
+            }
+            Err(error) => Err(error),
+        };
+        fault::point("after send");
+        let outcome = match &sent {
+            Ok(reply) => Outcome::Status(reply.status.as_u16()),
+            Err(SendError::NotSent { .. } | SendError::Refused(_)) => Outcome::Unreachable,
+            Err(SendError::Unknown(NoAnswer { timed_out: true, .. })) => Outcome::TimedOut,
+            Err(SendError::Unknown(_)) => Outcome::Broken,
+        };
+        let milliseconds = started.elapsed().as_millis() as u64;
+        (Attempt { number, at, by: job.by, destination, outcome, milliseconds }, sent)
+    }
+
     /// Stores what came of a delivery, again while there is time. A result that could not be
     /// stored changes nothing for the sender: what was delivered is delivered, and what failed is
     /// claimed anew when the lease has run out.
-    async fn settle(&self, lease: &Lease, result: &Result<Delivered, DeadLetter>, budget: Budget) {
+    async fn settle(
+        &self,
+        lease: &Lease,
+        result: &Result<Delivered, (DeadLetter, Release)>,
+        budget: Budget,
+    ) {
         let key = lease.key;
         loop {
-            let settled = match result {
-                Ok(delivered) => self.store.finish(lease, delivered).await,
-                Err(letter) => self.store.fail(lease, letter).await,
+            fault::point("before settle");
+            let settling = async {
+                match result {
+                    Ok(delivered) => self.store.finish(lease, delivered).await,
+                    Err((letter, release)) => self.store.fail(lease, letter, *release).await,
+                }
             };
-            match settled {
+            // The answer must not wait for longer than the sender, or Lambda, waits for it.
+            let settled = timeout_at(budget.settle_until, settling).await;
+            fault::point("after settle");
+            let out_of_time = || StoreError::Failed("no time was left to store it".into());
+            match settled.unwrap_or_else(|_| Err(out_of_time())) {
                 Ok(Settled::Stored) => return,
                 Ok(Settled::LeaseLost) => {
                     return tracing::warn!(%key, "the lease was lost to another owner");
@@ -211,51 +295,29 @@ impl Router {
         }
     }
 
-    /// One try to hand the event to its destination.
-    async fn attempt(
-        &self,
-        delivery: &Delivery,
-        plan: &Plan,
-        number: u32,
-        budget: Budget,
-    ) -> (Attempt, Result<Reply, Error>) {
-        let (at, started) = (Utc::now(), Instant::now());
-        let left = budget.forward_until.saturating_duration_since(started);
-        let sent = if left.is_zero() {
-            Err(SendError::NotSent("no time was left to send it".into()))
-        } else {
-            match self.destinations.get(plan.route) {
-                Ok(destination) => {
-                    let timeout = left.min(self.attempt_timeout);
-                    destination.send(delivery, plan, number, timeout).await
-                }
-                Err(error) => Err(error),
-            }
+    /// The answer to a duplicate: a sentence, or the first reply where that is wanted and kept.
+    fn duplicate(&self, state: State) -> Reply {
+        let reply = match state {
+            State::Delivered { reply: Some(reply), .. } if self.duplicates.replay => reply,
+            _ => Reply::text(StatusCode::OK, "duplicate ignored"),
         };
-        let (outcome, result) = match sent {
-            Ok(reply) => {
-                let success = reply.status.is_success();
-                let outcome = Outcome::Status(reply.status.as_u16());
-                (outcome, if success { Ok(reply) } else { Err(Error::Rejected(reply.into())) })
-            }
-            Err(SendError::NotSent(detail)) => {
-                (Outcome::Unreachable, Err(Error::Unreachable(detail)))
-            }
-            Err(SendError::Unknown(NoAnswer { timed_out: true, detail })) => {
-                (Outcome::TimedOut, Err(Error::TooSlow(detail)))
-            }
-            Err(SendError::Unknown(NoAnswer { detail, .. })) => {
-                (Outcome::Broken, Err(Error::Unreachable(detail)))
-            }
-        };
-        let milliseconds = started.elapsed().as_millis() as u64;
-        (Attempt { number, at, outcome, milliseconds }, result)
+        reply.with_header(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))
     }
 }
 
-fn duplicate() -> Reply {
-    Reply::text(StatusCode::OK, "duplicate ignored")
-        .with_header(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))
+/// What came of an attempt, as the sender is told. Only 2xx makes an event delivered.
+fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
+    match sent {
+        Ok(reply) if reply.status.is_success() => Ok(reply),
+        Ok(reply) => Err(Error::Rejected(reply.into())),
+        Err(SendError::NotSent { detail, .. } | SendError::Refused(detail)) => {
+            Err(Error::Unreachable(detail))
+        }
+        Err(SendError::Unknown(NoAnswer { timed_out: true, detail })) => {
+            Err(Error::TooSlow(detail))
+        }
+        Err(SendError::Unknown(NoAnswer { detail, .. })) => Err(Error::Unreachable(detail)),
+    }
 }
 
 /// Says that the process is up; it asks nothing of the store.

@@ -62,6 +62,7 @@ pub enum Ending {
     Delivered,
     Duplicate,
     InProgress,
+    OtherBody,
     Failed,
     StoreUnavailable,
 }
@@ -73,6 +74,7 @@ impl Ending {
             Self::Delivered => "delivered",
             Self::Duplicate => "duplicate",
             Self::InProgress => "in_progress",
+            Self::OtherBody => "other_body",
             Self::Failed => "failed",
             Self::StoreUnavailable => "store_unavailable",
         }
@@ -98,11 +100,22 @@ pub fn handled(
             %key, vendor, event_type, destination = %route, outcome = ending.as_str(), status, bytes,
             milliseconds, reason, "delivery"
         ),
-        Ending::Delivered | Ending::Duplicate | Ending::InProgress => tracing::info!(
-            %key, vendor, event_type, destination = %route, outcome = ending.as_str(), status, bytes,
-            milliseconds, reason, "delivery"
-        ),
+        Ending::Delivered | Ending::Duplicate | Ending::InProgress | Ending::OtherBody => {
+            tracing::info!(
+                %key, vendor, event_type, destination = %route, outcome = ending.as_str(), status, bytes,
+                milliseconds, reason, "delivery"
+            )
+        }
     }
+}
+
+/// Logs an attempt that is followed by another.
+pub fn tried(plan: &Plan, number: u32, error: &Error, pause: Duration) {
+    let (key, destination) = (plan.key, plan.route);
+    let pause_milliseconds = pause.as_millis() as u64;
+    tracing::warn!(
+        %key, %destination, attempt = number, reason = %error, pause_milliseconds, "tried"
+    );
 }
 
 fn cut(name: &str) -> &str {

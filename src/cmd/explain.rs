@@ -17,6 +17,7 @@ use super::{env, function_url};
 use crate::{
     config::Intake,
     delivery::Delivery,
+    key::route_byte,
     plan::{Plan, plan},
 };
 
@@ -124,14 +125,14 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
 
 fn explain(delivery: &Delivery, intake: &Intake) -> Explanation {
     match plan(delivery, intake, Utc::now()) {
-        Ok(Plan { event, key, route_byte, route, .. }) => Explanation {
+        Ok(Plan { event, key, route, .. }) => Explanation {
             status: 200,
+            route_byte: Some(route_byte(&intake.routing_secret, &event.logical())),
             vendor: Some(event.vendor),
             event_type: Some(event.event_type),
             created_at: Some(event.created_at.to_string()),
             digest: Some(event.digest),
             key: Some(key.to_string()),
-            route_byte: Some(route_byte),
             destination: Some(route.as_str()),
             ..Explanation::default()
         },

@@ -13,7 +13,7 @@ use crate::{
     delivery::Reply,
     key::Key,
     plan::Route,
-    store::{self, Attempt, Failure, Outcome, Record, State, Store},
+    store::{self, Attempt, Failed, Failure, Outcome, Record, Source, State, Store},
 };
 
 /// Fewest hex digits that a key may be shortened to.
@@ -68,7 +68,7 @@ async fn find(store: &dyn Store, text: &str) -> anyhow::Result<Option<Key>> {
         "`{text}` is no key: give {}<64 hex digits>, or the first {MIN_DIGITS} digits or more",
         Key::PREFIX
     );
-    let found = store.find(&digits).await.context("the store does not answer")?;
+    let found = store.find(&digits, Utc::now()).await.context("the store does not answer")?;
     let found = found.context("this store cannot find a key by its first digits: give all 64")?;
     match found[..] {
         [] => Ok(None),
@@ -102,6 +102,8 @@ struct Shown {
 struct ShownAttempt {
     number: u32,
     at: String,
+    by: Source,
+    destination: Route,
     outcome: String,
     milliseconds: u64,
 }
@@ -123,7 +125,7 @@ struct ShownReply {
 
 impl From<&Record> for Shown {
     fn from(record: &Record) -> Self {
-        let Record { key, details, attempts, state } = record;
+        let Record { key, details, attempts, failed, state } = record;
         let mut shown = Self {
             key: key.to_string(),
             attempts: attempts.iter().map(ShownAttempt::from).collect(),
@@ -132,7 +134,7 @@ impl From<&Record> for Shown {
         if let Some(details) = details {
             shown.vendor = Some(details.vendor.clone());
             shown.event_type = Some(details.event_type.clone());
-            shown.created_at = Some(details.created_at.clone());
+            shown.created_at = Some(details.created_at.to_string());
             shown.destination = Some(details.route);
             shown.first_seen = Some(time(details.first_seen));
         }
@@ -147,13 +149,12 @@ impl From<&Record> for Shown {
                 shown.delivered_at = at.map(time);
                 shown.reply = reply.as_ref().map(ShownReply::from);
             }
-            State::DeadLetter { at, failure } => {
-                let Failure { outcome, detail } = failure;
-                shown.state = "dead_letter";
-                shown.failed_at = Some(time(*at));
-                let outcome = words(*outcome);
-                shown.failure = Some(ShownFailure { outcome, detail: detail.clone() });
-            }
+            State::DeadLetter => shown.state = "dead_letter",
+        }
+        if let Some(Failed { at, failure: Failure { outcome, detail } }) = failed {
+            shown.failed_at = Some(time(*at));
+            let outcome = words(*outcome);
+            shown.failure = Some(ShownFailure { outcome, detail: detail.clone() });
         }
         shown
     }
@@ -161,8 +162,8 @@ impl From<&Record> for Shown {
 
 impl From<&Attempt> for ShownAttempt {
     fn from(attempt: &Attempt) -> Self {
-        let Attempt { number, at, outcome, milliseconds } = *attempt;
-        Self { number, at: time(at), outcome: words(outcome), milliseconds }
+        let Attempt { number, at, by, destination, outcome, milliseconds } = *attempt;
+        Self { number, at: time(at), by, destination, outcome: words(outcome), milliseconds }
     }
 }
 
@@ -200,8 +201,9 @@ impl Shown {
         line("created_at", self.created_at.clone());
         line("destination", self.destination.map(|route| route.to_string()));
         line("first seen", self.first_seen.clone());
-        for ShownAttempt { number, at, outcome, milliseconds } in &self.attempts {
-            let attempt = format!("{number}: {at}, {outcome}, {milliseconds} ms");
+        for ShownAttempt { number, at, by, destination, outcome, milliseconds } in &self.attempts {
+            let attempt =
+                format!("{number}: {at}, {destination}, {outcome}, {milliseconds} ms, by {by}");
             line("attempt", Some(attempt));
         }
         line(

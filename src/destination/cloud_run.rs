@@ -8,7 +8,8 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use url::Url;
 
 use super::{
-    Destination, MAX_REPLY_BYTES, SendError, connect_timeout, content_type, limited, particulars,
+    Destination, MAX_REPLY_BYTES, SendError, connect_timeout, content_type, kept_headers, limited,
+    particulars,
 };
 use crate::{
     config::GcpTarget,
@@ -61,14 +62,8 @@ impl CloudRun {
         }
         let mut response = request.send().await.map_err(send_error)?;
 
-        let mut reply = Reply {
-            status: response.status(),
-            headers: http::HeaderMap::new(),
-            body: bytes::Bytes::new(),
-        };
-        if let Some(content_type) = response.headers().get(CONTENT_TYPE) {
-            reply.headers.insert(CONTENT_TYPE, content_type.clone());
-        }
+        let status = response.status();
+        let headers = kept_headers(status, response.headers());
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(send_error)? {
             body.extend_from_slice(&chunk);
@@ -76,7 +71,7 @@ impl CloudRun {
                 break;
             }
         }
-        Ok(limited(Reply { body: body.freeze(), ..reply }))
+        Ok(limited(Reply { status, headers, body: body.freeze() }))
     }
 }
 
@@ -104,5 +99,5 @@ fn send_error(error: reqwest::Error) -> SendError {
         cause = inner.source();
     }
     // Name, connection and TLS come before the request's first byte.
-    if error.is_connect() { SendError::NotSent(detail) } else { SendError::broken(detail) }
+    if error.is_connect() { SendError::not_sent(detail) } else { SendError::broken(detail) }
 }

@@ -15,7 +15,7 @@ use aws_sdk_lambda::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{
@@ -31,6 +31,10 @@ use crate::{
     json::Document,
     plan::Plan,
 };
+
+/// The status of every kind of throttling
+/// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>).
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// Most bytes of a client context, counted in its base64 form.
 const MAX_CLIENT_CONTEXT_BYTES: usize = 3583;
@@ -114,7 +118,7 @@ impl Destination for Lambda {
         let deadline = Instant::now() + timeout;
         // Finding region and credentials sends nothing of the event.
         let Ok(client) = timeout_at(deadline, self.client()).await else {
-            return Err(SendError::NotSent("the AWS settings could not be loaded in time".into()));
+            return Err(SendError::not_sent("the AWS settings could not be loaded in time".into()));
         };
         let invoked = timeout_at(deadline, self.invoke(client, delivery, plan, attempt));
         invoked.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
@@ -201,12 +205,12 @@ fn http_answer(payload: &[u8]) -> Option<Reply> {
         }
         other => other.to_string().into(),
     };
-    let content_type = answer["headers"].as_object().and_then(|headers| {
-        let is_it = |name: &str| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str());
-        let (_, value) = headers.iter().find(|(name, _)| is_it(name))?;
-        HeaderValue::from_str(value.as_str()?).ok()
+    let headers = answer["headers"].as_object().into_iter().flatten();
+    let headers = headers.filter_map(|(name, value)| {
+        let value = HeaderValue::from_str(value.as_str()?).ok()?;
+        Some((HeaderName::try_from(name).ok()?, value))
     });
-    let headers = content_type.map(|value| (CONTENT_TYPE, value)).into_iter().collect();
+    let headers = super::kept_headers(status, &headers.collect());
     Some(Reply { status, headers, body })
 }
 
@@ -219,12 +223,17 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
         SdkError::ServiceError(refusal) if refusal.raw().status().is_server_error() => {
             SendError::broken(detail)
         }
-        SdkError::ServiceError(_) => SendError::NotSent(detail),
-        SdkError::ConstructionFailure(_) => SendError::NotSent(detail),
+        SdkError::ServiceError(refusal) if refusal.raw().status().as_u16() == TOO_MANY_REQUESTS => {
+            let retry_after = refusal.raw().headers().get("retry-after");
+            let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
+            SendError::NotSent { detail, retry_after: retry_after.map(Duration::from_secs) }
+        }
+        SdkError::ServiceError(_) => SendError::Refused(detail),
+        SdkError::ConstructionFailure(_) => SendError::Refused(detail),
         SdkError::DispatchFailure(failure)
             if failure.as_connector_error().is_some_and(was_not_sent) =>
         {
-            SendError::NotSent(detail)
+            SendError::not_sent(detail)
         }
         SdkError::TimeoutError(_) => SendError::Unknown(NoAnswer { timed_out: true, detail }),
         _ => SendError::broken(detail),

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use cloud_run::CloudRun;
-use http::header::CONTENT_TYPE;
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 pub use lambda::Lambda;
 pub use tls::tls_config;
 
@@ -44,9 +47,17 @@ pub trait Destination: Send + Sync {
 /// Why there is no answer. The texts are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The destination did not get the event.
+    /// The destination did not get the event, and may the next time: it could not be reached, or
+    /// had too much to do.
+    #[error("{detail}")]
+    NotSent {
+        detail: String,
+        /// How long it asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// It did not get the event, and will not before somebody changes something.
     #[error("{0}")]
-    NotSent(String),
+    Refused(String),
     /// It may have got the event: there was no answer in time, or the connection broke.
     #[error("{}", .0.detail)]
     Unknown(NoAnswer),
@@ -59,6 +70,10 @@ pub struct NoAnswer {
 }
 
 impl SendError {
+    fn not_sent(detail: String) -> Self {
+        Self::NotSent { detail, retry_after: None }
+    }
+
     fn timed_out(timeout: Duration) -> Self {
         let detail = format!("no answer within {} ms", timeout.as_millis());
         Self::Unknown(NoAnswer { timed_out: true, detail })
@@ -90,14 +105,14 @@ impl Destinations {
     }
 
     /// # Errors
-    /// [`SendError::NotSent`] when that destination is not configured: a record may pin a route
+    /// [`SendError::Refused`] when that destination is not configured: a record may pin a route
     /// that new events no longer take.
     pub fn get(&self, route: Route) -> Result<&dyn Destination, SendError> {
         let (destination, variable) = match route {
             Route::Gcp => (&self.gcp, "GCP_TARGET_URL"),
             Route::Aws => (&self.aws, "AWS_TARGET_FUNCTION"),
         };
-        let missing = || SendError::NotSent(format!("{variable} is not set"));
+        let missing = || SendError::Refused(format!("{variable} is not set"));
         destination.as_deref().ok_or_else(missing)
     }
 }
@@ -125,6 +140,14 @@ fn particulars(delivery: &Delivery, plan: &Plan, attempt: u32) -> Vec<(&'static 
 /// what could not connect is known not to be sent.
 fn connect_timeout(attempt_timeout: Duration) -> Duration {
     (attempt_timeout * 3 / 4).min(Duration::from_secs(5))
+}
+
+/// What a reply may say beside its body: its content type, and of a failure the time to wait.
+fn kept_headers(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
+    let names =
+        if status.is_success() { &[CONTENT_TYPE][..] } else { &[CONTENT_TYPE, RETRY_AFTER] };
+    let kept = names.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
+    kept.collect()
 }
 
 /// A reply without its body when that is too large to be passed on.

@@ -31,6 +31,8 @@ use crate::{
     delivery::{Delivery, Reply},
     key::Key,
     plan::{Plan, Route},
+    timestamp::Timestamp,
+    vendor::{Event, Identity},
 };
 
 /// Most attempts that a record keeps, the newest.
@@ -51,19 +53,30 @@ pub trait Store: Send + Sync {
     /// Makes the event delivered, and clears its dead letter. May be repeated with the same lease.
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError>;
 
-    /// Keeps the dead letter, then frees the key; where the outcome is unknown, the lease is left
-    /// to run out instead. May be repeated with the same lease.
-    async fn fail(&self, lease: &Lease, letter: &DeadLetter) -> Result<Settled, StoreError>;
+    /// Keeps the dead letter, and frees the key. May be repeated with the same lease.
+    async fn fail(
+        &self,
+        lease: &Lease,
+        letter: &DeadLetter,
+        release: Release,
+    ) -> Result<Settled, StoreError>;
 
     /// What is known of an event; nothing when it was never claimed or its TTL is over.
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError>;
 
     /// The keys whose hex digits begin with these; nothing when this store cannot look for them.
     /// At least two, when there are several.
-    async fn find(&self, digits: &str) -> Result<Option<Vec<Key>>, StoreError>;
+    async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError>;
 
-    /// Dead letters, those that failed first coming first.
-    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError>;
+    /// The dead letter of an event, when it has one.
+    async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError>;
+
+    /// The list of dead letters, those that failed first coming first. It may be a little behind:
+    /// an entry whose letter was cleared meanwhile leads nowhere.
+    async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError>;
+
+    /// Forgets an event that has a dead letter, and that nobody holds.
+    async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;
 }
 
 /// Opens the store that the configuration names.
@@ -87,6 +100,17 @@ pub enum Claim {
     InFlight { until: DateTime<Utc>, route: Route },
     /// The event was delivered before.
     Delivered(Record),
+    /// The sender's name for the event belongs to another body, whose route this is.
+    OtherBody { route: Route },
+}
+
+/// When the key of a failed event becomes free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// At once: it is certain that the event was not processed.
+    Now,
+    /// When the lease ends: it may have been processed, or still be.
+    AtLeaseEnd,
 }
 
 /// The proof of a won claim.
@@ -107,11 +131,20 @@ pub struct Lease {
 pub struct Details {
     pub vendor: String,
     pub event_type: String,
-    /// As [`Timestamp`](crate::timestamp::Timestamp) displays.
-    pub created_at: String,
+    pub created_at: Timestamp,
+    /// SHA-256 of the body's canonical JSON, in hex.
+    pub digest: String,
     pub route: Route,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub first_seen: DateTime<Utc>,
+}
+
+impl From<Details> for Event {
+    /// The event that these are of. Its name, when the sender chose one, is in its key already.
+    fn from(details: Details) -> Self {
+        let Details { vendor, event_type, created_at, digest, .. } = details;
+        Self { vendor, event_type, created_at, digest, identity: Identity::Content }
+    }
 }
 
 impl Details {
@@ -120,10 +153,18 @@ impl Details {
         Self {
             vendor: plan.event.vendor.clone(),
             event_type: plan.event.event_type.clone(),
-            created_at: plan.event.created_at.to_string(),
+            created_at: plan.event.created_at,
+            digest: plan.event.digest.clone(),
             route: plan.route,
             first_seen,
         }
+    }
+
+    /// The answer to a claim of another body by the same name, when its sender chose the name.
+    fn other_body(&self, plan: &Plan) -> Option<Claim> {
+        let is_other =
+            matches!(plan.event.identity, Identity::Header(_)) && self.digest != plan.event.digest;
+        is_other.then_some(Claim::OtherBody { route: self.route })
     }
 }
 
@@ -142,6 +183,8 @@ pub struct Record {
     /// None when a Python router delivered it, which keeps nothing.
     pub details: Option<Details>,
     pub attempts: Vec<Attempt>,
+    /// The failure that its dead letter tells of, also while it is tried again.
+    pub failed: Option<Failed>,
     pub state: State,
 }
 
@@ -157,10 +200,32 @@ pub enum State {
         reply: Option<Reply>,
     },
     /// Failed, and free to be claimed again.
-    DeadLetter {
-        at: DateTime<Utc>,
-        failure: Failure,
-    },
+    DeadLetter,
+}
+
+impl State {
+    /// That of an event that is not delivered: held by an owner until a time, or free with a dead
+    /// letter. An owner that died without leaving a letter still shows.
+    fn open(
+        held: Option<(String, DateTime<Utc>)>,
+        has_letter: bool,
+        now: DateTime<Utc>,
+    ) -> Option<Self> {
+        match held {
+            Some((owner, until)) if until > now || !has_letter => {
+                Some(Self::InFlight { owner, until })
+            }
+            _ if has_letter => Some(Self::DeadLetter),
+            _ => None,
+        }
+    }
+}
+
+/// When and why an event failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub at: DateTime<Utc>,
+    pub failure: Failure,
 }
 
 /// What makes an event delivered.
@@ -183,8 +248,32 @@ pub struct Attempt {
     pub number: u32,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
+    /// Who brought the delivery.
+    pub by: Source,
+    pub destination: Route,
     pub outcome: Outcome,
     pub milliseconds: u64,
+}
+
+/// Who brought a delivery to the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Vendor,
+    /// An operator, who named the key.
+    Replay,
+    /// An operator or a schedule, with all dead letters of a kind.
+    BulkReplay,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Vendor => "vendor",
+            Self::Replay => "replay",
+            Self::BulkReplay => "bulk replay",
+        })
+    }
 }
 
 /// What came of an attempt.
@@ -202,13 +291,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether it is certain that the event was not processed.
-    pub fn is_known_failure(self) -> bool {
-        match self {
-            Self::Status(status) => !(200..300).contains(&status),
-            Self::Unreachable => true,
-            Self::TimedOut | Self::Broken => false,
-        }
+    /// Whether the event may have been processed, or may still be.
+    pub fn is_unknown(self) -> bool {
+        matches!(self, Self::TimedOut | Self::Broken)
     }
 }
 
@@ -237,8 +322,27 @@ pub struct DeadLetter {
 pub struct Page {
     /// Most entries to return.
     pub limit: usize,
-    /// The `failed_at` and key of the last entry of the page before.
-    pub after: Option<(DateTime<Utc>, Key)>,
+    /// The last entry of the page before.
+    pub after: Option<Entry>,
+}
+
+/// A place in the list of dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    pub failed_at: DateTime<Utc>,
+    pub key: Key,
+}
+
+/// What came of discarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discarded {
+    Done,
+    /// It is being delivered, or may have been: its lease must end first.
+    InFlight {
+        until: DateTime<Utc>,
+    },
+    /// There is no dead letter.
+    None,
 }
 
 /// Why a store could not do what it was asked to. The text is for the operator.
@@ -256,21 +360,6 @@ pub enum StoreError {
 impl StoreError {
     fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Corrupt(what.to_string())
-    }
-}
-
-/// A dead letter for a listing: one that cannot be read is named in the log, and does not hide the
-/// others.
-fn readable(
-    key: Key,
-    letter: Result<Option<DeadLetter>, StoreError>,
-) -> Result<Option<DeadLetter>, StoreError> {
-    match letter {
-        Err(StoreError::Corrupt(what)) => {
-            tracing::error!(%key, what, "a dead letter cannot be read");
-            Ok(None)
-        }
-        letter => letter,
     }
 }
 

@@ -20,8 +20,8 @@ use rusqlite::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    Claim, DeadLetter, Delivered, Details, Lease, Page, Record, Settled, State, Store, StoreError,
-    new_owner, stored,
+    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Failed, Lease, Page, Record, Release,
+    Settled, State, Store, StoreError, new_owner, stored,
 };
 use crate::{delivery::Reply, key::Key, plan::Plan};
 
@@ -175,17 +175,18 @@ impl Store for Sqlite {
     ) -> Result<Claim, StoreError> {
         // Duplicates are answered from a read, which waits for no writer.
         let key = plan.key;
-        if let Some(found) = self.read(move |connection| select(connection, &key)).await?
-            && let Some(taken) = found.taken(now)
+        if let Some(found) = self.read(move |connection| select(connection, &key, now)).await?
+            && let Some(taken) = found.taken(plan, now)
         {
             return Ok(taken);
         }
         let plan = plan.clone();
         self.write(move |connection| {
             let transaction = begin(connection)?;
-            let found = select(&transaction, &plan.key)?.filter(|found| !found.is_expired(now));
+            let found =
+                select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
-                Some(found) => match found.taken(now) {
+                Some(found) => match found.taken(&plan, now) {
                     Some(taken) => taken,
                     None => take_over(&transaction, &plan, found.record, until)?,
                 },
@@ -231,11 +232,15 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn fail(&self, lease: &Lease, letter: &DeadLetter) -> Result<Settled, StoreError> {
+    async fn fail(
+        &self,
+        lease: &Lease,
+        letter: &DeadLetter,
+        release: Release,
+    ) -> Result<Settled, StoreError> {
         let (lease, letter) = (lease.clone(), letter.clone());
         self.write(move |connection| {
             let transaction = begin(connection)?;
-            let frees_key = letter.failure.outcome.is_known_failure();
             let changed = transaction.execute(
                 "UPDATE events SET attempts = ?3, until = CASE WHEN ?4 THEN NULL ELSE until END
                  WHERE key = ?1 AND owner = ?2 AND delivered_at IS NULL",
@@ -243,7 +248,7 @@ impl Store for Sqlite {
                     lease.key.to_string(),
                     lease.owner,
                     stored::to_json(&letter.attempts),
-                    frees_key
+                    release == Release::Now,
                 ],
             )?;
             if changed == 0 {
@@ -269,39 +274,77 @@ impl Store for Sqlite {
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let key = *key;
         self.read(move |connection| {
-            let found = select(connection, &key)?.filter(|found| !found.is_expired(now));
+            let found = select(connection, &key, now)?.filter(|found| !found.is_expired(now));
             Ok(found.map(|found| found.record))
         })
         .await
     }
 
-    async fn find(&self, digits: &str) -> Result<Option<Vec<Key>>, StoreError> {
-        let first = format!("{}{digits}", Key::PREFIX);
+    async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
+        let (first, now) = (format!("{}{digits}", Key::PREFIX), now.timestamp_millis());
         self.read(move |connection| {
             // Beyond every digit, but within what begins with these.
             let last = format!("{first}g");
             connection
-                .prepare_cached("SELECT key FROM events WHERE key >= ?1 AND key < ?2 LIMIT 2")?
-                .query_map([first, last], key)?
+                .prepare_cached(
+                    "SELECT key FROM events WHERE key >= ?1 AND key < ?2
+                     AND (expires_at IS NULL OR expires_at > ?3) LIMIT 2",
+                )?
+                .query_map(params![first, last, now], key)?
                 .collect::<rusqlite::Result<_>>()
                 .map(Some)
         })
         .await
     }
 
-    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError> {
+        let key = *key;
         self.read(move |connection| {
-            let (after, key) = match page.after {
-                Some((failed_at, key)) => (failed_at.timestamp_millis(), key.to_string()),
+            connection
+                .prepare_cached(
+                    "SELECT * FROM events JOIN dead_letters USING (key) WHERE events.key = ?1",
+                )?
+                .query_row([key.to_string()], read_dead_letter)
+                .optional()
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |connection| {
+            let (after, after_key) = match page.after {
+                Some(Entry { failed_at, key }) => (failed_at.timestamp_millis(), key.to_string()),
                 None => (i64::MIN, String::new()),
             };
             connection
                 .prepare_cached(
-                    "SELECT * FROM events JOIN dead_letters USING (key)
+                    "SELECT failed_at, key FROM dead_letters
                      WHERE (failed_at, key) > (?1, ?2) ORDER BY failed_at, key LIMIT ?3",
                 )?
-                .query_map(params![after, key, page.limit as i64], read_dead_letter)?
+                .query_map(params![after, after_key, page.limit as i64], |row| {
+                    Ok(Entry { failed_at: required_time(row, "failed_at")?, key: key(row)? })
+                })?
                 .collect()
+        })
+        .await
+    }
+
+    async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
+        let key = *key;
+        self.write(move |connection| {
+            let transaction = begin(connection)?;
+            let Some(Found { record: Record { failed: Some(_), state, .. }, .. }) =
+                select(&transaction, &key, now)?
+            else {
+                return Ok(Discarded::None);
+            };
+            if let State::InFlight { until, .. } = state {
+                return Ok(Discarded::InFlight { until });
+            }
+            clear_dead_letter(&transaction, &key)?;
+            transaction.execute("DELETE FROM events WHERE key = ?1", [key.to_string()])?;
+            transaction.commit()?;
+            Ok(Discarded::Done)
         })
         .await
     }
@@ -319,18 +362,19 @@ impl Found {
     }
 
     /// The answer to a claim, when the record cannot be claimed.
-    fn taken(&self, now: DateTime<Utc>) -> Option<Claim> {
-        let Record { details, state, .. } = &self.record;
-        match state {
-            State::InFlight { until, .. } if *until > now => {
-                let route = details.as_ref()?.route;
-                Some(Claim::InFlight { until: *until, route })
-            }
-            State::Delivered { .. } if !self.is_expired(now) => {
-                Some(Claim::Delivered(self.record.clone()))
-            }
-            _ => None,
+    fn taken(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Claim> {
+        if self.is_expired(now) {
+            return None;
         }
+        let Record { details, state, .. } = &self.record;
+        let details = details.as_ref()?;
+        details.other_body(plan).or_else(|| match state {
+            State::Delivered { .. } => Some(Claim::Delivered(self.record.clone())),
+            State::InFlight { until, .. } if *until > now => {
+                Some(Claim::InFlight { until: *until, route: details.route })
+            }
+            State::InFlight { .. } | State::DeadLetter => None,
+        })
     }
 }
 
@@ -382,28 +426,36 @@ fn clear_dead_letter(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Resu
         .execute([key.to_string()])
 }
 
-fn select(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+fn select(
+    connection: &Connection,
+    key: &Key,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Option<Found>> {
     connection
         .prepare_cached(
             "SELECT * FROM events LEFT JOIN dead_letters USING (key) WHERE events.key = ?1",
         )?
-        .query_row([key.to_string()], read_record)
+        .query_row([key.to_string()], |row| read_record(row, now))
         .optional()
 }
 
-fn read_record(row: &Row<'_>) -> rusqlite::Result<Found> {
-    let state = match (time(row, "until")?, time(row, "delivered_at")?) {
-        (Some(until), _) => State::InFlight { owner: row.get("owner")?, until },
-        (None, Some(at)) => State::Delivered { at: Some(at), reply: read_reply(row)? },
-        (None, None) => State::DeadLetter {
-            at: required_time(row, "failed_at")?,
-            failure: from_json(row, "failure")?,
-        },
+fn read_record(row: &Row<'_>, now: DateTime<Utc>) -> rusqlite::Result<Found> {
+    let failed = match time(row, "failed_at")? {
+        Some(at) => Some(Failed { at, failure: from_json(row, "failure")? }),
+        None => None,
+    };
+    let state = match time(row, "delivered_at")? {
+        Some(at) => State::Delivered { at: Some(at), reply: read_reply(row)? },
+        None => {
+            let held = Some(row.get("owner")?).zip(time(row, "until")?);
+            State::open(held, failed.is_some(), now).ok_or(rusqlite::Error::InvalidQuery)?
+        }
     };
     let record = Record {
         key: key(row)?,
         details: Some(from_json(row, "details")?),
         attempts: from_json(row, "attempts")?,
+        failed,
         state,
     };
     Ok(Found { record, expires_at: time(row, "expires_at")? })

@@ -21,6 +21,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Timelike, Utc};
 use date::Date;
 use reader::Fields;
+use serde::{Deserialize, Serialize};
 
 /// Longest text that is read, in bytes. dateutil's time is quadratic in the length.
 pub const MAX_TIMESTAMP_BYTES: usize = 128;
@@ -29,7 +30,8 @@ pub const MAX_TIMESTAMP_BYTES: usize = 128;
 ///
 /// Displays as Python's `datetime.isoformat()` with `+00:00` written `Z`:
 /// `2026-05-06T12:34:56Z`, with six digits of fraction unless they are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(DateTime<Utc>);
 
 /// Why a text is not an unambiguous point in time.

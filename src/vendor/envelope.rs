@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Event, Vendor, standard_webhooks};
+use super::{Event, Identity, Vendor, standard_webhooks};
 use crate::{
     delivery::Delivery,
     error::Error,
@@ -24,6 +24,10 @@ impl Vendor for Envelope {
     }
 
     fn may_be_unsigned(&self) -> bool {
+        true
+    }
+
+    fn may_name_events(&self) -> bool {
         true
     }
 
@@ -62,7 +66,8 @@ impl Vendor for Envelope {
         }
         let created_at = Timestamp::parse(&created_at).map_err(Error::CreatedAt)?;
         let digest = hex::encode(document.digest());
-        Ok(Event { vendor, event_type, created_at, digest })
+        let identity = Identity::Content;
+        Ok(Event { vendor, event_type, created_at, digest, identity })
     }
 }
 

@@ -373,7 +373,7 @@ async fn cloud_run_is_reached_over_http_2_with_its_certificate_checked() {
     ] {
         let error = send(&wrong).await.unwrap_err();
         assert!(
-            matches!(&error, SendError::NotSent(text) if text.contains("certificate")),
+            matches!(&error, SendError::NotSent { detail, .. } if detail.contains("certificate")),
             "{error:?}"
         );
     }
@@ -383,7 +383,7 @@ async fn cloud_run_is_reached_over_http_2_with_its_certificate_checked() {
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_not_sent() {
     let nowhere = cloud_run("https://nowhere.invalid/", None);
-    assert!(matches!(send(&nowhere).await.unwrap_err(), SendError::NotSent(_)));
+    assert!(matches!(send(&nowhere).await.unwrap_err(), SendError::NotSent { .. }));
 }
 
 #[test]

@@ -49,7 +49,7 @@ async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
     let router = router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
     assert_eq!(post(&client(), &router.webhook(), event(0)).await.text(), "done");
     sink.take();
-    proxy.break_off(1);
+    proxy.break_off_after(0);
     let got = post(&client(), &router.webhook(), event(1)).await;
     assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
     assert_eq!(proxy.left_to_break(), 0);

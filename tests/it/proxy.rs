@@ -14,6 +14,8 @@ use tokio::{
 pub struct Proxy {
     pub port: u16,
     requests: Arc<AtomicUsize>,
+    /// Answers to pass before.
+    passes: Arc<AtomicUsize>,
     /// Answers to break off, one after the other.
     breaks: Arc<AtomicUsize>,
 }
@@ -24,15 +26,18 @@ impl Proxy {
         let proxy = Self {
             port: listener.local_addr().unwrap().port(),
             requests: Arc::default(),
+            passes: Arc::default(),
             breaks: Arc::default(),
         };
-        let (requests, breaks) = (Arc::clone(&proxy.requests), Arc::clone(&proxy.breaks));
+        let (requests, passes, breaks) =
+            (Arc::clone(&proxy.requests), Arc::clone(&proxy.passes), Arc::clone(&proxy.breaks));
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
-                let (requests, breaks) = (Arc::clone(&requests), Arc::clone(&breaks));
-                tokio::spawn(pass(client, server, requests, breaks));
+                let (requests, passes, breaks) =
+                    (Arc::clone(&requests), Arc::clone(&passes), Arc::clone(&breaks));
+                tokio::spawn(pass(client, server, requests, passes, breaks));
             }
         });
         proxy
@@ -42,14 +47,15 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How many HTTP requests there were since the last time.
+    /// How many requests there were since the last time.
     pub fn take(&self) -> usize {
         self.requests.swap(0, Ordering::SeqCst)
     }
 
-    /// Breaks off in the middle of the next answers, as many as that.
-    pub fn break_off(&self, answers: usize) {
-        self.breaks.store(answers, Ordering::SeqCst);
+    /// Breaks off in the middle of the answer after that many.
+    pub fn break_off_after(&self, answers: usize) {
+        self.passes.store(answers, Ordering::SeqCst);
+        self.breaks.store(1, Ordering::SeqCst);
     }
 
     pub fn left_to_break(&self) -> usize {
@@ -61,6 +67,7 @@ async fn pass(
     client: TcpStream,
     server: TcpStream,
     requests: Arc<AtomicUsize>,
+    passes: Arc<AtomicUsize>,
     breaks: Arc<AtomicUsize>,
 ) {
     let (mut from_client, mut to_client) = client.into_split();
@@ -68,10 +75,12 @@ async fn pass(
     let upstream = tokio::spawn(async move {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-            // The SDK sends a request's head at once.
+            // An SDK sends a request's head at once, and a Redis client a command of a few hundred
+            // bytes.
             let head = b"POST / HTTP/1.1";
             let heads = buffer[..length].windows(head.len()).filter(|bytes| bytes == head).count();
-            requests.fetch_add(heads, Ordering::SeqCst);
+            let commands = usize::from(buffer[0] == b'*');
+            requests.fetch_add(heads + commands, Ordering::SeqCst);
             if to_server.write_all(&buffer[..length]).await.is_err() {
                 break;
             }
@@ -79,9 +88,9 @@ async fn pass(
     });
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-        let left = breaks.load(Ordering::SeqCst);
-        if left > 0 {
-            breaks.store(left - 1, Ordering::SeqCst);
+        let is_passed = |left: usize| left.checked_sub(1);
+        let passed = passes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_passed).is_ok();
+        if !passed && breaks.swap(0, Ordering::SeqCst) > 0 {
             let _ = to_client.write_all(&buffer[..length / 2]).await;
             break;
         }

@@ -94,6 +94,8 @@ fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     let start = |index| Process::start("work", index, vars, said.clone());
     let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
     let mut holds: HashMap<String, Vec<(i64, i64)>> = HashMap::new();
+    // By key: when the hold began that was finished.
+    let mut finished: HashMap<String, i64> = HashMap::new();
     let (mut wins, mut kills, mut ready) = (0, 0, 0);
     while ready < PROCESSES {
         let Said { index, process, line } =
@@ -111,6 +113,11 @@ fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
                     kills += 1;
                 }
             }
+            ["finished", key, from, "Stored"] => {
+                let before = finished.insert(key.to_owned(), from.parse().unwrap());
+                assert_eq!(before, None, "{key} was delivered twice");
+            }
+            ["finished", _, _, "LeaseLost"] => {}
             ["ready"] if is_alive => ready += 1,
             ["ready"] => {}
             _ => panic!("{line}"),
@@ -119,8 +126,11 @@ fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     assert!(kills > 3, "{kills} kills in {wins} wins");
     assert_eq!(holds.len(), KEYS);
     for (key, mut holds) in holds {
-        // Whoever came later came after the end of the lease before.
+        // Whoever came later came after the end of the lease before, and nobody came after the one
+        // that was finished; one that was killed may have finished before it could say so.
         holds.sort_unstable();
+        let last = holds.last().unwrap().0;
+        assert!(finished.get(&key).is_none_or(|from| *from == last), "{key}: {holds:?}");
         for pair in holds.windows(2) {
             assert!(pair[0].1 <= pair[1].0, "{key}: {holds:?}");
         }
@@ -234,7 +244,8 @@ async fn work(store: Arc<dyn Store>) {
                     let ttl = Duration::from_secs(600);
                     let delivered =
                         Delivered { at: Utc::now(), ttl, reply: None, attempts: vec![] };
-                    store.finish(&lease, &delivered).await.unwrap();
+                    let settled = store.finish(&lease, &delivered).await.unwrap();
+                    println!("\nRACE finished {key} {from} {settled:?}");
                 }
                 Claim::InFlight { until, .. } => {
                     let left = (until - Utc::now()).to_std().unwrap_or_default();
@@ -244,6 +255,7 @@ async fn work(store: Arc<dyn Store>) {
                     assert!(matches!(record.state, State::Delivered { .. }));
                     break;
                 }
+                Claim::OtherBody { .. } => unreachable!("nobody named the event"),
             }
         }
     }

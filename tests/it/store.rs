@@ -11,9 +11,10 @@ use webhook_router::{
     key::Key,
     plan::{Plan, Route},
     store::{
-        self, Attempt, Claim, DeadLetter, Delivered, Details, DynamoDb, Failure, Lease, Outcome,
-        Page, Settled, State, Store,
+        self, Attempt, Claim, DeadLetter, Delivered, Details, Discarded, DynamoDb, Entry, Failed,
+        Failure, Lease, Outcome, Page, Release, Settled, Source, State, Store,
     },
+    vendor::Identity,
 };
 
 use crate::servers::{Authority, DynamoDbLocal, Redis, RedisCluster};
@@ -100,7 +101,7 @@ async fn a_lease_that_has_run_out_is_taken_over_and_fenced() {
         // The first owner was only slow: nothing it says counts any more.
         assert_eq!(store.finish(&dead, &delivered(at(1100))).await.unwrap(), Settled::LeaseLost);
         let letter = letter(&plan, &dead, Outcome::Status(500));
-        assert_eq!(store.fail(&dead, &letter).await.unwrap(), Settled::LeaseLost);
+        assert_eq!(store.fail(&dead, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
         assert_eq!(dead_letters(&*store).await, []);
         let record = store.get(&plan.key, at(1200)).await.unwrap().unwrap();
         assert_eq!(record.state, State::InFlight { owner: heir.owner.clone(), until: at(2000) });
@@ -121,7 +122,7 @@ async fn a_lease_that_has_run_out_still_counts_while_nobody_took_over() {
         assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
         // What is delivered cannot fail any more.
         let letter = letter(&plan, &lease, Outcome::Status(500));
-        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::LeaseLost);
+        assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
         assert_eq!(dead_letters(&*store).await, []);
     }
 }
@@ -160,11 +161,11 @@ async fn a_failed_event_is_a_dead_letter_and_free_and_keeps_its_route() {
         let plan = plan_of("failed");
         let lease = won(store.claim(&plan, at(0), at(1000)).await);
         let letter = letter(&plan, &lease, Outcome::Status(503));
-        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
+        assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
         assert_eq!(dead_letters(&*store).await, std::slice::from_ref(&letter));
         let record = store.get(&plan.key, at(600)).await.unwrap().unwrap();
-        let state = State::DeadLetter { at: letter.failed_at, failure: letter.failure.clone() };
-        assert_eq!((record.state, record.attempts), (state, letter.attempts.clone()));
+        assert_eq!((record.state, record.failed), (State::DeadLetter, failed(&letter)));
+        assert_eq!(record.attempts, letter.attempts);
 
         // The route of the first claim stays, whatever the threshold has become meanwhile.
         let mut elsewhere = plan.clone();
@@ -182,19 +183,100 @@ async fn a_failed_event_is_a_dead_letter_and_free_and_keeps_its_route() {
 }
 
 #[tokio::test]
-async fn an_unknown_outcome_leaves_the_lease_to_run_out() {
+async fn a_failure_that_is_not_certain_leaves_the_lease_to_run_out() {
     for Opened { store, .. } in stores().await {
-        for outcome in [Outcome::TimedOut, Outcome::Broken] {
-            let plan = plan_of(&format!("unknown {outcome:?}"));
-            let lease = won(store.claim(&plan, at(0), at(1000)).await);
-            let letter = letter(&plan, &lease, outcome);
-            assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
-            let claim = store.claim(&plan, at(999), at(2000)).await.unwrap();
-            assert_eq!(claim, Claim::InFlight { until: at(1000), route: plan.route });
-            let retry = won(store.claim(&plan, at(1000), at(2000)).await);
-            assert_eq!(retry.attempts, letter.attempts);
+        let plan = plan_of("perhaps");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        let letter = letter(&plan, &lease, Outcome::TimedOut);
+        for _ in 0..2 {
+            let settled = store.fail(&lease, &letter, Release::AtLeaseEnd).await.unwrap();
+            assert_eq!(settled, Settled::Stored);
         }
-        assert_eq!(dead_letters(&*store).await.len(), 2);
+        let claim = store.claim(&plan, at(999), at(2000)).await.unwrap();
+        assert_eq!(claim, Claim::InFlight { until: at(1000), route: plan.route });
+        assert_eq!(store.discard(&plan.key, at(999)).await.unwrap(), in_flight(1000));
+        // Until then it is in flight and failed; from then on it is a dead letter like any other.
+        let record = store.get(&plan.key, at(999)).await.unwrap().unwrap();
+        let held = State::InFlight { owner: lease.owner.clone(), until: at(1000) };
+        assert_eq!((record.state, record.failed), (held, failed(&letter)));
+        let record = store.get(&plan.key, at(1000)).await.unwrap().unwrap();
+        assert_eq!((record.state, record.failed), (State::DeadLetter, failed(&letter)));
+        assert_eq!(dead_letters(&*store).await, std::slice::from_ref(&letter));
+        let retry = won(store.claim(&plan, at(1000), at(2000)).await);
+        assert_eq!(retry.attempts, letter.attempts);
+        let record = store.get(&plan.key, at(1500)).await.unwrap().unwrap();
+        assert!(matches!(record.state, State::InFlight { .. }) && record.failed.is_some());
+        // This owner dies, and what is left is the letter.
+        let record = store.get(&plan.key, at(2000)).await.unwrap().unwrap();
+        assert_eq!(record.state, State::DeadLetter);
+    }
+}
+
+#[tokio::test]
+async fn an_owner_that_died_without_a_word_still_shows() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("died");
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        let record = store.get(&plan.key, at(5000)).await.unwrap().unwrap();
+        assert_eq!(record.state, State::InFlight { owner: lease.owner, until: at(1000) });
+        assert_eq!((record.details, record.failed), (Some(details(&plan, 0)), None));
+        assert_eq!(store.discard(&plan.key, at(5000)).await.unwrap(), Discarded::None);
+    }
+}
+
+#[tokio::test]
+async fn a_discarded_event_is_forgotten() {
+    for Opened { store, .. } in stores().await {
+        let plan = plan_of("discarded");
+        assert_eq!(store.discard(&plan.key, at(0)).await.unwrap(), Discarded::None);
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        let letter = letter(&plan, &lease, Outcome::Status(500));
+        store.fail(&lease, &letter, Release::Now).await.unwrap();
+        let retry = won(store.claim(&plan, at(600), at(1600)).await);
+        assert_eq!(store.discard(&plan.key, at(700)).await.unwrap(), in_flight(1600));
+        store.fail(&retry, &letter, Release::Now).await.unwrap();
+        assert_eq!(store.discard(&plan.key, at(800)).await.unwrap(), Discarded::Done);
+        assert_eq!(store.discard(&plan.key, at(800)).await.unwrap(), Discarded::None);
+        assert_eq!(store.get(&plan.key, at(800)).await.unwrap(), None);
+        assert_eq!(dead_letters(&*store).await, []);
+        // An owner that was too slow does not bring it back.
+        let settled = store.fail(&retry, &letter, Release::Now).await.unwrap();
+        assert_eq!(settled, Settled::LeaseLost);
+        assert_eq!(dead_letters(&*store).await, []);
+        let again = won(store.claim(&plan, at(900), at(1900)).await);
+        assert_eq!((&again.details, &again.attempts), (&details(&plan, 900), &vec![]));
+        assert_eq!(store.finish(&again, &delivered(at(1000))).await.unwrap(), Settled::Stored);
+        assert_eq!(store.discard(&plan.key, at(5000)).await.unwrap(), Discarded::None);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_the_sender_chose_belongs_to_one_body() {
+    for Opened { store, .. } in stores().await {
+        let named = |body: &str| {
+            let mut plan = plan_of(body);
+            plan.event.identity = Identity::Header("its name".into());
+            plan.key = plan_of("named").key;
+            plan
+        };
+        let (first, mut other) = (named("first"), named("other"));
+        other.route = if first.route == Route::Gcp { Route::Aws } else { Route::Gcp };
+        let refused = Claim::OtherBody { route: first.route };
+        let lease = won(store.claim(&first, at(0), at(1000)).await);
+        // In flight, its owner dead, failed, delivered: the name stays its own.
+        for now in [500, 5000] {
+            assert_eq!(store.claim(&other, at(now), at(9000)).await.unwrap(), refused);
+        }
+        let letter = letter(&first, &lease, Outcome::Status(500));
+        store.fail(&lease, &letter, Release::Now).await.unwrap();
+        assert_eq!(store.claim(&other, at(600), at(9000)).await.unwrap(), refused);
+        let retry = won(store.claim(&first, at(700), at(1700)).await);
+        store.finish(&retry, &delivered(at(800))).await.unwrap();
+        assert_eq!(store.claim(&other, at(900), at(9000)).await.unwrap(), refused);
+        let again = store.claim(&first, at(900), at(9000)).await.unwrap();
+        assert!(matches!(again, Claim::Delivered(_)));
+        let end = TTL.as_secs() as i64 * 10 + 800;
+        won(store.claim(&other, at(end), at(end + 1000)).await);
     }
 }
 
@@ -215,19 +297,24 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         letter.delivery = delivery(body);
         letter.delivery.path = "/webhook?x=%F0%9F%98%80".into();
         let headers = &mut letter.delivery.headers;
+        // The largest head that the server takes.
+        headers.insert("x-big", "x".repeat(64 * 1024).parse().unwrap());
         headers.append("x-twice", "one".parse().unwrap());
         headers.append("x-twice", "two".parse().unwrap());
         headers.insert("x-latin", HeaderValue::from_bytes(&[0xE9, 0xFF, 0x20]).unwrap());
-        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
+        assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == [letter.clone()]);
         let retry = won(store.claim(&plan, at(100), at(1100)).await);
         // The first owner repeats itself, because the answer to it was lost: too late, and without
         // a trace.
-        assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::LeaseLost);
+        assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
         assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
-        // A second failure replaces the first.
+        // A second failure replaces the first, be it small or as large as an item can just hold.
+        letter.delivery.body = letter.delivery.body.slice(..256 * 1024);
+        assert_eq!(store.fail(&retry, &letter, Release::Now).await.unwrap(), Settled::Stored);
+        assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
         letter.delivery.body = "smaller".into();
-        assert_eq!(store.fail(&retry, &letter).await.unwrap(), Settled::Stored);
+        assert_eq!(store.fail(&retry, &letter, Release::Now).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == [letter]);
     }
 }
@@ -242,19 +329,19 @@ async fn dead_letters_are_listed_by_time_page_by_page() {
             let mut letter = letter(&plan, &lease, Outcome::Status(500));
             // Some at the same time, and not in the order of their writing.
             letter.failed_at = at(1000 - index / 3);
-            assert_eq!(store.fail(&lease, &letter).await.unwrap(), Settled::Stored);
-            all.push((letter.failed_at, letter.key));
+            assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
+            all.push(Entry { failed_at: letter.failed_at, key: letter.key });
         }
         all.sort();
-        let mut listed: Vec<(_, Key)> = Vec::new();
+        let mut listed: Vec<Entry> = Vec::new();
         loop {
             let page = Page { limit: 10, after: listed.last().copied() };
-            let letters = store.dead_letters(page).await.unwrap();
-            if letters.is_empty() {
+            let entries = store.dead_letters(page).await.unwrap();
+            if entries.is_empty() {
                 break;
             }
-            assert!(letters.len() <= 10);
-            listed.extend(letters.iter().map(|letter| (letter.failed_at, letter.key)));
+            assert!(entries.len() <= 10);
+            listed.extend(entries);
         }
         assert_eq!(listed, all);
     }
@@ -267,16 +354,20 @@ async fn a_key_is_found_by_its_first_digits_where_the_store_can() {
         let (failed, delivered_one) = (plan_of("found when failed"), plan_of("found"));
         let lease = won(store.claim(&failed, at(0), at(1000)).await);
         let letter = letter(&failed, &lease, Outcome::Status(500));
-        store.fail(&lease, &letter).await.unwrap();
+        store.fail(&lease, &letter, Release::Now).await.unwrap();
         let lease = won(store.claim(&delivered_one, at(0), at(1000)).await);
         store.finish(&lease, &delivered(at(1))).await.unwrap();
         for plan in [failed, delivered_one] {
             let digits = plan.key.to_string().replace(Key::PREFIX, "");
-            let found = store.find(&digits[..8]).await.unwrap();
+            let found = store.find(&digits[..8], at(2)).await.unwrap();
             can.push(found.is_some());
             assert_eq!(found.unwrap_or_else(|| vec![plan.key]), [plan.key]);
         }
-        let none = store.find("00000000").await.unwrap();
+        // What is forgotten cannot be found.
+        let end = at(TTL.as_secs() as i64 * 10 + 1);
+        let digits = plan_of("found").key.to_string().replace(Key::PREFIX, "");
+        assert_eq!(store.find(&digits[..8], end).await.unwrap().unwrap_or_default(), []);
+        let none = store.find("00000000", at(2)).await.unwrap();
         assert_eq!(none.unwrap_or_default(), []);
     }
     // SQLite, Redis and Redis with TLS; not a cluster, nor DynamoDB.
@@ -308,7 +399,8 @@ fn delivered(at: chrono::DateTime<chrono::Utc>) -> Delivered {
 }
 
 fn attempt(number: u32, outcome: Outcome) -> Attempt {
-    Attempt { number, at: at(10), outcome, milliseconds: 7 }
+    let (by, destination) = (Source::BulkReplay, Route::Aws);
+    Attempt { number, at: at(10), by, destination, outcome, milliseconds: 7 }
 }
 
 fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
@@ -326,12 +418,26 @@ fn details(plan: &Plan, first_seen: i64) -> Details {
     Details {
         vendor: plan.event.vendor.clone(),
         event_type: plan.event.event_type.clone(),
-        created_at: plan.event.created_at.to_string(),
+        created_at: plan.event.created_at,
+        digest: plan.event.digest.clone(),
         route: plan.route,
         first_seen: at(first_seen),
     }
 }
 
+/// All letters, in the order of the list.
 async fn dead_letters(store: &dyn Store) -> Vec<DeadLetter> {
-    store.dead_letters(Page { limit: 100, after: None }).await.unwrap()
+    let mut letters = Vec::new();
+    for entry in store.dead_letters(Page { limit: 100, after: None }).await.unwrap() {
+        letters.extend(store.dead_letter(&entry.key).await.unwrap());
+    }
+    letters
+}
+
+fn failed(letter: &DeadLetter) -> Option<Failed> {
+    Some(Failed { at: letter.failed_at, failure: letter.failure.clone() })
+}
+
+fn in_flight(until: i64) -> Discarded {
+    Discarded::InFlight { until: at(until) }
 }

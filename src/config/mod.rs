@@ -1,0 +1,277 @@
+//! Every variable that the router reads, its default and its check.
+//!
+//! Variables are read once, through a lookup function, and all problems are reported together.
+
+mod store;
+mod targets;
+mod vars;
+
+use std::{fmt, time::Duration};
+
+use chrono::TimeDelta;
+
+use self::vars::Vars;
+pub use self::{
+    store::{RedisUrl, StoreConfig, StoreUrl},
+    targets::{AwsTarget, GcpTarget, Invocation, Targets},
+};
+use crate::{
+    secret::Secret,
+    vendor::{VENDORS, Vendor},
+};
+
+/// The routing secret of the examples. Off Lambda it is the default, in Lambda it is refused.
+pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
+/// Fewest bytes of a routing secret in Lambda.
+pub const MIN_ROUTING_SECRET_BYTES: usize = 16;
+
+/// A variable, for `--help` and the README.
+pub struct Variable {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, default, meaning }
+}
+
+/// All variables, in the order in which one meets them.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    variable("ROUTING_SECRET", "dev-not-for-prod-change-me, refused in Lambda",
+        "Secret behind keys and routes, the same in every router; at least 16 bytes in Lambda."),
+    variable("ROUTE_THRESHOLD", "128",
+        "Events whose route byte (0 to 255) is below this go to gcp, the others to aws: 0 to 256."),
+    variable("ENVELOPE_SECRETS", "",
+        "Standard Webhooks secrets of POST /webhook, separated by commas; any may match."),
+    variable("ALLOW_UNSIGNED", "false",
+        "true: serve POST /webhook although ENVELOPE_SECRETS is not set."),
+    variable("SIGNATURE_TOLERANCE_SECONDS", "300",
+        "How far a signature's timestamp may lie from now, on either side."),
+    variable("TRUST_IDEMPOTENCY_HEADER", "false",
+        "true: an envelope's Idempotency-Key (or X-Idempotency-Key) header takes the event's place in its key."),
+    variable("MAX_BODY_BYTES", "6291456",
+        "Largest body that is read (6 MiB); larger ones are answered with 413."),
+    variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
+        "Where claims and dead letters are kept: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
+    variable("REDIS_URL", "",
+        "The same for a Redis, taken when STORE_URL is not set."),
+    variable("REDIS_CA_FILE", "",
+        "PEM file of the CA that a rediss:// certificate comes from; without it, public and system roots are trusted."),
+    variable("STORE_TIMEOUT_MS", "1000",
+        "Time for one operation of the store."),
+    variable("DEDUP_TTL_SECONDS", "86400",
+        "How long a delivered event is remembered; longer for a vendor that retries longer (Stripe: 3 days)."),
+    variable("DUPLICATE_REPLY", "ignored",
+        "What a duplicate is answered: ignored says `duplicate ignored`, replay repeats the first reply."),
+    variable("REPLY_KEEP_BYTES", "65536",
+        "Largest reply that is kept (64 KiB); a duplicate of a larger one gets `duplicate ignored`."),
+    variable("GCP_TARGET_URL", "",
+        "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
+    variable("GCP_CA_FILE", "",
+        "PEM file of a private CA that GCP_TARGET_URL's certificate may come from, beside the public ones."),
+    variable("AWS_TARGET_FUNCTION", "",
+        "Name or ARN of the processor Lambda that aws events are handed to."),
+    variable("AWS_TARGET_ROLE_ARN", "",
+        "Role to assume for invoking it, across accounts."),
+    variable("AWS_TARGET_INVOCATION", "RequestResponse",
+        "RequestResponse waits for its answer; Event queues the event in Lambda."),
+    variable("FORWARD_ATTEMPTS", "4",
+        "Most attempts of one delivery."),
+    variable("FORWARD_BACKOFF_MS", "1000",
+        "Longest pause before the second attempt; doubled for each one after it, up to 60 s. The pause is random (full jitter)."),
+    variable("FORWARD_TIMEOUT_MS", "10000",
+        "Time for one attempt. After the first, none is begun that has less."),
+    variable("FORWARD_BUDGET_MS", "30000",
+        "Time for all attempts of a delivery in serve and replay. In Lambda the invocation's remaining time decides."),
+    variable("PORT", "",
+        "serve listens on this port of all addresses, as Cloud Run asks for."),
+    variable("RUST_LOG", "info",
+        "What is logged: error, warn, info, debug or trace, also by module."),
+    variable("LAMBDA_EMULATOR", "false",
+        "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
+];
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub intake: Intake,
+    pub store: StoreConfig,
+    pub targets: Targets,
+    pub forward: Forward,
+    /// How long a delivered event is remembered, at least.
+    pub dedup_ttl: Duration,
+    pub duplicates: Duplicates,
+    /// The port that `serve` shall listen on.
+    pub port: Option<u16>,
+}
+
+/// What the plan of a delivery depends on, beside the delivery and the clock.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    pub routing_secret: Secret,
+    /// 0 to 256.
+    pub route_threshold: u16,
+    pub max_body_bytes: usize,
+    pub allow_unsigned: bool,
+    /// Whether an envelope's `Idempotency-Key` takes the event's place in the key.
+    pub trust_idempotency_header: bool,
+    pub signature_tolerance: TimeDelta,
+    /// By the name of the vendor.
+    secrets: Vec<(&'static str, Vec<Secret>)>,
+}
+
+/// How duplicates are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Duplicates {
+    /// Whether they get the first reply.
+    pub replay: bool,
+    /// Largest reply that is kept, in bytes.
+    pub reply_keep_bytes: usize,
+}
+
+/// How often and how long forwarding is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    /// Most attempts of a delivery.
+    pub attempts: u32,
+    /// Longest pause before the second attempt; it doubles for each one after it.
+    pub backoff: Duration,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// For all attempts of a delivery, outside Lambda.
+    pub budget: Duration,
+}
+
+/// All that is wrong with the variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+/// A variable and what must be done about it. Values are not repeated: they may be secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub variable: String,
+    pub remedy: String,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration cannot be used:")?;
+        for ConfigError { variable, remedy } in &self.0 {
+            write!(f, "\n  {variable}: {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Reads all variables; a variable that is set to nothing counts as not set.
+    ///
+    /// # Errors
+    /// Every problem there is, not only the first.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut vars = Vars::new(&get);
+        let intake = vars.intake();
+        let config = Self {
+            store: vars.store(),
+            targets: vars.targets(intake.route_threshold),
+            forward: Forward {
+                attempts: vars.number("FORWARD_ATTEMPTS", 1..=20) as u32,
+                backoff: vars.millis("FORWARD_BACKOFF_MS"),
+                timeout: vars.millis("FORWARD_TIMEOUT_MS"),
+                budget: vars.millis("FORWARD_BUDGET_MS"),
+            },
+            dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
+            duplicates: Duplicates {
+                replay: vars.choice("DUPLICATE_REPLY", "ignored", &["ignored", "replay"])
+                    == "replay",
+                reply_keep_bytes: vars.number("REPLY_KEEP_BYTES", 0..=262_144) as usize,
+            },
+            port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
+            intake,
+        };
+        vars.finish(config)
+    }
+}
+
+impl Intake {
+    /// Reads only the variables that a plan depends on.
+    ///
+    /// # Errors
+    /// Every problem there is, not only the first.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut vars = Vars::new(&get);
+        let intake = vars.intake();
+        vars.finish(intake)
+    }
+
+    /// What is not served, and which variable would change that.
+    pub fn not_served(&self) -> Vec<String> {
+        VENDORS
+            .iter()
+            .filter(|vendor| self.secrets(**vendor).is_empty())
+            .filter(|vendor| !(vendor.may_be_unsigned() && self.allow_unsigned))
+            .map(|vendor| {
+                let unsigned =
+                    if vendor.may_be_unsigned() { ", or ALLOW_UNSIGNED=true" } else { "" };
+                let (path, variable) = (vendor.path(), vendor.secrets_variable());
+                format!("POST {path} is not served: set {variable}{unsigned}")
+            })
+            .collect()
+    }
+
+    /// The vendor's secrets; none when it is not configured.
+    pub fn secrets(&self, vendor: &dyn Vendor) -> &[Secret] {
+        let found = self.secrets.iter().find(|(name, _)| *name == vendor.name());
+        found.map_or(&[], |(_, secrets)| secrets)
+    }
+}
+
+impl Vars<'_> {
+    fn intake(&mut self) -> Intake {
+        Intake {
+            routing_secret: self.routing_secret(),
+            route_threshold: self.number("ROUTE_THRESHOLD", 0..=256) as u16,
+            max_body_bytes: self.number("MAX_BODY_BYTES", 1..=268_435_456) as usize,
+            allow_unsigned: self.flag("ALLOW_UNSIGNED"),
+            trust_idempotency_header: self.flag("TRUST_IDEMPOTENCY_HEADER"),
+            signature_tolerance: TimeDelta::seconds(
+                self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,
+            ),
+            secrets: VENDORS.iter().map(|vendor| (vendor.name(), self.secrets(*vendor))).collect(),
+        }
+    }
+
+    fn routing_secret(&mut self) -> Secret {
+        const NAME: &str = "ROUTING_SECRET";
+        let secret = self.text(NAME);
+        if self.in_lambda {
+            match secret.as_deref() {
+                None => self.problem(NAME, "must be set; `openssl rand -hex 32` makes one"),
+                Some(EXAMPLE_ROUTING_SECRET) => self.problem(
+                    NAME,
+                    "must not be the secret of the examples; `openssl rand -hex 32` makes one",
+                ),
+                Some(short) if short.len() < MIN_ROUTING_SECRET_BYTES => self
+                    .problem(NAME, format!("must have at least {MIN_ROUTING_SECRET_BYTES} bytes")),
+                Some(_) => {}
+            }
+        }
+        Secret::new(secret.unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into()))
+    }
+
+    fn secrets(&mut self, vendor: &dyn Vendor) -> Vec<Secret> {
+        let name = vendor.secrets_variable();
+        let Some(list) = self.text(&name) else {
+            return Vec::new();
+        };
+        let secrets: Vec<_> = list.split(',').map(|secret| Secret::new(secret.trim())).collect();
+        if let Some(problem) = secrets.iter().find_map(|secret| vendor.check_secret(secret).err()) {
+            self.problem(&name, format!("each secret {problem}"));
+        }
+        secrets
+    }
+}

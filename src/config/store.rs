@@ -1,0 +1,137 @@
+//! Which store, and where it is.
+
+use std::{path::PathBuf, time::Duration};
+
+use url::Url;
+
+use super::{ConfigErrors, vars::Vars};
+use crate::secret::Secret;
+
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    pub url: StoreUrl,
+    /// Time for one operation.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    Sqlite(PathBuf),
+    Redis(RedisUrl),
+    DynamoDb { table: String },
+}
+
+/// Where a Redis is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// `redis://` or `rediss://`, with user, password and database number; without the options
+    /// that are ours.
+    pub url: Secret,
+    /// Whether to speak the protocol of a cluster.
+    pub cluster: bool,
+    /// A private CA that the server's certificate comes from, in place of public and system roots.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl RedisUrl {
+    pub fn is_tls(&self) -> bool {
+        self.url.expose().starts_with("rediss:")
+    }
+}
+
+impl StoreConfig {
+    /// Reads only the variables that name the store.
+    ///
+    /// # Errors
+    /// Every problem there is, not only the first.
+    pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut vars = Vars::new(&get);
+        let store = vars.store();
+        vars.finish(store)
+    }
+}
+
+impl Vars<'_> {
+    pub(super) fn store(&mut self) -> StoreConfig {
+        StoreConfig { url: self.store_url(), timeout: self.millis("STORE_TIMEOUT_MS") }
+    }
+
+    fn store_url(&mut self) -> StoreUrl {
+        const NOWHERE: StoreUrl = StoreUrl::Sqlite(PathBuf::new());
+        let given = ["STORE_URL", "REDIS_URL"]
+            .into_iter()
+            .find_map(|name| self.text(name).map(|text| (name, text)));
+        let Some((name, url)) = given else {
+            if self.in_lambda {
+                self.problem("STORE_URL", "must be set: dynamodb://TABLE, redis:// or rediss://");
+                return NOWHERE;
+            }
+            return StoreUrl::Sqlite("webhook-router.db".into());
+        };
+        match self.parse_store_url(&url, name) {
+            Ok(url) => url,
+            Err(remedy) => {
+                self.problem(name, remedy);
+                NOWHERE
+            }
+        }
+    }
+
+    fn parse_store_url(&self, url: &str, name: &str) -> Result<StoreUrl, &'static str> {
+        if let Some(path) = url.strip_prefix("sqlite:").filter(|_| name == "STORE_URL") {
+            return match path {
+                _ if path.is_empty() || path.starts_with(":memory:") => {
+                    Err("names no file: use sqlite:PATH")
+                }
+                _ if path.starts_with("//") => {
+                    Err("takes no slashes before the path: sqlite:/var/lib/router.db")
+                }
+                _ if self.in_lambda => {
+                    Err("sqlite: cannot be used in Lambda, whose instances share no disk \
+                         (an emulator on one machine is declared with LAMBDA_EMULATOR=true)")
+                }
+                path => Ok(StoreUrl::Sqlite(path.into())),
+            };
+        }
+        if let Some(table) = url.strip_prefix("dynamodb://").filter(|_| name == "STORE_URL") {
+            // https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_CreateTable.html
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+            return if (3..=255).contains(&table.len()) && table.bytes().all(is_name) {
+                Ok(StoreUrl::DynamoDb { table: table.into() })
+            } else {
+                Err("names no table: dynamodb://TABLE, 3 to 255 letters, digits, `_`, `.` or `-`")
+            };
+        }
+        match Url::parse(url) {
+            Ok(url) if matches!(url.scheme(), "redis" | "rediss") => {
+                redis_url(url, self.text("REDIS_CA_FILE").map(PathBuf::from)).map(StoreUrl::Redis)
+            }
+            _ if name == "REDIS_URL" => Err("must be redis:// or rediss://"),
+            _ => Err("is no store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH"),
+        }
+    }
+}
+
+fn redis_url(mut url: Url, ca_file: Option<PathBuf>) -> Result<RedisUrl, &'static str> {
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("names no host: redis://HOST:PORT");
+    }
+    if url.fragment().is_some() {
+        return Err("has a `#`: write it as %23 in a password");
+    }
+    let mut cluster = false;
+    for (name, value) in url.query_pairs() {
+        cluster = match (&*name, &*value) {
+            ("cluster", "true") => true,
+            ("cluster", "false") => false,
+            _ => return Err("takes no option but ?cluster=true"),
+        };
+    }
+    url.set_query(None);
+    let database = url.path().trim_start_matches('/');
+    match database.parse::<u32>() {
+        Ok(number) if cluster && number > 0 => Err("takes no database number in a cluster"),
+        Err(_) if !database.is_empty() => Err("takes a database number as its path: /0"),
+        _ => Ok(RedisUrl { url: Secret::new(url), cluster, ca_file }),
+    }
+}

@@ -1,0 +1,133 @@
+//! Bodies of dead letters, of which DynamoDB takes only the smaller ones whole.
+//!
+//! An item has at most 400 KB
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A body
+//! that is too large for that is compressed, and if need be split over items of its own, which are
+//! written before the letter names them.
+
+use aws_sdk_dynamodb::{
+    Client, error::DisplayErrorContext, primitives::Blob, types::AttributeValue,
+};
+use tokio::task::JoinSet;
+
+use super::{
+    super::{Lease, StoreError},
+    item::{Item, number, optional_blob, optional_string, string, text},
+};
+
+/// Largest body, or part of one, in an item: 400 KB less room for the headers and all the rest.
+const MAX_PART_BYTES: usize = 256 * 1024;
+
+/// The attributes that lead to a body. All of them are set or removed together.
+pub(super) const ATTRIBUTES: [&str; 4] = ["body", "codec", "part_count", "parts_at"];
+
+/// A body as it is stored.
+pub(super) struct Packed {
+    /// Of [`ATTRIBUTES`], those that lead to it.
+    pub attributes: Item,
+    /// The items that must be written first.
+    pub parts: Vec<Item>,
+}
+
+impl Packed {
+    pub fn new(lease: &Lease, body: &[u8]) -> Result<Self, StoreError> {
+        let plain = (body.len() <= MAX_PART_BYTES).then(|| body.to_vec());
+        let (codec, bytes) = match plain {
+            Some(plain) => ("plain", plain),
+            None => ("zstd", zstd::bulk::compress(body, 0).map_err(StoreError::corrupt)?),
+        };
+        let mut attributes = Item::from([("codec".into(), text(codec))]);
+        if bytes.len() <= MAX_PART_BYTES {
+            attributes.insert("body".into(), AttributeValue::B(Blob::new(bytes)));
+            return Ok(Self { attributes, parts: Vec::new() });
+        }
+        let location = format!("{}#{}", lease.key, lease.owner);
+        let parts = bytes.chunks(MAX_PART_BYTES).enumerate();
+        let parts = parts.map(|(number, part)| {
+            Item::from([
+                ("key".into(), text(format!("{location}#{number}"))),
+                ("part".into(), AttributeValue::B(Blob::new(part))),
+            ])
+        });
+        let parts: Vec<_> = parts.collect();
+        attributes.insert("part_count".into(), AttributeValue::N(parts.len().to_string()));
+        attributes.insert("parts_at".into(), text(location));
+        Ok(Self { attributes, parts })
+    }
+}
+
+/// Writes the parts of a body, all at once.
+pub(super) async fn write(
+    client: &Client,
+    table: &str,
+    parts: Vec<Item>,
+) -> Result<(), StoreError> {
+    let mut writes = JoinSet::new();
+    for part in parts {
+        writes.spawn(client.put_item().table_name(table).set_item(Some(part)).send());
+    }
+    while let Some(written) = writes.join_next().await {
+        written.map_err(failed)?.map_err(|error| failed(DisplayErrorContext(error)))?;
+    }
+    Ok(())
+}
+
+/// The body that the attributes of an item lead to; nothing when a part is missing.
+pub(super) async fn read(
+    client: &Client,
+    table: &str,
+    item: &Item,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut bytes = Vec::new();
+    if let Some(body) = optional_blob(item, "body") {
+        bytes = body;
+    } else {
+        let mut reads = JoinSet::new();
+        for (index, key) in part_keys(item)?.into_iter().enumerate() {
+            let get = client.get_item().table_name(table).key("key", text(key));
+            let get = get.consistent_read(true).send();
+            reads.spawn(async move { (index, get.await) });
+        }
+        let mut parts = vec![None; reads.len()];
+        while let Some(read) = reads.join_next().await {
+            let (index, got) = read.map_err(failed)?;
+            let got = got.map_err(|error| failed(DisplayErrorContext(error)))?;
+            parts[index] = got.item.and_then(|item| optional_blob(&item, "part"));
+        }
+        for part in parts {
+            let Some(part) = part else { return Ok(None) };
+            bytes.extend(part);
+        }
+    }
+    if string(item, "codec")? == "zstd" {
+        bytes = zstd::stream::decode_all(&*bytes).map_err(StoreError::corrupt)?;
+    }
+    Ok(Some(bytes))
+}
+
+/// Deletes the parts that an item leads to, all at once. What stays is only garbage.
+pub(super) async fn delete_parts(client: &Client, table: &str, item: &Item) {
+    let mut deletions = JoinSet::new();
+    for key in part_keys(item).unwrap_or_default() {
+        deletions.spawn(client.delete_item().table_name(table).key("key", text(key)).send());
+    }
+    while let Some(deleted) = deletions.join_next().await {
+        if let Ok(Err(error)) = deleted {
+            let error = DisplayErrorContext(error);
+            tracing::warn!(%error, "a part of an old dead letter could not be deleted");
+        }
+    }
+}
+
+/// The keys of the items that a body is split over.
+fn part_keys(item: &Item) -> Result<Vec<String>, StoreError> {
+    let Some(location) = optional_string(item, "parts_at") else {
+        return Ok(Vec::new());
+    };
+    let count: u32 = number(item, "part_count")?.unwrap_or_default();
+    Ok((0..count).map(|number| format!("{location}#{number}")).collect())
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(error.to_string())
+}

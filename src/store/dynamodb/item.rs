@@ -1,0 +1,92 @@
+//! An event's item, attribute by attribute.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+
+use super::super::{Attempt, Entry, Failed, Record, State, StoreError, stored};
+use crate::key::Key;
+
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+pub(super) fn record(key: Key, item: &Item, now: DateTime<Utc>) -> Result<Record, StoreError> {
+    let attempts: Option<Vec<Attempt>> =
+        optional_string(item, "attempts").map(stored::from_json).transpose()?;
+    let failed = failed(item)?;
+    let state = match time(item, "delivered_at")? {
+        Some(at) => {
+            let body = optional_blob(item, "reply_body").unwrap_or_default();
+            let head = optional_string(item, "reply_head");
+            let reply = head.map(|head| stored::reply(head, body)).transpose()?;
+            State::Delivered { at: Some(at), reply }
+        }
+        None => {
+            let until = time(item, "held_until")?;
+            let held = optional_string(item, "held_by").map(str::to_owned).zip(until);
+            State::open(held, failed.is_some(), now)
+                .ok_or_else(|| StoreError::corrupt("no state"))?
+        }
+    };
+    let details = Some(stored::from_json(string(item, "details")?)?);
+    Ok(Record { key, details, attempts: attempts.unwrap_or_default(), failed, state })
+}
+
+pub(super) fn failed(item: &Item) -> Result<Option<Failed>, StoreError> {
+    let failure = optional_string(item, "failure").map(stored::from_json).transpose()?;
+    Ok(time(item, "failed_at")?.zip(failure).map(|(at, failure)| Failed { at, failure }))
+}
+
+pub(super) fn is_forgotten(item: &Item, now: DateTime<Utc>) -> Result<bool, StoreError> {
+    Ok(time(item, "forgotten_at")?.is_some_and(|forgotten_at| forgotten_at <= now))
+}
+
+/// The sort key of the index: dead letters are listed by time, those of one millisecond by key.
+pub(super) fn sort_key(entry: Entry) -> String {
+    format!("{:015}#{}", entry.failed_at.timestamp_millis(), entry.key)
+}
+
+/// The entry of a sort key.
+pub(super) fn entry(sort_key: &str) -> Result<Entry, StoreError> {
+    let parts = sort_key.split_once('#').and_then(|(millis, key)| {
+        let failed_at = DateTime::from_timestamp_millis(millis.parse().ok()?)?;
+        Some(Entry { failed_at, key: key.parse().ok()? })
+    });
+    parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is no time and key")))
+}
+
+pub(super) fn text(text: impl ToString) -> AttributeValue {
+    AttributeValue::S(text.to_string())
+}
+
+pub(super) fn millis(time: DateTime<Utc>) -> AttributeValue {
+    AttributeValue::N(time.timestamp_millis().to_string())
+}
+
+pub(super) fn seconds(seconds: i64) -> AttributeValue {
+    AttributeValue::N(seconds.to_string())
+}
+
+pub(super) fn optional_string<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+    item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+pub(super) fn string<'a>(item: &'a Item, name: &str) -> Result<&'a str, StoreError> {
+    optional_string(item, name).ok_or_else(|| StoreError::corrupt(format!("no {name}")))
+}
+
+pub(super) fn optional_blob(item: &Item, name: &str) -> Option<Vec<u8>> {
+    Some(item.get(name)?.as_b().ok()?.clone().into_inner())
+}
+
+pub(super) fn number<T>(item: &Item, name: &str) -> Result<Option<T>, StoreError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = item.get(name).and_then(|value| value.as_n().ok());
+    text.map(|text| text.parse()).transpose().map_err(StoreError::corrupt)
+}
+
+pub(super) fn time(item: &Item, name: &str) -> Result<Option<DateTime<Utc>>, StoreError> {
+    Ok(number(item, name)?.and_then(DateTime::from_timestamp_millis))
+}

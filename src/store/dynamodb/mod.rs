@@ -1,0 +1,499 @@
+//! DynamoDB: one table, one item for an event.
+//!
+//! A claim is one conditional PutItem, which also brings the item that stands in its way
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only taking
+//! over, from an owner that died or after a failure, costs a second write.
+
+mod body;
+mod item;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::{
+    Client,
+    config::{retry::RetryConfig, timeout::TimeoutConfig},
+    error::{DisplayErrorContext, SdkError},
+    operation::{
+        delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError,
+    },
+    primitives::Blob,
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
+};
+use chrono::{DateTime, Utc};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    body::Packed,
+    item::{
+        Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
+        string, text,
+    },
+};
+use super::{
+    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
+    State, Store, StoreError, new_owner, stored,
+};
+use crate::{aws, key::Key, plan::Plan};
+
+/// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
+pub const INDEX: &str = "dead_letters";
+
+/// How long an event whose owner died keeps its route.
+const DETAILS_TTL_SECONDS: i64 = 30 * 86_400;
+
+/// How often an operation may find that an item has changed under its hands.
+const TRIES: u32 = 3;
+
+/// A store in a DynamoDB table.
+pub struct DynamoDb {
+    table: String,
+    timeout: Duration,
+    /// Made for the first operation.
+    client: OnceCell<Client>,
+}
+
+impl DynamoDb {
+    /// A store in that table, with the region, credentials and endpoint of the standard AWS
+    /// settings; nothing is connected yet.
+    pub fn new(table: String, timeout: Duration) -> Self {
+        Self { table, timeout, client: OnceCell::new() }
+    }
+
+    /// A store with settings of the caller's.
+    pub fn with_sdk_config(table: String, timeout: Duration, sdk: &SdkConfig) -> Self {
+        Self { table, timeout, client: OnceCell::new_with(Some(client(sdk, timeout))) }
+    }
+
+    async fn client(&self) -> &Client {
+        let make = || async { client(&aws::sdk_config().await, self.timeout) };
+        self.client.get_or_init(make).await
+    }
+
+    /// When an operation that begins now must have ended.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// All requests of an operation, until `deadline` at the latest.
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        requests: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let done = timeout_at(deadline, requests).await;
+        done.unwrap_or(Err(StoreError::Timeout(self.timeout)))
+    }
+
+    fn failed<E, R>(&self, error: SdkError<E, R>) -> StoreError
+    where
+        SdkError<E, R>: std::error::Error + Send + Sync + 'static,
+    {
+        match error {
+            SdkError::TimeoutError(_) => StoreError::Timeout(self.timeout),
+            error => StoreError::Failed(DisplayErrorContext(error).to_string()),
+        }
+    }
+
+    /// Updates the item of an event while its owner is that of the lease: what the item was before,
+    /// or when the lease is lost, what it is now.
+    async fn update(
+        &self,
+        lease: &Lease,
+        update: &str,
+        condition: &str,
+        values: Item,
+    ) -> Result<Result<Item, Item>, StoreError> {
+        let updated = self
+            .client()
+            .await
+            .update_item()
+            .table_name(&self.table)
+            .key("key", text(lease.key))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_values(Some(values))
+            .return_values(ReturnValue::UpdatedOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match updated {
+            Ok(output) => Ok(Ok(output.attributes.unwrap_or_default())),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok(Err(refusal.item.clone().unwrap_or_default()))
+                }
+                _ => Err(self.failed(error)),
+            },
+        }
+    }
+
+    /// Makes the item of an event, in place of one that is forgotten: the lease, or the item that
+    /// stands in the way.
+    async fn insert(
+        &self,
+        plan: &Plan,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Result<Lease, Item>, StoreError> {
+        let (key, owner, details) = (plan.key, new_owner(), Details::new(plan, now));
+        let put = self
+            .client()
+            .await
+            .put_item()
+            .table_name(&self.table)
+            .item("key", text(key))
+            .item("details", text(stored::to_json(&details)))
+            .item("held_by", text(&owner))
+            .item("held_until", millis(until))
+            .item("expires_at", details_end(now))
+            // TTL deletes an item within days, so its time is looked at as well.
+            .condition_expression("attribute_not_exists(#key) OR forgotten_at <= :now")
+            .expression_attribute_names("#key", "key")
+            .expression_attribute_values(":now", millis(now))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let lease = Lease { key, owner, until, details, attempts: Vec::new() };
+        let Err(error) = put else {
+            return Ok(Ok(lease));
+        };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
+                let found = refusal.item.clone().unwrap_or_default();
+                // The answer to our own first try may have got lost.
+                let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
+                Ok(if is_ours { Ok(lease) } else { Err(found) })
+            }
+            _ => Err(self.failed(error)),
+        }
+    }
+
+    /// Takes over an item that nobody holds: the lease, or what the item has become since it was
+    /// found.
+    async fn take_over(
+        &self,
+        key: Key,
+        found: &Item,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Result<Lease, Item>, StoreError> {
+        let Record { details, attempts, failed, .. } = record(key, found, now)?;
+        let details = details.ok_or_else(|| StoreError::corrupt("no details"))?;
+        let owner = new_owner();
+        let request = self
+            .client()
+            .await
+            .update_item()
+            .table_name(&self.table)
+            .key("key", text(key))
+            .expression_attribute_values(":owner", text(&owner))
+            .expression_attribute_values(":until", millis(until))
+            .expression_attribute_values(":before", text(string(found, "held_by")?))
+            .expression_attribute_values(":now", millis(now))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let is_free = "held_by = :before AND attribute_not_exists(delivered_at) \
+                       AND (attribute_not_exists(held_until) OR held_until <= :now)";
+        let request = match failed {
+            // A dead letter has no end.
+            Some(failed) => request
+                .update_expression("SET held_by = :owner, held_until = :until")
+                .condition_expression(format!("{is_free} AND failed_at = :failed_at"))
+                .expression_attribute_values(":failed_at", millis(failed.at)),
+            None => request
+                .update_expression(
+                    "SET held_by = :owner, held_until = :until, expires_at = :expires_at",
+                )
+                .condition_expression(format!("{is_free} AND attribute_not_exists(failed_at)"))
+                .expression_attribute_values(":expires_at", details_end(now)),
+        };
+        let lease = Lease { key, owner, until, details, attempts };
+        let Err(error) = request.send().await else {
+            return Ok(Ok(lease));
+        };
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(refusal)) => {
+                let found = refusal.item.clone().unwrap_or_default();
+                // The answer to our own first try may have got lost.
+                let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
+                Ok(if is_ours { Ok(lease) } else { Err(found) })
+            }
+            _ => Err(self.failed(error)),
+        }
+    }
+
+    async fn item(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        let get = self.client().await.get_item().table_name(&self.table).key("key", text(key));
+        let got = get.consistent_read(true).send().await;
+        Ok(got.map_err(|error| self.failed(error))?.item)
+    }
+
+    /// Deletes the parts of a body that no letter leads to any more, while there is time.
+    async fn delete_parts(&self, item: &Item, deadline: Instant) {
+        let deletions = body::delete_parts(self.client().await, &self.table, item);
+        if timeout_at(deadline, deletions).await.is_err() {
+            tracing::warn!("parts of an old dead letter could not be deleted in time");
+        }
+    }
+}
+
+fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
+    // Every write carries its owner, so that it may be repeated once.
+    let retry = RetryConfig::standard()
+        .with_max_attempts(2)
+        .with_initial_backoff(Duration::from_millis(25));
+    // Half of the time for a try, so that there is time for the second one.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(timeout / 4)
+        .operation_attempt_timeout(timeout / 2)
+        .operation_timeout(timeout);
+    let config = aws_sdk_dynamodb::config::Builder::from(sdk)
+        .retry_config(retry)
+        .timeout_config(timeouts.build())
+        .build();
+    Client::from_conf(config)
+}
+
+#[async_trait]
+impl Store for DynamoDb {
+    async fn claim(
+        &self,
+        plan: &Plan,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Claim, StoreError> {
+        self.within(self.deadline(), async {
+            let mut found = match self.insert(plan, now, until).await? {
+                Ok(lease) => return Ok(Claim::Won(lease)),
+                Err(found) => found,
+            };
+            for _ in 0..TRIES {
+                if let Some(taken) = taken(plan, &found, now)? {
+                    return Ok(taken);
+                }
+                found = match self.take_over(plan.key, &found, now, until).await? {
+                    Ok(lease) => return Ok(Claim::Won(lease)),
+                    Err(found) => found,
+                };
+            }
+            Err(StoreError::Failed("the key changes hands too quickly".into()))
+        })
+        .await
+    }
+
+    async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
+        let Delivered { at, ttl, reply, attempts } = delivered;
+        let forgotten_at = *at + *ttl;
+        let mut update =
+            "SET attempts = :attempts, delivered_at = :at, forgotten_at = :forgotten, \
+                          expires_at = :expires"
+                .to_owned();
+        let mut values = Item::from([
+            (":owner".into(), text(&lease.owner)),
+            (":attempts".into(), text(stored::to_json(attempts))),
+            (":at".into(), millis(*at)),
+            (":forgotten".into(), millis(forgotten_at)),
+            (":expires".into(), seconds(forgotten_at.timestamp() + 1)),
+        ]);
+        if let Some(reply) = reply {
+            update += ", reply_head = :head, reply_body = :body";
+            values.insert(":head".into(), text(stored::reply_head(reply)));
+            values.insert(":body".into(), AttributeValue::B(Blob::new(reply.body.clone())));
+        }
+        update += " REMOVE held_until, dead, dead_letter, failed_at, failure, head, body, codec, \
+                    part_count, parts_at";
+        let deadline = self.deadline();
+        let updated = self.update(lease, &update, "held_by = :owner", values);
+        match self.within(deadline, updated).await? {
+            Ok(before) => {
+                self.delete_parts(&before, deadline).await;
+                Ok(Settled::Stored)
+            }
+            Err(_) => Ok(Settled::LeaseLost),
+        }
+    }
+
+    async fn fail(
+        &self,
+        lease: &Lease,
+        letter: &DeadLetter,
+        release: Release,
+    ) -> Result<Settled, StoreError> {
+        let entry = Entry { failed_at: letter.failed_at, key: lease.key };
+        let mut values = Item::from([
+            (":owner".into(), text(&lease.owner)),
+            (":attempts".into(), text(stored::to_json(&letter.attempts))),
+            (":dead".into(), text("1")),
+            (":dead_letter".into(), text(sort_key(entry))),
+            (":failed_at".into(), millis(letter.failed_at)),
+            (":failure".into(), text(stored::to_json(&letter.failure))),
+            (":head".into(), text(stored::delivery_head(&letter.delivery))),
+        ]);
+        let mut update = "SET attempts = :attempts, dead = :dead, dead_letter = :dead_letter, \
+                          failed_at = :failed_at, failure = :failure, head = :head"
+            .to_owned();
+        let mut remove = vec!["expires_at"];
+        let body = Packed::new(lease, &letter.delivery.body)?;
+        for name in body::ATTRIBUTES {
+            match body.attributes.get(name) {
+                Some(value) => {
+                    update = format!("{update}, {name} = :{name}");
+                    values.insert(format!(":{name}"), value.clone());
+                }
+                None => remove.push(name),
+            }
+        }
+        if release == Release::Now {
+            remove.push("held_until");
+        }
+        let update = format!("{update} REMOVE {}", remove.join(", "));
+        let condition = "held_by = :owner AND attribute_not_exists(delivered_at)";
+        let deadline = self.deadline();
+        let updated = self.within(deadline, async {
+            body::write(self.client().await, &self.table, body.parts).await?;
+            self.update(lease, &update, condition, values).await
+        });
+        // Parts that the letter does not lead to: those of the letter before, or our own when they
+        // came too late. A repetition finds its own parts in use.
+        let (settled, garbage, kept) = match updated.await? {
+            Ok(before) => (Settled::Stored, before, body.attributes),
+            Err(found) => (Settled::LeaseLost, body.attributes, found),
+        };
+        if garbage.get("parts_at") != kept.get("parts_at") {
+            self.delete_parts(&garbage, deadline).await;
+        }
+        Ok(settled)
+    }
+
+    async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
+        match self.within(self.deadline(), self.item(key)).await? {
+            Some(item) if !is_forgotten(&item, now)? => record(*key, &item, now).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Never: it would read, and cost, the whole table.
+    async fn find(
+        &self,
+        _digits: &str,
+        _now: DateTime<Utc>,
+    ) -> Result<Option<Vec<Key>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError> {
+        // A letter that is replaced while it is read takes its parts with it.
+        for _ in 0..TRIES {
+            let item = self.within(self.deadline(), self.item(key)).await?.unwrap_or_default();
+            let Some(failed) = failed(&item)? else { return Ok(None) };
+            let read = body::read(self.client().await, &self.table, &item);
+            let Some(body) = self.within(self.deadline(), read).await? else { continue };
+            let Record { details, attempts, .. } = record(*key, &item, failed.at)?;
+            return Ok(Some(DeadLetter {
+                key: *key,
+                details: details.ok_or_else(|| StoreError::corrupt("no details"))?,
+                failed_at: failed.at,
+                failure: failed.failure,
+                attempts,
+                delivery: stored::delivery(string(&item, "head")?, body)?,
+            }));
+        }
+        Err(StoreError::corrupt(format!("a part of the body of {key} is missing")))
+    }
+
+    async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
+        let after = page.after.map_or_else(|| "0".into(), sort_key);
+        let mut pages = self
+            .client()
+            .await
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("dead = :dead AND dead_letter > :after")
+            .expression_attribute_values(":dead", text("1"))
+            .expression_attribute_values(":after", text(after))
+            .limit(page.limit.min(1000) as i32)
+            .into_paginator()
+            .send();
+        let mut entries = Vec::new();
+        while entries.len() < page.limit
+            && let Some(listed) = pages.next().await
+        {
+            for item in listed.map_err(|error| self.failed(error))?.items.unwrap_or_default() {
+                entries.push(entry(string(&item, "dead_letter")?)?);
+            }
+        }
+        entries.truncate(page.limit);
+        Ok(entries)
+    }
+
+    async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
+        let deadline = self.deadline();
+        let deleted = self.within(deadline, async {
+            let deleted = self
+                .client()
+                .await
+                .delete_item()
+                .table_name(&self.table)
+                .key("key", text(key))
+                .condition_expression(
+                    "attribute_exists(failed_at) \
+                     AND (attribute_not_exists(held_until) OR held_until <= :now)",
+                )
+                .expression_attribute_values(":now", millis(now))
+                .return_values(ReturnValue::AllOld)
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                )
+                .send()
+                .await;
+            match deleted {
+                Ok(output) => Ok(Ok(output.attributes.unwrap_or_default())),
+                Err(error) => match error.as_service_error() {
+                    Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
+                        Ok(Err(refusal.item.clone().unwrap_or_default()))
+                    }
+                    _ => Err(self.failed(error)),
+                },
+            }
+        });
+        match deleted.await? {
+            Ok(before) => {
+                self.delete_parts(&before, deadline).await;
+                Ok(Discarded::Done)
+            }
+            Err(found) if failed(&found)?.is_some() => match record(*key, &found, now)?.state {
+                State::InFlight { until, .. } => Ok(Discarded::InFlight { until }),
+                _ => Ok(Discarded::None),
+            },
+            Err(_) => Ok(Discarded::None),
+        }
+    }
+}
+
+fn details_end(now: DateTime<Utc>) -> AttributeValue {
+    seconds(now.timestamp() + DETAILS_TTL_SECONDS)
+}
+
+/// The answer to a claim that an item stands in the way of; nothing when it may be taken over.
+fn taken(plan: &Plan, item: &Item, now: DateTime<Utc>) -> Result<Option<Claim>, StoreError> {
+    let record = record(plan.key, item, now)?;
+    let details = record.details.as_ref().ok_or_else(|| StoreError::corrupt("no details"))?;
+    if is_forgotten(item, now)? {
+        return Ok(None);
+    }
+    if let Some(other) = details.other_body(plan) {
+        return Ok(Some(other));
+    }
+    Ok(match &record.state {
+        State::Delivered { .. } => Some(Claim::Delivered(record)),
+        State::InFlight { until, .. } if *until > now => {
+            Some(Claim::InFlight { until: *until, route: details.route })
+        }
+        State::InFlight { .. } | State::DeadLetter => None,
+    })
+}

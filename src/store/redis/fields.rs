@@ -1,0 +1,75 @@
+//! The reply of a script, field by field.
+
+use chrono::{DateTime, Utc};
+
+use super::super::{Attempt, Failed, Record, Settled, State, StoreError, stored};
+use crate::key::Key;
+
+/// The fields of a reply, one after the other.
+pub(super) struct Fields(std::vec::IntoIter<Option<Vec<u8>>>);
+
+impl Fields {
+    pub fn new(fields: Vec<Option<Vec<u8>>>) -> Self {
+        Self(fields.into_iter())
+    }
+
+    pub fn bytes(&mut self) -> Option<Vec<u8>> {
+        self.0.next().flatten()
+    }
+
+    pub fn text(&mut self) -> Result<Option<String>, StoreError> {
+        self.bytes().map(String::from_utf8).transpose().map_err(StoreError::corrupt)
+    }
+
+    pub fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+        self.text()?.map(|text| stored::from_json(&text)).transpose()
+    }
+
+    pub fn attempts(&mut self) -> Result<Vec<Attempt>, StoreError> {
+        Ok(self.json()?.unwrap_or_default())
+    }
+
+    pub fn time(&mut self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let millis = self.text()?.map(|text| text.parse()).transpose();
+        Ok(millis.map_err(StoreError::corrupt)?.and_then(DateTime::from_timestamp_millis))
+    }
+
+    pub fn settled(&mut self) -> Result<Settled, StoreError> {
+        match self.text()?.as_deref() {
+            Some("stored") => Ok(Settled::Stored),
+            Some("lost") => Ok(Settled::LeaseLost),
+            other => Err(StoreError::corrupt(format!("a script gave {other:?}"))),
+        }
+    }
+
+    /// A delivered event; nothing once it is forgotten.
+    pub fn delivered(
+        &mut self,
+        key: Key,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Record>, StoreError> {
+        let (details, attempts) = (self.json()?, self.attempts()?);
+        let (at, expires_at) = (self.time()?, self.time()?);
+        let (head, body) = (self.text()?, self.bytes());
+        if expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Ok(None);
+        }
+        let reply = head.map(|head| stored::reply(&head, body.unwrap_or_default())).transpose()?;
+        let state = State::Delivered { at, reply };
+        Ok(Some(Record { key, details, attempts, failed: None, state }))
+    }
+
+    /// An event that is not delivered; nothing when nobody has claimed it.
+    pub fn open(&mut self, key: Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
+        let (details, attempts) = (self.json()?, self.attempts()?);
+        let held = self.text()?.zip(self.time()?);
+        let failed = self.failed()?;
+        let state = State::open(held, failed.is_some(), now);
+        Ok(state.map(|state| Record { key, details, attempts, failed, state }))
+    }
+
+    fn failed(&mut self) -> Result<Option<Failed>, StoreError> {
+        let (at, failure) = (self.time()?, self.json()?);
+        Ok(at.zip(failure).map(|(at, failure)| Failed { at, failure }))
+    }
+}

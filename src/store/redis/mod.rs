@@ -1,0 +1,327 @@
+//! Redis, Valkey and ElastiCache, alone or as a cluster.
+//!
+//! Two keys for an event, in one hash slot, so that one script may touch both
+//! (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>):
+//!
+//! - `webhook:dedup:<hex>`, the key itself, is there while the event is in flight or delivered. A
+//!   Python router's `SET key 1 NX EX ttl` and our claim therefore exclude each other. Its time to
+//!   live is the lease, then the TTL.
+//! - `{webhook:dedup:<hex>}:event` keeps what outlives a lease: the details with the route, the
+//!   last owner, and the dead letter.
+//!
+//! `webhook:dead-letters` is a sorted set of the keys that have dead letters, by time. It lies in
+//! another slot, so it is written before a letter is kept and after it is cleared: an entry may
+//! lead nowhere, but no letter is missing from the list.
+
+mod connection;
+mod fields;
+mod scripts;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use redis::{Cmd, FromRedisValue};
+use tokio::time::Instant;
+
+use self::{
+    connection::{Link, Refusal},
+    fields::Fields,
+    scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua},
+};
+use super::{
+    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
+    State, Store, StoreError, new_owner, stored,
+};
+use crate::{config::RedisUrl, key::Key, plan::Plan, vendor::Identity};
+
+/// How long the route of an event is kept after its owner died.
+const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
+
+const DEAD_LETTERS: &str = "webhook:dead-letters";
+
+/// A store in Redis.
+pub struct Redis(Link);
+
+impl Redis {
+    /// A store at that address; nothing is connected yet.
+    pub fn new(url: RedisUrl, timeout: Duration) -> Self {
+        Self(Link::new(url, timeout))
+    }
+
+    /// Runs a script on the keys of an event. A server that does not have it yet gets it whole.
+    async fn script(
+        &self,
+        script: &Lua,
+        key: &Key,
+        arguments: &[&[u8]],
+        deadline: Instant,
+    ) -> Result<Fields, StoreError> {
+        let command = |name: &str, script: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(script).arg(2).arg(key.to_string()).arg(event_key(key)).arg(arguments);
+            command
+        };
+        let reply = match self.0.run(&command("EVALSHA", &script.sha1), deadline).await {
+            Err(Refusal::NoScript) => self.0.run(&command("EVAL", &script.code), deadline).await,
+            reply => reply,
+        };
+        Ok(Fields::new(reply?))
+    }
+
+    /// Runs a command.
+    async fn command<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<T, StoreError> {
+        Ok(self.0.run(command, deadline).await?)
+    }
+
+    /// Takes a key off the list of dead letters. An entry that stays leads nowhere.
+    async fn unlist(&self, key: &Key, deadline: Instant) {
+        let removal = redis::cmd("ZREM").arg(DEAD_LETTERS).arg(key.to_string()).clone();
+        if let Err(error) = self.command::<()>(&removal, deadline).await {
+            tracing::warn!(%key, %error, "the list of dead letters has a stale entry");
+        }
+    }
+
+    /// Entries with times within these bounds, as Redis writes them.
+    async fn listed(
+        &self,
+        from: &str,
+        to: &str,
+        limit: Option<usize>,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(DEAD_LETTERS).arg(from).arg(to).arg("WITHSCORES");
+        if let Some(limit) = limit {
+            command.arg("LIMIT").arg(0).arg(limit);
+        }
+        let listed: Vec<(String, i64)> = self.command(&command, self.0.deadline()).await?;
+        let entries = listed.into_iter().map(|(key, millis)| {
+            let failed_at = DateTime::from_timestamp_millis(millis);
+            Ok(Entry {
+                failed_at: failed_at.ok_or_else(|| StoreError::corrupt("no time"))?,
+                key: key.parse().map_err(StoreError::corrupt)?,
+            })
+        });
+        entries.collect()
+    }
+}
+
+#[async_trait]
+impl Store for Redis {
+    async fn claim(
+        &self,
+        plan: &Plan,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Claim, StoreError> {
+        let (key, owner, details) = (plan.key, new_owner(), Details::new(plan, now));
+        let lease = (until - now).num_milliseconds().max(1);
+        let arguments = [
+            millis(now),
+            millis(until),
+            owner.clone(),
+            stored::to_json(&details),
+            lease.to_string(),
+            DETAILS_TTL.as_millis().to_string(),
+            match plan.event.identity {
+                Identity::Header(_) => plan.event.digest.clone(),
+                Identity::Content => String::new(),
+            },
+        ];
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        let mut fields = self.script(&CLAIM, &key, &arguments, self.0.deadline()).await?;
+        match fields.text()?.as_deref() {
+            Some("won") => {
+                let details = fields.json()?.unwrap_or(details);
+                let attempts = fields.attempts()?;
+                Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
+            }
+            Some("in flight") => {
+                let until = fields.time()?.unwrap_or(until);
+                let details = fields.json()?.unwrap_or(details);
+                Ok(details
+                    .other_body(plan)
+                    .unwrap_or(Claim::InFlight { until, route: details.route }))
+            }
+            Some("other body") => {
+                let details = fields.json()?.unwrap_or(details);
+                Ok(Claim::OtherBody { route: details.route })
+            }
+            Some("delivered") => {
+                let record = fields.delivered(key, now)?;
+                let record = record.ok_or_else(|| StoreError::corrupt("delivered and not"))?;
+                let other = record.details.as_ref().and_then(|details| details.other_body(plan));
+                Ok(other.unwrap_or(Claim::Delivered(record)))
+            }
+            Some("elsewhere") => Ok(Claim::Delivered(delivered_elsewhere(key))),
+            other => Err(StoreError::corrupt(format!("claim gave {other:?}"))),
+        }
+    }
+
+    async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
+        let Delivered { at, ttl, reply, attempts } = delivered;
+        let ttl = ttl.as_millis() as i64;
+        let head = reply.as_ref().map(stored::reply_head).unwrap_or_default();
+        let body = reply.as_ref().map(|reply| reply.body.as_ref()).unwrap_or_default();
+        let texts = [
+            lease.owner.clone(),
+            stored::to_json(&lease.details),
+            stored::to_json(attempts),
+            millis(*at),
+            (at.timestamp_millis() + ttl).to_string(),
+            ttl.to_string(),
+            head,
+        ];
+        let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
+        arguments.push(body);
+        let deadline = self.0.deadline();
+        let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
+        let settled = fields.settled()?;
+        if fields.text()?.is_some() {
+            self.unlist(&lease.key, deadline).await;
+        }
+        Ok(settled)
+    }
+
+    async fn fail(
+        &self,
+        lease: &Lease,
+        letter: &DeadLetter,
+        release: Release,
+    ) -> Result<Settled, StoreError> {
+        let failed_at = millis(letter.failed_at);
+        let added =
+            redis::cmd("ZADD").arg(DEAD_LETTERS).arg(&failed_at).arg(lease.key.to_string()).clone();
+        let deadline = self.0.deadline();
+        self.command::<()>(&added, deadline).await?;
+        let texts = [
+            lease.owner.clone(),
+            stored::to_json(&letter.details),
+            stored::to_json(&letter.attempts),
+            failed_at,
+            stored::to_json(&letter.failure),
+            stored::delivery_head(&letter.delivery),
+        ];
+        let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
+        let release: &[u8] = match release {
+            Release::Now => b"free",
+            Release::AtLeaseEnd => b"hold",
+        };
+        arguments.extend([&letter.delivery.body[..], release]);
+        self.script(&FAIL, &lease.key, &arguments, deadline).await?.settled()
+    }
+
+    async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
+        let mut fields = self.script(&GET, key, &[], self.0.deadline()).await?;
+        match fields.text()?.as_deref() {
+            Some("elsewhere") => Ok(Some(delivered_elsewhere(*key))),
+            Some("delivered") => fields.delivered(*key, now),
+            _ => fields.open(*key, now),
+        }
+    }
+
+    async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
+        if self.0.url.cluster {
+            // SCAN asks one server, and the key may be on any.
+            return Ok(None);
+        }
+        let mut found = BTreeSet::new();
+        // An event is under either key, or both.
+        for pattern in [format!("{}{digits}*", Key::PREFIX), format!("{{{}{digits}*", Key::PREFIX)]
+        {
+            let mut cursor = 0u64;
+            loop {
+                let scan = redis::cmd("SCAN")
+                    .arg(cursor)
+                    .arg("MATCH")
+                    .arg(&pattern)
+                    .arg("COUNT")
+                    .arg(1000)
+                    .clone();
+                let (next, names): (u64, Vec<String>) =
+                    self.command(&scan, self.0.deadline()).await?;
+                let keys = names.iter().map(|name| {
+                    name.trim_start_matches('{').split('}').next().unwrap_or_default().parse()
+                });
+                found.extend(keys.filter_map(Result::<Key, _>::ok));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        // The server counts time for itself; what is forgotten by then cannot be found.
+        let mut known = Vec::new();
+        for key in found {
+            if self.get(&key, now).await?.is_some() {
+                known.push(key);
+            }
+        }
+        Ok(Some(known))
+    }
+
+    async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(event_key(key));
+        command.arg(&["details", "attempts", "failed_at", "failure", "head", "body"]);
+        let mut fields = Fields::new(self.command(&command, self.0.deadline()).await?);
+        let (details, attempts) = (fields.json()?, fields.attempts()?);
+        let (failed_at, failure) = (fields.time()?, fields.json()?);
+        let (head, body) = (fields.text()?, fields.bytes());
+        Ok(match (details, failed_at, failure, head, body) {
+            (Some(details), Some(failed_at), Some(failure), Some(head), Some(body)) => {
+                let delivery = stored::delivery(&head, body)?;
+                Some(DeadLetter { key: *key, details, failed_at, failure, attempts, delivery })
+            }
+            _ => None,
+        })
+    }
+
+    async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        let mut from = "-inf".to_owned();
+        if let Some(after) = page.after {
+            // Redis has an order of time and key, but cannot be asked to go on from a key.
+            let time = millis(after.failed_at);
+            entries = self.listed(&time, &time, None).await?;
+            entries.retain(|entry| *entry > after);
+            from = format!("({time}");
+        }
+        if let Some(wanted @ 1..) = page.limit.checked_sub(entries.len()) {
+            entries.extend(self.listed(&from, "+inf", Some(wanted)).await?);
+        }
+        entries.truncate(page.limit);
+        Ok(entries)
+    }
+
+    async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
+        let deadline = self.0.deadline();
+        let mut fields = self.script(&DISCARD, key, &[millis(now).as_bytes()], deadline).await?;
+        match fields.text()?.as_deref() {
+            Some("discarded") => {
+                self.unlist(key, deadline).await;
+                Ok(Discarded::Done)
+            }
+            Some("in flight") => Ok(Discarded::InFlight { until: fields.time()?.unwrap_or(now) }),
+            _ => Ok(Discarded::None),
+        }
+    }
+}
+
+fn event_key(key: &Key) -> String {
+    format!("{{{key}}}:event")
+}
+
+fn millis(time: DateTime<Utc>) -> String {
+    time.timestamp_millis().to_string()
+}
+
+/// A value that the Python router wrote: `1`, and no more is known.
+fn delivered_elsewhere(key: Key) -> Record {
+    let state = State::Delivered { at: None, reply: None };
+    Record { key, details: None, attempts: Vec::new(), failed: None, state }
+}

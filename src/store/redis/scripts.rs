@@ -1,0 +1,128 @@
+//! The scripts, one for an operation. Redis runs each as a whole
+//! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
+//!
+//! `KEYS[1]` is the key of the event, `KEYS[2]` what is kept beside it.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// Begins every script: whether the Python router has the key, which leaves the string `1` there.
+/// Any other error, or value, is an error of ours: it must not pass for a delivered event.
+const ELSEWHERE: &str = "
+    local function elsewhere(main)
+        if not main.err then return false end
+        if main.err:find('WRONGTYPE') and redis.call('TYPE', KEYS[1]).ok == 'string'
+            and redis.call('GET', KEYS[1]) == '1' then return true end
+        error(main.err)
+    end
+";
+
+/// A script, and the name that a server knows it by once it has had it.
+pub(super) struct Lua {
+    pub code: String,
+    pub sha1: String,
+}
+
+impl Lua {
+    fn new(code: &str) -> Self {
+        let code = format!("{ELSEWHERE}{code}");
+        let sha1 = Script::new(&code).get_hash().to_owned();
+        Self { code, sha1 }
+    }
+}
+
+/// Arguments: now, the end of the lease, owner, details, length of the lease, time to keep the
+/// details, and the digest of the body when the sender has named the event.
+pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local now, until_, owner, details = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+         local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'delivered_at', 'expires_at')
+         if elsewhere(main) then return {'elsewhere'} end
+         local forgotten = main[4] and tonumber(main[4]) <= now
+         if main[3] and not forgotten then
+             return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
+                 'delivered_at', 'expires_at', 'reply_head', 'reply_body'))}
+         end
+         if main[2] and main[1] ~= owner and tonumber(main[2]) > now then
+             return {'in flight', main[2], redis.call('HGET', KEYS[2], 'details')}
+         end
+         local seen = {}
+         if not forgotten then
+             seen = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'failed_at')
+         end
+         if ARGV[7] ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= ARGV[7] then
+             return {'other body', seen[1]}
+         end
+         redis.call('HSET', KEYS[2], 'details', seen[1] or details, 'owner', owner, 'until', until_)
+         if not seen[3] then redis.call('PEXPIRE', KEYS[2], ARGV[6]) end
+         redis.call('DEL', KEYS[1])
+         redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_)
+         redis.call('PEXPIRE', KEYS[1], ARGV[5])
+         return {'won', seen[1] or details, seen[2] or false}",
+    )
+});
+
+/// Arguments: owner, details, attempts, now, the end of the TTL, the TTL, head and body of the
+/// reply. A lease that ran out, and that nobody took over, still counts: then only the second key
+/// knows the owner.
+pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner')
+         if elsewhere(main) then return {'lost'} end
+         local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
+         if owner ~= ARGV[1] then return {'lost'} end
+         local had_letter = redis.call('HEXISTS', KEYS[2], 'failed_at') == 1
+         redis.call('DEL', KEYS[1])
+         redis.call('HSET', KEYS[1], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
+             'delivered_at', ARGV[4], 'expires_at', ARGV[5])
+         if ARGV[7] ~= '' then
+             redis.call('HSET', KEYS[1], 'reply_head', ARGV[7], 'reply_body', ARGV[8])
+         end
+         redis.call('PEXPIRE', KEYS[1], ARGV[6])
+         redis.call('UNLINK', KEYS[2])
+         return {'stored', had_letter and 'had letter' or false}",
+    )
+});
+
+/// Arguments: owner, details, attempts, now, failure, head and body of the delivery, and `free` or
+/// `hold`.
+pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at')
+         if elsewhere(main) or main[2] then return {'lost'} end
+         local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
+         if owner ~= ARGV[1] then return {'lost'} end
+         redis.call('HSET', KEYS[2], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
+             'failed_at', ARGV[4], 'failure', ARGV[5], 'head', ARGV[6], 'body', ARGV[7])
+         redis.call('PERSIST', KEYS[2])
+         if ARGV[8] == 'free' then
+             redis.call('DEL', KEYS[1])
+             redis.call('HDEL', KEYS[2], 'until')
+         end
+         return {'stored'}",
+    )
+});
+
+pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
+             'expires_at', 'reply_head', 'reply_body')
+         if elsewhere(main) then return {'elsewhere'} end
+         if main[3] then return {'delivered', unpack(main)} end
+         return {'open', unpack(redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner',
+             'until', 'failed_at', 'failure'))}",
+    )
+});
+
+/// Argument: now.
+pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at')
+         if elsewhere(main) or main[2] then return {'none'} end
+         if redis.call('HEXISTS', KEYS[2], 'failed_at') == 0 then return {'none'} end
+         if main[1] and tonumber(main[1]) > tonumber(ARGV[1]) then return {'in flight', main[1]} end
+         redis.call('UNLINK', KEYS[1], KEYS[2])
+         return {'discarded'}",
+    )
+});
