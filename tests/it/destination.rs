@@ -427,7 +427,7 @@ struct Seen {
 
 impl TlsServer {
     async fn start(authority: &Authority, name: &str) -> Self {
-        let (certificate, key) = authority.issue(name);
+        let (certificate, key) = authority.issue(&[name]);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)

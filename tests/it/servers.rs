@@ -41,9 +41,10 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    pub fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+    pub fn issue(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 }
@@ -53,27 +54,89 @@ pub struct Redis {
     child: Child,
     pub port: u16,
     folder: TempDir,
+    /// What redis-cli needs to be let in.
+    access: Vec<String>,
 }
 
 impl Redis {
     /// Starts one, and waits until it answers.
     pub fn start(options: &[&str]) -> Self {
-        // Another process may take a free port first.
-        for _ in 0..20 {
-            // A cluster's second port is 10,000 above, and must be one.
-            let port = std::iter::repeat_with(free_port).find(|port| *port < 55_000);
-            let mut server = Self::start_loading_at(port.unwrap(), options);
-            if server.comes_up() {
-                return server;
-            }
-        }
-        panic!("redis-server does not start");
+        Self::start_anywhere(|port| Self::start_loading_at(port, options))
     }
 
     pub fn start_at(port: u16, options: &[&str]) -> Self {
         let mut server = Self::start_loading_at(port, options);
         assert!(server.comes_up(), "redis-server does not start at port {port}");
         server
+    }
+
+    /// Starts one, and does not wait.
+    pub fn start_loading_at(port: u16, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let access = vec!["-p".to_owned(), port.to_string()];
+        Self::spawn(folder, port, access, &[&["--port", &port.to_string()], options].concat())
+    }
+
+    /// One that speaks only TLS, to a user with a password.
+    pub fn start_with_tls(authority: &Authority) -> (Self, String) {
+        let server = Self::start_anywhere(|port| Self::start_with_tls_at(port, authority, &[]));
+        let url = format!("rediss://router:test-password@localhost:{}/0", server.port);
+        (server, url)
+    }
+
+    fn start_with_tls_at(port: u16, authority: &Authority, options: &[&str]) -> Self {
+        // A cluster's nodes tell each other's addresses.
+        let (certificate, key) = authority.issue(&["localhost", "127.0.0.1"]);
+        let folder = tempfile::tempdir().unwrap();
+        // Relative to the folder that the server runs in.
+        std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        let acl = "user default off\n\
+                   user router on >test-password ~webhook:* ~{webhook:* +@all\n";
+        std::fs::write(folder.path().join("users.acl"), acl).unwrap();
+        let (port_text, ca) = (port.to_string(), authority.file());
+        let ca = ca.to_str().unwrap();
+        let access = format!(
+            "-p {port} --tls --cacert {ca} -h localhost --user router --pass test-password \
+             --no-auth-warning"
+        );
+        let access = access.split(' ').map(str::to_owned).collect();
+        let tls = [
+            ["--port", "0"],
+            ["--tls-port", &port_text],
+            ["--tls-auth-clients", "no"],
+            ["--tls-ca-cert-file", ca],
+            ["--tls-cert-file", "cert.pem"],
+            ["--tls-key-file", "key.pem"],
+            ["--aclfile", "users.acl"],
+        ];
+        Self::spawn(folder, port, access, &[&tls.concat(), options].concat())
+    }
+
+    fn spawn(folder: TempDir, port: u16, access: Vec<String>, options: &[&str]) -> Self {
+        let log = File::create(folder.path().join("log")).unwrap();
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(options)
+            .current_dir(folder.path())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("redis-server is missing: run `make test`, which installs it");
+        Self { child, port, folder, access }
+    }
+
+    /// Starts one at a free port; another process may take that first.
+    fn start_anywhere(start: impl Fn(u16) -> Self) -> Self {
+        for _ in 0..20 {
+            // A cluster's second port is 10,000 above, and must be one.
+            let port = std::iter::repeat_with(free_port).find(|port| *port < 55_000);
+            let mut server = start(port.unwrap());
+            if server.comes_up() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start");
     }
 
     /// Whether it answers at some time, and does not end before.
@@ -91,85 +154,8 @@ impl Redis {
         false
     }
 
-    /// Starts one, and does not wait.
-    pub fn start_loading_at(port: u16, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self::spawn(folder, port, &[&["--port", &port.to_string()], options].concat())
-    }
-
-    /// One that speaks only TLS, to a user with a password.
-    pub fn start_with_tls(authority: &Authority) -> (Self, String) {
-        let port = free_port();
-        let (certificate, key) = authority.issue("localhost");
-        let folder = tempfile::tempdir().unwrap();
-        // Relative to the folder that the server runs in.
-        std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
-        let acl = "user default off\n\
-                   user router on >test-password ~webhook:* ~{webhook:* +@all\n";
-        std::fs::write(folder.path().join("users.acl"), acl).unwrap();
-        let (port_text, ca) = (port.to_string(), authority.file());
-        let ca = ca.to_str().unwrap();
-        let server = Self::spawn(
-            folder,
-            port,
-            &[
-                "--port",
-                "0",
-                "--tls-port",
-                &port_text,
-                "--tls-auth-clients",
-                "no",
-                "--tls-ca-cert-file",
-                ca,
-                "--tls-cert-file",
-                "cert.pem",
-                "--tls-key-file",
-                "key.pem",
-                "--aclfile",
-                "users.acl",
-            ],
-        );
-        server.wait_until_ready(&[
-            "-p",
-            &port_text,
-            "--tls",
-            "--cacert",
-            ca,
-            "-h",
-            "localhost",
-            "--user",
-            "router",
-            "--pass",
-            "test-password",
-            "--no-auth-warning",
-        ]);
-        (server, format!("rediss://router:test-password@localhost:{port}/0"))
-    }
-
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn spawn(folder: TempDir, port: u16, options: &[&str]) -> Self {
-        let log = File::create(folder.path().join("log")).unwrap();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(options)
-            .current_dir(folder.path())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("redis-server is missing: run `make test`, which installs it");
-        Self { child, port, folder }
-    }
-
-    fn wait_until_ready(&self, options: &[&str]) {
-        let ping = || {
-            let output = Command::new("redis-cli").args(options).arg("PING").output().unwrap();
-            output.stdout.starts_with(b"PONG")
-        };
-        wait_for("redis-server", self.folder.path(), ping);
     }
 
     pub fn signal(&self, name: &str) {
@@ -178,11 +164,7 @@ impl Redis {
 
     /// What a command prints.
     pub fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new("redis-cli")
-            .args(["-p", &self.port.to_string()])
-            .args(arguments)
-            .output()
-            .unwrap();
+        let output = Command::new("redis-cli").args(&self.access).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -200,32 +182,53 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
+    const OPTIONS: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+
     pub fn start() -> Self {
         Self::start_with_replicas(0)
     }
 
     /// With that many replicas of each master, behind the masters in the list.
     pub fn start_with_replicas(replicas: usize) -> Self {
-        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-        let count = 3 * (1 + replicas);
-        let nodes: Vec<_> = (0..count).map(|_| Redis::start(&options)).collect();
-        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
-        let created = Command::new("redis-cli")
-            .args(["--cluster", "create"])
-            .args(addresses)
-            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&created.stdout);
-        assert!(created.status.success() && text.contains("All 16384 slots covered"), "{text}");
+        let nodes = (0..3 * (1 + replicas)).map(|_| Redis::start(&Self::OPTIONS));
+        Self::of(nodes.collect(), replicas)
+    }
+
+    /// One that speaks only TLS, to a user with a password, as ElastiCache Serverless does.
+    pub fn start_with_tls(authority: &Authority) -> (Self, String) {
+        let user = ["--masteruser", "router", "--masterauth", "test-password"];
+        let options = [&Self::OPTIONS[..], &["--tls-cluster", "yes"], &user].concat();
+        let start = |port| Redis::start_with_tls_at(port, authority, &options);
+        let cluster = Self::of((0..3).map(|_| Redis::start_anywhere(start)).collect(), 0);
+        let port = cluster.nodes[0].port;
+        (cluster, format!("rediss://router:test-password@localhost:{port}?cluster=true"))
+    }
+
+    fn of(nodes: Vec<Redis>, replicas: usize) -> Self {
         let cluster = Self { nodes };
+        let addresses = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let addresses: Vec<_> = addresses.collect();
+        let mut create = vec!["create"];
+        create.extend(addresses.iter().map(String::as_str));
+        let replicas = replicas.to_string();
+        create.extend(["--cluster-replicas", &replicas]);
+        let output = cluster.manager(&create).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("All 16384 slots covered"), "{text}");
         for node in &cluster.nodes {
             wait_for("the cluster", node.folder.path(), || {
                 node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
             });
         }
         cluster
+    }
+
+    /// A command of redis-cli's cluster manager.
+    pub fn manager(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("redis-cli");
+        command.args(&self.nodes[0].access).arg("--cluster").args(arguments).arg("--cluster-yes");
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
     }
 
     pub fn url(&self) -> String {

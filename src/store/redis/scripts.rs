@@ -65,20 +65,22 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Arguments: owner, details, attempts, now, the end of the TTL, the TTL, head and body of the
 /// reply. A lease that ran out, and that nobody took over, still counts: then only the second key
-/// knows the owner.
+/// knows the owner. That there was a dead letter is noted for a repetition, whose first answer got
+/// lost before the letter was taken off the list.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'owner')
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'had_letter')
          if elsewhere(main) then return {'lost'} end
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
          if owner ~= ARGV[1] then return {'lost'} end
-         local had_letter = redis.call('HEXISTS', KEYS[2], 'failed_at') == 1
+         local had_letter = main[2] or redis.call('HEXISTS', KEYS[2], 'failed_at') == 1
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
              'delivered_at', ARGV[4], 'expires_at', ARGV[5])
          if ARGV[7] ~= '' then
              redis.call('HSET', KEYS[1], 'reply_head', ARGV[7], 'reply_body', ARGV[8])
          end
+         if had_letter then redis.call('HSET', KEYS[1], 'had_letter', '1') end
          redis.call('PEXPIRE', KEYS[1], ARGV[6])
          redis.call('UNLINK', KEYS[2])
          return {'stored', had_letter and 'had letter' or false}",
