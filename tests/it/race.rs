@@ -62,8 +62,7 @@ fn on_dynamodb_one_of_many_processes_wins() {
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ];
-    // A request to DynamoDB Local costs it much of a millisecond.
-    one_winner(&vars, ROUNDS / 4);
+    one_winner(&vars, ROUNDS);
     nobody_holds_what_another_holds(&vars);
 }
 
