@@ -37,4 +37,6 @@ mod retry;
 
 pub mod router;
 
+pub mod replay;
+
 pub mod cmd;

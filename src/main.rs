@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing::Level;
 use webhook_router::{
-    cmd::{self, demo, explain, inspect, serve},
+    cmd::{self, dead_letters, demo, explain, inspect, replay, serve},
     config::VARIABLES,
     telemetry,
 };
@@ -36,12 +36,24 @@ enum Command {
     Explain(explain::Options),
     /// Print what the store knows of an event.
     Inspect(inspect::Options),
+    /// List the events that could not be delivered.
+    DeadLetters(dead_letters::Options),
+    /// Deliver dead letters again.
+    #[command(after_long_help = variables())]
+    Replay(replay::Options),
+    /// Forget dead letters.
+    Discard(dead_letters::Discard),
     /// Show the main job on this machine: routing, duplicates and a race.
     Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            // Whoever reads the output has seen enough, as `head` has.
+            return ExitCode::SUCCESS;
+        }
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
@@ -61,6 +73,9 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
         Command::Explain(options) => explain::run(&options),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),
+        Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),
+        Command::Replay(options) => block_on(threads, replay::run(options)),
+        Command::Discard(options) => block_on(threads, dead_letters::discard(options)),
         Command::Demo(options) => block_on(threads, ended(demo::run(options))),
     }
 }

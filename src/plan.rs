@@ -1,7 +1,7 @@
 //! What is to be done with a delivery: verify, read, derive, choose. No clock, no network, no
 //! store; `explain` prints it, and production acts on it.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use http::Method;
@@ -53,6 +53,20 @@ impl Route {
             Self::Gcp => "gcp",
             Self::Aws => "aws",
         }
+    }
+}
+
+/// A text that is neither `gcp` nor `aws`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be gcp or aws")]
+pub struct NotARoute;
+
+impl FromStr for Route {
+    type Err = NotARoute;
+
+    fn from_str(text: &str) -> Result<Self, NotARoute> {
+        let route = [Self::Gcp, Self::Aws].into_iter().find(|route| route.as_str() == text);
+        route.ok_or(NotARoute)
     }
 }
 

@@ -33,6 +33,8 @@ const MAX_DETAIL_CHARS: usize = 1000;
 
 /// How much longer a lease lasts than all that its owner may do.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
+/// Tries to store a result outside Lambda, for which the lease leaves time.
+const SETTLE_TRIES: u32 = 4;
 /// Pause before a result that could not be stored is stored again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -98,6 +100,16 @@ impl Budget {
             lease_until: now + forwarding + settling + LEASE_MARGIN,
         }
     }
+
+    /// Whether a whole attempt could be made.
+    pub fn has_time_for(&self, attempt: Duration) -> bool {
+        self.forward_until.saturating_duration_since(Instant::now()) >= attempt
+    }
+
+    /// The budget of a delivery outside Lambda.
+    pub fn configured(config: &Config) -> Self {
+        Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
+    }
 }
 
 impl Router {
@@ -111,6 +123,10 @@ impl Router {
             forward: config.forward,
             unsettled: AtomicU64::new(0),
         }
+    }
+
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.

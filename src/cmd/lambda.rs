@@ -8,10 +8,11 @@ use std::{
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use http::{HeaderValue, StatusCode};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::Instrument as _;
 
-use super::{env, function_url};
+use super::{env, function_url, redrive};
 use crate::{
     config::Config,
     delivery::Reply,
@@ -22,7 +23,8 @@ use crate::{
 /// Beyond the store's timeout, time of an invocation that is kept for settling and answering.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// Answers invocations for ever.
+/// Answers invocations for ever: deliveries from the Function URL, and replays from whoever may
+/// invoke the function itself.
 ///
 /// # Errors
 /// A configuration or store that cannot be used, which fails the function's start.
@@ -31,47 +33,80 @@ pub async fn run() -> anyhow::Result<()> {
     for warning in config.intake.not_served() {
         tracing::warn!("{warning}");
     }
-    let router = Arc::new(super::router(&config).await?);
-    let (margin, budget) = (config.store.timeout + MARGIN, config.forward.budget);
-    let function = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let router = Arc::clone(&router);
+    let function = Arc::new(Function { router: Arc::new(super::router(&config).await?), config });
+    let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+        let function = Arc::clone(&function);
         async move {
-            // In a task of its own: a panic is an answer too, and not the end of the process.
-            let answering = answer(router, event, margin, budget).in_current_span();
-            let answered = tokio::spawn(answering).await;
-            let reply = answered.unwrap_or_else(|panic| {
-                let bug = Error::Internal(panic.to_string());
-                tracing::error!("{bug}");
-                bug.reply()
-            });
-            Ok::<LambdaFunctionUrlResponse, lambda_runtime::Error>(function_url::response(reply))
+            let LambdaEvent { payload, context } = event;
+            match redrive::request(payload.get()) {
+                None => Ok(Answer::Delivery(function.deliver(payload, context).await.into())),
+                // Whoever invokes the function itself, a schedule say, learns of an error by an
+                // error; a sender never does.
+                Some(request) => {
+                    let summary = redrive::run(&function, request?, &context).await?;
+                    Ok::<_, lambda_runtime::Error>(Answer::Redrive(summary))
+                }
+            }
         }
     });
-    lambda_runtime::run(function).await.map_err(anyhow::Error::from_boxed)
+    lambda_runtime::run(service).await.map_err(anyhow::Error::from_boxed)
 }
 
-async fn answer(
-    router: Arc<Router>,
-    event: LambdaEvent<Box<RawValue>>,
-    margin: Duration,
-    budget: Duration,
-) -> Reply {
-    let LambdaEvent { payload, context } = event;
-    let mut delivery = match function_url::delivery(payload.get()) {
-        Ok(delivery) => delivery,
-        Err(error) => {
-            tracing::warn!(%error, "refused");
-            return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
-        }
-    };
-    if let Some(trace) = &context.xray_trace_id
-        && let Ok(trace) = HeaderValue::try_from(trace)
-    {
-        delivery.headers.entry("x-amzn-trace-id").or_insert(trace);
+/// What an invocation is answered with.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Delivery(Box<LambdaFunctionUrlResponse>),
+    Redrive(redrive::Report),
+}
+
+/// The function, once it has started.
+pub(super) struct Function {
+    pub router: Arc<Router>,
+    pub config: Config,
+}
+
+impl Function {
+    async fn deliver(
+        self: &Arc<Self>,
+        payload: Box<RawValue>,
+        context: Context,
+    ) -> LambdaFunctionUrlResponse {
+        let function = Arc::clone(self);
+        // In a task of its own: a panic is an answer too, and not the end of the process.
+        let answering = async move { function.answer(&payload, &context).await };
+        let answered = tokio::spawn(answering.in_current_span()).await;
+        function_url::response(answered.unwrap_or_else(|panic| {
+            let bug = Error::Internal(panic.to_string());
+            tracing::error!("{bug}");
+            bug.reply()
+        }))
     }
-    // What is left of the invocation, less a margin; the lease ends after the invocation does.
-    let forwarding = remaining(&context).map_or(budget, |left| left.saturating_sub(margin));
-    router.handle(delivery, Budget::new(forwarding, margin)).await
+
+    async fn answer(&self, payload: &RawValue, context: &Context) -> Reply {
+        let mut delivery = match function_url::delivery(payload.get()) {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                tracing::warn!(%error, "refused");
+                return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
+            }
+        };
+        if let Some(trace) = &context.xray_trace_id
+            && let Ok(trace) = HeaderValue::try_from(trace)
+        {
+            delivery.headers.entry("x-amzn-trace-id").or_insert(trace);
+        }
+        self.router.handle(delivery, self.budget(context)).await
+    }
+
+    /// The budget of a delivery that begins now: what is left of the invocation, less a margin; the
+    /// lease ends after the invocation does.
+    pub fn budget(&self, context: &Context) -> Budget {
+        let margin = self.config.store.timeout + MARGIN;
+        let configured = self.config.forward.budget;
+        let forwarding = remaining(context).map_or(configured, |left| left.saturating_sub(margin));
+        Budget::new(forwarding, margin)
+    }
 }
 
 /// What is left of the invocation. None from an emulator that does not know: `cargo lambda watch`

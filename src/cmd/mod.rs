@@ -1,5 +1,6 @@
 //! What the binaries do. The only place for servers, the Lambda runtime and the command line.
 
+pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod function_url;
@@ -7,7 +8,10 @@ pub mod http_server;
 pub mod inspect;
 pub mod lambda;
 pub mod processor;
+mod redrive;
+pub mod replay;
 pub mod serve;
+mod shown;
 
 use anyhow::Context as _;
 

@@ -17,9 +17,6 @@ use crate::{
     router::{Budget, Router},
 };
 
-/// Tries to store a result, for which the lease leaves time.
-const SETTLE_TRIES: u32 = 4;
-
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
 ///
@@ -69,12 +66,13 @@ pub async fn listen_on(
     config: &Config,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let (forwarding, settling) = (config.forward.budget, config.store.timeout * SETTLE_TRIES);
+    let limit = config.intake.max_body_bytes;
+    let config = Arc::new(config.clone());
     let handler = move |delivery| {
-        let router = Arc::clone(&router);
-        async move { router.handle(delivery, Budget::new(forwarding, settling)).await }
+        let (router, config) = (Arc::clone(&router), Arc::clone(&config));
+        async move { router.handle(delivery, Budget::configured(&config)).await }
     };
-    http_server::serve(listener, config.intake.max_body_bytes, handler, stop).await
+    http_server::serve(listener, limit, handler, stop).await
 }
 
 /// Fails at the signal after the one that began to stop the server.

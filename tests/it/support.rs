@@ -58,7 +58,7 @@ impl Server {
         command
             .env_clear()
             .envs(aws_vars())
-            .envs([("STORE_URL", sqlite(folder.path()))])
+            .envs([("STORE_URL", sqlite(folder.path())), ("FORWARD_BACKOFF_MS", "10".into())])
             .envs(vars.iter().copied())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap());

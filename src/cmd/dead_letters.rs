@@ -1,0 +1,141 @@
+//! `dead-letters` and `discard`: the events that could not be delivered.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use clap::Args;
+
+use super::{
+    env, inspect,
+    shown::{Shown, harmless, time},
+};
+use crate::{
+    config::StoreConfig,
+    key::Key,
+    plan::Route,
+    replay::{self, Filter},
+    store::{self, Discarded, Record},
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Print a JSON object a line, as `inspect --json` does.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+/// Which dead letters.
+#[derive(Args, Clone)]
+pub struct Filters {
+    /// Only those of this vendor, in upper or lower case.
+    #[arg(long)]
+    vendor: Option<String>,
+    /// Only those that failed then or later: 2026-05-06T12:34:56Z, or so long ago: 2h, 3days.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    since: Option<DateTime<Utc>>,
+    /// Only those that go to gcp, or to aws.
+    #[arg(long, value_name = "gcp|aws")]
+    destination: Option<Route>,
+}
+
+impl From<Filters> for Filter {
+    fn from(Filters { vendor, since, destination }: Filters) -> Self {
+        Self { vendor, destination, since }
+    }
+}
+
+/// Lists dead letters, those that failed first coming first.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let config = StoreConfig::from_vars(env)?;
+    let store = store::open(&config).await.context("the store cannot be used")?;
+    let records = replay::dead_letters(&*store, &options.filters.into(), Utc::now()).await;
+    let records = records.context("the store does not answer")?;
+    let mut out = std::io::stdout().lock();
+    for record in &records {
+        if options.json {
+            writeln!(out, "{}", serde_json::to_string(&Shown::from(record))?)?;
+        } else {
+            print(record, &mut out)?;
+        }
+    }
+    let count = records.len();
+    eprintln!("{count} dead letter{}", if count == 1 { "" } else { "s" });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for a person: when it failed, the digits of its key, its destination, vendor and type,
+/// attempts, and why.
+pub(super) fn print(record: &Record, out: &mut impl Write) -> io::Result<()> {
+    let (Some(details), Some(failed)) = (&record.details, &record.failed) else { return Ok(()) };
+    writeln!(
+        out,
+        "{} {} {} {} {} attempts={} {}",
+        time(failed.at),
+        record.key.to_string().trim_start_matches(Key::PREFIX),
+        details.route,
+        harmless(&details.vendor),
+        harmless(&details.event_type),
+        record.attempts.len(),
+        harmless(&failed.failure.detail),
+    )
+}
+
+#[derive(Args)]
+pub struct Discard {
+    /// Keys, as `inspect` takes them.
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<String>,
+}
+
+/// Forgets events that have dead letters. Their vendors may still send them again. The exit status
+/// is 1 when one was not discarded.
+///
+/// # Errors
+/// A key that cannot be read or is ambiguous, or a store that does not answer.
+pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
+    let config = StoreConfig::from_vars(env)?;
+    let store = store::open(&config).await.context("the store cannot be used")?;
+    let mut exit = ExitCode::SUCCESS;
+    for text in &options.keys {
+        let discarded = match inspect::find(&*store, text).await? {
+            Some(key) => {
+                store.discard(&key, Utc::now()).await.context("the store does not answer")?
+            }
+            None => Discarded::None,
+        };
+        match discarded {
+            Discarded::Done => {
+                println!("{text}: discarded");
+                continue;
+            }
+            Discarded::None => eprintln!("{text}: there is no dead letter"),
+            Discarded::InFlight { until } => {
+                eprintln!(
+                    "{text}: is being delivered, or may have been; try after {}",
+                    time(until)
+                );
+            }
+        }
+        exit = ExitCode::FAILURE;
+    }
+    Ok(exit)
+}
+
+/// A point in time, or how long ago it was.
+pub(super) fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
+    let ago =
+        humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
+    let time = ago.map(Ok).unwrap_or_else(|| humantime::parse_rfc3339_weak(text));
+    let remedy = || "must be a time in UTC, as 2026-05-06T12:34:56Z, or a duration, as 2h".into();
+    time.map(DateTime::from).map_err(|_| remedy())
+}

@@ -1,0 +1,115 @@
+//! The invocation that replays dead letters: the `replay` command, in Lambda.
+//!
+//! `{"replay": {"all": true, "vendor": "stripe"}}`, or `{"replay": {"keys": ["webhook:dedup:…"]}}`.
+//! It comes from whoever may invoke the function, an EventBridge schedule say. A Function URL wraps
+//! what it is sent in an event of its own, so that no sender can get here.
+
+use chrono::{DateTime, Utc};
+use lambda_runtime::Context;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use super::{dead_letters::parse_since, lambda::Function};
+use crate::{
+    key::Key,
+    plan::Route,
+    replay::{self, Filter, Pace, Summary},
+    store::Source,
+};
+
+/// What is to be replayed: `keys`, or `all` with filters as those of the command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Request {
+    #[serde(default)]
+    keys: Vec<String>,
+    #[serde(default)]
+    all: bool,
+    vendor: Option<String>,
+    destination: Option<Route>,
+    #[serde(default, deserialize_with = "since")]
+    since: Option<DateTime<Utc>>,
+    #[serde(default)]
+    dry_run: bool,
+    per_second: Option<u32>,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+pub(super) struct Report {
+    /// Dead letters that were chosen.
+    chosen: usize,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+/// Why nothing was replayed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RedriveError {
+    #[error("replay: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("replay: give either `keys`, or `all` with or without filters")]
+    NothingChosen,
+    #[error("replay: {0}")]
+    NotAKey(#[from] crate::key::NotAKey),
+    #[error("replay: the store does not answer: {0}")]
+    Store(#[from] crate::store::StoreError),
+}
+
+/// The request in an invocation; nothing when it is one of a Function URL, or anything else.
+pub(super) fn request(payload: &str) -> Option<Result<Request, RedriveError>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Invocation<'a> {
+        #[serde(borrow)]
+        replay: Option<&'a RawValue>,
+        request_context: Option<IgnoredAny>,
+    }
+    let invocation: Invocation<'_> = serde_json::from_str(payload).ok()?;
+    match invocation {
+        Invocation { replay: Some(replay), request_context: None } => {
+            Some(serde_json::from_str(replay.get()).map_err(RedriveError::from))
+        }
+        _ => None,
+    }
+}
+
+/// Replays while there is time for an attempt.
+pub(super) async fn run(
+    function: &Function,
+    request: Request,
+    context: &Context,
+) -> Result<Report, RedriveError> {
+    let Request { keys, all, vendor, destination, since, dry_run, per_second } = request;
+    let has_filters = vendor.is_some() || destination.is_some() || since.is_some();
+    if keys.is_empty() != all || (has_filters && !all) {
+        return Err(RedriveError::NothingChosen);
+    }
+    let keys: Vec<Key> = if all {
+        let filter = Filter { vendor, destination, since };
+        let records = replay::dead_letters(function.router.store(), &filter, Utc::now()).await?;
+        records.iter().map(|record| record.key).collect()
+    } else {
+        keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?
+    };
+    let chosen = keys.len();
+    if dry_run {
+        return Ok(Report { chosen, summary: Summary::default() });
+    }
+    let by = if all { Source::BulkReplay } else { Source::Replay };
+    let pace = Pace { by, per_second, stop: CancellationToken::new() };
+    let attempt = function.config.forward.timeout;
+    let budget = || Some(function.budget(context)).filter(|budget| budget.has_time_for(attempt));
+    let summary = replay::replay(&function.router, keys, pace, budget, |_, _| {}).await;
+    tracing::info!(chosen, ?summary, "replayed");
+    Ok(Report { chosen, summary })
+}
+
+/// A time, or how long ago it was.
+fn since<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| parse_since(&text)).transpose().map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,141 @@
+//! `replay`: delivers dead letters again.
+
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use chrono::Utc;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    dead_letters::{self, Filters},
+    env, inspect,
+    serve::stop_signal,
+};
+use crate::{
+    config::Config,
+    replay::{self, Pace, Replayed, Summary},
+    router::{Budget, Router},
+    store::{Record, Source},
+    telemetry::Ending,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Keys, as `inspect` takes them.
+    #[arg(value_name = "KEY", required_unless_present = "all", conflicts_with = "all")]
+    keys: Vec<String>,
+    /// All dead letters there are now, or those that the filters leave.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filters: Filters,
+    /// List what would be replayed, and send nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Begin no more than this many in a second.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    per_second: Option<u32>,
+}
+
+/// Replays dead letters, and prints what came of it; the exit status is 1 when one is still a dead
+/// letter. Ctrl-C begins no more, and waits for those under way.
+///
+/// # Errors
+/// A configuration, key or store that cannot be used.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let config = Config::from_vars(env)?;
+    let router = Arc::new(super::router(&config).await?);
+    let records = chosen(&router, &options).await?;
+    if options.dry_run {
+        let mut out = std::io::stdout().lock();
+        records.iter().try_for_each(|record| dead_letters::print(record, &mut out))?;
+        eprintln!("{} to replay; nothing was sent", records.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stop = CancellationToken::new();
+    let (signal, stopping) = (stop_signal()?, stop.clone());
+    tokio::spawn(async move {
+        signal.await;
+        stopping.cancel();
+        eprintln!("stopping: those under way are waited for; a second signal ends them");
+        if let Ok(again) = stop_signal() {
+            again.await;
+            std::process::exit(1);
+        }
+    });
+    let by = if options.all { Source::BulkReplay } else { Source::Replay };
+    let bar = progress_bar(records.len() as u64);
+    let summary = replay::replay(
+        &router,
+        records.iter().map(|record| record.key).collect(),
+        Pace { by, per_second: options.per_second, stop },
+        || Some(Budget::configured(&config)),
+        |key, replayed| {
+            bar.inc(1);
+            if !options.all || !matches!(replayed, Replayed::Ended(Ending::Delivered)) {
+                bar.suspend(|| println!("{key}: {}", words(replayed)));
+            }
+        },
+    )
+    .await;
+    bar.finish_and_clear();
+    println!("{}", text(&summary));
+    Ok(if summary.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The dead letters that were named, or that the filters leave.
+async fn chosen(router: &Router, options: &Options) -> anyhow::Result<Vec<Record>> {
+    let (store, now) = (router.store(), Utc::now());
+    if options.all {
+        let filter = options.filters.clone().into();
+        let records = replay::dead_letters(store, &filter, now).await;
+        return records.context("the store does not answer");
+    }
+    let mut records: Vec<Record> = Vec::new();
+    for text in &options.keys {
+        let record = match inspect::find(store, text).await? {
+            Some(key) => store.get(&key, now).await.context("the store does not answer")?,
+            None => None,
+        };
+        let record = record.filter(|record| record.failed.is_some());
+        let record = record.with_context(|| {
+            format!("{text} has no dead letter; nothing was sent (`inspect` shows what is known)")
+        })?;
+        if records.iter().all(|known| known.key != record.key) {
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+fn progress_bar(length: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn words(replayed: Replayed) -> &'static str {
+    match replayed {
+        Replayed::Ended(Ending::Delivered) => "delivered",
+        Replayed::Ended(Ending::Failed) => "failed, and is a dead letter again",
+        Replayed::Ended(Ending::InProgress) => "in progress: its lease has not ended",
+        Replayed::Ended(Ending::StoreUnavailable) => "the store did not answer",
+        Replayed::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
+        Replayed::Gone => "has no dead letter any more",
+    }
+}
+
+fn text(summary: &Summary) -> String {
+    let Summary { delivered, gone, in_progress, failed, store_unavailable, not_begun } = summary;
+    format!(
+        "{delivered} delivered, {gone} delivered or discarded by others, {in_progress} in progress, \
+         {failed} failed, {store_unavailable} without an answer of the store, {not_begun} not begun"
+    )
+}

@@ -1,0 +1,172 @@
+//! Records as operators see them: lines for a person, JSON for a program.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use crate::{
+    delivery::Reply,
+    plan::Route,
+    store::{Attempt, Failed, Failure, Outcome, Record, Source, State},
+};
+
+/// A record as it is shown. Times are RFC 3339, in UTC.
+#[derive(Default, Serialize)]
+pub(super) struct Shown {
+    key: String,
+    /// `in_flight`, `delivered` or `dead_letter`.
+    state: &'static str,
+    /// The last owner, and the end of its lease.
+    owner: Option<String>,
+    until: Option<String>,
+    delivered_at: Option<String>,
+    failed_at: Option<String>,
+    failure: Option<ShownFailure>,
+    vendor: Option<String>,
+    event_type: Option<String>,
+    created_at: Option<String>,
+    destination: Option<Route>,
+    first_seen: Option<String>,
+    attempts: Vec<ShownAttempt>,
+    reply: Option<ShownReply>,
+}
+
+#[derive(Serialize)]
+struct ShownAttempt {
+    number: u32,
+    at: String,
+    by: Source,
+    destination: Route,
+    outcome: String,
+    milliseconds: u64,
+}
+
+#[derive(Serialize)]
+struct ShownFailure {
+    outcome: String,
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct ShownReply {
+    status: u16,
+    content_type: Option<String>,
+    bytes: usize,
+    /// When it is text.
+    body: Option<String>,
+}
+
+impl From<&Record> for Shown {
+    fn from(record: &Record) -> Self {
+        let Record { key, details, attempts, failed, state } = record;
+        let mut shown = Self {
+            key: key.to_string(),
+            attempts: attempts.iter().map(ShownAttempt::from).collect(),
+            ..Self::default()
+        };
+        if let Some(details) = details {
+            shown.vendor = Some(details.vendor.clone());
+            shown.event_type = Some(details.event_type.clone());
+            shown.created_at = Some(details.created_at.to_string());
+            shown.destination = Some(details.route);
+            shown.first_seen = Some(time(details.first_seen));
+        }
+        match state {
+            State::InFlight { owner, until } => {
+                shown.state = "in_flight";
+                shown.owner = Some(owner.clone());
+                shown.until = Some(time(*until));
+            }
+            State::Delivered { at, reply } => {
+                shown.state = "delivered";
+                shown.delivered_at = at.map(time);
+                shown.reply = reply.as_ref().map(ShownReply::from);
+            }
+            State::DeadLetter => shown.state = "dead_letter",
+        }
+        if let Some(Failed { at, failure: Failure { outcome, detail } }) = failed {
+            shown.failed_at = Some(time(*at));
+            let outcome = words(*outcome);
+            shown.failure = Some(ShownFailure { outcome, detail: detail.clone() });
+        }
+        shown
+    }
+}
+
+impl From<&Attempt> for ShownAttempt {
+    fn from(attempt: &Attempt) -> Self {
+        let Attempt { number, at, by, destination, outcome, milliseconds } = *attempt;
+        Self { number, at: time(at), by, destination, outcome: words(outcome), milliseconds }
+    }
+}
+
+impl From<&Reply> for ShownReply {
+    fn from(reply: &Reply) -> Self {
+        Self {
+            status: reply.status.as_u16(),
+            content_type: reply.content_type().map(str::to_owned),
+            bytes: reply.body.len(),
+            body: String::from_utf8(reply.body.to_vec()).ok(),
+        }
+    }
+}
+
+impl Shown {
+    /// Lines for a person.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{name:<12} {}", harmless(&value));
+            }
+        };
+        line("key", Some(self.key.clone()));
+        line("state", Some(self.state.replace('_', " ")));
+        line("owner", self.owner.clone());
+        line("lease until", self.until.clone());
+        line("delivered", self.delivered_at.clone());
+        line("failed", self.failed_at.clone());
+        line("failure", self.failure.as_ref().map(|failure| failure.detail.clone()));
+        line("vendor", self.vendor.clone());
+        line("event_type", self.event_type.clone());
+        line("created_at", self.created_at.clone());
+        line("destination", self.destination.map(|route| route.to_string()));
+        line("first seen", self.first_seen.clone());
+        for ShownAttempt { number, at, by, destination, outcome, milliseconds } in &self.attempts {
+            let attempt =
+                format!("{number}: {at}, {destination}, {outcome}, {milliseconds} ms, by {by}");
+            line("attempt", Some(attempt));
+        }
+        line(
+            "reply",
+            self.reply.as_ref().map(|reply| {
+                let ShownReply { status, content_type, bytes, .. } = reply;
+                let content_type = content_type.as_deref().unwrap_or("no content type");
+                format!("{status}, {content_type}, {bytes} bytes")
+            }),
+        );
+        if self.vendor.is_none() {
+            line("details", Some("not known: another router delivered it".into()));
+        }
+        text
+    }
+}
+
+pub(super) fn words(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Status(status) => status.to_string(),
+        Outcome::Unreachable => "unreachable".into(),
+        Outcome::TimedOut => "timed out".into(),
+        Outcome::Broken => "connection broken".into(),
+    }
+}
+
+pub(super) fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// What comes from a payload must not control the terminal.
+pub(super) fn harmless(text: &str) -> String {
+    text.replace(char::is_control, "\u{FFFD}")
+}
