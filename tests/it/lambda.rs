@@ -104,16 +104,25 @@ impl Emulator {
             .replace("sqlite:target/webhook-router.db", &sqlite(folder.path()));
         std::fs::write(&variables, local).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let watch = cargo_lambda(&["watch", "--ignore-changes", "-A", "127.0.0.1", "-P", &port])
-            .arg("--env-file")
-            .arg(&variables)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            // It starts processes of its own, which end with its group.
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let watch = cargo_lambda(&[
+            "watch",
+            "--features",
+            "fault-points",
+            "--ignore-changes",
+            "-A",
+            "127.0.0.1",
+            "-P",
+            &port,
+        ])
+        .arg("--env-file")
+        .arg(&variables)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        // It starts processes of its own, which end with its group.
+        .process_group(0)
+        .spawn()
+        .unwrap();
         let emulator = Self { watch, port, folder };
         while tokio::net::TcpStream::connect(("127.0.0.1", emulator.port.parse().unwrap()))
             .await

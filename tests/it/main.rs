@@ -1,8 +1,10 @@
 //! The tests that need more than one function: real processes, real HTTP, real files.
 
+mod attempts;
 mod cli;
 mod config;
 mod contract;
+mod crash;
 mod destination;
 mod dynamodb;
 mod hostile;
@@ -12,6 +14,7 @@ mod proxy;
 mod race;
 mod redis;
 mod request;
+mod rough;
 mod serve;
 mod servers;
 mod store;

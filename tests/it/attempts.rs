@@ -1,0 +1,318 @@
+//! What destinations may do, and what comes of it: the answer to the sender, the attempts, the
+//! state afterwards, and the vendor's next delivery.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::task::JoinSet;
+use webhook_router::{
+    config::StoreConfig,
+    store::{self, Outcome, Record, Source, State},
+};
+
+use crate::{
+    destination::TlsServer,
+    rough::{Behaviour, Rough},
+    servers::Authority,
+    support::{Got, PAYLOAD, Server, client, free_port, lookup, post, sqlite},
+};
+
+use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
+
+/// As FORWARD_ATTEMPTS says in these tests.
+const ALL: usize = 3;
+
+/// What must come of a behaviour.
+struct Row {
+    name: &'static str,
+    behaviour: Behaviour,
+    /// The answer to the sender.
+    answer: (u16, &'static str),
+    attempts: usize,
+    then: Then,
+}
+
+/// The state afterwards, and what the vendor's next delivery finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Delivered,
+    /// A dead letter whose key is free: delivered at once, when the destination is well again.
+    Free,
+    /// A dead letter whose key is held: in progress until the lease ends, and then delivered.
+    Held,
+}
+
+const fn row(
+    name: &'static str,
+    behaviour: Behaviour,
+    answer: (u16, &'static str),
+    attempts: usize,
+    then: Then,
+) -> Row {
+    Row { name, behaviour, answer, attempts, then }
+}
+
+/// Of both destinations.
+#[rustfmt::skip]
+const BOTH: &[Row] = &[
+    row("200", Status(200, None), (200, "said 200"), 1, Then::Delivered),
+    row("201", Status(201, None), (201, "said 201"), 1, Then::Delivered),
+    row("301", Status(301, None), (502, "said 301"), 1, Then::Free),
+    row("400", Status(400, None), (400, "said 400"), 1, Then::Free),
+    row("401", Status(401, None), (401, "said 401"), 1, Then::Free),
+    row("403", Status(403, None), (403, "said 403"), 1, Then::Free),
+    row("404", Status(404, None), (404, "said 404"), 1, Then::Free),
+    row("408", Status(408, None), (408, "said 408"), ALL, Then::Free),
+    row("409", Status(409, None), (409, "said 409"), 1, Then::Free),
+    row("410", Status(410, None), (502, "said 410"), 1, Then::Free),
+    row("413", Status(413, None), (413, "said 413"), 1, Then::Free),
+    row("425", Status(425, None), (425, "said 425"), ALL, Then::Free),
+    row("429", Status(429, None), (429, "said 429"), ALL, Then::Free),
+    row("429, soon", Status(429, Some("0")), (429, "said 429"), ALL, Then::Free),
+    row("429, in an hour", Status(429, Some("3600")), (429, "said 429"), 1, Then::Free),
+    row("429, on a day long past", Status(429, Some("Sun, 06 Nov 1994 08:49:37 GMT")), (429, "said 429"), ALL, Then::Free),
+    row("429, in nonsense", Status(429, Some("later")), (429, "said 429"), ALL, Then::Free),
+    row("500", Status(500, None), (500, "said 500"), ALL, Then::Free),
+    row("502", Status(502, None), (502, "said 502"), ALL, Then::Free),
+    row("503", Status(503, None), (503, "said 503"), ALL, Then::Free),
+    row("503, in an hour", Status(503, Some("3600")), (503, "said 503"), 1, Then::Free),
+    row("504", Status(504, None), (504, "said 504"), ALL, Then::Free),
+    row("reset before", ResetBefore, (502, "destination unreachable"), ALL, Then::Held),
+    row("reset after", ResetAfter, (502, "destination unreachable"), ALL, Then::Held),
+    row("half", Half, (502, "destination unreachable"), ALL, Then::Held),
+    row("never", Never, (504, "destination too slow"), ALL, Then::Held),
+];
+
+/// Of Cloud Run alone.
+const HTTP: &[Row] = &[row("204", Status(204, None), (204, ""), 1, Then::Delivered)];
+
+/// Of the Lambda alone.
+#[rustfmt::skip]
+const INVOKE: &[Row] = &[
+    row("handled", Invoke(200, "x-amz-function-error: Handled\r\n", r#"{"errorMessage":"inside"}"#), (502, "destination failed"), ALL, Then::Free),
+    row("unhandled", Invoke(200, "x-amz-function-error: Unhandled\r\n", r#"{"errorMessage":"inside"}"#), (502, "destination failed"), ALL, Then::Free),
+    row("throttled", Invoke(429, "x-amzn-errortype: TooManyRequestsException\r\n", r#"{"Message":"Rate Exceeded."}"#), (502, "destination unreachable"), ALL, Then::Free),
+    row("throttled, soon", Invoke(429, "x-amzn-errortype: TooManyRequestsException\r\nretry-after: 0\r\n", "{}"), (502, "destination unreachable"), ALL, Then::Free),
+    row("throttled for an hour", Invoke(429, "x-amzn-errortype: TooManyRequestsException\r\nretry-after: 3600\r\n", "{}"), (502, "destination unreachable"), 1, Then::Free),
+    row("not found", Invoke(404, "x-amzn-errortype: ResourceNotFoundException\r\n", "{}"), (502, "destination unreachable"), 1, Then::Free),
+    row("denied", Invoke(403, "x-amzn-errortype: AccessDeniedException\r\n", "{}"), (502, "destination unreachable"), 1, Then::Free),
+    row("invalid", Invoke(400, "x-amzn-errortype: InvalidRequestContentException\r\n", "{}"), (502, "destination unreachable"), 1, Then::Free),
+    row("service", Invoke(500, "x-amzn-errortype: ServiceException\r\n", "{}"), (502, "destination unreachable"), ALL, Then::Held),
+    row("empty", Invoke(200, "", ""), (200, ""), 1, Then::Delivered),
+    row("an answer of its own", Invoke(200, "", r#"{"ok":true}"#), (200, r#"{"ok":true}"#), 1, Then::Delivered),
+    row("no status", Invoke(200, "", r#"{"statusCode":0}"#), (502, "destination failed"), ALL, Then::Free),
+];
+
+fn body(name: &str) -> String {
+    PAYLOAD.replace("\"amount\":4200", &format!("\"do\":{name:?}"))
+}
+
+/// Variables of a router whose attempts, and whose leases, are short.
+const SHORT: [(&str, &str); 4] = [
+    ("FORWARD_ATTEMPTS", "3"),
+    ("FORWARD_TIMEOUT_MS", "600"),
+    ("FORWARD_BUDGET_MS", "3000"),
+    ("STORE_TIMEOUT_MS", "1000"),
+];
+
+#[tokio::test]
+async fn every_behaviour_of_a_destination_has_its_answer_attempts_and_state() {
+    for (threshold, rows) in [("256", [BOTH, HTTP]), ("0", [BOTH, INVOKE])] {
+        let rough = Rough::start(|body| {
+            let name = body.split("\"do\":\"").nth(1).unwrap().split('"').next().unwrap();
+            let row = [BOTH, HTTP, INVOKE].concat_rows().find(|row| row.name == name);
+            row.unwrap().behaviour.clone()
+        })
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite(folder.path());
+        let vars = [
+            ("STORE_URL", store.as_str()),
+            ("ROUTE_THRESHOLD", threshold),
+            ("GCP_TARGET_URL", &rough.url),
+            ("AWS_TARGET_FUNCTION", "webhook-processor"),
+            ("AWS_ENDPOINT_URL_LAMBDA", &rough.url),
+        ];
+        let router = Server::router(&[&vars[..], &SHORT].concat());
+        let mut trials = JoinSet::new();
+        for row in rows.concat_rows() {
+            let (url, store, rough) = (router.webhook(), store.clone(), rough.clone());
+            trials.spawn(async move { row.try_it(&url, &store, &rough).await });
+        }
+        trials.join_all().await;
+    }
+}
+
+trait Rows {
+    fn concat_rows(self) -> impl Iterator<Item = &'static Row>;
+}
+
+impl<const N: usize> Rows for [&'static [Row]; N] {
+    fn concat_rows(self) -> impl Iterator<Item = &'static Row> {
+        self.into_iter().flatten()
+    }
+}
+
+impl Row {
+    async fn try_it(&self, url: &str, store: &str, rough: &Rough) {
+        let Self { name, behaviour, answer, attempts, then } = self;
+        let body = body(name);
+        let got = post(&client(), url, body.clone()).await;
+        assert_eq!((got.status, got.text()), *answer, "{name}");
+        let key = got.header("x-webhook-key").unwrap();
+        assert_eq!(rough.seen(key).len(), *attempts, "{name}");
+        let record = record(store, key).await;
+        let numbers: Vec<_> = record.attempts.iter().map(|attempt| attempt.number).collect();
+        assert_eq!(numbers, (1..=*attempts as u32).collect::<Vec<_>>(), "{name}");
+        for attempt in &record.attempts {
+            assert_eq!(attempt.by, Source::Vendor);
+            assert_eq!(Some(attempt.destination.as_str()), got.header("x-webhook-destination"));
+            let unknown = matches!(attempt.outcome, Outcome::Broken | Outcome::TimedOut);
+            assert_eq!(unknown, *then == Then::Held, "{name}: {:?}", attempt.outcome);
+        }
+        rough.heal(key);
+        match then {
+            Then::Delivered => {
+                assert!(matches!(record.state, State::Delivered { .. }), "{name}");
+                let again = post(&client(), url, body.clone()).await;
+                assert_eq!((again.status, again.text()), (200, "duplicate ignored"), "{name}");
+                assert_eq!(rough.seen(key).len(), *attempts, "{name}");
+                return;
+            }
+            Then::Free => assert_eq!(record.state, State::DeadLetter, "{name}"),
+            Then::Held => {
+                assert!(matches!(record.state, State::InFlight { .. }), "{name}");
+                let early = post(&client(), url, body.clone()).await;
+                assert_eq!((early.status, early.text()), (409, "in progress"), "{name}");
+                let wait = early.header("retry-after").unwrap().parse().unwrap();
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+            }
+        }
+        assert!(record.failed.is_some(), "{name}");
+        let again = until_taken(url, &body).await;
+        assert_eq!((again.status, again.text()), (200, "said 200"), "{name}");
+        let seen = rough.seen(key);
+        assert_eq!(seen.len(), attempts + 1, "{name}");
+        assert!(seen.iter().all(|request| request.body == body), "{name}");
+        assert!(seen[..*attempts].iter().all(|request| request.behaviour == *behaviour));
+        let record = self::record(store, key).await;
+        assert!(matches!(record.state, State::Delivered { .. }) && record.failed.is_none());
+        assert_eq!(post(&client(), url, body).await.text(), "duplicate ignored");
+    }
+}
+
+/// Delivers as a vendor that is told to wait does.
+async fn until_taken(url: &str, body: &str) -> Got {
+    loop {
+        let got = post(&client(), url, body.to_owned()).await;
+        if got.status != 409 {
+            return got;
+        }
+        let wait = got.header("retry-after").unwrap().parse().unwrap();
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+    }
+}
+
+/// What the store knows of an event.
+pub async fn record(url: &str, key: &str) -> Record {
+    let config = StoreConfig::from_vars(lookup(&[("STORE_URL", url)])).unwrap();
+    let store = store::open(&config).await.unwrap();
+    store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_tried_again_and_free() {
+    let authority = Authority::new();
+    let tls = TlsServer::start(&authority, "localhost").await;
+    let (refused, wrong_name) =
+        (format!("http://127.0.0.1:{}", free_port()), format!("https://127.0.0.1:{}", tls.port));
+    let ca = authority.file();
+    for (threshold, url) in [
+        ("256", refused.as_str()),
+        ("256", &wrong_name),
+        ("256", "https://nowhere.invalid"),
+        ("0", &refused),
+        ("0", &wrong_name),
+        ("0", "https://nowhere.invalid"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite(folder.path());
+        let vars = [
+            ("STORE_URL", store.as_str()),
+            ("ROUTE_THRESHOLD", threshold),
+            ("GCP_TARGET_URL", url),
+            ("GCP_CA_FILE", ca.to_str().unwrap()),
+            ("AWS_TARGET_FUNCTION", "webhook-processor"),
+            ("AWS_ENDPOINT_URL_LAMBDA", url),
+            ("FORWARD_ATTEMPTS", "3"),
+        ];
+        let router = Server::router(&vars);
+        for attempts in [ALL, 2 * ALL] {
+            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{url}");
+            let record = record(&store, got.header("x-webhook-key").unwrap()).await;
+            assert_eq!((record.attempts.len(), &record.state), (attempts, &State::DeadLetter));
+            assert!(record.attempts.iter().all(|one| one.outcome == Outcome::Unreachable));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_could_not_end_in_time_is_not_begun() {
+    let rough = Rough::start(|_| Never).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    // Time for one and a half.
+    let vars = [
+        ("STORE_URL", store.as_str()),
+        ("ROUTE_THRESHOLD", "256"),
+        ("GCP_TARGET_URL", &rough.url),
+        ("FORWARD_TIMEOUT_MS", "1000"),
+        ("FORWARD_BUDGET_MS", "1500"),
+    ];
+    let router = Server::router(&vars);
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    assert_eq!(got.status, 504);
+    let record = record(&store, got.header("x-webhook-key").unwrap()).await;
+    assert_eq!(record.attempts.len(), 1);
+}
+
+#[tokio::test]
+async fn of_many_attempts_the_newest_twenty_are_kept() {
+    let rough = Rough::start(|_| Status(503, None)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let vars = [
+        ("STORE_URL", store.as_str()),
+        ("ROUTE_THRESHOLD", "256"),
+        ("GCP_TARGET_URL", &rough.url),
+        ("FORWARD_ATTEMPTS", "15"),
+        ("FORWARD_BACKOFF_MS", "1"),
+    ];
+    let router = Server::router(&vars);
+    for _ in 0..2 {
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!(got.status, 503);
+        let record = record(&store, got.header("x-webhook-key").unwrap()).await;
+        assert!(record.attempts.len() <= 20);
+        if record.attempts.len() == 20 {
+            let numbers: Vec<_> = record.attempts.iter().map(|attempt| attempt.number).collect();
+            return assert_eq!(numbers, (11..=30).collect::<Vec<_>>());
+        }
+    }
+    panic!("not so many attempts");
+}
+
+#[tokio::test]
+async fn a_retry_after_that_fits_is_obeyed() {
+    let rough = Rough::start(|_| Status(429, Some("1"))).await;
+    let vars =
+        [("ROUTE_THRESHOLD", "256"), ("GCP_TARGET_URL", &rough.url), ("FORWARD_ATTEMPTS", "2")];
+    let router = Server::router(&vars);
+    let started = std::time::Instant::now();
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    // The sender is told the same.
+    assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
+    assert_eq!(rough.seen(got.header("x-webhook-key").unwrap()).len(), 2);
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}

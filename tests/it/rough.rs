@@ -1,0 +1,203 @@
+//! A destination that behaves as badly as the event tells it to, as a Cloud Run service and as an
+//! Invoke API, over plain TCP.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// A destination that does what the event's member `do` says, until the event is healed.
+#[derive(Clone)]
+pub struct Rough {
+    pub url: String,
+    events: Arc<Mutex<HashMap<String, Seen>>>,
+    /// Chooses what is done, by the event's body.
+    choose: Arc<dyn Fn(&str) -> Behaviour + Send + Sync>,
+}
+
+/// What came of one event, by its key.
+#[derive(Default, Clone)]
+pub struct Seen {
+    pub requests: Vec<Request>,
+    is_healed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The path, which tells routers and destinations apart.
+    pub path: String,
+    pub body: String,
+    pub behaviour: Behaviour,
+}
+
+/// What is done with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Answers with a status, and a `Retry-After` if there is one.
+    Status(u16, Option<&'static str>),
+    /// Answers of the Invoke API: status, headers and payload.
+    Invoke(u16, &'static str, &'static str),
+    /// Resets the connection without having read a byte.
+    ResetBefore,
+    /// Resets the connection when it has read the request.
+    ResetAfter,
+    /// Breaks off in its answer.
+    Half,
+    /// Never answers.
+    Never,
+}
+
+impl Behaviour {
+    /// Whether the sender cannot know what became of the event.
+    pub fn is_unknown(&self) -> bool {
+        !matches!(self, Self::Status(..) | Self::Invoke(..))
+    }
+
+    /// Whether the event was processed.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Status(200..300, _))
+    }
+}
+
+impl Rough {
+    pub async fn start(choose: impl Fn(&str) -> Behaviour + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let rough = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            events: Arc::default(),
+            choose: Arc::new(choose),
+        };
+        let server = rough.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let server = server.clone();
+                // A router that is killed breaks off where it likes.
+                tokio::spawn(async move { server.serve(stream).await });
+            }
+        });
+        rough
+    }
+
+    /// From now on, the event is taken.
+    pub fn heal(&self, key: &str) {
+        self.events.lock().unwrap().entry(key.to_owned()).or_default().is_healed = true;
+    }
+
+    /// The requests that an event made.
+    pub fn seen(&self, key: &str) -> Vec<Request> {
+        let events = self.events.lock().unwrap();
+        events.get(key).map(|seen| seen.requests.clone()).unwrap_or_default()
+    }
+
+    async fn serve(self, mut stream: TcpStream) -> Option<()> {
+        let (head, body) = peek(&stream).await?;
+        let path = head.split(' ').nth(1)?.to_owned();
+        let is_invoke = path.contains("/2015-03-31/functions/");
+        let key = key(&head)?;
+        let behaviour = {
+            let mut events = self.events.lock().unwrap();
+            let seen = events.entry(key).or_default();
+            let healed = Behaviour::Status(200, None);
+            let behaviour = if seen.is_healed { healed } else { (self.choose)(&body) };
+            let request = Request { path, body: body.clone(), behaviour: behaviour.clone() };
+            seen.requests.push(request);
+            behaviour
+        };
+        if behaviour == Behaviour::ResetBefore {
+            // What was not read makes the system reset the connection.
+            return Some(());
+        }
+        let mut request = vec![0; head.len() + body.len()];
+        stream.read_exact(&mut request).await.ok()?;
+        let answer = match behaviour {
+            Behaviour::Status(status, retry_after) if is_invoke => {
+                let headers =
+                    retry_after.map(|value| format!(r#","headers":{{"Retry-After":"{value}"}}"#));
+                let headers = headers.unwrap_or_default();
+                response(
+                    200,
+                    "",
+                    &format!(r#"{{"statusCode":{status},"body":"said {status}"{headers}}}"#),
+                )
+            }
+            Behaviour::Status(status, retry_after) => {
+                let headers = retry_after.map(|value| format!("retry-after: {value}\r\n"));
+                // These have no body.
+                let body = if matches!(status, 204 | 304) { "" } else { &format!("said {status}") };
+                response(status, &headers.unwrap_or_default(), body)
+            }
+            Behaviour::Invoke(status, headers, payload) => response(status, headers, payload),
+            Behaviour::Half => response(200, "", &"x".repeat(100)),
+            Behaviour::ResetAfter => {
+                stream.set_zero_linger().ok()?;
+                return Some(());
+            }
+            Behaviour::ResetBefore => return Some(()),
+            Behaviour::Never => {
+                // Until the other side has lost its patience.
+                let _ = stream.read(&mut [0]).await;
+                return Some(());
+            }
+        };
+        let length = answer.len() - if behaviour == Behaviour::Half { 50 } else { 0 };
+        stream.write_all(&answer.as_bytes()[..length]).await.ok()
+    }
+}
+
+fn response(status: u16, headers: &str, body: &str) -> String {
+    let length =
+        if status == 204 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    format!("HTTP/1.1 {status} Said\r\nconnection: close\r\n{length}{headers}\r\n{body}")
+}
+
+/// Head and body of a request, which stay unread.
+async fn peek(stream: &TcpStream) -> Option<(String, String)> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut known = 0;
+    loop {
+        stream.readable().await.ok()?;
+        let length = stream.peek(&mut buffer).await.ok()?;
+        if length == 0 {
+            return None;
+        }
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        if let Some(end) = text.find("\r\n\r\n").map(|end| end + 4) {
+            let (head, body) = text.split_at(end);
+            let wanted = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+            });
+            if body.len() >= wanted.unwrap_or(0) {
+                return Some((head.to_owned(), body.to_owned()));
+            }
+        }
+        // Peeking does not wait for more than there is.
+        if length == known {
+            tokio::task::yield_now().await;
+        }
+        known = length;
+    }
+}
+
+/// The key that a request is told, as a header or in the client context.
+fn key(head: &str) -> Option<String> {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+    let header = |wanted: &str| {
+        head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+        })
+    };
+    header("idempotency-key").or_else(|| {
+        let json = BASE64_STANDARD.decode(header("x-amz-client-context")?).ok()?;
+        let context: serde_json::Value = serde_json::from_slice(&json).ok()?;
+        Some(context["custom"]["idempotency-key"].as_str()?.to_owned())
+    })
+}
