@@ -9,6 +9,7 @@ mod destination;
 mod dynamodb;
 mod hostile;
 mod lambda;
+mod model;
 mod parity;
 mod proxy;
 mod race;

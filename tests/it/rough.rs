@@ -32,6 +32,8 @@ pub struct Request {
     /// The path, which tells routers and destinations apart.
     pub path: String,
     pub body: String,
+    /// As the router counts.
+    pub attempt: u32,
     pub behaviour: Behaviour,
 }
 
@@ -53,12 +55,7 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// Whether the sender cannot know what became of the event.
-    pub fn is_unknown(&self) -> bool {
-        !matches!(self, Self::Status(..) | Self::Invoke(..))
-    }
-
-    /// Whether the event was processed.
+    /// Whether the event was processed, and the sender told so.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Status(200..300, _))
     }
@@ -99,13 +96,15 @@ impl Rough {
         let (head, body) = peek(&stream).await?;
         let path = head.split(' ').nth(1)?.to_owned();
         let is_invoke = path.contains("/2015-03-31/functions/");
-        let key = key(&head)?;
+        let (key, attempt) =
+            (told(&head, "idempotency-key")?, told(&head, "x-webhook-attempt")?.parse().ok()?);
         let behaviour = {
             let mut events = self.events.lock().unwrap();
             let seen = events.entry(key).or_default();
             let healed = Behaviour::Status(200, None);
             let behaviour = if seen.is_healed { healed } else { (self.choose)(&body) };
-            let request = Request { path, body: body.clone(), behaviour: behaviour.clone() };
+            let behaviour_seen = behaviour.clone();
+            let request = Request { path, body: body.clone(), attempt, behaviour: behaviour_seen };
             seen.requests.push(request);
             behaviour
         };
@@ -185,8 +184,8 @@ async fn peek(stream: &TcpStream) -> Option<(String, String)> {
     }
 }
 
-/// The key that a request is told, as a header or in the client context.
-fn key(head: &str) -> Option<String> {
+/// What a request is told, as a header or in the client context.
+fn told(head: &str, what: &str) -> Option<String> {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
 
     let header = |wanted: &str| {
@@ -195,9 +194,9 @@ fn key(head: &str) -> Option<String> {
             name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
         })
     };
-    header("idempotency-key").or_else(|| {
+    header(what).or_else(|| {
         let json = BASE64_STANDARD.decode(header("x-amz-client-context")?).ok()?;
         let context: serde_json::Value = serde_json::from_slice(&json).ok()?;
-        Some(context["custom"]["idempotency-key"].as_str()?.to_owned())
+        Some(context["custom"][what].as_str()?.to_owned())
     })
 }

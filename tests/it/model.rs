@@ -1,0 +1,221 @@
+//! Vendors that retry until they hear 2xx, destinations that fail in every way there is, a store
+//! that stalls, and routers that are killed: nothing is lost, and nothing done twice that was known
+//! to be done.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::Utc;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use tokio::{sync::Semaphore, task::JoinSet};
+use webhook_router::{
+    config::StoreConfig,
+    store::{self, Outcome, State},
+};
+
+use crate::{
+    rough::{Behaviour, Rough},
+    servers::Redis,
+    support::{Server, client, lookup},
+};
+
+use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
+
+const EVENTS: usize = 10_000;
+const ROUTERS: usize = 2;
+/// Deliveries that vendors have under way at once.
+const AT_ONCE: usize = 48;
+/// One delivery of so many fails.
+const FAILING: f64 = 0.3;
+
+const FAILURES: &[Behaviour] = &[
+    Status(301, None),
+    Status(400, None),
+    Status(401, None),
+    Status(403, None),
+    Status(404, None),
+    Status(408, None),
+    Status(409, None),
+    Status(410, None),
+    Status(413, None),
+    Status(425, None),
+    Status(429, None),
+    Status(429, Some("1")),
+    Status(429, Some("3600")),
+    Status(500, None),
+    Status(502, None),
+    Status(503, None),
+    Status(504, None),
+    Invoke(429, "x-amzn-errortype: TooManyRequestsException\r\n", "{}"),
+    ResetBefore,
+    ResetAfter,
+    Half,
+    Never,
+];
+
+/// A router of which there may be several, one after the other, with the number of the one now.
+struct Slot {
+    server: Mutex<(usize, Server)>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_known_is_done_twice() {
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let random = Mutex::new(StdRng::seed_from_u64(seed));
+    let rough = Rough::start(move |_| {
+        let mut random = random.lock().unwrap();
+        let fails = random.random_bool(FAILING);
+        if fails { FAILURES.choose(&mut *random).unwrap().clone() } else { Status(200, None) }
+    })
+    .await;
+    let redis = Redis::start(&[]);
+    let redis_url = redis.url();
+    let started = AtomicUsize::new(0);
+    let start = || {
+        let number = started.fetch_add(1, Ordering::SeqCst);
+        let target = format!("{}/r{number}/", rough.url);
+        let vars = [
+            ("STORE_URL", redis_url.as_str()),
+            ("GCP_TARGET_URL", &target),
+            ("AWS_TARGET_FUNCTION", "webhook-processor"),
+            ("AWS_ENDPOINT_URL_LAMBDA", &target),
+            ("FORWARD_TIMEOUT_MS", "700"),
+            ("FORWARD_BUDGET_MS", "2100"),
+            ("FORWARD_ATTEMPTS", "3"),
+            ("STORE_TIMEOUT_MS", "500"),
+        ];
+        (number, Server::router(&vars))
+    };
+    let slots: Arc<Vec<_>> =
+        Arc::new((0..ROUTERS).map(|_| Slot { server: Mutex::new(start()) }).collect());
+    let urls: Arc<Mutex<Vec<String>>> = Arc::new(Mutex::new(
+        slots.iter().map(|slot| slot.server.lock().unwrap().1.webhook()).collect(),
+    ));
+
+    let (posts, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (under_way, mut vendors) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+    let client = client();
+    for event in 0..EVENTS {
+        let (urls, under_way, client) = (Arc::clone(&urls), Arc::clone(&under_way), client.clone());
+        let (posts, refusals) = (Arc::clone(&posts), Arc::clone(&refusals));
+        vendors.spawn(async move {
+            let body = body(event);
+            loop {
+                let permit = under_way.acquire().await.unwrap();
+                let url = urls.lock().unwrap().choose(&mut rand::rng()).unwrap().clone();
+                posts.fetch_add(1, Ordering::Relaxed);
+                let answer = client.post(url).body(body.clone()).send().await;
+                drop(permit);
+                let mut wait = Duration::from_millis(200);
+                if let Ok(answer) = answer {
+                    let key = answer.headers().get("x-webhook-key").cloned();
+                    if answer.status().is_success() {
+                        return (event, key.unwrap().to_str().unwrap().to_owned());
+                    }
+                    let asked = answer.headers().get("retry-after");
+                    let asked = asked.and_then(|asked| asked.to_str().ok()?.parse().ok());
+                    wait = Duration::from_secs(asked.unwrap_or(1).min(5));
+                }
+                refusals.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(wait).await;
+            }
+        });
+    }
+
+    // Meanwhile, routers die and the store stalls.
+    let done = AtomicBool::new(false);
+    let mut killed = Vec::new();
+    let mut logs = Vec::new();
+    let mut stalls = 0;
+    let keys = std::thread::scope(|scope| {
+        let chaos = scope.spawn(|| {
+            let mut random = StdRng::seed_from_u64(seed ^ 1);
+            while !done.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(random.random_range(300..1500)));
+                if random.random_bool(0.3) {
+                    redis.signal("STOP");
+                    std::thread::sleep(Duration::from_millis(random.random_range(100..1200)));
+                    redis.signal("CONT");
+                    stalls += 1;
+                } else {
+                    let index = random.random_range(0..ROUTERS);
+                    let mut slot = slots[index].server.lock().unwrap();
+                    slot.1.kill();
+                    killed.push(slot.0);
+                    logs.push((slot.0, slot.1.log()));
+                    *slot = start();
+                    urls.lock().unwrap()[index] = slot.1.webhook();
+                }
+            }
+        });
+        let keys = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(vendors.join_all())
+        });
+        done.store(true, Ordering::SeqCst);
+        chaos.join().unwrap();
+        keys
+    });
+    for slot in slots.iter() {
+        let slot = slot.server.lock().unwrap();
+        logs.push((slot.0, slot.1.log()));
+    }
+
+    let config = StoreConfig::from_vars(lookup(&[("REDIS_URL", &redis_url)])).unwrap();
+    let store = store::open(&config).await.unwrap();
+    let killed: HashSet<_> = killed.into_iter().collect();
+    let (mut requests, mut lost, mut again, mut twice) = (0, 0, 0, 0);
+    for (event, key) in &keys {
+        let seen = rough.seen(key);
+        requests += seen.len();
+        lost += usize::from(!seen.iter().any(|request| request.behaviour.is_success()));
+        let is_invoke = |path: &str| path.contains("/2015-03-31/");
+        for request in &seen {
+            assert_eq!(request.body, body(*event), "seed {seed}");
+            assert_eq!(is_invoke(&request.path), is_invoke(&seen[0].path), "seed {seed}");
+        }
+        let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
+        assert!(matches!(record.state, State::Delivered { .. }), "seed {seed}: {record:?}");
+        // Whatever came after a success must have come because nobody could know of that: the
+        // router died, could not store it, or had lost its patience.
+        let last = seen.len().saturating_sub(1);
+        let early = seen[..last].iter().filter(|request| request.behaviour.is_success());
+        let early: Vec<_> = early.collect();
+        again += usize::from(!early.is_empty());
+        let unknown = early.iter().all(|request| {
+            let number = request.path.split('/').nth(1).unwrap()[1..].parse().unwrap();
+            let unsettled = logs.iter().any(|(of, log)| {
+                *of == number
+                    && log.lines().any(|line| line.contains(key) && line.contains("be stored"))
+            });
+            let unheard = record.attempts.iter().any(|attempt| {
+                let unheard = matches!(attempt.outcome, Outcome::TimedOut | Outcome::Broken);
+                unheard && attempt.number == request.attempt
+            });
+            killed.contains(&number) || unsettled || unheard
+        });
+        twice += usize::from(!unknown);
+    }
+    println!(
+        "{EVENTS} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
+         destinations; {} routers killed, the store stalled {stalls} times; lost: {lost}; sent again \
+         after a success that nobody could know of: {again}; after one that was known: {twice}",
+        posts.load(Ordering::Relaxed),
+        refusals.load(Ordering::Relaxed),
+        killed.len(),
+    );
+    assert_eq!((lost, twice), (0, 0), "seed {seed}");
+    assert!(killed.len() > 3 && stalls > 0, "seed {seed}");
+}
+
+fn body(event: usize) -> String {
+    format!(
+        r#"{{"vendor":"model","event_type":"e","created_at":"2026-05-06T12:34:56Z","n":{event}}}"#
+    )
+}
