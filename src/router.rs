@@ -35,7 +35,7 @@ const MAX_DETAIL_CHARS: usize = 1000;
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 /// Tries to store a result outside Lambda, for which the lease leaves time.
 const SETTLE_TRIES: u32 = 4;
-/// Pause before a result that could not be stored is stored again.
+/// Pause before a result that could not be stored is stored again; it doubles each time.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 const X_WEBHOOK_KEY: HeaderName = HeaderName::from_static("x-webhook-key");
@@ -65,12 +65,12 @@ struct Job {
 /// The time that a delivery may take.
 ///
 /// ```text
-/// claim                      forward_until   settle_until   lease_until
-///   │◀──────── forwarding ────────▶│◀── settling ──▶│◀─ margin ─▶│
-///   ├ attempt ─ pause ─ attempt ───┤ finish or fail ┤            │ claim: a successor takes over,
-///   │                              │                │            │ and a late finish or fail of
-///   ▼ the key is ours              ▼ no attempt is  ▼ the answer ▼ ours changes nothing
-///                                    under way        is sent
+/// claim                     forward_until                    lease_until
+///   ├ attempt ─ pause ─ attempt ──┤                               │
+///   │                             ├ finish or fail ┤              │
+///   │                             │    settling    │    margin    │ claim: a successor takes over;
+///   ▼                             ▼                ▼              ▼ from now on, a finish or fail
+///   the key is ours    no attempt is under way     the answer       of ours changes nothing
 /// ```
 ///
 /// An owner that dies anywhere on this line leaves the lease behind it; nobody starts before its
@@ -81,8 +81,8 @@ pub struct Budget {
     pub now: DateTime<Utc>,
     /// When forwarding must have ended.
     forward_until: Instant,
-    /// When the result must be stored. Later than `forward_until`.
-    settle_until: Instant,
+    /// Time to store the result in, from the end of forwarding on.
+    settling: Duration,
     /// When the key may be taken over. Later than `forward_until`, so that no other owner starts
     /// while this one may still be sending.
     lease_until: DateTime<Utc>,
@@ -96,7 +96,7 @@ impl Budget {
         Self {
             now,
             forward_until: started + forwarding,
-            settle_until: started + forwarding + settling,
+            settling,
             lease_until: now + forwarding + settling + LEASE_MARGIN,
         }
     }
@@ -280,6 +280,8 @@ impl Router {
         budget: Budget,
     ) {
         let key = lease.key;
+        let until = Instant::now() + budget.settling;
+        let mut pause = SETTLE_PAUSE;
         loop {
             fault::point("before settle");
             let settling = async {
@@ -289,7 +291,7 @@ impl Router {
                 }
             };
             // The answer must not wait for longer than the sender, or Lambda, waits for it.
-            let settled = timeout_at(budget.settle_until, settling).await;
+            let settled = timeout_at(until, settling).await;
             fault::point("after settle");
             let out_of_time = || StoreError::Failed("no time was left to store it".into());
             match settled.unwrap_or_else(|_| Err(out_of_time())) {
@@ -297,9 +299,10 @@ impl Router {
                 Ok(Settled::LeaseLost) => {
                     return tracing::warn!(%key, "the lease was lost to another owner");
                 }
-                Err(error) if Instant::now() + SETTLE_PAUSE < budget.settle_until => {
+                Err(error) if Instant::now() + pause < until => {
                     tracing::warn!(%key, %error, "the result could not be stored yet");
-                    tokio::time::sleep(SETTLE_PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
                 }
                 Err(error) => {
                     let unsettled_total = self.unsettled.fetch_add(1, Ordering::Relaxed) + 1;

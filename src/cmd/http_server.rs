@@ -27,8 +27,7 @@ use crate::{
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Size from which no more of a request's head is read. The read that reaches it may go beyond, so
-/// heads up to this size are taken, and those of more than twice as much get 431; both leave room
-/// in any store.
+/// heads up to this size are taken, and those of more than twice as much get 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Answers requests with `handler` until `stop`; then finishes those under way.

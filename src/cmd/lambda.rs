@@ -20,8 +20,10 @@ use crate::{
     router::{Budget, Router},
 };
 
-/// Beyond the store's timeout, time of an invocation that is kept for settling and answering.
-const MARGIN: Duration = Duration::from_millis(500);
+/// Beyond the store's timeout, time of an invocation that is kept for settling.
+const SETTLING: Duration = Duration::from_millis(300);
+/// Time of an invocation that is kept for answering.
+const ANSWERING: Duration = Duration::from_millis(200);
 
 /// Answers invocations for ever: deliveries from the Function URL, and replays from whoever may
 /// invoke the function itself.
@@ -102,10 +104,12 @@ impl Function {
     /// The budget of a delivery that begins now: what is left of the invocation, less a margin; the
     /// lease ends after the invocation does.
     pub fn budget(&self, context: &Context) -> Budget {
-        let margin = self.config.store.timeout + MARGIN;
-        let configured = self.config.forward.budget;
-        let forwarding = remaining(context).map_or(configured, |left| left.saturating_sub(margin));
-        Budget::new(forwarding, margin)
+        let settling = self.config.store.timeout + SETTLING;
+        let forwarding = match remaining(context) {
+            Some(left) => left.saturating_sub(settling + ANSWERING),
+            None => self.config.forward.budget,
+        };
+        Budget::new(forwarding, settling)
     }
 }
 

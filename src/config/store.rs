@@ -128,6 +128,9 @@ fn redis_url(mut url: Url, ca_file: Option<PathBuf>) -> Result<RedisUrl, &'stati
         };
     }
     url.set_query(None);
+    if ca_file.is_some() && url.scheme() != "rediss" {
+        return Err("has no TLS, which REDIS_CA_FILE is for: use rediss://");
+    }
     let database = url.path().trim_start_matches('/');
     match database.parse::<u32>() {
         Ok(number) if cluster && number > 0 => Err("takes no database number in a cluster"),

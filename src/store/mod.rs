@@ -38,6 +38,10 @@ use crate::{
 /// Most attempts that a record keeps, the newest.
 pub const KEPT_ATTEMPTS: usize = 20;
 
+/// Most characters that a record keeps of a vendor and of a type: no less than a destination is
+/// told.
+pub const MAX_NAME_CHARS: usize = 256;
+
 /// Where claims, records and dead letters are kept. All times are the caller's clock, so that a
 /// test can choose them.
 #[async_trait]
@@ -87,7 +91,7 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
         StoreUrl::DynamoDb { table } => Ok(Arc::new(DynamoDb::new(table.clone(), config.timeout))),
-        StoreUrl::Redis(url) => Ok(Arc::new(Redis::new(url.clone(), config.timeout))),
+        StoreUrl::Redis(url) => Ok(Arc::new(Redis::open(url, config.timeout)?)),
     }
 }
 
@@ -129,6 +133,7 @@ pub struct Lease {
 /// What does not change over an event's life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
+    /// Cut to [`MAX_NAME_CHARS`], as is the type.
     pub vendor: String,
     pub event_type: String,
     pub created_at: Timestamp,
@@ -150,9 +155,10 @@ impl From<Details> for Event {
 impl Details {
     /// Those of an event that is claimed for the first time.
     fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
+        let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
         Self {
-            vendor: plan.event.vendor.clone(),
-            event_type: plan.event.event_type.clone(),
+            vendor: cut(&plan.event.vendor),
+            event_type: cut(&plan.event.event_type),
             created_at: plan.event.created_at,
             digest: plan.event.digest.clone(),
             route: plan.route,

@@ -58,6 +58,9 @@ const VERSION: i64 = 1;
 /// Expired records that one `finish` deletes: more than it adds, so that the file does not grow.
 const SWEPT_AT_ONCE: u32 = 4;
 
+/// How long an event whose owner died keeps its route.
+const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
+
 /// Beyond the timeout, time for a commit that has begun.
 const DISK_GRACE: Duration = Duration::from_millis(500);
 
@@ -95,14 +98,14 @@ impl Sqlite {
         &self,
         operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.reader, operation).await
+        self.run(&self.reader, Instant::now() + self.timeout, operation).await
     }
 
     async fn write<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.writer, operation).await
+        self.run(&self.writer, Instant::now() + self.timeout, operation).await
     }
 
     /// Runs an operation on a thread that may block. It ends within the timeout by itself, rather
@@ -111,10 +114,10 @@ impl Sqlite {
     async fn run<T: Send + 'static>(
         &self,
         connection: &Arc<Mutex<Connection>>,
+        deadline: Instant,
         operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (connection, timeout) = (Arc::clone(connection), self.timeout);
-        let deadline = Instant::now() + timeout;
         let ran = tokio::task::spawn_blocking(move || {
             // A panic rolled its transaction back, so the connection is sound.
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +131,8 @@ impl Sqlite {
                 _ => StoreError::Failed(error.to_string()),
             })
         });
-        match tokio::time::timeout(timeout + DISK_GRACE, ran).await {
+        let given_up = (deadline + DISK_GRACE).into();
+        match tokio::time::timeout_at(given_up, ran).await {
             Ok(ended) => ended.map_err(|panic| StoreError::Failed(panic.to_string()))?,
             Err(_) => Err(StoreError::Timeout(timeout)),
         }
@@ -174,21 +178,22 @@ impl Store for Sqlite {
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError> {
         // Duplicates are answered from a read, which waits for no writer.
-        let key = plan.key;
-        if let Some(found) = self.read(move |connection| select(connection, &key, now)).await?
+        let (key, deadline) = (plan.key, Instant::now() + self.timeout);
+        let reading = move |connection: &mut Connection| select(connection, &key, now);
+        if let Some(found) = self.run(&self.reader, deadline, reading).await?
             && let Some(taken) = found.taken(plan, now)
         {
             return Ok(taken);
         }
         let plan = plan.clone();
-        self.write(move |connection| {
+        self.run(&self.writer, deadline, move |connection| {
             let transaction = begin(connection)?;
             let found =
                 select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
                 Some(found) => match found.taken(&plan, now) {
                     Some(taken) => taken,
-                    None => take_over(&transaction, &plan, found.record, until)?,
+                    None => take_over(&transaction, found.record, now, until)?,
                 },
                 None => insert(&transaction, &plan, now, until)?,
             };
@@ -242,7 +247,8 @@ impl Store for Sqlite {
         self.write(move |connection| {
             let transaction = begin(connection)?;
             let changed = transaction.execute(
-                "UPDATE events SET attempts = ?3, until = CASE WHEN ?4 THEN NULL ELSE until END
+                "UPDATE events SET attempts = ?3, expires_at = NULL,
+                        until = CASE WHEN ?4 THEN NULL ELSE until END
                  WHERE key = ?1 AND owner = ?2 AND delivered_at IS NULL",
                 params![
                     lease.key.to_string(),
@@ -391,33 +397,42 @@ fn insert(
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
     let (owner, details) = (new_owner(), Details::new(plan, now));
-    // Replaces a record whose TTL is over.
+    // Replaces a record whose time is over.
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO events (key, details, owner, until) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO events (key, details, owner, until, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![
             plan.key.to_string(),
             stored::to_json(&details),
             owner,
             until.timestamp_millis(),
+            details_end(now),
         ])?;
     Ok(Claim::Won(Lease { key: plan.key, owner, until, details, attempts: Vec::new() }))
 }
 
 fn take_over(
     transaction: &Transaction<'_>,
-    plan: &Plan,
     record: Record,
+    now: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
     let owner = new_owner();
-    let Record { key, details, attempts, .. } = record;
-    let details = details.unwrap_or_else(|| Details::new(plan, until));
+    let Record { key, details, attempts, failed, .. } = record;
+    let details = details.ok_or(rusqlite::Error::InvalidQuery)?;
+    // A dead letter has no end.
+    let expires_at = failed.is_none().then(|| details_end(now));
     transaction
-        .prepare_cached("UPDATE events SET owner = ?2, until = ?3 WHERE key = ?1")?
-        .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
+        .prepare_cached("UPDATE events SET owner = ?2, until = ?3, expires_at = ?4 WHERE key = ?1")?
+        .execute(params![key.to_string(), owner, until.timestamp_millis(), expires_at])?;
     Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
+}
+
+/// When an event whose owner died is forgotten, with its route.
+fn details_end(now: DateTime<Utc>) -> i64 {
+    (now + DETAILS_TTL).timestamp_millis()
 }
 
 fn clear_dead_letter(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<usize> {

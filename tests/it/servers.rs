@@ -188,6 +188,12 @@ impl RedisCluster {
         Self::start_with_replicas(0)
     }
 
+    /// One that takes a node for dead only after the test.
+    pub fn start_patiently() -> Self {
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "120000"];
+        Self::of((0..3).map(|_| Redis::start(&options)).collect(), 0)
+    }
+
     /// With that many replicas of each master, behind the masters in the list.
     pub fn start_with_replicas(replicas: usize) -> Self {
         let nodes = (0..3 * (1 + replicas)).map(|_| Redis::start(&Self::OPTIONS));

@@ -12,7 +12,7 @@ use webhook_router::{
     plan::{Plan, Route},
     store::{
         self, Attempt, Claim, DeadLetter, Delivered, Details, Discarded, DynamoDb, Entry, Failed,
-        Failure, Lease, Outcome, Page, Release, Settled, Source, State, Store,
+        Failure, Lease, MAX_NAME_CHARS, Outcome, Page, Release, Settled, Source, State, Store,
     },
     vendor::Identity,
 };
@@ -33,7 +33,8 @@ async fn stores() -> Vec<Opened> {
     let place = tempfile::tempdir().unwrap();
     let sqlite = crate::support::sqlite(place.path());
     let redis = Redis::start(&[]);
-    let redis_url = redis.url();
+    // A database other than the first.
+    let redis_url = format!("{}/2", redis.url());
     let authority = Authority::new();
     let (tls, tls_url) = Redis::start_with_tls(&authority);
     let cluster = RedisCluster::start();
@@ -298,7 +299,7 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         letter.delivery.path = "/webhook?x=%F0%9F%98%80".into();
         let headers = &mut letter.delivery.headers;
         // The largest head that the server takes.
-        headers.insert("x-big", "x".repeat(64 * 1024).parse().unwrap());
+        headers.insert("x-big", HeaderValue::from_bytes(&[0xFF; 64 * 1024]).unwrap());
         headers.append("x-twice", "one".parse().unwrap());
         headers.append("x-twice", "two".parse().unwrap());
         headers.insert("x-latin", HeaderValue::from_bytes(&[0xE9, 0xFF, 0x20]).unwrap());
@@ -309,7 +310,7 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         // a trace.
         assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
         assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
-        // A second failure replaces the first, be it small or as large as an item can just hold.
+        // A second failure replaces the first, be it small or hardly larger than an item can hold.
         letter.delivery.body = letter.delivery.body.slice(..256 * 1024);
         assert_eq!(store.fail(&retry, &letter, Release::Now).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
@@ -372,6 +373,20 @@ async fn a_key_is_found_by_its_first_digits_where_the_store_can() {
     }
     // SQLite, Redis and Redis with TLS; not a cluster, nor DynamoDB.
     assert_eq!(can, [true, true, true, true, true, true, false, false, false, false]);
+}
+
+#[tokio::test]
+async fn names_of_any_length_are_kept_cut() {
+    for Opened { store, .. } in stores().await {
+        let mut plan = plan_of("long");
+        plan.event.vendor = "é".repeat(500_000);
+        plan.event.event_type = "x".repeat(500_000);
+        let lease = won(store.claim(&plan, at(0), at(1000)).await);
+        assert_eq!(lease.details.vendor, "é".repeat(MAX_NAME_CHARS));
+        let letter = letter(&plan, &lease, Outcome::Status(500));
+        store.fail(&lease, &letter, Release::Now).await.unwrap();
+        assert_eq!(dead_letters(&*store).await, [letter]);
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only taking
 //! over, from an owner that died or after a failure, costs a second write.
 
-mod body;
 mod item;
+mod letter;
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use tokio::{
 };
 
 use self::{
-    body::Packed,
     item::{
         Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
         string, text,
     },
+    letter::Packed,
 };
 use super::{
     Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
@@ -232,9 +232,9 @@ impl DynamoDb {
         Ok(got.map_err(|error| self.failed(error))?.item)
     }
 
-    /// Deletes the parts of a body that no letter leads to any more, while there is time.
+    /// Deletes the parts of a delivery that no letter leads to any more, while there is time.
     async fn delete_parts(&self, item: &Item, deadline: Instant) {
-        let deletions = body::delete_parts(self.client().await, &self.table, item);
+        let deletions = letter::delete_parts(self.client().await, &self.table, item);
         if timeout_at(deadline, deletions).await.is_err() {
             tracing::warn!("parts of an old dead letter could not be deleted in time");
         }
@@ -267,18 +267,20 @@ impl Store for DynamoDb {
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError> {
         self.within(self.deadline(), async {
-            let mut found = match self.insert(plan, now, until).await? {
-                Ok(lease) => return Ok(Claim::Won(lease)),
-                Err(found) => found,
-            };
+            let mut claimed = self.insert(plan, now, until).await?;
             for _ in 0..TRIES {
-                if let Some(taken) = taken(plan, &found, now)? {
-                    return Ok(taken);
-                }
-                found = match self.take_over(plan.key, &found, now, until).await? {
+                let found = match claimed {
                     Ok(lease) => return Ok(Claim::Won(lease)),
                     Err(found) => found,
                 };
+                if found.is_empty() {
+                    // It went away in between.
+                    claimed = self.insert(plan, now, until).await?;
+                } else if let Some(taken) = taken(plan, &found, now)? {
+                    return Ok(taken);
+                } else {
+                    claimed = self.take_over(plan.key, &found, now, until).await?;
+                }
             }
             Err(StoreError::Failed("the key changes hands too quickly".into()))
         })
@@ -304,7 +306,7 @@ impl Store for DynamoDb {
             values.insert(":head".into(), text(stored::reply_head(reply)));
             values.insert(":body".into(), AttributeValue::B(Blob::new(reply.body.clone())));
         }
-        update += " REMOVE held_until, dead, dead_letter, failed_at, failure, head, body, codec, \
+        update += " REMOVE held_until, dead, dead_letter, failed_at, failure, delivery, codec, \
                     part_count, parts_at";
         let deadline = self.deadline();
         let updated = self.update(lease, &update, "held_by = :owner", values);
@@ -331,15 +333,14 @@ impl Store for DynamoDb {
             (":dead_letter".into(), text(sort_key(entry))),
             (":failed_at".into(), millis(letter.failed_at)),
             (":failure".into(), text(stored::to_json(&letter.failure))),
-            (":head".into(), text(stored::delivery_head(&letter.delivery))),
         ]);
         let mut update = "SET attempts = :attempts, dead = :dead, dead_letter = :dead_letter, \
-                          failed_at = :failed_at, failure = :failure, head = :head"
+                          failed_at = :failed_at, failure = :failure"
             .to_owned();
         let mut remove = vec!["expires_at"];
-        let body = Packed::new(lease, &letter.delivery.body)?;
-        for name in body::ATTRIBUTES {
-            match body.attributes.get(name) {
+        let packed = Packed::new(lease, &letter.delivery)?;
+        for name in letter::ATTRIBUTES {
+            match packed.attributes.get(name) {
                 Some(value) => {
                     update = format!("{update}, {name} = :{name}");
                     values.insert(format!(":{name}"), value.clone());
@@ -354,14 +355,14 @@ impl Store for DynamoDb {
         let condition = "held_by = :owner AND attribute_not_exists(delivered_at)";
         let deadline = self.deadline();
         let updated = self.within(deadline, async {
-            body::write(self.client().await, &self.table, body.parts).await?;
+            letter::write(self.client().await, &self.table, packed.parts).await?;
             self.update(lease, &update, condition, values).await
         });
         // Parts that the letter does not lead to: those of the letter before, or our own when they
         // came too late. A repetition finds its own parts in use.
         let (settled, garbage, kept) = match updated.await? {
-            Ok(before) => (Settled::Stored, before, body.attributes),
-            Err(found) => (Settled::LeaseLost, body.attributes, found),
+            Ok(before) => (Settled::Stored, before, packed.attributes),
+            Err(found) => (Settled::LeaseLost, packed.attributes, found),
         };
         if garbage.get("parts_at") != kept.get("parts_at") {
             self.delete_parts(&garbage, deadline).await;
@@ -390,8 +391,8 @@ impl Store for DynamoDb {
         for _ in 0..TRIES {
             let item = self.within(self.deadline(), self.item(key)).await?.unwrap_or_default();
             let Some(failed) = failed(&item)? else { return Ok(None) };
-            let read = body::read(self.client().await, &self.table, &item);
-            let Some(body) = self.within(self.deadline(), read).await? else { continue };
+            let read = letter::read(self.client().await, &self.table, &item);
+            let Some(delivery) = self.within(self.deadline(), read).await? else { continue };
             let Record { details, attempts, .. } = record(*key, &item, failed.at)?;
             return Ok(Some(DeadLetter {
                 key: *key,
@@ -399,10 +400,10 @@ impl Store for DynamoDb {
                 failed_at: failed.at,
                 failure: failed.failure,
                 attempts,
-                delivery: stored::delivery(string(&item, "head")?, body)?,
+                delivery,
             }));
         }
-        Err(StoreError::corrupt(format!("a part of the body of {key} is missing")))
+        Err(StoreError::corrupt(format!("a part of the delivery of {key} is missing")))
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {

@@ -68,7 +68,7 @@ impl Fields {
         Ok(state.map(|state| Record { key, details, attempts, failed, state }))
     }
 
-    fn failed(&mut self) -> Result<Option<Failed>, StoreError> {
+    pub fn failed(&mut self) -> Result<Option<Failed>, StoreError> {
         let (at, failure) = (self.time()?, self.json()?);
         Ok(at.zip(failure).map(|(at, failure)| Failed { at, failure }))
     }

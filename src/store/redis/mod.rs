@@ -27,11 +27,11 @@ use tokio::time::Instant;
 use self::{
     connection::{Link, Refusal},
     fields::Fields,
-    scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua},
+    scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua, UNLIST},
 };
 use super::{
-    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
-    State, Store, StoreError, new_owner, stored,
+    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Failed, Lease, Page, Record, Release,
+    Settled, State, Store, StoreError, new_owner, stored,
 };
 use crate::{config::RedisUrl, key::Key, plan::Plan, vendor::Identity};
 
@@ -45,11 +45,14 @@ pub struct Redis(Link);
 
 impl Redis {
     /// A store at that address; nothing is connected yet.
-    pub fn new(url: RedisUrl, timeout: Duration) -> Self {
-        Self(Link::new(url, timeout))
+    ///
+    /// # Errors
+    /// When the CA's file cannot be used.
+    pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
+        Ok(Self(Link::open(url, timeout)?))
     }
 
-    /// Runs a script on the keys of an event. A server that does not have it yet gets it whole.
+    /// Runs a script on the keys of an event.
     async fn script(
         &self,
         script: &Lua,
@@ -57,9 +60,20 @@ impl Redis {
         arguments: &[&[u8]],
         deadline: Instant,
     ) -> Result<Fields, StoreError> {
+        self.script_on(script, &[key.to_string(), event_key(key)], arguments, deadline).await
+    }
+
+    /// Runs a script. A server that does not have it yet gets it whole.
+    async fn script_on(
+        &self,
+        script: &Lua,
+        keys: &[String],
+        arguments: &[&[u8]],
+        deadline: Instant,
+    ) -> Result<Fields, StoreError> {
         let command = |name: &str, script: &str| {
             let mut command = redis::cmd(name);
-            command.arg(script).arg(2).arg(key.to_string()).arg(event_key(key)).arg(arguments);
+            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
         let reply = match self.0.run(&command("EVALSHA", &script.sha1), deadline).await {
@@ -78,12 +92,27 @@ impl Redis {
         Ok(self.0.run(command, deadline).await?)
     }
 
-    /// Takes a key off the list of dead letters. An entry that stays leads nowhere.
-    async fn unlist(&self, key: &Key, deadline: Instant) {
-        let removal = redis::cmd("ZREM").arg(DEAD_LETTERS).arg(key.to_string()).clone();
-        if let Err(error) = self.command::<()>(&removal, deadline).await {
+    /// Takes the letter of that time off the list. An entry that stays leads nowhere.
+    async fn unlist(&self, key: &Key, failed_at: Option<DateTime<Utc>>, deadline: Instant) {
+        let Some(failed_at) = failed_at.map(millis) else { return };
+        let (list, entry) = ([DEAD_LETTERS.to_owned()], key.to_string());
+        let arguments = [entry.as_bytes(), failed_at.as_bytes()];
+        if let Err(error) = self.script_on(&UNLIST, &list, &arguments, deadline).await {
             tracing::warn!(%key, %error, "the list of dead letters has a stale entry");
         }
+    }
+
+    /// Puts a key on the list, with the time of its failure: 1 when it was not on it.
+    async fn list(
+        &self,
+        key: &Key,
+        failed_at: &str,
+        options: &[&str],
+        deadline: Instant,
+    ) -> Result<u32, StoreError> {
+        let mut addition = redis::cmd("ZADD");
+        addition.arg(DEAD_LETTERS).arg(options).arg(failed_at).arg(key.to_string());
+        self.command(&addition, deadline).await
     }
 
     /// Entries with times within these bounds, as Redis writes them.
@@ -133,7 +162,8 @@ impl Store for Redis {
             },
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let mut fields = self.script(&CLAIM, &key, &arguments, self.0.deadline()).await?;
+        let deadline = self.0.deadline();
+        let mut fields = self.script(&CLAIM, &key, &arguments, deadline).await?;
         match fields.text()?.as_deref() {
             Some("won") => {
                 let details = fields.json()?.unwrap_or(details);
@@ -157,7 +187,10 @@ impl Store for Redis {
                 let other = record.details.as_ref().and_then(|details| details.other_body(plan));
                 Ok(other.unwrap_or(Claim::Delivered(record)))
             }
-            Some("elsewhere") => Ok(Claim::Delivered(delivered_elsewhere(key))),
+            Some("elsewhere") => {
+                self.unlist(&key, fields.time()?, deadline).await;
+                Ok(Claim::Delivered(delivered_elsewhere(key, None)))
+            }
             other => Err(StoreError::corrupt(format!("claim gave {other:?}"))),
         }
     }
@@ -181,9 +214,7 @@ impl Store for Redis {
         let deadline = self.0.deadline();
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
-        if fields.text()?.is_some() {
-            self.unlist(&lease.key, deadline).await;
-        }
+        self.unlist(&lease.key, fields.time()?, deadline).await;
         Ok(settled)
     }
 
@@ -194,38 +225,50 @@ impl Store for Redis {
         release: Release,
     ) -> Result<Settled, StoreError> {
         let failed_at = millis(letter.failed_at);
-        let added =
-            redis::cmd("ZADD").arg(DEAD_LETTERS).arg(&failed_at).arg(lease.key.to_string()).clone();
-        let deadline = self.0.deadline();
-        self.command::<()>(&added, deadline).await?;
-        let texts = [
-            lease.owner.clone(),
-            stored::to_json(&letter.details),
-            stored::to_json(&letter.attempts),
-            failed_at,
-            stored::to_json(&letter.failure),
-            stored::delivery_head(&letter.delivery),
-        ];
-        let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         let release: &[u8] = match release {
             Release::Now => b"free",
             Release::AtLeaseEnd => b"hold",
         };
+        let texts = [
+            lease.owner.clone(),
+            stored::to_json(&letter.details),
+            stored::to_json(&letter.attempts),
+            failed_at.clone(),
+            stored::to_json(&letter.failure),
+            stored::delivery_head(&letter.delivery),
+        ];
+        let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         arguments.extend([&letter.delivery.body[..], release]);
-        self.script(&FAIL, &lease.key, &arguments, deadline).await?.settled()
+        // Listed before it is kept, so that no letter is missing from the list. An older entry may
+        // be that of another owner's letter, and only changes when ours is kept.
+        let deadline = self.0.deadline();
+        let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
+        let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
+        let settled = fields.settled()?;
+        match settled {
+            Settled::Stored if !is_new => {
+                self.list(&lease.key, &failed_at, &[], deadline).await?;
+            }
+            // In a repetition, the letter that is there may be our own.
+            Settled::LeaseLost if fields.text()?.as_ref() != Some(&failed_at) => {
+                self.unlist(&lease.key, Some(letter.failed_at), deadline).await;
+            }
+            Settled::Stored | Settled::LeaseLost => {}
+        }
+        Ok(settled)
     }
 
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let mut fields = self.script(&GET, key, &[], self.0.deadline()).await?;
         match fields.text()?.as_deref() {
-            Some("elsewhere") => Ok(Some(delivered_elsewhere(*key))),
+            Some("elsewhere") => Ok(Some(delivered_elsewhere(*key, fields.failed()?))),
             Some("delivered") => fields.delivered(*key, now),
             _ => fields.open(*key, now),
         }
     }
 
     async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
-        if self.0.url.cluster {
+        if self.0.is_cluster {
             // SCAN asks one server, and the key may be on any.
             return Ok(None);
         }
@@ -303,7 +346,7 @@ impl Store for Redis {
         let mut fields = self.script(&DISCARD, key, &[millis(now).as_bytes()], deadline).await?;
         match fields.text()?.as_deref() {
             Some("discarded") => {
-                self.unlist(key, deadline).await;
+                self.unlist(key, fields.time()?, deadline).await;
                 Ok(Discarded::Done)
             }
             Some("in flight") => Ok(Discarded::InFlight { until: fields.time()?.unwrap_or(now) }),
@@ -321,7 +364,7 @@ fn millis(time: DateTime<Utc>) -> String {
 }
 
 /// A value that the Python router wrote: `1`, and no more is known.
-fn delivered_elsewhere(key: Key) -> Record {
+fn delivered_elsewhere(key: Key, failed: Option<Failed>) -> Record {
     let state = State::Delivered { at: None, reply: None };
-    Record { key, details: None, attempts: Vec::new(), failed: None, state }
+    Record { key, details: None, attempts: Vec::new(), failed, state }
 }

@@ -38,7 +38,11 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, until_, owner, details = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
          local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'delivered_at', 'expires_at')
-         if elsewhere(main) then return {'elsewhere'} end
+         if elsewhere(main) then
+             local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
+             redis.call('UNLINK', KEYS[2])
+             return {'elsewhere', failed_at}
+         end
          local forgotten = main[4] and tonumber(main[4]) <= now
          if main[3] and not forgotten then
              return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
@@ -65,36 +69,38 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Arguments: owner, details, attempts, now, the end of the TTL, the TTL, head and body of the
 /// reply. A lease that ran out, and that nobody took over, still counts: then only the second key
-/// knows the owner. That there was a dead letter is noted for a repetition, whose first answer got
-/// lost before the letter was taken off the list.
+/// knows the owner. When there was a dead letter, its time is noted for a repetition, whose first
+/// answer got lost before the letter was taken off the list.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'had_letter')
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'failed_at')
          if elsewhere(main) then return {'lost'} end
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
          if owner ~= ARGV[1] then return {'lost'} end
-         local had_letter = main[2] or redis.call('HEXISTS', KEYS[2], 'failed_at') == 1
+         local failed_at = main[2] or redis.call('HGET', KEYS[2], 'failed_at')
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
              'delivered_at', ARGV[4], 'expires_at', ARGV[5])
          if ARGV[7] ~= '' then
              redis.call('HSET', KEYS[1], 'reply_head', ARGV[7], 'reply_body', ARGV[8])
          end
-         if had_letter then redis.call('HSET', KEYS[1], 'had_letter', '1') end
+         if failed_at then redis.call('HSET', KEYS[1], 'failed_at', failed_at) end
          redis.call('PEXPIRE', KEYS[1], ARGV[6])
          redis.call('UNLINK', KEYS[2])
-         return {'stored', had_letter and 'had letter' or false}",
+         return {'stored', failed_at}",
     )
 });
 
 /// Arguments: owner, details, attempts, now, failure, head and body of the delivery, and `free` or
-/// `hold`.
+/// `hold`. Whose lease is lost learns the time of the letter that is there.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at')
-         if elsewhere(main) or main[2] then return {'lost'} end
+         local is_elsewhere = elsewhere(main)
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
-         if owner ~= ARGV[1] then return {'lost'} end
+         if is_elsewhere or main[2] or owner ~= ARGV[1] then
+             return {'lost', redis.call('HGET', KEYS[2], 'failed_at')}
+         end
          redis.call('HSET', KEYS[2], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
              'failed_at', ARGV[4], 'failure', ARGV[5], 'head', ARGV[6], 'body', ARGV[7])
          redis.call('PERSIST', KEYS[2])
@@ -110,7 +116,9 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
              'expires_at', 'reply_head', 'reply_body')
-         if elsewhere(main) then return {'elsewhere'} end
+         if elsewhere(main) then
+             return {'elsewhere', unpack(redis.call('HMGET', KEYS[2], 'failed_at', 'failure'))}
+         end
          if main[3] then return {'delivered', unpack(main)} end
          return {'open', unpack(redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner',
              'until', 'failed_at', 'failure'))}",
@@ -121,10 +129,26 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at')
-         if elsewhere(main) or main[2] then return {'none'} end
-         if redis.call('HEXISTS', KEYS[2], 'failed_at') == 0 then return {'none'} end
+         local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
+         if elsewhere(main) then
+             redis.call('UNLINK', KEYS[2])
+             return {failed_at and 'discarded' or 'none', failed_at}
+         end
+         if main[2] or not failed_at then return {'none'} end
          if main[1] and tonumber(main[1]) > tonumber(ARGV[1]) then return {'in flight', main[1]} end
          redis.call('UNLINK', KEYS[1], KEYS[2])
-         return {'discarded'}",
+         return {'discarded', failed_at}",
+    )
+});
+
+/// Takes an entry off the list of dead letters, if it is still the one of that time. A later
+/// failure is listed before its letter is there, and must stay. `KEYS[1]` is the list. Arguments:
+/// entry, time.
+pub(super) static UNLIST: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "if redis.call('ZSCORE', KEYS[1], ARGV[1]) == ARGV[2] then
+             redis.call('ZREM', KEYS[1], ARGV[1])
+         end
+         return {}",
     )
 });

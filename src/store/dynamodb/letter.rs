@@ -1,27 +1,29 @@
-//! Bodies of dead letters, of which DynamoDB takes only the smaller ones whole.
+//! Deliveries that dead letters keep, of which DynamoDB takes only the smaller ones whole.
 //!
 //! An item has at most 400 KB
-//! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A body
-//! that is too large for that is compressed, and if need be split over items of its own, which are
-//! written before the letter names them.
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A
+//! delivery that is too large for that is compressed, and if need be split over items of its own,
+//! which are written before the letter names them.
 
 use aws_sdk_dynamodb::{
     Client, error::DisplayErrorContext, primitives::Blob, types::AttributeValue,
 };
+use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{
-    super::{Lease, StoreError},
+    super::{Lease, StoreError, stored},
     item::{Item, number, optional_blob, optional_string, string, text},
 };
+use crate::delivery::Delivery;
 
-/// Largest body, or part of one, in an item: 400 KB less room for the headers and all the rest.
+/// Largest delivery, or part of one, in an item: 400 KB less room for all the rest.
 const MAX_PART_BYTES: usize = 256 * 1024;
 
-/// The attributes that lead to a body. All of them are set or removed together.
-pub(super) const ATTRIBUTES: [&str; 4] = ["body", "codec", "part_count", "parts_at"];
+/// The attributes that lead to a delivery. Those that are not set are removed.
+pub(super) const ATTRIBUTES: [&str; 4] = ["delivery", "codec", "part_count", "parts_at"];
 
-/// A body as it is stored.
+/// A delivery as it is stored: a line of JSON, and the body.
 pub(super) struct Packed {
     /// Of [`ATTRIBUTES`], those that lead to it.
     pub attributes: Item,
@@ -30,15 +32,18 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    pub fn new(lease: &Lease, body: &[u8]) -> Result<Self, StoreError> {
-        let plain = (body.len() <= MAX_PART_BYTES).then(|| body.to_vec());
-        let (codec, bytes) = match plain {
-            Some(plain) => ("plain", plain),
-            None => ("zstd", zstd::bulk::compress(body, 0).map_err(StoreError::corrupt)?),
-        };
+    pub fn new(lease: &Lease, delivery: &Delivery) -> Result<Self, StoreError> {
+        let mut bytes = stored::delivery_head(delivery).into_bytes();
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&delivery.body);
+        let mut codec = "plain";
+        if bytes.len() > MAX_PART_BYTES {
+            codec = "zstd";
+            bytes = zstd::bulk::compress(&bytes, 0).map_err(StoreError::corrupt)?;
+        }
         let mut attributes = Item::from([("codec".into(), text(codec))]);
         if bytes.len() <= MAX_PART_BYTES {
-            attributes.insert("body".into(), AttributeValue::B(Blob::new(bytes)));
+            attributes.insert("delivery".into(), AttributeValue::B(Blob::new(bytes)));
             return Ok(Self { attributes, parts: Vec::new() });
         }
         let location = format!("{}#{}", lease.key, lease.owner);
@@ -56,7 +61,7 @@ impl Packed {
     }
 }
 
-/// Writes the parts of a body, all at once.
+/// Writes the parts of a delivery, all at once.
 pub(super) async fn write(
     client: &Client,
     table: &str,
@@ -72,15 +77,15 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// The body that the attributes of an item lead to; nothing when a part is missing.
+/// The delivery that the attributes of an item lead to; nothing when a part is missing.
 pub(super) async fn read(
     client: &Client,
     table: &str,
     item: &Item,
-) -> Result<Option<Vec<u8>>, StoreError> {
+) -> Result<Option<Delivery>, StoreError> {
     let mut bytes = Vec::new();
-    if let Some(body) = optional_blob(item, "body") {
-        bytes = body;
+    if let Some(whole) = optional_blob(item, "delivery") {
+        bytes = whole;
     } else {
         let mut reads = JoinSet::new();
         for (index, key) in part_keys(item)?.into_iter().enumerate() {
@@ -102,7 +107,11 @@ pub(super) async fn read(
     if string(item, "codec")? == "zstd" {
         bytes = zstd::stream::decode_all(&*bytes).map_err(StoreError::corrupt)?;
     }
-    Ok(Some(bytes))
+    let head = bytes.iter().position(|byte| *byte == b'\n');
+    let head = head.ok_or_else(|| StoreError::corrupt("a delivery has no head"))?;
+    let body = Bytes::from(bytes);
+    let text = std::str::from_utf8(&body[..head]).map_err(StoreError::corrupt)?;
+    stored::delivery(text, body.slice(head + 1..)).map(Some)
 }
 
 /// Deletes the parts that an item leads to, all at once. What stays is only garbage.
@@ -119,7 +128,7 @@ pub(super) async fn delete_parts(client: &Client, table: &str, item: &Item) {
     }
 }
 
-/// The keys of the items that a body is split over.
+/// The keys of the items that a delivery is split over.
 fn part_keys(item: &Item) -> Result<Vec<String>, StoreError> {
     let Some(location) = optional_string(item, "parts_at") else {
         return Ok(Vec::new());
