@@ -45,6 +45,12 @@ pub struct Filters {
     destination: Option<Route>,
 }
 
+impl Filters {
+    pub fn are_none(&self) -> bool {
+        self.vendor.is_none() && self.since.is_none() && self.destination.is_none()
+    }
+}
+
 impl From<Filters> for Filter {
     fn from(Filters { vendor, since, destination }: Filters) -> Self {
         Self { vendor, destination, since }

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use chrono::Utc;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +22,13 @@ use crate::{
 };
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub struct Options {
     /// Keys, as `inspect` takes them.
-    #[arg(value_name = "KEY", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
     /// All dead letters there are now, or those that the filters leave.
-    #[arg(long)]
+    #[arg(long, group = "which")]
     all: bool,
     #[command(flatten)]
     filters: Filters,
@@ -45,6 +46,7 @@ pub struct Options {
 /// # Errors
 /// A configuration, key or store that cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
     let config = Config::from_vars(env)?;
     let router = Arc::new(super::router(&config).await?);
     let records = chosen(&router, &options).await?;

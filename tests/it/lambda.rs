@@ -5,12 +5,21 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
-use crate::support::{PROCESSOR, Server, client, free_port, get, sqlite, venv};
+use http::StatusCode;
+use webhook_router::store::Source;
+
+use crate::{
+    attempts::record,
+    support::{
+        PAYLOAD, PROCESSOR, Server, Sink, client, free_port, get, post, sqlite, status, venv,
+    },
+};
 
 #[derive(Deserialize, Debug)]
 #[serde(rename_all = "camelCase")]
@@ -86,6 +95,67 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
     assert_eq!(emulator.invoke(&events[0]).status_code, 400);
 }
 
+#[tokio::test]
+async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does() {
+    let emulator = Emulator::start().await;
+    let sink = Sink::start().await;
+    let url = sqlite(emulator.folder.path());
+    let vars = [("STORE_URL", url.as_str()), ("FORWARD_ATTEMPTS", "1")];
+    let failing = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let mut keys = Vec::new();
+    for number in ["1", "2", "3", "4"] {
+        let got = post(&client(), &failing.webhook(), PAYLOAD.replace("4200", number)).await;
+        // Of the Invoke API, it is not certain that it did not call the function.
+        assert!(matches!(got.status, 502 | 503));
+        keys.push(got.header("x-webhook-key").unwrap().to_owned());
+    }
+    let replay = |request: &str| emulator.invoke_with(&format!(r#"{{"replay": {request}}}"#));
+    let dry = replay(r#"{"all": true, "dry_run": true}"#);
+    assert_eq!((&dry["chosen"], &dry["delivered"]), (&4.into(), &0.into()), "{dry}");
+    assert_eq!(replay(r#"{"all": true, "vendor": "adyen"}"#)["chosen"], 0);
+    for (request, said) in [
+        ("{}", "give either `keys`, or `all`"),
+        (r#"{"all": true, "keys": ["x"]}"#, "give either `keys`, or `all`"),
+        (r#"{"keys": ["x"], "vendor": "stripe"}"#, "give either `keys`, or `all`"),
+        (r#"{"keys": ["x"]}"#, "`x` is not a key"),
+        (r#"{"everything": true}"#, "unknown field `everything`"),
+        (r#"{"all": true, "since": "yesterday"}"#, "must be a time in UTC"),
+    ] {
+        let answer = replay(request);
+        let text = answer["errorMessage"].as_str().unwrap_or_default();
+        assert!(text.contains(said), "{request}: {answer}");
+    }
+    // Through the Function URL, it is only an envelope without its fields.
+    let url = format!("http://127.0.0.1:{}/lambda-url/webhook-router/webhook", emulator.port);
+    let got = post(&client(), &url, r#"{"replay": {"all": true}}"#).await;
+    assert_eq!(got.text(), "missing required fields: vendor, event_type, created_at");
+
+    // What may have arrived waits for its lease; the others are delivered now, and then they all are.
+    let named = replay(&format!(r#"{{"keys": [{:?}]}}"#, keys[0]));
+    assert_eq!(named["chosen"], 1, "{named}");
+    let mut done = named["delivered"].as_u64().unwrap();
+    for _ in 0..600 {
+        let all = replay(r#"{"all": true, "per_second": 100, "since": "1h"}"#);
+        assert_eq!((&all["failed"], &all["not_begun"]), (&0.into(), &0.into()), "{all}");
+        done += all["delivered"].as_u64().unwrap();
+        if all["chosen"] == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(done, 4);
+    for number in ["1", "2", "3", "4"] {
+        let got = post(&client(), &failing.webhook(), PAYLOAD.replace("4200", number)).await;
+        assert_eq!(got.text(), "duplicate ignored");
+    }
+    for key in keys {
+        let record = record(&sqlite(emulator.folder.path()), &key).await;
+        let last = record.attempts.last().unwrap().by;
+        assert!(matches!(last, Source::Replay | Source::BulkReplay), "{last}");
+    }
+}
+
 /// `cargo lambda watch` with both functions.
 struct Emulator {
     watch: Child,
@@ -131,6 +201,19 @@ impl Emulator {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         emulator
+    }
+
+    /// What the function answers, or its error.
+    fn invoke_with(&self, payload: &str) -> serde_json::Value {
+        let output = cargo_lambda(&["invoke", "-A", "127.0.0.1", "-P", &self.port])
+            .args(["webhook-router", "--data-ascii", payload])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|_| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            serde_json::json!({ "errorMessage": said })
+        })
     }
 
     fn invoke(&self, file: &Path) -> Answer {

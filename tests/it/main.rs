@@ -10,6 +10,7 @@ mod dynamodb;
 mod hostile;
 mod lambda;
 mod model;
+mod operators;
 mod parity;
 mod proxy;
 mod race;

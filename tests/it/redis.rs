@@ -170,6 +170,25 @@ async fn until_delivered(router: &Server, event: u32) -> u32 {
 }
 
 #[tokio::test]
+async fn a_success_that_cannot_be_stored_is_still_one_for_the_sender() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    sink.answers(crate::support::Answer::WhenTold);
+    let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "300")]);
+    let (url, sender) = (router.webhook(), client());
+    let delivery = tokio::spawn(async move { post(&sender, &url, PAYLOAD).await });
+    sink.arrived(1).await;
+    redis.signal("STOP");
+    let started = Instant::now();
+    sink.go.notify_one();
+    let got = delivery.await.unwrap();
+    assert_eq!((got.status, got.text()), (200, "at last"));
+    // Four times the timeout, and not what is left of the 30 s for forwarding.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(router.log().contains("the result could not be stored\""), "{}", router.log());
+    redis.signal("CONT");
+}
+
+#[tokio::test]
 async fn a_server_that_is_down_is_503_and_works_when_it_is_back() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let router = router(&sink, &redis, &[]);

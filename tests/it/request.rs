@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
 use webhook_router::key::hmac_sha256;
 
-use crate::support::{Got, PAYLOAD, Server, Sink, client, get, post, status};
+use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, post, status};
 
 /// A Standard Webhooks secret, plainly a test's.
 const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
@@ -277,4 +277,86 @@ fn sign(secret: &str, id: &str, time: i64, body: &str) -> String {
     let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let signed = format!("{id}.{time}.{body}");
     format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(&key, &[signed.as_bytes()])))
+}
+
+#[tokio::test]
+async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
+    let sink = Sink::start().await;
+    let answer = |status: u16, headers: Vec<_>, body: &'static [u8]| {
+        Answer::With(StatusCode::from_u16(status).unwrap(), headers, body.into())
+    };
+    let vars = |more: &[(&'static str, &'static str)]| [sink.vars(), more.to_vec()].concat();
+    let own = [("content-type", "application/x-own"), ("x-other", "not kept")];
+    let first = answer(202, own.to_vec(), b"\xff\x00 verbatim");
+    for (more, replayed) in [
+        (&[("DUPLICATE_REPLY", "replay")][..], true),
+        (&[("DUPLICATE_REPLY", "replay"), ("REPLY_KEEP_BYTES", "11")], true),
+        (&[("DUPLICATE_REPLY", "replay"), ("REPLY_KEEP_BYTES", "10")], false),
+        (&[("DUPLICATE_REPLY", "ignored")], false),
+        (&[], false),
+    ] {
+        // To Cloud Run: a Lambda's payload has no content type of its own.
+        let router = Server::router(&vars(&[&[("ROUTE_THRESHOLD", "256")], more].concat()));
+        sink.answers(first.clone());
+        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        assert_eq!((got.status, &*got.body), (202, &b"\xff\x00 verbatim"[..]));
+        assert_eq!(got.header("idempotent-replayed"), None);
+        for _ in 0..2 {
+            let again = post(&client(), &router.webhook(), PAYLOAD).await;
+            assert_eq!(again.header("idempotent-replayed"), Some("true"));
+            assert_eq!(again.header("x-webhook-key"), got.header("x-webhook-key"));
+            if replayed {
+                assert_eq!((again.status, &again.body), (202, &got.body), "{more:?}");
+                assert_eq!(again.header("content-type"), Some("application/x-own"));
+            } else {
+                assert_eq!((again.status, again.text()), (200, "duplicate ignored"), "{more:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_idempotency_key_takes_the_event_s_place() {
+    let sink = Sink::start().await;
+    let trusting = [sink.vars(), vec![("TRUST_IDEMPOTENCY_HEADER", "true")]].concat();
+    let router = Server::router(&trusting);
+    let send = async |router: &Server, headers: &[(&str, &str)], body: &str| {
+        let mut request = client().post(router.webhook()).body(body.to_owned());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        get(request.send().await).await
+    };
+    let other = PAYLOAD.replace("4200", "1");
+    let named = [("idempotency-key", "order 7")];
+    let first = send(&router, &named, PAYLOAD).await;
+    assert_eq!(first.text(), "done");
+    // HMAC-SHA256 of `header|stripe|order 7` under the secret of the examples.
+    let secret = b"dev-not-for-prod-change-me";
+    let key = hex::encode(hmac_sha256(secret, &[b"header|stripe|order 7"]));
+    assert_eq!(first.header("x-webhook-key"), Some(&*format!("webhook:dedup:{key}")));
+    assert_eq!(send(&router, &named, PAYLOAD).await.text(), "duplicate ignored");
+    // Written otherwise, the same body; in the header's other name, the same name.
+    let spaced = PAYLOAD.replace(':', ": ").replace("12: 34: 56", "12:34:56");
+    let x_named = [("X-Idempotency-Key", "order 7"), ("Idempotency-Key", "")];
+    assert_eq!(send(&router, &x_named, &spaced).await.text(), "duplicate ignored");
+    let reused = send(&router, &named, &other).await;
+    assert_eq!((reused.status, reused.text()), (422, "idempotency key reused with another body"));
+    assert_eq!(reused.header("x-webhook-key"), first.header("x-webhook-key"));
+    assert_eq!(reused.header("x-webhook-destination"), first.header("x-webhook-destination"));
+    // Another vendor's name, another name, or none, is another event.
+    let events = [
+        send(&router, &named, &PAYLOAD.replace("stripe", "adyen")).await,
+        send(&router, &[("idempotency-key", "order 8")], PAYLOAD).await,
+        send(&router, &[("idempotency-key", "")], PAYLOAD).await,
+    ];
+    assert!(events.iter().all(|got| got.text() == "done"));
+    assert_eq!(sink.take().len(), 4);
+    // What is wrong with the body stays wrong.
+    assert_eq!(send(&router, &named, "{}").await.status, 400);
+    // Who does not trust it does not look at it.
+    let router = Server::router(&sink.vars());
+    let got = send(&router, &named, PAYLOAD).await;
+    assert_ne!(got.header("x-webhook-key"), first.header("x-webhook-key"));
+    assert_eq!(send(&router, &named, &other).await.text(), "done");
 }

@@ -1,0 +1,292 @@
+//! What operators do with dead letters: list, look, replay, discard.
+
+use std::{
+    io::Read as _,
+    process::{Child, Command, Output, Stdio},
+};
+
+use http::StatusCode;
+use serde_json::Value;
+use webhook_router::key::Key;
+
+use crate::{
+    servers::{DynamoDbLocal, Redis, RedisCluster},
+    support::{Answer, PAYLOAD, ROUTER, Server, Sink, client, ok, post, sqlite, status},
+};
+
+/// A router's variables, for its commands as well.
+type Vars = Vec<(String, String)>;
+
+fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
+    let common = [
+        ("ROUTE_THRESHOLD", "256"),
+        ("FORWARD_ATTEMPTS", "1"),
+        ("STORE_TIMEOUT_MS", "20000"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    let all = [&common[..], &sink.vars(), more].concat();
+    all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn serve(vars: &Vars) -> Server {
+    Server::router(&vars.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>())
+}
+
+fn command(vars: &Vars, args: &[&str]) -> Command {
+    let mut command = Command::new(ROUTER);
+    command.args(args).env_clear().envs(vars.iter().cloned());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a command prints, beside a runtime that serves the sink.
+async fn run(vars: &Vars, args: &[&str]) -> Output {
+    let mut command = command(vars, args);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+fn event(vendor: &str, number: u32) -> String {
+    PAYLOAD.replace("stripe", vendor).replace("4200", &number.to_string())
+}
+
+/// Makes dead letters of events that the sink refuses, and gives their keys.
+async fn fail(
+    sink: &Sink,
+    router: &Server,
+    events: impl IntoIterator<Item = String>,
+) -> Vec<String> {
+    sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let mut keys = Vec::new();
+    for event in events {
+        let got = post(&client(), &router.webhook(), event).await;
+        assert_eq!(got.status, 503);
+        keys.push(got.header("x-webhook-key").unwrap().to_owned());
+    }
+    sink.answers(ok("done"));
+    sink.take();
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_letters_replayed_by_two_at_once_arrive_once_each() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let url = sqlite(folder.path());
+    let vars = vars(&sink, &[("STORE_URL", &url)]);
+    let router = serve(&vars);
+    let mut keys = fail(&sink, &router, (0..500).map(|number| event("stripe", number))).await;
+
+    let dry = run(&vars, &["replay", "--all", "--dry-run"]).await;
+    assert!(dry.status.success() && sink.received().is_empty(), "{}", text(&dry));
+    assert!(text(&dry).contains("500 to replay; nothing was sent"), "{}", text(&dry));
+    let replays = tokio::join!(run(&vars, &["replay", "--all"]), run(&vars, &["replay", "--all"]));
+    for replay in [&replays.0, &replays.1] {
+        let said = text(replay);
+        // Of an event that the other one is delivering, it cannot say more.
+        assert!(replay.status.success() || said.contains(" in progress,"), "{said}");
+        assert!(said.contains(" 0 failed,") && said.contains(" 0 not begun"), "{said}");
+    }
+    let received = sink.take();
+    let mut arrived: Vec<_> =
+        received.iter().map(|one| one.header("idempotency-key").unwrap().to_owned()).collect();
+    arrived.sort();
+    keys.sort();
+    assert_eq!(arrived, keys);
+    assert!(received.iter().all(|one| one.header("x-webhook-attempt") == Some("2")));
+    assert_eq!(text(&run(&vars, &["dead-letters"]).await), "0 dead letters\n");
+    let again = run(&vars, &["replay", "--all"]).await;
+    assert!(again.status.success() && sink.received().is_empty(), "{}", text(&again));
+    let inspected = run(&vars, &["inspect", "--json", &keys[0]]).await;
+    let record: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    assert_eq!(record["state"], "delivered");
+    let by = |attempt: usize| record["attempts"][attempt]["by"].clone();
+    assert_eq!((by(0), by(1)), ("vendor".into(), "bulk_replay".into()));
+    // The vendor's own retry is a duplicate now.
+    let got = post(&client(), &router.webhook(), event("stripe", 0)).await;
+    assert_eq!(got.text(), "duplicate ignored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupt_in_the_middle_of_a_replay_loses_nothing() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let url = sqlite(folder.path());
+    let vars = vars(&sink, &[("STORE_URL", &url)]);
+    let router = serve(&vars);
+    let keys = fail(&sink, &router, (0..30).map(|number| event("stripe", number))).await;
+    sink.answers(Answer::WhenTold);
+    let mut replay = command(&vars, &["replay", "--all"]).spawn().unwrap();
+    // As many as are sent at once, and the interrupt comes while they are.
+    sink.arrived(8).await;
+    interrupt(&replay);
+    let mut said = String::new();
+    let mut errors = replay.stderr.take().unwrap();
+    while !said.contains("a second signal ends them") {
+        let mut byte = [0];
+        assert_eq!(errors.read(&mut byte).unwrap(), 1, "{said}");
+        said.push(char::from(byte[0]));
+    }
+    for _ in 0..8 {
+        sink.go.notify_one();
+        tokio::task::yield_now().await;
+    }
+    let waiting = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
+    tokio::pin!(waiting);
+    // A notice that came before anybody waited for it is kept only once.
+    let output = loop {
+        tokio::select! {
+            output = &mut waiting => break output.unwrap(),
+            () = tokio::time::sleep(std::time::Duration::from_millis(10)) => sink.go.notify_one(),
+        }
+    };
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).starts_with("8 delivered"), "{}", text(&output));
+    assert!(text(&output).contains("22 not begun"), "{}", text(&output));
+    sink.answers(ok("done"));
+    let rest = run(&vars, &["replay", "--all", "--per-second", "1000"]).await;
+    assert!(text(&rest).starts_with("22 delivered"), "{}", text(&rest));
+    let mut arrived: Vec<_> = sink.take();
+    assert_eq!(arrived.len(), keys.len());
+    arrived.dedup_by_key(|one| one.header("idempotency-key").unwrap().to_owned());
+    assert_eq!(arrived.len(), keys.len());
+}
+
+#[tokio::test]
+async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
+    let (redis, cluster) = (Redis::start(&[]), RedisCluster::start());
+    let (dynamodb, folder) = (DynamoDbLocal::start().await, tempfile::tempdir().unwrap());
+    let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
+    for url in [sqlite(folder.path()), redis.url(), cluster.url(), table] {
+        let sink = Sink::start().await;
+        let at = [("STORE_URL", url.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url)];
+        let vars = vars(&sink, &at);
+        let router = serve(&vars);
+        let events = [event("stripe", 1), event("Stripe", 2), event("adyen", 3)];
+        let keys = fail(&sink, &router, events.clone()).await;
+
+        // Listed, and filtered.
+        let list = async |args: &[&str]| {
+            let output = run(&vars, &[&["dead-letters"], args].concat()).await;
+            assert!(output.status.success(), "{}", text(&output));
+            let lines = String::from_utf8(output.stdout).unwrap();
+            lines.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let all = list(&[]).await;
+        assert_eq!(all.len(), 3, "{url}: {all:?}");
+        let digits = keys[0].trim_start_matches(Key::PREFIX);
+        let shown = format!(" {digits} gcp stripe payment.succeeded attempts=1 the destination ");
+        assert!(all[0].contains(&shown), "{}", all[0]);
+        assert_eq!(list(&["--vendor", "stripe"]).await, all[..2]);
+        assert_eq!(list(&["--vendor", "ADYEN", "--destination", "gcp"]).await, all[2..]);
+        assert_eq!(list(&["--destination", "aws"]).await.len(), 0);
+        assert_eq!(list(&["--since", "1h"]).await, all);
+        assert_eq!(list(&["--since", "2999-01-01T00:00:00Z"]).await.len(), 0);
+        let json: Value = serde_json::from_str(&list(&["--json"]).await[0]).unwrap();
+        assert_eq!(
+            (&json["key"], &json["state"]),
+            (&keys[0].clone().into(), &"dead_letter".into())
+        );
+
+        // Looked at.
+        let inspect = async |key: &str| {
+            let output = run(&vars, &["inspect", "--json", "--delivery", key]).await;
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        };
+        let letter = inspect(&keys[2]).await;
+        assert_eq!(letter["delivery"]["body"], events[2]);
+        assert_eq!(letter["delivery"]["path"], "/webhook");
+        let named = |header: &Value| header[0] == "host";
+        assert!(letter["delivery"]["headers"].as_array().unwrap().iter().any(named));
+        let output = text(&run(&vars, &["inspect", "--delivery", &keys[2]]).await);
+        assert!(output.contains("\nPOST /webhook\n") && output.contains(&events[2]), "{output}");
+
+        // Replayed: what fails again is a dead letter again.
+        sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "still no"));
+        let output = run(&vars, &["replay", &keys[0]]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains("failed, and is a dead letter again"), "{}", text(&output));
+        sink.answers(ok("done"));
+        sink.take();
+        let output = run(&vars, &["replay", &keys[0], digits, &keys[1]]).await;
+        assert!(output.status.success(), "{}", text(&output));
+        let bodies: Vec<_> = sink.take().into_iter().map(|one| one.body).collect();
+        assert_eq!(bodies.len(), 2);
+        assert!(events[..2].iter().all(|event| bodies.iter().any(|body| body == event)));
+        let record = inspect(&keys[0]).await;
+        let by = record["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["by"]);
+        assert_eq!(by.collect::<Vec<_>>(), ["vendor", "replay", "replay"]);
+        assert!(record["delivery"].is_null());
+        let output = run(&vars, &["replay", &keys[0]]).await;
+        assert!(text(&output).contains("has no dead letter"), "{}", text(&output));
+        assert_eq!(list(&[]).await.len(), 1);
+
+        // Discarded.
+        let output = run(&vars, &["discard", &keys[2]]).await;
+        assert!(output.status.success(), "{}", text(&output));
+        let output = run(&vars, &["discard", &keys[2], &keys[0]]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(text(&output).matches("there is no dead letter").count(), 2);
+        assert_eq!(list(&[]).await.len(), 0);
+        assert!(sink.received().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_arrived_is_replayed_only_after_its_lease() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let url = sqlite(folder.path());
+    let more = [("FORWARD_TIMEOUT_MS", "200"), ("FORWARD_BUDGET_MS", "200"), ("STORE_URL", &url)];
+    let mut vars = vars(&sink, &more);
+    vars.retain(|(name, _)| name != "STORE_TIMEOUT_MS");
+    let router = serve(&vars);
+    sink.answers(Answer::WhenTold);
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    assert_eq!(got.status, 504);
+    sink.answers(ok("done"));
+    sink.take();
+    let key = got.header("x-webhook-key").unwrap();
+    for args in [["replay", key], ["discard", key]] {
+        let output = run(&vars, &args).await;
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output);
+        assert!(said.contains("in progress") || said.contains("is being delivered"), "{said}");
+    }
+    assert!(sink.received().is_empty());
+    let again = post(&client(), &router.webhook(), PAYLOAD).await;
+    let wait = again.header("retry-after").unwrap().parse().unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
+    let output = run(&vars, &["replay", key]).await;
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(sink.take().len(), 1);
+}
+
+#[tokio::test]
+async fn bad_arguments_name_the_fault_and_send_nothing() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let url = sqlite(folder.path());
+    let vars = vars(&sink, &[("STORE_URL", &url)]);
+    for (args, said) in [
+        (&["replay"][..], "--all"),
+        (&["replay", "--all", "x"], "cannot be used with"),
+        (&["replay", "--vendor", "stripe", "00000000"], "filters need --all"),
+        (&["replay", "nonsense"], "`nonsense` is no key"),
+        (&["replay", "--all", "--per-second", "0"], "0 is not in 1..=10000"),
+        (&["replay", "--all", "--since", "yesterday"], "must be a time in UTC"),
+        (&["dead-letters", "--destination", "azure"], "must be gcp or aws"),
+        (&["discard"], "KEY"),
+    ] {
+        let output = run(&vars, args).await;
+        assert!(!output.status.success() && text(&output).contains(said), "{}", text(&output));
+    }
+    assert!(sink.received().is_empty());
+}
+
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+}
