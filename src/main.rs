@@ -61,17 +61,17 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     if cmd::started_by_lambda() {
-        telemetry::init(Level::INFO)?;
+        telemetry::init(Level::INFO, true)?;
         // An instance has one event at a time, and mostly one core or less.
         return block_on(tokio::runtime::Builder::new_current_thread(), ended(cmd::lambda::run()));
     }
     let command = Cli::parse().command;
     let is_server = matches!(command, Command::Serve { .. });
-    telemetry::init(if is_server { Level::INFO } else { Level::ERROR })?;
+    telemetry::init(if is_server { Level::INFO } else { Level::ERROR }, false)?;
     let threads = tokio::runtime::Builder::new_multi_thread();
     match command {
         Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
-        Command::Explain(options) => explain::run(&options),
+        Command::Explain(options) => block_on(threads, explain::run(options)),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),
         Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),
         Command::Replay(options) => block_on(threads, replay::run(options)),

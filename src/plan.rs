@@ -21,6 +21,8 @@ use crate::{
 pub struct Plan {
     pub event: Event,
     pub key: Key,
+    /// The key under the secret before a rotation.
+    pub previous_key: Option<Key>,
     pub route: Route,
     _verified: Verified,
 }
@@ -42,7 +44,7 @@ impl Plan {
     /// What is to be done with an event that was verified when it first came in, as a store has
     /// kept it.
     pub fn kept(event: Event, key: Key, route: Route) -> Self {
-        Self { event, key, route, _verified: Verified }
+        Self { event, key, previous_key: None, route, _verified: Verified }
     }
 }
 
@@ -97,9 +99,11 @@ pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<
     }
     let logical = event.logical();
     let key = Key::derive(&intake.routing_secret, &logical);
+    let previous = intake.previous_routing_secret.as_ref();
+    let previous_key = previous.map(|secret| Key::derive(secret, &logical));
     let to_gcp = u16::from(route_byte(&intake.routing_secret, &logical)) < intake.route_threshold;
     let route = if to_gcp { Route::Gcp } else { Route::Aws };
-    Ok(Plan { event, key, route, _verified: Verified })
+    Ok(Plan { event, key, previous_key, route, _verified: Verified })
 }
 
 /// The name that the sender gave the event

@@ -1,13 +1,7 @@
 //! The life of a delivery, from the first look at it to the answer. The only file that knows the
 //! order of things.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -16,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     config::{Config, Duplicates, Forward, Intake},
     delivery::{Delivery, Reply},
-    destination::{Destinations, NoAnswer, SendError},
+    destination::{Destinations, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
     plan::{Plan, plan},
@@ -25,7 +19,7 @@ use crate::{
         Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Release,
         Settled, Source, State, Store, StoreError,
     },
-    telemetry::{self, Ending},
+    telemetry::{self, Ending, Handled, Origin, Times, Trace},
 };
 
 /// Longest reason that a dead letter keeps, in characters.
@@ -50,8 +44,6 @@ pub struct Router {
     dedup_ttl: Duration,
     duplicates: Duplicates,
     forward: Forward,
-    /// Results that could not be stored since the process started.
-    unsettled: AtomicU64,
 }
 
 /// A verified event on its way.
@@ -60,6 +52,20 @@ struct Job {
     plan: Plan,
     /// Who brought it.
     by: Source,
+    origin: Origin,
+    trace: Trace,
+    /// Of this delivery.
+    attempts: u32,
+    times: Times,
+    settled: bool,
+}
+
+impl Job {
+    fn new(delivery: Delivery, plan: Plan, by: Source, origin: Origin) -> Self {
+        let trace = Trace::of(&delivery, origin.trace.as_deref());
+        let (attempts, times, settled) = (0, Times::default(), true);
+        Self { delivery, plan, by, origin, trace, attempts, times, settled }
+    }
 }
 
 /// The time that a delivery may take.
@@ -121,7 +127,6 @@ impl Router {
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
-            unsettled: AtomicU64::new(0),
         }
     }
 
@@ -130,7 +135,7 @@ impl Router {
     }
 
     /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.
-    pub async fn handle(&self, delivery: Delivery, budget: Budget) -> Reply {
+    pub async fn handle(&self, delivery: Delivery, origin: Origin, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
             return health(&delivery);
         }
@@ -142,7 +147,7 @@ impl Router {
                 return reply;
             }
         };
-        self.process(Job { delivery, plan, by: Source::Vendor }, budget).await.1
+        self.process(Job::new(delivery, plan, Source::Vendor, origin), budget).await.1
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
@@ -151,20 +156,19 @@ impl Router {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
         let plan = Plan::kept(details.into(), key, route);
-        self.process(Job { delivery, plan, by }, budget).await.0
+        self.process(Job::new(delivery, plan, by, Origin::default()), budget).await.0
     }
 
     /// Claims the event and delivers it, or says why not; logs what became of it.
     async fn process(&self, mut job: Job, budget: Budget) -> (Ending, Reply) {
         let started = Instant::now();
-        fault::point("before claim");
-        let claim = self.store.claim(&job.plan, budget.now, budget.lease_until).await;
-        fault::point("after claim");
+        let claim = self.claim(&mut job.plan, budget).await;
+        job.times.store = started.elapsed();
         let (ending, result) = match claim {
             Ok(Claim::Won(lease)) => {
                 // The route of the event's first claim stays its route.
                 job.plan.route = lease.details.route;
-                let result = self.deliver(&job, lease, budget).await;
+                let result = self.deliver(&mut job, lease, budget).await;
                 (if result.is_ok() { Ending::Delivered } else { Ending::Failed }, result)
             }
             Ok(Claim::InFlight { until, route }) => {
@@ -182,22 +186,49 @@ impl Router {
             Err(error) => (Ending::StoreUnavailable, Err(Error::Store(error.to_string()))),
         };
         let reply = result.as_ref().map_or_else(Error::reply, Reply::clone);
-        let error = result.as_ref().err();
-        telemetry::handled(&job.delivery, &job.plan, ending, error, &reply, started.elapsed());
+        job.times.total = started.elapsed();
+        telemetry::handled(&Handled {
+            delivery: &job.delivery,
+            plan: &job.plan,
+            origin: &job.origin,
+            trace: &job.trace,
+            ending,
+            error: result.as_ref().err(),
+            status: reply.status.as_u16(),
+            attempts: job.attempts,
+            settled: job.settled,
+            times: job.times,
+        });
         let reply = reply
             .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))
             .with_header(X_WEBHOOK_DESTINATION, HeaderValue::from_static(job.plan.route.as_str()));
         (ending, reply)
     }
 
+    /// Claims the key of a plan: the one under the secret before a rotation, if that has a record.
+    async fn claim(&self, plan: &mut Plan, budget: Budget) -> Result<Claim, StoreError> {
+        if let Some(previous) = plan.previous_key
+            && self.store.get(&previous, budget.now).await?.is_some()
+        {
+            plan.key = previous;
+        }
+        fault::point("before claim");
+        let claim = self.store.claim(plan, budget.now, budget.lease_until).await;
+        fault::point("after claim");
+        claim
+    }
+
     /// Forwards an event that is ours, and settles its record.
-    async fn deliver(&self, job: &Job, lease: Lease, budget: Budget) -> Result<Reply, Error> {
+    async fn deliver(&self, job: &mut Job, lease: Lease, budget: Budget) -> Result<Reply, Error> {
         let mut attempts = lease.attempts.clone();
         let mut retries = Retries::new(&self.forward, budget.forward_until);
         let mut release = Release::Now;
         let (outcome, result) = loop {
             let number = attempts.last().map_or(1, |last| last.number + 1);
+            let started = Instant::now();
             let (attempt, sent) = self.attempt(job, number, budget).await;
+            job.attempts += 1;
+            job.times.destination += started.elapsed();
             let outcome = attempt.outcome;
             if outcome.is_unknown() {
                 release = Release::AtLeaseEnd;
@@ -210,6 +241,7 @@ impl Router {
                 (Err(error), Some(pause)) => {
                     telemetry::tried(&job.plan, number, error, pause);
                     tokio::time::sleep(pause).await;
+                    job.times.pauses += pause;
                 }
                 _ => break (outcome, result),
             }
@@ -235,7 +267,9 @@ impl Router {
                 Err((letter, release))
             }
         };
-        self.settle(&lease, &result_to_store, budget).await;
+        let started = Instant::now();
+        job.settled = self.settle(&lease, &result_to_store, budget).await;
+        job.times.store += started.elapsed();
         result
     }
 
@@ -255,7 +289,10 @@ impl Router {
             }
             Ok(destination) => {
                 let timeout = left.min(self.forward.timeout);
-                destination.send(&job.delivery, &job.plan, number, timeout).await
+                let Job { delivery, plan, trace, .. } = job;
+                let trace = &trace.headers;
+                let event = Outgoing { delivery, plan, attempt: number, trace };
+                destination.send(&event, timeout).await
             }
             Err(error) => Err(error),
         };
@@ -272,13 +309,13 @@ impl Router {
 
     /// Stores what came of a delivery, again while there is time. A result that could not be
     /// stored changes nothing for the sender: what was delivered is delivered, and what failed is
-    /// claimed anew when the lease has run out.
+    /// claimed anew when the lease has run out. Whether it could be stored, or somebody else did.
     async fn settle(
         &self,
         lease: &Lease,
         result: &Result<Delivered, (DeadLetter, Release)>,
         budget: Budget,
-    ) {
+    ) -> bool {
         let key = lease.key;
         let until = Instant::now() + budget.settling;
         let mut pause = SETTLE_PAUSE;
@@ -295,9 +332,10 @@ impl Router {
             fault::point("after settle");
             let out_of_time = || StoreError::Failed("no time was left to store it".into());
             match settled.unwrap_or_else(|_| Err(out_of_time())) {
-                Ok(Settled::Stored) => return,
+                Ok(Settled::Stored) => return true,
                 Ok(Settled::LeaseLost) => {
-                    return tracing::warn!(%key, "the lease was lost to another owner");
+                    tracing::warn!(%key, "the lease was lost to another owner");
+                    return true;
                 }
                 Err(error) if Instant::now() + pause < until => {
                     tracing::warn!(%key, %error, "the result could not be stored yet");
@@ -305,10 +343,8 @@ impl Router {
                     pause *= 2;
                 }
                 Err(error) => {
-                    let unsettled_total = self.unsettled.fetch_add(1, Ordering::Relaxed) + 1;
-                    return tracing::error!(
-                        %key, %error, unsettled_total, "the result could not be stored"
-                    );
+                    tracing::error!(%key, %error, "the result could not be stored");
+                    return false;
                 }
             }
         }

@@ -25,7 +25,7 @@ const VARIABLES: &str = "Variables:
 async fn main() -> ExitCode {
     Cli::parse();
     let run = async {
-        telemetry::init(tracing::Level::INFO)?;
+        telemetry::init(tracing::Level::INFO, false)?;
         processor::run().await
     };
     match run.await {

@@ -11,8 +11,9 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::{
-    env, inspect,
+    inspect,
     shown::{Shown, harmless, time},
+    variables,
 };
 use crate::{
     config::StoreConfig,
@@ -62,7 +63,7 @@ impl From<Filters> for Filter {
 /// # Errors
 /// A store that does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let config = StoreConfig::from_vars(env)?;
+    let config = StoreConfig::from_vars(variables().await?)?;
     let store = store::open(&config).await.context("the store cannot be used")?;
     let records = replay::dead_letters(&*store, &options.filters.into(), Utc::now()).await;
     let records = records.context("the store does not answer")?;
@@ -109,7 +110,7 @@ pub struct Discard {
 /// # Errors
 /// A key that cannot be read or is ambiguous, or a store that does not answer.
 pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
-    let config = StoreConfig::from_vars(env)?;
+    let config = StoreConfig::from_vars(variables().await?)?;
     let store = store::open(&config).await.context("the store cannot be used")?;
     let mut exit = ExitCode::SUCCESS;
     for text in &options.keys {

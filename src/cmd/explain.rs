@@ -13,7 +13,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
-use super::{env, function_url};
+use super::function_url;
 use crate::{
     config::Intake,
     delivery::Delivery,
@@ -58,14 +58,14 @@ struct Explanation {
 ///
 /// # Errors
 /// When the configuration cannot be used, or the output not be written.
-pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let mut intake = Intake::from_vars(env)?;
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let mut intake = Intake::from_vars(super::variables().await?)?;
     // What is explained was not sent by anybody: without secrets, there is nothing to verify.
     intake.allow_unsigned = true;
     let mut out = std::io::stdout().lock();
     let mut exit = ExitCode::SUCCESS;
     for file in &options.files {
-        let explanation = match read(file, options) {
+        let explanation = match read(file, &options) {
             Ok(Ok(delivery)) => explain(&delivery, &intake),
             Ok(Err(refused)) => refused,
             Err(error) => {

@@ -9,8 +9,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    env,
     shown::{Shown, harmless},
+    variables,
 };
 use crate::{
     config::StoreConfig,
@@ -42,7 +42,7 @@ pub struct Options {
 /// # Errors
 /// A key that cannot be read or is ambiguous, or a store that does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let config = StoreConfig::from_vars(env)?;
+    let config = StoreConfig::from_vars(variables().await?)?;
     let store = store::open(&config).await.context("the store cannot be used")?;
     let Some(key) = find(&*store, &options.key).await? else {
         eprintln!("no event has a key that begins with {}", options.key);

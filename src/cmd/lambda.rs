@@ -1,23 +1,27 @@
 //! The Lambda function behind a Function URL.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::Instrument as _;
 
-use super::{env, function_url, redrive};
+use super::{function_url, redrive, variables};
 use crate::{
     config::Config,
     delivery::Reply,
     error::Error,
     router::{Budget, Router},
+    telemetry::Origin,
 };
 
 /// Beyond the store's timeout, time of an invocation that is kept for settling.
@@ -31,11 +35,12 @@ const ANSWERING: Duration = Duration::from_millis(200);
 /// # Errors
 /// A configuration or store that cannot be used, which fails the function's start.
 pub async fn run() -> anyhow::Result<()> {
-    let config = Config::from_vars(env)?;
+    let config = Config::from_vars(variables().await?)?;
     for warning in config.intake.not_served() {
         tracing::warn!("{warning}");
     }
-    let function = Arc::new(Function { router: Arc::new(super::router(&config).await?), config });
+    let router = Arc::new(super::router(&config).await?);
+    let function = Arc::new(Function { router, config, is_warm: AtomicBool::new(false) });
     let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let function = Arc::clone(&function);
         async move {
@@ -66,6 +71,8 @@ enum Answer {
 pub(super) struct Function {
     pub router: Arc<Router>,
     pub config: Config,
+    /// Whether it has had a delivery.
+    is_warm: AtomicBool,
 }
 
 impl Function {
@@ -86,19 +93,19 @@ impl Function {
     }
 
     async fn answer(&self, payload: &RawValue, context: &Context) -> Reply {
-        let mut delivery = match function_url::delivery(payload.get()) {
+        let delivery = match function_url::delivery(payload.get()) {
             Ok(delivery) => delivery,
             Err(error) => {
                 tracing::warn!(%error, "refused");
                 return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
             }
         };
-        if let Some(trace) = &context.xray_trace_id
-            && let Ok(trace) = HeaderValue::try_from(trace)
-        {
-            delivery.headers.entry("x-amzn-trace-id").or_insert(trace);
-        }
-        self.router.handle(delivery, self.budget(context)).await
+        let origin = Origin {
+            request_id: Some(context.request_id.clone()),
+            trace: context.xray_trace_id.clone(),
+            is_cold_start: !self.is_warm.swap(true, Ordering::Relaxed),
+        };
+        self.router.handle(delivery, origin, self.budget(context)).await
     }
 
     /// The budget of a delivery that begins now: what is left of the invocation, less a margin; the

@@ -13,13 +13,41 @@ pub mod replay;
 pub mod serve;
 mod shown;
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
 
-use crate::{config::Config, destination::Destinations, router::Router, store};
+use crate::{
+    aws,
+    config::{self, Config},
+    destination::Destinations,
+    router::Router,
+    store,
+};
 
 /// A variable of the process. What is not UTF-8 in it becomes U+FFFD, which no setting may hold.
 pub fn env(name: &str) -> Option<String> {
     Some(std::env::var_os(name)?.to_string_lossy().into_owned())
+}
+
+/// The variables of the process, and those in the secret that SECRETS_ARN names. A variable of the
+/// process goes before one of the secret.
+///
+/// # Errors
+/// A secret that cannot be read, or that holds what is no variable.
+pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
+    const NAME: &str = "SECRETS_ARN";
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
+    let secret = match set(NAME) {
+        Some(arn) => aws::secret_variables(&arn)
+            .await
+            .map_err(|problem| anyhow::anyhow!("the secret of {NAME} {problem}"))?,
+        None => HashMap::new(),
+    };
+    if let Some(name) = secret.keys().find(|name| !config::is_variable(name) || *name == NAME) {
+        anyhow::bail!("the secret of {NAME} holds `{name}`, which is no variable (see --help)");
+    }
+    Ok(move |name: &str| set(name).or_else(|| secret.get(name).cloned()))
 }
 
 /// Whether the Lambda runtime started this process: with its API, and without a command.

@@ -16,6 +16,7 @@ use crate::{
     plan::Route,
     replay::{self, Filter, Pace, Summary},
     store::Source,
+    telemetry,
 };
 
 /// What is to be replayed: `keys`, or `all` with filters as those of the command.
@@ -102,8 +103,11 @@ pub(super) async fn run(
     let attempt = function.config.forward.timeout;
     let budget = || Some(function.budget(context)).filter(|budget| budget.has_time_for(attempt));
     let summary = replay::replay(&function.router, keys, pace, budget, |_, _| {}).await;
-    tracing::info!(chosen, ?summary, "replayed");
-    Ok(Report { chosen, summary })
+    let report = Report { chosen, summary };
+    // What was there and is not done.
+    let left = chosen as u32 - report.summary.delivered - report.summary.gone;
+    telemetry::redriven(&report, left);
+    Ok(report)
 }
 
 /// A time, or how long ago it was.

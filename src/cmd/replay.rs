@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     dead_letters::{self, Filters},
-    env, inspect,
+    inspect,
     serve::stop_signal,
+    variables,
 };
 use crate::{
     config::Config,
@@ -47,7 +48,7 @@ pub struct Options {
 /// A configuration, key or store that cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
-    let config = Config::from_vars(env)?;
+    let config = Config::from_vars(variables().await?)?;
     let router = Arc::new(super::router(&config).await?);
     let records = chosen(&router, &options).await?;
     if options.dry_run {

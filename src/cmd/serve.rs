@@ -6,15 +6,18 @@ use std::{
 };
 
 use anyhow::Context as _;
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 
-use super::{env, http_server};
+use super::{http_server, variables};
 use crate::{
-    config::{Config, EXAMPLE_ROUTING_SECRET},
+    config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen},
+    delivery::{Delivery, Reply},
     router::{Budget, Router},
+    telemetry::{self, Origin},
 };
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
@@ -23,7 +26,7 @@ use crate::{
 /// # Errors
 /// A configuration, store or address that cannot be used.
 pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
-    let mut config = Config::from_vars(env)?;
+    let mut config = Config::from_vars(variables().await?)?;
     let address = listen.unwrap_or(match config.port {
         Some(port) => (Ipv4Addr::UNSPECIFIED, port).into(),
         None => (Ipv4Addr::LOCALHOST, 8080).into(),
@@ -40,6 +43,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
+    serve_metrics(config.metrics).await?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
@@ -70,9 +74,39 @@ pub async fn listen_on(
     let config = Arc::new(config.clone());
     let handler = move |delivery| {
         let (router, config) = (Arc::clone(&router), Arc::clone(&config));
-        async move { router.handle(delivery, Budget::configured(&config)).await }
+        async move { router.handle(delivery, Origin::default(), Budget::configured(&config)).await }
     };
     http_server::serve(listener, limit, handler, stop).await
+}
+
+/// Answers `GET /metrics` for as long as the process lives.
+async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
+    let address = match listen {
+        MetricsListen::Off => return Ok(()),
+        MetricsListen::Default => MetricsListen::DEFAULT,
+        MetricsListen::At(address) => address,
+    };
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) if listen == MetricsListen::Default => {
+            tracing::warn!(%error, %address, "no /metrics: somebody else is there (METRICS_LISTEN)");
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot listen on {address} (METRICS_LISTEN)"));
+        }
+    };
+    tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
+    let handler = |request: Delivery| async move {
+        match (request.method, request.path.as_str()) {
+            (Method::GET, "/metrics") => Reply::text(StatusCode::OK, telemetry::prometheus())
+                .with_header(CONTENT_TYPE, HeaderValue::from_static(telemetry::OPENMETRICS)),
+            _ => Reply::text(StatusCode::NOT_FOUND, "GET /metrics"),
+        }
+    };
+    tokio::spawn(http_server::serve(listener, 0, handler, std::future::pending()));
+    Ok(())
 }
 
 /// Fails at the signal after the one that began to stop the server.

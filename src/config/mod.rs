@@ -6,7 +6,11 @@ mod store;
 mod targets;
 mod vars;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 
@@ -41,6 +45,10 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 pub const VARIABLES: &[Variable] = &[
     variable("ROUTING_SECRET", "dev-not-for-prod-change-me, refused in Lambda",
         "Secret behind keys and routes, the same in every router; at least 16 bytes in Lambda."),
+    variable("ROUTING_SECRET_PREVIOUS", "",
+        "The secret before a rotation: what was claimed or delivered under it is still known. Costs a lookup for each event."),
+    variable("SECRETS_ARN", "",
+        "ARN or name of a Secrets Manager secret: a JSON object of these same variables, read once at start. What is set itself goes before it."),
     variable("ROUTE_THRESHOLD", "128",
         "Events whose route byte (0 to 255) is below this go to gcp, the others to aws: 0 to 256."),
     variable("ENVELOPE_SECRETS", "",
@@ -87,11 +95,19 @@ pub const VARIABLES: &[Variable] = &[
         "Time for all attempts of a delivery in serve and replay. In Lambda the invocation's remaining time decides."),
     variable("PORT", "",
         "serve listens on this port of all addresses, as Cloud Run asks for."),
+    variable("METRICS_LISTEN", "127.0.0.1:9464",
+        "Where serve answers GET /metrics for Prometheus; off: nowhere."),
     variable("RUST_LOG", "info",
         "What is logged: error, warn, info, debug or trace, also by module."),
     variable("LAMBDA_EMULATOR", "false",
         "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
 ];
+
+/// Whether a variable of that name is read.
+pub fn is_variable(name: &str) -> bool {
+    let is_vendor = || VENDORS.iter().any(|vendor| vendor.secrets_variable() == name);
+    VARIABLES.iter().any(|variable| variable.name == name) || is_vendor()
+}
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -105,12 +121,15 @@ pub struct Config {
     pub duplicates: Duplicates,
     /// The port that `serve` shall listen on.
     pub port: Option<u16>,
+    pub metrics: MetricsListen,
 }
 
 /// What the plan of a delivery depends on, beside the delivery and the clock.
 #[derive(Debug, Clone)]
 pub struct Intake {
     pub routing_secret: Secret,
+    /// The one before a rotation, whose keys are still looked up.
+    pub previous_routing_secret: Option<Secret>,
     /// 0 to 256.
     pub route_threshold: u16,
     pub max_body_bytes: usize,
@@ -120,6 +139,19 @@ pub struct Intake {
     pub signature_tolerance: TimeDelta,
     /// By the name of the vendor.
     secrets: Vec<(&'static str, Vec<Secret>)>,
+}
+
+/// Where `serve` shows its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsListen {
+    Off,
+    /// At the default address, unless somebody else is there.
+    Default,
+    At(SocketAddr),
+}
+
+impl MetricsListen {
+    pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 }
 
 /// How duplicates are answered.
@@ -190,6 +222,7 @@ impl Config {
                     == "replay",
                 reply_keep_bytes: vars.number("REPLY_KEEP_BYTES", 0..=262_144) as usize,
             },
+            metrics: vars.metrics(),
             port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
             intake,
         };
@@ -234,6 +267,7 @@ impl Vars<'_> {
     fn intake(&mut self) -> Intake {
         Intake {
             routing_secret: self.routing_secret(),
+            previous_routing_secret: self.previous_routing_secret(),
             route_threshold: self.number("ROUTE_THRESHOLD", 0..=256) as u16,
             max_body_bytes: self.number("MAX_BODY_BYTES", 1..=268_435_456) as usize,
             allow_unsigned: self.flag("ALLOW_UNSIGNED"),
@@ -242,6 +276,19 @@ impl Vars<'_> {
                 self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,
             ),
             secrets: VENDORS.iter().map(|vendor| (vendor.name(), self.secrets(*vendor))).collect(),
+        }
+    }
+
+    fn metrics(&mut self) -> MetricsListen {
+        const NAME: &str = "METRICS_LISTEN";
+        match self.text(NAME).as_deref().map(|text| (text, text.parse())) {
+            None => MetricsListen::Default,
+            Some(("off", _)) => MetricsListen::Off,
+            Some((_, Ok(address))) => MetricsListen::At(address),
+            Some((_, Err(_))) => {
+                self.problem(NAME, "must be off, or address and port: 127.0.0.1:9464");
+                MetricsListen::Off
+            }
         }
     }
 
@@ -261,6 +308,15 @@ impl Vars<'_> {
             }
         }
         Secret::new(secret.unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into()))
+    }
+
+    fn previous_routing_secret(&mut self) -> Option<Secret> {
+        const NAME: &str = "ROUTING_SECRET_PREVIOUS";
+        let previous = self.text(NAME)?;
+        if self.text("ROUTING_SECRET").as_ref() == Some(&previous) {
+            self.problem(NAME, "is ROUTING_SECRET itself: set it to the one before, or not at all");
+        }
+        Some(Secret::new(previous))
     }
 
     fn secrets(&mut self, vendor: &dyn Vendor) -> Vec<Secret> {

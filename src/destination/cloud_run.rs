@@ -8,14 +8,10 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use url::Url;
 
 use super::{
-    Destination, MAX_REPLY_BYTES, SendError, connect_timeout, content_type, kept_headers, limited,
-    particulars,
+    Destination, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, content_type, kept_headers,
+    limited, particulars,
 };
-use crate::{
-    config::GcpTarget,
-    delivery::{Delivery, Reply},
-    plan::Plan,
-};
+use crate::{config::GcpTarget, delivery::Reply};
 
 /// A service that takes the event as the body of a POST.
 pub struct CloudRun {
@@ -43,21 +39,16 @@ impl CloudRun {
         Ok(Self { client, url: target.url.clone() })
     }
 
-    async fn post(
-        &self,
-        delivery: &Delivery,
-        plan: &Plan,
-        attempt: u32,
-    ) -> Result<Reply, SendError> {
+    async fn post(&self, event: &Outgoing<'_>) -> Result<Reply, SendError> {
         let mut request = self
             .client
             .post(self.url.clone())
             .header(USER_AGENT, concat!("webhook-router/", env!("CARGO_PKG_VERSION")))
-            .body(delivery.body.clone());
-        if let Some(content_type) = content_type(delivery) {
+            .body(event.delivery.body.clone());
+        if let Some(content_type) = content_type(event.delivery) {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        for (name, value) in particulars(delivery, plan, attempt) {
+        for (name, value) in particulars(event) {
             request = request.header(name, value);
         }
         let mut response = request.send().await.map_err(send_error)?;
@@ -77,14 +68,8 @@ impl CloudRun {
 
 #[async_trait]
 impl Destination for CloudRun {
-    async fn send(
-        &self,
-        delivery: &Delivery,
-        plan: &Plan,
-        attempt: u32,
-        timeout: Duration,
-    ) -> Result<Reply, SendError> {
-        let posted = tokio::time::timeout(timeout, self.post(delivery, plan, attempt));
+    async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
+        let posted = tokio::time::timeout(timeout, self.post(event));
         posted.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
     }
 }

@@ -23,13 +23,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Destination, NoAnswer, SendError, connect_timeout, content_type, particulars};
+use super::{
+    Destination, NoAnswer, Outgoing, SendError, connect_timeout, content_type, particulars,
+};
 use crate::{
     aws,
     config::{AwsTarget, Invocation},
-    delivery::{Delivery, Reply},
+    delivery::Reply,
     json::Document,
-    plan::Plan,
 };
 
 /// The status of every kind of throttling
@@ -64,7 +65,7 @@ impl Lambda {
     async fn client(&self) -> &Client {
         self.client
             .get_or_init(|| async {
-                let mut sdk = aws::sdk_config().await;
+                let mut sdk = aws::sdk_config().await.clone();
                 if let Some(role) = &self.target.role_arn {
                     let provider = AssumeRoleProvider::builder(role.clone())
                         .session_name("webhook-router")
@@ -83,13 +84,7 @@ impl Lambda {
             .await
     }
 
-    async fn invoke(
-        &self,
-        client: &Client,
-        delivery: &Delivery,
-        plan: &Plan,
-        attempt: u32,
-    ) -> Result<Reply, SendError> {
+    async fn invoke(&self, client: &Client, event: &Outgoing<'_>) -> Result<Reply, SendError> {
         let invocation = match self.target.invocation {
             Invocation::RequestResponse => InvocationType::RequestResponse,
             Invocation::Event => InvocationType::Event,
@@ -98,8 +93,8 @@ impl Lambda {
             .invoke()
             .function_name(&self.target.function)
             .invocation_type(invocation)
-            .client_context(client_context(delivery, plan, attempt))
-            .payload(Blob::new(delivery.body.clone()))
+            .client_context(client_context(event))
+            .payload(Blob::new(event.delivery.body.clone()))
             .send()
             .await;
         answer.map(reply).map_err(send_error)
@@ -108,19 +103,13 @@ impl Lambda {
 
 #[async_trait]
 impl Destination for Lambda {
-    async fn send(
-        &self,
-        delivery: &Delivery,
-        plan: &Plan,
-        attempt: u32,
-        timeout: Duration,
-    ) -> Result<Reply, SendError> {
+    async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
         let deadline = Instant::now() + timeout;
         // Finding region and credentials sends nothing of the event.
         let Ok(client) = timeout_at(deadline, self.client()).await else {
             return Err(SendError::not_sent("the AWS settings could not be loaded in time".into()));
         };
-        let invoked = timeout_at(deadline, self.invoke(client, delivery, plan, attempt));
+        let invoked = timeout_at(deadline, self.invoke(client, event));
         invoked.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
     }
 }
@@ -136,13 +125,13 @@ fn client(sdk: &SdkConfig, attempt_timeout: Duration) -> Client {
 }
 
 /// The client context: what Cloud Run gets as headers, as `custom`.
-fn client_context(delivery: &Delivery, plan: &Plan, attempt: u32) -> String {
+fn client_context(event: &Outgoing<'_>) -> String {
     #[derive(Serialize)]
     struct ClientContext {
         custom: BTreeMap<&'static str, String>,
     }
-    let mut custom: BTreeMap<_, _> = particulars(delivery, plan, attempt).into_iter().collect();
-    if let Some(content_type) = content_type(delivery).and_then(|value| value.to_str().ok()) {
+    let mut custom: BTreeMap<_, _> = particulars(event).into_iter().collect();
+    if let Some(content_type) = content_type(event.delivery).and_then(|value| value.to_str().ok()) {
         custom.insert("content-type", content_type.into());
     }
     let mut context = ClientContext { custom };

@@ -35,13 +35,17 @@ const MAX_NAME_BYTES: usize = 256;
 pub trait Destination: Send + Sync {
     /// Hands over an event once, and waits for the answer no longer than `timeout`. Whatever the
     /// answer's status is, it is a reply.
-    async fn send(
-        &self,
-        delivery: &Delivery,
-        plan: &Plan,
-        attempt: u32,
-        timeout: Duration,
-    ) -> Result<Reply, SendError>;
+    async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError>;
+}
+
+/// What is handed over in an attempt.
+pub struct Outgoing<'a> {
+    pub delivery: &'a Delivery,
+    pub plan: &'a Plan,
+    /// Counted from 1 over the event's life.
+    pub attempt: u32,
+    /// The trace context, by the name of the header.
+    pub trace: &'a [(&'static str, String)],
 }
 
 /// Why there is no answer. The texts are for the operator.
@@ -119,20 +123,15 @@ impl Destinations {
 
 /// What a destination is told beside the body, by name: HTTP headers for Cloud Run, entries of
 /// the client context for the Lambda. All values are visible ASCII.
-fn particulars(delivery: &Delivery, plan: &Plan, attempt: u32) -> Vec<(&'static str, String)> {
+fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
+    let Outgoing { plan, attempt, trace, .. } = outgoing;
     let mut particulars = vec![
         ("idempotency-key", plan.key.to_string()),
         ("x-webhook-vendor", visible_ascii(&plan.event.vendor)),
         ("x-webhook-event-type", visible_ascii(&plan.event.event_type)),
         ("x-webhook-attempt", attempt.to_string()),
     ];
-    // W3C Trace Context, and the forms of AWS and Google Cloud.
-    for name in ["traceparent", "tracestate", "x-amzn-trace-id", "x-cloud-trace-context"] {
-        // tracestate's longest valid form has 512 characters.
-        if let Some(value) = delivery.header(name).filter(|value| value.len() <= 512) {
-            particulars.push((name, value.into()));
-        }
-    }
+    particulars.extend_from_slice(trace);
     particulars
 }
 

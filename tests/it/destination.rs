@@ -11,7 +11,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use webhook_router::{
     config::{Config, GcpTarget},
-    destination::{CloudRun, Destination, SendError},
+    destination::{CloudRun, Destination, Outgoing, SendError},
 };
 
 use crate::servers::Authority;
@@ -402,7 +402,9 @@ fn a_ca_file_that_is_none_is_named() {
 
 async fn send(destination: &CloudRun) -> Result<webhook_router::delivery::Reply, SendError> {
     let plan = plan_of("sent");
-    destination.send(&delivery(PAYLOAD), &plan, 1, TIMEOUT).await
+    let delivery = delivery(PAYLOAD);
+    let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[] };
+    destination.send(&event, TIMEOUT).await
 }
 
 fn cloud_run(url: &str, ca_file: Option<PathBuf>) -> CloudRun {

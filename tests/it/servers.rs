@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType,
@@ -16,7 +15,7 @@ use aws_sdk_dynamodb::types::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::support::free_port;
+use crate::support::{free_port, sdk};
 
 /// A certificate authority of the test's own.
 pub struct Authority {
@@ -272,14 +271,7 @@ impl DynamoDbLocal {
             .spawn()
             .expect("java is missing: run `make test`, which installs it");
         let url = format!("http://127.0.0.1:{port}");
-        let credentials = Credentials::new("test", "test", None, None, "test");
-        let sdk = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(webhook_router::aws::http_client())
-            .endpoint_url(&url)
-            .build();
+        let sdk = sdk(&url);
         wait_for("DynamoDB Local", folder.path(), || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });

@@ -10,6 +10,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use axum::{body::Body, extract::Request, response::Response};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -346,6 +348,18 @@ impl Golden {
     pub fn body(&self) -> Vec<u8> {
         BASE64_STANDARD.decode(&self.body_b64).unwrap()
     }
+}
+
+/// The settings of an AWS client that talks to an emulator.
+pub fn sdk(url: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(webhook_router::aws::http_client())
+        .endpoint_url(url)
+        .build()
 }
 
 /// A port that was free a moment ago.

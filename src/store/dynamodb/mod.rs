@@ -70,7 +70,7 @@ impl DynamoDb {
     }
 
     async fn client(&self) -> &Client {
-        let make = || async { client(&aws::sdk_config().await, self.timeout) };
+        let make = || async { client(aws::sdk_config().await, self.timeout) };
         self.client.get_or_init(make).await
     }
 

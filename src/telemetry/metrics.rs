@@ -1,0 +1,140 @@
+//! What Prometheus reads: counters and durations, by destination, vendor and outcome.
+
+use std::{
+    collections::HashSet,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::Line;
+
+/// Vendors that have a label of their own; the others share one. Names come from payloads, and each
+/// one costs memory here and money in CloudWatch.
+const MAX_VENDORS: usize = 50;
+
+/// Upper bounds of the histograms, in seconds.
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// The metrics of this process.
+pub(super) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    destination: &'static str,
+    vendor: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Destination {
+    destination: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Status {
+    status: u16,
+}
+
+pub(super) struct Metrics {
+    registry: Registry,
+    deliveries: Family<Labels, Counter>,
+    attempts: Family<Destination, Counter>,
+    bytes: Family<Destination, Counter>,
+    seconds: Family<Labels, Histogram>,
+    store_seconds: Histogram,
+    destination_seconds: Family<Destination, Histogram>,
+    refused: Family<Status, Counter>,
+    unsettled: Counter,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("webhook_router"),
+            deliveries: Family::default(),
+            attempts: Family::default(),
+            bytes: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            store_seconds: Histogram::new(SECONDS),
+            destination_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            refused: Family::default(),
+            unsettled: Counter::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("deliveries", "Deliveries of events", metrics.deliveries.clone());
+        registry.register("attempts", "Attempts at a destination", metrics.attempts.clone());
+        registry.register("bytes", "Bytes of the events' bodies", metrics.bytes.clone());
+        registry.register("delivery_seconds", "Time to answer a delivery", metrics.seconds.clone());
+        let store = metrics.store_seconds.clone();
+        registry.register("store_seconds", "Time in the store, by delivery", store);
+        let destination = metrics.destination_seconds.clone();
+        registry.register(
+            "destination_seconds",
+            "Time in the destination, by delivery that was forwarded",
+            destination,
+        );
+        let refused = metrics.refused.clone();
+        registry.register(
+            "refused",
+            "Requests that were refused before anything was touched",
+            refused,
+        );
+        let unsettled = metrics.unsettled.clone();
+        registry.register("unsettled", "Results that could not be stored", unsettled);
+        metrics
+    }
+
+    pub(super) fn delivered(&self, line: &Line<'_>) {
+        let labels = Labels {
+            destination: line.destination,
+            vendor: vendor(line.vendor),
+            outcome: line.outcome,
+        };
+        let destination = Destination { destination: line.destination };
+        self.deliveries.get_or_create(&labels).inc();
+        self.seconds.get_or_create(&labels).observe(line.milliseconds / 1000.0);
+        self.store_seconds.observe(line.store_milliseconds / 1000.0);
+        self.bytes.get_or_create(&destination).inc_by(line.bytes as u64);
+        if line.attempts > 0 {
+            self.attempts.get_or_create(&destination).inc_by(line.attempts.into());
+            let seconds = line.destination_milliseconds / 1000.0;
+            self.destination_seconds.get_or_create(&destination).observe(seconds);
+        }
+        if !line.settled {
+            self.unsettled.inc();
+        }
+    }
+
+    pub(super) fn refused(&self, status: u16) {
+        self.refused.get_or_create(&Status { status }).inc();
+    }
+
+    /// In the text format of OpenMetrics.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// The vendor as a label or a dimension: in lower case, cut, and `other` once there are too many.
+pub(super) fn vendor(name: &str) -> String {
+    static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let name: String = name.to_lowercase().chars().take(64).collect();
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.contains(&name) {
+        return name;
+    }
+    if known.len() >= MAX_VENDORS {
+        return "other".into();
+    }
+    known.insert(name.clone());
+    name
+}

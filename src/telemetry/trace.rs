@@ -1,0 +1,109 @@
+//! The trace that a delivery belongs to, told to the destination and to the log.
+
+use crate::delivery::Delivery;
+
+/// Longest value that is passed on: tracestate's longest valid form has 512 characters.
+const MAX_BYTES: usize = 512;
+
+/// The trace context of a delivery, in the forms of W3C
+/// (<https://www.w3.org/TR/trace-context/>), AWS
+/// (<https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>)
+/// and Google Cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// 32 hex digits.
+    pub id: String,
+    /// By the name of the header.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Trace {
+    /// That which came with the delivery, or from Lambda; else a new one, which nobody samples. Of
+    /// W3C's form and AWS's, the one that is missing is made of the other.
+    pub fn of(delivery: &Delivery, lambda: Option<&str>) -> Self {
+        let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);
+        let amazon = came("x-amzn-trace-id").or(lambda);
+        let parent = came("traceparent").and_then(Parent::of_w3c);
+        let parent = parent.or_else(|| amazon.and_then(Parent::of_amazon));
+        let is_new = parent.is_none();
+        let parent = parent.unwrap_or_else(Parent::new);
+        let mut headers = vec![("traceparent", parent.to_w3c())];
+        // It says something of that traceparent, and nothing without it.
+        headers.extend(
+            came("tracestate").filter(|_| !is_new).map(|state| ("tracestate", state.into())),
+        );
+        let amazon = amazon.map_or_else(|| parent.to_amazon(), str::to_owned);
+        headers.push(("x-amzn-trace-id", amazon));
+        let google = came("x-cloud-trace-context");
+        headers.extend(google.map(|value| ("x-cloud-trace-context", value.to_owned())));
+        Self { id: parent.trace, headers }
+    }
+}
+
+/// What the forms have in common.
+struct Parent {
+    /// 32 hex digits.
+    trace: String,
+    /// 16 hex digits.
+    span: String,
+    is_sampled: bool,
+}
+
+impl Parent {
+    fn new() -> Self {
+        let (trace, span) = (rand::random::<[u8; 16]>(), rand::random::<[u8; 8]>());
+        Self { trace: hex::encode(trace), span: hex::encode(span), is_sampled: false }
+    }
+
+    /// `00-<trace>-<span>-<flags>`; later versions may add to it.
+    fn of_w3c(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let is_known =
+            is_hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
+        let flags = u8::from_str_radix(flags, 16).ok().filter(|_| is_hex(flags, 2))?;
+        let is_valid = is_known && is_id(trace, 32) && is_id(span, 16);
+        is_valid.then(|| Self {
+            trace: trace.to_owned(),
+            span: span.to_owned(),
+            is_sampled: flags & 1 == 1,
+        })
+    }
+
+    /// `Root=1-<8 digits>-<24 digits>;Parent=<span>;Sampled=<0 or 1>`, of which only the root is
+    /// always there.
+    fn of_amazon(text: &str) -> Option<Self> {
+        let field = |wanted: &str| {
+            let mut fields = text.split(';').filter_map(|field| field.trim().split_once('='));
+            fields.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+        };
+        let (time, rest) = field("Root")?.strip_prefix("1-")?.split_once('-')?;
+        let trace = format!("{time}{rest}");
+        let span = field("Parent").filter(|span| is_id(span, 16)).map(str::to_owned);
+        is_id(&trace, 32).then(|| Self {
+            trace,
+            span: span.unwrap_or_else(|| Self::new().span),
+            is_sampled: field("Sampled") == Some("1"),
+        })
+    }
+
+    fn to_w3c(&self) -> String {
+        format!("00-{}-{}-{:02x}", self.trace, self.span, u8::from(self.is_sampled))
+    }
+
+    fn to_amazon(&self) -> String {
+        let (time, rest) = self.trace.split_at(8);
+        let sampled = u8::from(self.is_sampled);
+        format!("Root=1-{time}-{rest};Parent={};Sampled={sampled}", self.span)
+    }
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Hex digits that are not all zero.
+fn is_id(text: &str, length: usize) -> bool {
+    is_hex(text, length) && text.bytes().any(|byte| byte != b'0')
+}

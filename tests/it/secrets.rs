@@ -1,0 +1,170 @@
+//! Variables in Secrets Manager, held by moto's server, and the rotation of the routing secret.
+
+use std::process::{Child, Command, Stdio};
+
+use aws_sdk_secretsmanager::Client;
+use serde_json::json;
+
+use crate::{
+    servers::{DynamoDbLocal, Redis, wait_for},
+    support::{
+        PAYLOAD, ROUTER, Server, Sink, client, free_port, ok, post, sdk, sqlite, status, venv,
+    },
+};
+
+/// moto's server, as Secrets Manager.
+struct Moto {
+    child: Child,
+    url: String,
+}
+
+impl Moto {
+    fn start() -> Self {
+        let port = free_port();
+        let child = Command::new(venv("moto_server"))
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let moto = Self { child, url: format!("http://127.0.0.1:{port}") };
+        wait_for("moto", std::path::Path::new("/"), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        moto
+    }
+
+    /// Creates a secret, and gives its ARN.
+    async fn create(&self, name: &str, text: &str) -> String {
+        let client = Client::new(&sdk(&self.url));
+        let created = client.create_secret().name(name).secret_string(text).send().await.unwrap();
+        created.arn.unwrap()
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_variables_in_a_secret_are_read_once_at_start() {
+    let (sink, moto) = (Sink::start().await, Moto::start());
+    let secret =
+        json!({ "ROUTING_SECRET": "of the secret, sixteen and more", "ROUTE_THRESHOLD": "256" });
+    let arn = moto.create("all", &secret.to_string()).await;
+    let vars = [("SECRETS_ARN", arn.as_str()), ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url)];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let from_secret = post(&client(), &router.webhook(), PAYLOAD).await;
+    let plain = [("ROUTING_SECRET", "of the secret, sixteen and more")];
+    let router = Server::router(&[sink.vars(), plain.to_vec()].concat());
+    let from_variable = post(&client(), &router.webhook(), PAYLOAD).await;
+    let key = "x-webhook-key";
+    assert_eq!(from_secret.header(key), from_variable.header(key));
+    assert_eq!(from_secret.header("x-webhook-destination"), Some("gcp"));
+    // What is set itself goes before it.
+    let own = [("ROUTING_SECRET", "of its own")];
+    let router = Server::router(&[sink.vars(), vars.to_vec(), own.to_vec()].concat());
+    let own = post(&client(), &router.webhook(), PAYLOAD).await;
+    assert_ne!(own.header(key), from_secret.header(key));
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
+    let moto = Moto::start();
+    let run = |arn: &str| {
+        let output = Command::new(ROUTER)
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env_clear()
+            .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test")])
+            .envs([("AWS_SECRET_ACCESS_KEY", "test"), ("SECRETS_ARN", arn)])
+            .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (name, text, said) in [
+        (
+            "list",
+            "[\"plainly-secret\"]",
+            "must hold a JSON object of strings: see line 1, column 0",
+        ),
+        ("number", r#"{"ROUTE_THRESHOLD": 256}"#, "must hold a JSON object of strings"),
+        ("text", "plainly-secret", "must hold a JSON object of strings"),
+        (
+            "unknown",
+            r#"{"ROUTING_SECRETS": "plainly-secret"}"#,
+            "holds `ROUTING_SECRETS`, which is no variable",
+        ),
+        (
+            "wrong",
+            r#"{"ROUTE_THRESHOLD": "plainly-secret"}"#,
+            "ROUTE_THRESHOLD: must be a whole number",
+        ),
+    ] {
+        let error = run(&moto.create(name, text).await);
+        assert!(error.contains(said), "{error}");
+        assert!(!error.contains("plainly-secret"), "{error}");
+    }
+    assert!(run("no-such-secret").contains("the secret of SECRETS_ARN cannot be read"));
+}
+
+#[tokio::test]
+async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store() {
+    let (redis, dynamodb) = (Redis::start(&[]), DynamoDbLocal::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
+    for url in [sqlite(folder.path()), redis.url(), table] {
+        let sink = Sink::start().await;
+        let common = [
+            ("STORE_URL", url.as_str()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url),
+            ("STORE_TIMEOUT_MS", "20000"),
+            ("FORWARD_ATTEMPTS", "1"),
+        ];
+        let start = |more: &[(&'static str, &'static str)]| {
+            Server::router(&[&sink.vars(), &common[..], more].concat())
+        };
+        let (delivered, failed, new) =
+            (PAYLOAD, PAYLOAD.replace("4200", "1"), PAYLOAD.replace("4200", "2"));
+        let old = start(&[("ROUTING_SECRET", "the old one"), ("ROUTE_THRESHOLD", "256")]);
+        let first = post(&client(), &old.webhook(), delivered).await;
+        assert_eq!(first.text(), "done");
+        sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+        let letter = post(&client(), &old.webhook(), failed.clone()).await;
+        assert_eq!(letter.status, 503);
+        sink.answers(ok("done"));
+        sink.take();
+        drop(old);
+
+        // All new events go to the other destination, and what has a record keeps its own.
+        let rotated = [
+            ("ROUTING_SECRET", "the new one"),
+            ("ROUTING_SECRET_PREVIOUS", "the old one"),
+            ("ROUTE_THRESHOLD", "0"),
+        ];
+        let router = start(&rotated);
+        let again = post(&client(), &router.webhook(), delivered).await;
+        assert_eq!(again.text(), "duplicate ignored", "{url}");
+        let retry = post(&client(), &router.webhook(), failed.clone()).await;
+        assert_eq!(retry.text(), "done", "{url}");
+        for (got, known) in [(&again, &first), (&retry, &letter)] {
+            assert_eq!(got.header("x-webhook-key"), known.header("x-webhook-key"));
+            assert_eq!(got.header("x-webhook-destination"), Some("gcp"));
+        }
+        assert!(!sink.take()[0].is_invocation());
+        let fresh = post(&client(), &router.webhook(), new.clone()).await;
+        assert_eq!((fresh.text(), fresh.header("x-webhook-destination")), ("done", Some("aws")));
+        assert_eq!(post(&client(), &router.webhook(), failed).await.text(), "duplicate ignored");
+        drop(router);
+        // Without the old one, the new one still knows its own.
+        let router = start(&[("ROUTING_SECRET", "the new one"), ("ROUTE_THRESHOLD", "0")]);
+        let later = post(&client(), &router.webhook(), new).await;
+        assert_eq!(later.text(), "duplicate ignored");
+        assert_eq!(later.header("x-webhook-key"), fresh.header("x-webhook-key"));
+        sink.take();
+    }
+}

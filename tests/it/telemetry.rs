@@ -1,0 +1,136 @@
+//! The line of a delivery, the metrics, and what is in none of them.
+
+use serde_json::Value;
+
+use crate::support::{PAYLOAD, Server, Sink, client, get, post, status};
+
+/// The lines of deliveries in a log.
+fn deliveries(log: &str) -> Vec<Value> {
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["message"] == "delivery").collect()
+}
+
+#[tokio::test]
+async fn every_delivery_has_one_line_that_says_all() {
+    let sink = Sink::start().await;
+    let vars = [("ROUTE_THRESHOLD", "256"), ("FORWARD_ATTEMPTS", "2"), ("METRICS_LISTEN", "off")];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let first = post(&client(), &router.webhook(), PAYLOAD).await;
+    post(&client(), &router.webhook(), PAYLOAD).await;
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
+    let lines = deliveries(&router.log());
+    assert_eq!(lines.len(), 3, "{}", router.log());
+    let of = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
+    assert_eq!(of("outcome"), ["delivered", "duplicate", "failed"]);
+    assert_eq!(of("attempts"), [1, 0, 2]);
+    assert_eq!(of("status"), [200, 200, 503]);
+    assert_eq!(of("level"), ["INFO", "INFO", "WARN"]);
+    assert_eq!(lines[2]["reason"], "the destination answered 503 Service Unavailable");
+    assert_eq!(lines[0]["key"], first.header("x-webhook-key").unwrap());
+    for line in &lines {
+        assert_eq!((&line["vendor"], &line["destination"]), (&"stripe".into(), &"gcp".into()));
+        assert_eq!(
+            line["bytes"].as_u64().unwrap() as usize,
+            PAYLOAD.len() - if line["outcome"] == "failed" { 3 } else { 0 }
+        );
+        let number = |name: &str| line[name].as_f64().unwrap_or_else(|| panic!("{name}: {line}"));
+        let parts = ["store", "destination", "pause", "self"];
+        let sum: f64 = parts.iter().map(|part| number(&format!("{part}_milliseconds"))).sum();
+        assert!((sum - number("milliseconds")).abs() < 0.01, "{line}");
+        assert!(number("store_milliseconds") > 0.0);
+        assert_eq!(number("destination_milliseconds") > 0.0, line["outcome"] != "duplicate");
+        assert_eq!(line["trace_id"].as_str().unwrap().len(), 32);
+        assert_eq!((&line["settled"], &line["cold_start"]), (&true.into(), &false.into()));
+        // Only CloudWatch's stream carries its metrics.
+        assert!(line.get("_aws").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_trace_is_passed_on_translated_and_begun() {
+    let sink = Sink::start().await;
+    let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", "256")]].concat());
+    const W3C: &str = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
+    const AMAZON: &str =
+        "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+    let mut number = 0;
+    let mut send = async |headers: &[(&str, &str)]| {
+        number += 1;
+        let mut request = client().post(router.webhook());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = PAYLOAD.replace("4200", &number.to_string());
+        assert_eq!(get(request.body(body).send().await).await.status, 200);
+        let received = sink.take().remove(0);
+        let header = |name: &str| received.header(name).map(str::to_owned);
+        (header("traceparent").unwrap(), header("tracestate"), header("x-amzn-trace-id").unwrap())
+    };
+    let both = (W3C.to_owned(), None, AMAZON.to_owned());
+    assert_eq!(send(&[("traceparent", W3C)]).await, both);
+    assert_eq!(send(&[("x-amzn-trace-id", AMAZON)]).await, both);
+    let state = [("traceparent", W3C), ("tracestate", "a=b"), ("x-amzn-trace-id", "Root=own")];
+    assert_eq!(send(&state).await, (W3C.into(), Some("a=b".into()), "Root=own".into()));
+    // A later version is understood as far as it is known.
+    let later = W3C.replace("00-", "cc-") + "-more";
+    assert_eq!(send(&[("traceparent", &later)]).await.0, W3C);
+    for malformed in [
+        "",
+        "00",
+        "ff-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01",
+        &W3C.replace('5', "X"),
+        &format!("{W3C}-more"),
+        &W3C.replace("53995c3f42cd8ad8", "0000000000000000"),
+    ] {
+        let (begun, state, amazon) =
+            send(&[("traceparent", malformed), ("tracestate", "a=b")]).await;
+        assert!(begun.len() == 55 && begun.ends_with("-00") && state.is_none(), "{begun}");
+        assert!(amazon.replace('-', "").contains(&begun[3..35]), "{begun} {amazon}");
+    }
+    let ids: Vec<_> =
+        deliveries(&router.log()).iter().map(|line| line["trace_id"].clone()).collect();
+    assert_eq!(ids[0], W3C[3..35]);
+    assert_ne!(ids[5], ids[6]);
+}
+
+#[tokio::test]
+async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
+    let sink = Sink::start().await;
+    let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+    let vars =
+        [("ROUTE_THRESHOLD", "256"), ("METRICS_LISTEN", &metrics), ("FORWARD_ATTEMPTS", "1")];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    for _ in 0..3 {
+        post(&client(), &router.webhook(), PAYLOAD).await;
+    }
+    post(&client(), &router.webhook(), "nonsense").await;
+    // More vendors than have a label of their own.
+    for vendor in 0..60 {
+        let body = PAYLOAD.replace("stripe", &format!("vendor-{vendor}"));
+        post(&client(), &router.webhook(), body).await;
+    }
+    let read =
+        async |path: &str| get(client().get(format!("http://{metrics}{path}")).send().await).await;
+    let got = read("/metrics").await;
+    assert!(got.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    let labels =
+        |outcome: &str| format!("{{destination=\"gcp\",vendor=\"stripe\",outcome=\"{outcome}\"}}");
+    for line in [
+        format!("webhook_router_deliveries_total{} 1\n", labels("delivered")),
+        format!("webhook_router_deliveries_total{} 2\n", labels("duplicate")),
+        format!("webhook_router_delivery_seconds_count{} 1\n", labels("delivered")),
+        "webhook_router_refused_total{status=\"400\"} 1\n".into(),
+        "webhook_router_attempts_total{destination=\"gcp\"} 61\n".into(),
+        "webhook_router_store_seconds_count 63\n".into(),
+        "webhook_router_unsettled_total 0\n".into(),
+        "webhook_router_deliveries_total{destination=\"gcp\",vendor=\"other\",outcome=\"delivered\"} 11\n".into(),
+    ] {
+        assert!(got.text().contains(&line), "{line}\n{}", got.text());
+    }
+    assert!(got.text().ends_with("# EOF\n"));
+    assert_eq!(read("/").await.status, 404);
+    // Not where the senders are.
+    let outside = get(client().get(format!("{}/metrics", router.url)).send().await).await;
+    assert_eq!(outside.status, 404);
+}
