@@ -274,8 +274,10 @@ fn write(line: &Line<'_>, is_bad: bool, metrics: Option<serde_json::Value>) {
             object.insert("_aws".into(), metrics);
             object.insert("deliveries".into(), 1.into());
             object.insert("unsettled".into(), u8::from(!line.settled).into());
-            // A dimension of its own, so that the field keeps the name as it came.
-            object.insert("metric_vendor".into(), metrics::vendor(line.vendor).into());
+            object.insert("function".into(), function().into());
+            // A dimension of few values; the name as it was sent is beside it.
+            object.insert("vendor".into(), metrics::vendor(line.vendor).into());
+            object.insert("vendor_name".into(), line.vendor.into());
         }
     }
     print_line(&object);
@@ -288,19 +290,28 @@ fn embedded_metrics() -> serde_json::Value {
     let count = |name: &str| json!({ "Name": name, "Unit": "Count" });
     json!({
         "Timestamp": Utc::now().timestamp_millis(),
-        "CloudWatchMetrics": [{
-            "Namespace": NAMESPACE,
-            "Dimensions": [["destination", "metric_vendor", "outcome"], ["outcome"]],
-            "Metrics": [
-                count("deliveries"),
-                count("attempts"),
-                count("unsettled"),
-                json!({ "Name": "bytes", "Unit": "Bytes" }),
-                milliseconds("milliseconds"),
-                milliseconds("store_milliseconds"),
-                milliseconds("destination_milliseconds"),
-            ],
-        }],
+        "CloudWatchMetrics": [
+            {
+                "Namespace": NAMESPACE,
+                "Dimensions": [
+                    ["function", "destination", "vendor", "outcome"],
+                    ["function", "outcome"],
+                ],
+                "Metrics": [
+                    count("deliveries"),
+                    count("attempts"),
+                    json!({ "Name": "bytes", "Unit": "Bytes" }),
+                    milliseconds("milliseconds"),
+                    milliseconds("store_milliseconds"),
+                    milliseconds("destination_milliseconds"),
+                ],
+            },
+            {
+                "Namespace": NAMESPACE,
+                "Dimensions": [["function"]],
+                "Metrics": [count("unsettled")],
+            },
+        ],
     })
 }
 
@@ -316,15 +327,21 @@ pub fn redriven(summary: &impl Serialize, left: u32) {
         "message": "redrive",
         "summary": summary,
         "dead_letters": left,
+        "function": function(),
         "_aws": {
             "Timestamp": Utc::now().timestamp_millis(),
             "CloudWatchMetrics": [{
                 "Namespace": NAMESPACE,
-                "Dimensions": [[]],
+                "Dimensions": [["function"]],
                 "Metrics": [{ "Name": "dead_letters", "Unit": "Count" }],
             }],
         },
     }));
+}
+
+/// The name of this function.
+fn function() -> String {
+    std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default()
 }
 
 fn print_line(object: &serde_json::Value) {
