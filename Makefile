@@ -2,14 +2,18 @@
 
 ARCH ?= x86_64
 EVENT ?= events/stripe-payment.json
+STACK ?= webhook-router
 VENV := target/venv
 DYNAMODB := target/dynamodb-local
-# cargo-lambda finds zig, its linker, beside itself.
-CARGO_LAMBDA := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo-lambda lambda
+# cargo-lambda finds zig, its linker, beside itself; SAM finds cargo-lambda.
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
+CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
+SAM := $(IN_VENV) sam
 DEBIAN_PACKAGES := gcc make python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stay run test check build invoke watch parity clean
+.PHONY: help demo demo-stay run test check build invoke watch parity clean \
+	lint-template deploy deploy-cargo-lambda logs remove
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,13 +30,18 @@ run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: $(VENV)/ready $(DYNAMODB)/ready ## Install what the tests need, and run them all.
+test: $(VENV)/ready $(DYNAMODB)/ready build ## Install what the tests need, and run them all.
 	cargo test --locked
 
-check: ## Formatting and lints.
+check: lint-template ## Formatting and lints, of the template as well.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+
+lint-template: $(VENV)/ready ## Check template.yaml with SAM, cfn-lint and checkov.
+	$(SAM) validate --lint --template template.yaml --region us-east-1
+	$(VENV)/bin/cfn-lint template.yaml
+	$(VENV)/bin/checkov --file template.yaml --framework cloudformation --compact --quiet --skip-download
 
 build: $(VENV)/ready ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
@@ -40,6 +49,19 @@ build: $(VENV)/ready ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 watch: $(VENV)/ready ## Run both functions in an emulator on port 9000, with an empty store.
 	rm -f target/webhook-router.db*
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
+
+deploy: $(VENV)/ready ## Deploy the stack STACK with SAM, asking for its parameters the first time.
+	$(SAM) build
+	if [ -f samconfig.toml ]; then $(SAM) deploy --stack-name $(STACK); else $(SAM) deploy --guided --stack-name $(STACK); fi
+
+deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FILE has its variables, ROLE its role.
+	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
+
+logs: $(VENV)/ready ## Follow the log of the stack STACK.
+	$(SAM) logs --stack-name $(STACK) --cw-log-group /webhook-router/$(STACK) --tail
+
+remove: $(VENV)/ready ## Delete the stack STACK; its table, cache, secret and log stay.
+	$(SAM) delete --stack-name $(STACK)
 
 invoke: $(VENV)/ready ## Send EVENT=events/....json to the function of `make watch`.
 	$(CARGO_LAMBDA) invoke --invoke-address 127.0.0.1 webhook-router --data-file $(EVENT)

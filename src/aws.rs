@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -30,6 +30,26 @@ pub fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
+/// What went wrong, without the request and the response, which the SDK's own text quotes: they may
+/// hold a payload.
+pub fn describe<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    SdkError<E, R>: std::error::Error,
+{
+    if let (Some(refusal), Some(code)) = (error.as_service_error(), error.code()) {
+        let id = refusal.meta().extra("aws_request_id").unwrap_or("unknown");
+        return format!("{code} (request {id})");
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
 /// The variables in a Secrets Manager secret: a JSON object of strings
 /// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).
 ///
@@ -42,7 +62,7 @@ pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, Stri
         .build();
     let client = aws_sdk_secretsmanager::Client::from_conf(config);
     let got = client.get_secret_value().secret_id(arn).send().await;
-    let got = got.map_err(|error| format!("cannot be read: {}", DisplayErrorContext(error)))?;
+    let got = got.map_err(|error| format!("cannot be read: {}", describe(&error)))?;
     let text = got.secret_string().ok_or("holds bytes: it must hold a JSON object of strings")?;
     // The error's own text may quote a value.
     serde_json::from_str(text).map_err(|error| {

@@ -48,6 +48,8 @@ pub enum Error {
     InFlight { until: DateTime<Utc>, now: DateTime<Utc> },
     #[error("the idempotency key came with another body before")]
     OtherBody,
+    #[error("no time is left to send it")]
+    NoTime,
     #[error("the store does not answer: {0}")]
     Store(String),
     #[error("the destination answered {}", .0.status)]
@@ -105,7 +107,7 @@ impl Error {
                 Status::UNPROCESSABLE_ENTITY,
                 "idempotency key reused with another body",
             ),
-            Self::Store(_) => retry_after(
+            Self::Store(_) | Self::NoTime => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 STORE_RETRY_SECONDS,
             ),

@@ -25,13 +25,13 @@ pub mod plan;
 
 pub mod aws;
 
+mod fault;
+
 pub mod store;
 
 pub mod destination;
 
 pub mod telemetry;
-
-mod fault;
 
 mod retry;
 

@@ -4,14 +4,11 @@
 //! repeated, and done by several at once: whoever claims an event first delivers it, and the others
 //! find it in flight or delivered.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tokio::{
-    task::{JoinError, JoinSet},
-    time::Interval,
-};
+use tokio::{task::JoinSet, time::Interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,11 +19,14 @@ use crate::{
     telemetry::Ending,
 };
 
+/// How many may be begun in a second, where that is said.
+pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
+
 /// Events that are replayed at the same time.
 const AT_ONCE: usize = 8;
 
-/// Entries that are read at once.
-const PAGE: usize = 500;
+/// Entries that are read at once: few enough for a Lambda to begin soon.
+const PAGE: usize = 64;
 
 /// Which dead letters are meant; all, where nothing is said.
 #[derive(Debug, Clone, Default)]
@@ -50,31 +50,58 @@ impl Filter {
     }
 }
 
-/// The records of dead letters, those that failed first coming first. A record that cannot be read
-/// is named in the log, and does not hide the others.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn dead_letters(
-    store: &dyn Store,
-    filter: &Filter,
-    now: DateTime<Utc>,
-) -> Result<Vec<Record>, StoreError> {
-    let (mut records, mut seen, mut after) = (Vec::new(), HashSet::new(), None::<Entry>);
-    loop {
-        let entries = store.dead_letters(Page { limit: PAGE, after }).await?;
-        let Some(last) = entries.last().copied() else { return Ok(records) };
-        // A letter may be listed anew while the list is read.
-        for Entry { key, .. } in entries.into_iter().filter(|entry| seen.insert(entry.key)) {
-            match store.get(&key, now).await {
-                Ok(record) => records.extend(record.filter(|record| filter.takes(record))),
+/// The dead letters that there were when the listing began, those that failed first coming first.
+pub struct Letters<'a> {
+    store: &'a dyn Store,
+    filter: &'a Filter,
+    began: DateTime<Utc>,
+    after: Option<Entry>,
+    /// A letter may be listed anew while the list is read.
+    seen: HashSet<Key>,
+}
+
+impl<'a> Letters<'a> {
+    pub fn new(store: &'a dyn Store, filter: &'a Filter) -> Self {
+        Self { store, filter, began: Utc::now(), after: None, seen: HashSet::new() }
+    }
+
+    /// The records of some more, or nothing when there are no more. A record that cannot be read is
+    /// named in the log, and does not hide the others.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
+        let page = Page { limit: PAGE, after: self.after };
+        let mut entries = self.store.dead_letters(page).await?;
+        entries.retain(|entry| entry.failed_at <= self.began);
+        let Some(last) = entries.last() else { return Ok(None) };
+        self.after = Some(*last);
+        let mut records = Vec::new();
+        for Entry { key, .. } in entries {
+            if !self.seen.insert(key) {
+                continue;
+            }
+            match self.store.get(&key, Utc::now()).await {
+                Ok(record) => records.extend(record.filter(|record| self.filter.takes(record))),
                 Err(StoreError::Corrupt(what)) => {
                     tracing::error!(%key, what, "a dead letter cannot be read");
                 }
                 Err(error) => return Err(error),
             }
         }
-        after = Some(last);
+        Ok(Some(records))
+    }
+
+    /// The records of all of them.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn all(mut self) -> Result<Vec<Record>, StoreError> {
+        let mut all = Vec::new();
+        while let Some(records) = self.next().await? {
+            all.extend(records);
+        }
+        Ok(all)
     }
 }
 
@@ -82,12 +109,14 @@ pub async fn dead_letters(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
     Ended(Ending),
+    /// It was delivered, or failed again, and the store could not be told.
+    Unsettled,
     /// There is no dead letter: it was delivered, or discarded.
     Gone,
 }
 
 /// What came of several replays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub delivered: u32,
     /// Delivered by somebody else, or discarded, in the meantime.
@@ -96,6 +125,8 @@ pub struct Summary {
     pub in_progress: u32,
     /// Dead letters again.
     pub failed: u32,
+    /// Sent, and the store could not be told what came of it: still dead letters.
+    pub unsettled: u32,
     /// The store did not answer.
     pub store_unavailable: u32,
     /// Not begun, because there was no time left or somebody interrupted.
@@ -109,16 +140,18 @@ impl Summary {
             Replayed::Ended(Ending::Failed) => &mut self.failed,
             Replayed::Ended(Ending::InProgress) => &mut self.in_progress,
             Replayed::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
+            Replayed::Ended(Ending::NoTime) => &mut self.not_begun,
             Replayed::Ended(Ending::Duplicate | Ending::OtherBody) | Replayed::Gone => {
                 &mut self.gone
             }
+            Replayed::Unsettled => &mut self.unsettled,
         } += 1;
     }
 
-    /// Whether every event is delivered now, or was meant not to be.
-    pub fn is_complete(&self) -> bool {
-        let Self { in_progress, failed, store_unavailable, not_begun, .. } = self;
-        in_progress + failed + store_unavailable + not_begun == 0
+    /// Dead letters that are left.
+    pub fn left(&self) -> u32 {
+        let Self { in_progress, failed, unsettled, store_unavailable, not_begun, .. } = self;
+        in_progress + failed + unsettled + store_unavailable + not_begun
     }
 }
 
@@ -131,61 +164,63 @@ pub struct Pace {
     pub stop: CancellationToken,
 }
 
-/// Replays dead letters, several at once: `budget` gives the time for the next, or nothing when
-/// there is none left, and `progress` hears of each that ended.
+/// Replays dead letters, several at once, and adds to the summary: `budget` gives the time for the
+/// next, or nothing when there is none left, and `progress` hears of each that ended.
 pub async fn replay(
     router: &Arc<Router>,
     keys: Vec<Key>,
-    pace: Pace,
+    pace: &Pace,
     budget: impl Fn() -> Option<Budget>,
     mut progress: impl FnMut(Key, Replayed),
-) -> Summary {
-    let (mut summary, mut running) = (Summary::default(), JoinSet::new());
+    summary: &mut Summary,
+) {
+    let (mut running, mut keys) = (JoinSet::new(), keys.into_iter());
     let mut ticks = pace.per_second.map(interval);
-    let mut keys = keys.into_iter();
-    let mut ended = |summary: &mut Summary, joined: Result<_, JoinError>| match joined {
-        Ok((key, replayed)) => {
-            summary.count(replayed);
-            progress(key, replayed);
-        }
-        Err(panic) => {
-            tracing::error!(%panic, "bug: a replay did not end");
-            summary.failed += 1;
-        }
-    };
-    for key in keys.by_ref() {
-        while running.len() >= AT_ONCE
-            && let Some(joined) = running.join_next().await
-        {
-            ended(&mut summary, joined);
-        }
+    let mut stopped = pace.stop.is_cancelled();
+    while !running.is_empty() || (!stopped && keys.len() > 0) {
         let tick = async {
             if let Some(ticks) = &mut ticks {
                 ticks.tick().await;
             }
         };
-        let stopped = tokio::select! {
+        tokio::select! {
             biased;
-            () = pace.stop.cancelled() => true,
-            () = tick => false,
-        };
-        let Some(budget) = budget().filter(|_| !stopped) else {
-            summary.not_begun += 1;
-            break;
-        };
-        let (router, by) = (Arc::clone(router), pace.by);
-        running.spawn(async move { (key, replay_one(&router, key, by, budget).await) });
+            () = pace.stop.cancelled(), if !stopped => stopped = true,
+            Some(joined) = running.join_next() => match joined {
+                Ok((key, replayed)) => {
+                    summary.count(replayed);
+                    progress(key, replayed);
+                }
+                Err(panic) => {
+                    tracing::error!(%panic, "bug: a replay did not end");
+                    summary.failed += 1;
+                }
+            },
+            () = tick, if !stopped && running.len() < AT_ONCE && keys.len() > 0 => {
+                match budget() {
+                    Some(budget) => {
+                        let (router, by) = (Arc::clone(router), pace.by);
+                        if let Some(key) = keys.next() {
+                            let replay = async move {
+                                (key, replay_one(&router, key, by, budget).await)
+                            };
+                            running.spawn(replay);
+                        }
+                    }
+                    None => stopped = true,
+                }
+            },
+        }
     }
     summary.not_begun += keys.len() as u32;
-    while let Some(joined) = running.join_next().await {
-        ended(&mut summary, joined);
-    }
-    summary
 }
 
 async fn replay_one(router: &Router, key: Key, by: Source, budget: Budget) -> Replayed {
     match router.store().dead_letter(&key).await {
-        Ok(Some(letter)) => Replayed::Ended(router.replay(letter, by, budget).await),
+        Ok(Some(letter)) => match router.replay(letter, by, budget).await {
+            (ending, true) => Replayed::Ended(ending),
+            (_, false) => Replayed::Unsettled,
+        },
         Ok(None) => Replayed::Gone,
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");

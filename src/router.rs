@@ -147,39 +147,46 @@ impl Router {
                 return reply;
             }
         };
-        self.process(Job::new(delivery, plan, Source::Vendor, origin), budget).await.1
+        self.process(&mut Job::new(delivery, plan, Source::Vendor, origin), budget).await.1
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
     /// verified when it came in.
-    pub async fn replay(&self, letter: DeadLetter, by: Source, budget: Budget) -> Ending {
+    /// Also says whether the store knows of it.
+    pub async fn replay(&self, letter: DeadLetter, by: Source, budget: Budget) -> (Ending, bool) {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
         let plan = Plan::kept(details.into(), key, route);
-        self.process(Job::new(delivery, plan, by, Origin::default()), budget).await.0
+        let mut job = Job::new(delivery, plan, by, Origin::default());
+        (self.process(&mut job, budget).await.0, job.settled)
     }
 
     /// Claims the event and delivers it, or says why not; logs what became of it.
-    async fn process(&self, mut job: Job, budget: Budget) -> (Ending, Reply) {
+    async fn process(&self, job: &mut Job, budget: Budget) -> (Ending, Reply) {
         let started = Instant::now();
-        let claim = self.claim(&mut job.plan, budget).await;
+        let claim = if budget.forward_until > started {
+            self.claim(&mut job.plan, budget).await.map(Some)
+        } else {
+            Ok(None)
+        };
         job.times.store = started.elapsed();
         let (ending, result) = match claim {
-            Ok(Claim::Won(lease)) => {
+            Ok(None) => (Ending::NoTime, Err(Error::NoTime)),
+            Ok(Some(Claim::Won(lease))) => {
                 // The route of the event's first claim stays its route.
                 job.plan.route = lease.details.route;
-                let result = self.deliver(&mut job, lease, budget).await;
+                let result = self.deliver(job, lease, budget).await;
                 (if result.is_ok() { Ending::Delivered } else { Ending::Failed }, result)
             }
-            Ok(Claim::InFlight { until, route }) => {
+            Ok(Some(Claim::InFlight { until, route })) => {
                 job.plan.route = route;
                 (Ending::InProgress, Err(Error::InFlight { until, now: budget.now }))
             }
-            Ok(Claim::Delivered(record)) => {
+            Ok(Some(Claim::Delivered(record))) => {
                 job.plan.route = record.details.map_or(job.plan.route, |details| details.route);
                 (Ending::Duplicate, Ok(self.duplicate(record.state)))
             }
-            Ok(Claim::OtherBody { route }) => {
+            Ok(Some(Claim::OtherBody { route })) => {
                 job.plan.route = route;
                 (Ending::OtherBody, Err(Error::OtherBody))
             }
@@ -317,7 +324,7 @@ impl Router {
         budget: Budget,
     ) -> bool {
         let key = lease.key;
-        let until = Instant::now() + budget.settling;
+        let until = Instant::now().min(budget.forward_until) + budget.settling;
         let mut pause = SETTLE_PAUSE;
         loop {
             fault::point("before settle");

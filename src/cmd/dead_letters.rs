@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::{
-    inspect,
+    existing_store, inspect,
     shown::{Shown, harmless, time},
     variables,
 };
@@ -19,8 +19,8 @@ use crate::{
     config::StoreConfig,
     key::Key,
     plan::Route,
-    replay::{self, Filter},
-    store::{self, Discarded, Record},
+    replay::{Filter, Letters},
+    store::{Discarded, Record},
 };
 
 #[derive(Args)]
@@ -64,8 +64,9 @@ impl From<Filters> for Filter {
 /// A store that does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
-    let store = store::open(&config).await.context("the store cannot be used")?;
-    let records = replay::dead_letters(&*store, &options.filters.into(), Utc::now()).await;
+    let store = existing_store(&config).await?;
+    let filter = options.filters.into();
+    let records = Letters::new(&*store, &filter).all().await;
     let records = records.context("the store does not answer")?;
     let mut out = std::io::stdout().lock();
     for record in &records {
@@ -76,7 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     }
     let count = records.len();
-    eprintln!("{count} dead letter{}", if count == 1 { "" } else { "s" });
+    eprintln!("{count} dead letter{} in {}", if count == 1 { "" } else { "s" }, config.url);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,7 +112,7 @@ pub struct Discard {
 /// A key that cannot be read or is ambiguous, or a store that does not answer.
 pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
-    let store = store::open(&config).await.context("the store cannot be used")?;
+    let store = existing_store(&config).await?;
     let mut exit = ExitCode::SUCCESS;
     for text in &options.keys {
         let discarded = match inspect::find(&*store, text).await? {

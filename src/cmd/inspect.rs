@@ -9,15 +9,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
+    existing_store,
     shown::{Shown, harmless},
     variables,
 };
-use crate::{
-    config::StoreConfig,
-    delivery::Delivery,
-    key::Key,
-    store::{self, Store},
-};
+use crate::{config::StoreConfig, delivery::Delivery, key::Key, store::Store};
 
 /// Fewest hex digits that a key may be shortened to.
 const MIN_DIGITS: usize = 8;
@@ -43,7 +39,7 @@ pub struct Options {
 /// A key that cannot be read or is ambiguous, or a store that does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
-    let store = store::open(&config).await.context("the store cannot be used")?;
+    let store = existing_store(&config).await?;
     let Some(key) = find(&*store, &options.key).await? else {
         eprintln!("no event has a key that begins with {}", options.key);
         return Ok(ExitCode::FAILURE);

@@ -112,16 +112,11 @@ impl Function {
     /// lease ends after the invocation does.
     pub fn budget(&self, context: &Context) -> Budget {
         let settling = self.config.store.timeout + SETTLING;
-        let forwarding = match remaining(context) {
-            Some(left) => left.saturating_sub(settling + ANSWERING),
-            None => self.config.forward.budget,
+        let forwarding = match context.deadline().duration_since(SystemTime::now()) {
+            // `cargo lambda watch` says that every invocation had to end in 1970.
+            Err(_) if self.config.is_emulated => self.config.forward.budget,
+            left => left.unwrap_or_default().saturating_sub(settling + ANSWERING),
         };
         Budget::new(forwarding, settling)
     }
-}
-
-/// What is left of the invocation. None from an emulator that does not know: `cargo lambda watch`
-/// says that every invocation had to end in 1970.
-fn remaining(context: &Context) -> Option<Duration> {
-    context.deadline().duration_since(SystemTime::now()).ok()
 }

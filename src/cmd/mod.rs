@@ -13,16 +13,16 @@ pub mod replay;
 pub mod serve;
 mod shown;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context as _;
 
 use crate::{
     aws,
-    config::{self, Config},
+    config::{self, Config, StoreConfig, StoreUrl},
     destination::Destinations,
     router::Router,
-    store,
+    store::{self, Store},
 };
 
 /// A variable of the process. What is not UTF-8 in it becomes U+FFFD, which no setting may hold.
@@ -53,6 +53,18 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
 /// Whether the Lambda runtime started this process: with its API, and without a command.
 pub fn started_by_lambda() -> bool {
     env("AWS_LAMBDA_RUNTIME_API").is_some() && std::env::args_os().len() == 1
+}
+
+/// The store, for a command of an operator's. It must be there: an empty one, newly made, would look
+/// as if all were well.
+///
+/// # Errors
+/// When it is not there, or cannot be used.
+pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
+    if let StoreUrl::Sqlite(path) = &config.url {
+        anyhow::ensure!(path.exists(), "there is no store at {} (STORE_URL)", path.display());
+    }
+    store::open(config).await.context("the store cannot be used")
 }
 
 /// Puts the configured parts together.

@@ -14,7 +14,7 @@ use super::{dead_letters::parse_since, lambda::Function};
 use crate::{
     key::Key,
     plan::Route,
-    replay::{self, Filter, Pace, Summary},
+    replay::{self, Filter, Letters, PER_SECOND, Pace, Summary},
     store::Source,
     telemetry,
 };
@@ -37,9 +37,9 @@ pub(super) struct Request {
 }
 
 /// What came of it.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 pub(super) struct Report {
-    /// Dead letters that were chosen.
+    /// Dead letters that were chosen, as far as there was time to read the list.
     chosen: usize,
     #[serde(flatten)]
     summary: Summary,
@@ -52,6 +52,13 @@ pub(super) enum RedriveError {
     Malformed(#[from] serde_json::Error),
     #[error("replay: give either `keys`, or `all` with or without filters")]
     NothingChosen,
+    #[error("replay: `per_second` must be from 1 to 10000")]
+    PerSecond,
+    #[error(
+        "replay: there is no time for an attempt: the function's timeout must be longer than \
+         FORWARD_TIMEOUT_MS, STORE_TIMEOUT_MS and half a second together"
+    )]
+    NoTime,
     #[error("replay: {0}")]
     NotAKey(#[from] crate::key::NotAKey),
     #[error("replay: the store does not answer: {0}")]
@@ -87,26 +94,43 @@ pub(super) async fn run(
     if keys.is_empty() != all || (has_filters && !all) {
         return Err(RedriveError::NothingChosen);
     }
-    let keys: Vec<Key> = if all {
-        let filter = Filter { vendor, destination, since };
-        let records = replay::dead_letters(function.router.store(), &filter, Utc::now()).await?;
-        records.iter().map(|record| record.key).collect()
-    } else {
-        keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?
-    };
-    let chosen = keys.len();
-    if dry_run {
-        return Ok(Report { chosen, summary: Summary::default() });
+    if per_second.is_some_and(|per_second| !PER_SECOND.contains(&per_second)) {
+        return Err(RedriveError::PerSecond);
+    }
+    let attempt = function.config.forward.timeout;
+    let budget = || Some(function.budget(context)).filter(|budget| budget.has_time_for(attempt));
+    if budget().is_none() {
+        return Err(RedriveError::NoTime);
     }
     let by = if all { Source::BulkReplay } else { Source::Replay };
     let pace = Pace { by, per_second, stop: CancellationToken::new() };
-    let attempt = function.config.forward.timeout;
-    let budget = || Some(function.budget(context)).filter(|budget| budget.has_time_for(attempt));
-    let summary = replay::replay(&function.router, keys, pace, budget, |_, _| {}).await;
-    let report = Report { chosen, summary };
-    // What was there and is not done.
-    let left = chosen as u32 - report.summary.delivered - report.summary.gone;
-    telemetry::redriven(&report, left);
+    let (router, mut report) = (&function.router, Report::default());
+    let replay = async |keys: Vec<Key>, report: &mut Report| {
+        report.chosen += keys.len();
+        if !dry_run {
+            let summary = &mut report.summary;
+            replay::replay(router, keys, &pace, budget, |_, _| {}, summary).await;
+        }
+    };
+    if all {
+        // Page by page: however many there are, the first are tried at once.
+        let filter = Filter { vendor, destination, since };
+        let mut letters = Letters::new(router.store(), &filter);
+        while budget().is_some()
+            && let Some(records) = letters.next().await?
+        {
+            replay(records.iter().map(|record| record.key).collect(), &mut report).await;
+        }
+    } else {
+        let keys = keys.iter().map(|text| {
+            let digits = text.strip_prefix(Key::PREFIX).unwrap_or(text);
+            format!("{}{digits}", Key::PREFIX).parse()
+        });
+        replay(keys.collect::<Result<_, _>>()?, &mut report).await;
+    }
+    if !dry_run {
+        telemetry::redriven(&report, report.summary.left());
+    }
     Ok(report)
 }
 

@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     dead_letters::{self, Filters},
-    inspect,
+    existing_store, inspect,
     serve::stop_signal,
     variables,
 };
 use crate::{
-    config::Config,
-    replay::{self, Pace, Replayed, Summary},
-    router::{Budget, Router},
-    store::{Record, Source},
+    config::{Config, StoreConfig},
+    replay::{self, Letters, Pace, Replayed, Summary},
+    router::Budget,
+    store::{Record, Source, Store},
     telemetry::Ending,
 };
 
@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long)]
     dry_run: bool,
     /// Begin no more than this many in a second.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = per_second())]
     per_second: Option<u32>,
 }
 
@@ -48,15 +48,18 @@ pub struct Options {
 /// A configuration, key or store that cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
-    let config = Config::from_vars(variables().await?)?;
-    let router = Arc::new(super::router(&config).await?);
-    let records = chosen(&router, &options).await?;
+    let variables = variables().await?;
+    let store_config = StoreConfig::from_vars(&variables)?;
+    let store = existing_store(&store_config).await?;
+    let records = chosen(&*store, &options).await?;
     if options.dry_run {
         let mut out = std::io::stdout().lock();
         records.iter().try_for_each(|record| dead_letters::print(record, &mut out))?;
         eprintln!("{} to replay; nothing was sent", records.len());
         return Ok(ExitCode::SUCCESS);
     }
+    let config = Config::from_vars(&variables)?;
+    let router = Arc::new(super::router(&config).await?);
     let stop = CancellationToken::new();
     let (signal, stopping) = (stop_signal()?, stop.clone());
     tokio::spawn(async move {
@@ -69,37 +72,36 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     });
     let by = if options.all { Source::BulkReplay } else { Source::Replay };
+    let pace = Pace { by, per_second: options.per_second, stop };
+    let keys = records.iter().map(|record| record.key).collect();
+    let budget = || Some(Budget::configured(&config));
     let bar = progress_bar(records.len() as u64);
-    let summary = replay::replay(
-        &router,
-        records.iter().map(|record| record.key).collect(),
-        Pace { by, per_second: options.per_second, stop },
-        || Some(Budget::configured(&config)),
-        |key, replayed| {
-            bar.inc(1);
-            if !options.all || !matches!(replayed, Replayed::Ended(Ending::Delivered)) {
-                bar.suspend(|| println!("{key}: {}", words(replayed)));
-            }
-        },
-    )
-    .await;
+    let progress = |key, replayed| {
+        bar.inc(1);
+        if !options.all || !matches!(replayed, Replayed::Ended(Ending::Delivered)) {
+            bar.suspend(|| println!("{key}: {}", words(replayed)));
+        }
+    };
+    let mut summary = Summary::default();
+    replay::replay(&router, keys, &pace, budget, progress, &mut summary).await;
     bar.finish_and_clear();
-    println!("{}", text(&summary));
-    Ok(if summary.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if options.all || records.len() > 1 {
+        println!("{}", text(&summary));
+    }
+    Ok(if summary.left() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The dead letters that were named, or that the filters leave.
-async fn chosen(router: &Router, options: &Options) -> anyhow::Result<Vec<Record>> {
-    let (store, now) = (router.store(), Utc::now());
+async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Record>> {
     if options.all {
         let filter = options.filters.clone().into();
-        let records = replay::dead_letters(store, &filter, now).await;
+        let records = Letters::new(store, &filter).all().await;
         return records.context("the store does not answer");
     }
     let mut records: Vec<Record> = Vec::new();
     for text in &options.keys {
         let record = match inspect::find(store, text).await? {
-            Some(key) => store.get(&key, now).await.context("the store does not answer")?,
+            Some(key) => store.get(&key, Utc::now()).await.context("the store does not answer")?,
             None => None,
         };
         let record = record.filter(|record| record.failed.is_some());
@@ -111,6 +113,11 @@ async fn chosen(router: &Router, options: &Options) -> anyhow::Result<Vec<Record
         }
     }
     Ok(records)
+}
+
+fn per_second() -> clap::builder::RangedI64ValueParser<u32> {
+    let (least, most) = replay::PER_SECOND.into_inner();
+    clap::value_parser!(u32).range(i64::from(least)..=i64::from(most))
 }
 
 fn progress_bar(length: u64) -> ProgressBar {
@@ -130,15 +137,28 @@ fn words(replayed: Replayed) -> &'static str {
         Replayed::Ended(Ending::Failed) => "failed, and is a dead letter again",
         Replayed::Ended(Ending::InProgress) => "in progress: its lease has not ended",
         Replayed::Ended(Ending::StoreUnavailable) => "the store did not answer",
+        Replayed::Ended(Ending::NoTime) => "not begun: no time was left",
         Replayed::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
+        Replayed::Unsettled => "was sent, and the store could not be told: still a dead letter",
         Replayed::Gone => "has no dead letter any more",
     }
 }
 
 fn text(summary: &Summary) -> String {
-    let Summary { delivered, gone, in_progress, failed, store_unavailable, not_begun } = summary;
-    format!(
-        "{delivered} delivered, {gone} delivered or discarded by others, {in_progress} in progress, \
-         {failed} failed, {store_unavailable} without an answer of the store, {not_begun} not begun"
-    )
+    let Summary { delivered, gone, in_progress, failed, unsettled, store_unavailable, not_begun } =
+        *summary;
+    let mut text = format!("{delivered} delivered");
+    for (count, what) in [
+        (gone, "delivered or discarded by others"),
+        (in_progress, "in progress"),
+        (failed, "failed"),
+        (unsettled, "sent, and not noted by the store"),
+        (store_unavailable, "without an answer of the store"),
+        (not_begun, "not begun"),
+    ] {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
 }

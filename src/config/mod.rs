@@ -122,6 +122,8 @@ pub struct Config {
     /// The port that `serve` shall listen on.
     pub port: Option<u16>,
     pub metrics: MetricsListen,
+    /// Whether the Lambda runtime is an emulator, which may not know when an invocation must end.
+    pub is_emulated: bool,
 }
 
 /// What the plan of a delivery depends on, beside the delivery and the clock.
@@ -223,6 +225,7 @@ impl Config {
                 reply_keep_bytes: vars.number("REPLY_KEEP_BYTES", 0..=262_144) as usize,
             },
             metrics: vars.metrics(),
+            is_emulated: vars.flag("LAMBDA_EMULATOR"),
             port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
             intake,
         };

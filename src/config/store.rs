@@ -1,6 +1,6 @@
 //! Which store, and where it is.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use url::Url;
 
@@ -19,6 +19,22 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     Redis(RedisUrl),
     DynamoDb { table: String },
+}
+
+/// For a person, without user and password.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::DynamoDb { table } => write!(f, "dynamodb://{table}"),
+            Self::Redis(redis) => {
+                let url = Url::parse(redis.url.expose()).ok();
+                let host = url.as_ref().and_then(Url::host_str).unwrap_or("redis");
+                let scheme = if redis.is_tls() { "rediss" } else { "redis" };
+                write!(f, "{scheme}://{host}")
+            }
+        }
+    }
 }
 
 /// Where a Redis is.

@@ -8,7 +8,7 @@ use aws_config::{SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout
 use aws_sdk_lambda::{
     Client,
     config::http::HttpResponse,
-    error::{ConnectorError, DisplayErrorContext, SdkError},
+    error::{ConnectorError, SdkError},
     operation::invoke::{InvokeError, InvokeOutput},
     primitives::Blob,
     types::InvocationType,
@@ -205,7 +205,7 @@ fn http_answer(payload: &[u8]) -> Option<Reply> {
 
 /// What an error of the Invoke call means for the event.
 fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
-    let detail = DisplayErrorContext(&error).to_string();
+    let detail = aws::describe(&error);
     match error {
         // Lambda itself refused, and did not call the function; of its own failures (5xx) that is
         // not certain.

@@ -23,7 +23,7 @@ use super::{
     Claim, DeadLetter, Delivered, Details, Discarded, Entry, Failed, Lease, Page, Record, Release,
     Settled, State, Store, StoreError, new_owner, stored,
 };
-use crate::{delivery::Reply, key::Key, plan::Plan};
+use crate::{delivery::Reply, fault, key::Key, plan::Plan};
 
 /// Times are milliseconds since 1970. An event's row is in flight while it has `until`, delivered
 /// once it has `delivered_at`, and otherwise only has its dead letter. `owner` is the last one.
@@ -128,6 +128,13 @@ impl Sqlite {
             let result = connection.busy_timeout(left).and_then(|()| operation(&mut connection));
             result.map_err(|error| match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseBusy) => StoreError::Timeout(timeout),
+                _ if matches!(
+                    error,
+                    rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidQuery
+                ) =>
+                {
+                    StoreError::corrupt(error)
+                }
                 _ => StoreError::Failed(error.to_string()),
             })
         });
@@ -231,6 +238,7 @@ impl Store for Sqlite {
                      (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
                 params![at.timestamp_millis(), SWEPT_AT_ONCE],
             )?;
+            fault::point("inside finish");
             transaction.commit()?;
             Ok(Settled::Stored)
         })
@@ -271,6 +279,7 @@ impl Store for Sqlite {
                     letter.delivery.body.as_ref(),
                 ],
             )?;
+            fault::point("inside fail");
             transaction.commit()?;
             Ok(Settled::Stored)
         })

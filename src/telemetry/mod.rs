@@ -106,6 +106,8 @@ pub enum Ending {
     Duplicate,
     InProgress,
     OtherBody,
+    /// It came when there was no time left to send it, and nothing was touched.
+    NoTime,
     Failed,
     StoreUnavailable,
 }
@@ -118,6 +120,7 @@ impl Ending {
             Self::Duplicate => "duplicate",
             Self::InProgress => "in_progress",
             Self::OtherBody => "other_body",
+            Self::NoTime => "no_time",
             Self::Failed => "failed",
             Self::StoreUnavailable => "store_unavailable",
         }
@@ -211,7 +214,7 @@ pub fn handled(handled: &Handled<'_>) {
         request_id: origin.request_id.as_deref(),
         reason: error.map(ToString::to_string),
     };
-    let is_bad = matches!(ending, Ending::Failed | Ending::StoreUnavailable);
+    let is_bad = matches!(ending, Ending::Failed | Ending::StoreUnavailable | Ending::NoTime);
     match FORMAT.get().copied().unwrap_or(Format::Text) {
         Format::Embedded => write(&line, is_bad, Some(embedded_metrics())),
         Format::Json => {

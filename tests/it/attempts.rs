@@ -100,6 +100,7 @@ const INVOKE: &[Row] = &[
     row("service", Invoke(500, "x-amzn-errortype: ServiceException\r\n", "{}"), (502, "destination unreachable"), ALL, Then::Held),
     row("empty", Invoke(200, "", ""), (200, ""), 1, Then::Delivered),
     row("an answer of its own", Invoke(200, "", r#"{"ok":true}"#), (200, r#"{"ok":true}"#), 1, Then::Delivered),
+    row("204", Invoke(200, "", r#"{"statusCode":204}"#), (204, ""), 1, Then::Delivered),
     row("no status", Invoke(200, "", r#"{"statusCode":0}"#), (502, "destination failed"), ALL, Then::Free),
 ];
 
@@ -110,8 +111,8 @@ fn body(name: &str) -> String {
 /// Variables of a router whose attempts, and whose leases, are short.
 const SHORT: [(&str, &str); 4] = [
     ("FORWARD_ATTEMPTS", "3"),
-    ("FORWARD_TIMEOUT_MS", "600"),
-    ("FORWARD_BUDGET_MS", "3000"),
+    ("FORWARD_TIMEOUT_MS", "2000"),
+    ("FORWARD_BUDGET_MS", "8000"),
     ("STORE_TIMEOUT_MS", "1000"),
 ];
 

@@ -89,8 +89,8 @@ async fn five_hundred_letters_replayed_by_two_at_once_arrive_once_each() {
     for replay in [&replays.0, &replays.1] {
         let said = text(replay);
         // Of an event that the other one is delivering, it cannot say more.
-        assert!(replay.status.success() || said.contains(" in progress,"), "{said}");
-        assert!(said.contains(" 0 failed,") && said.contains(" 0 not begun"), "{said}");
+        assert!(replay.status.success() || said.contains(" in progress"), "{said}");
+        assert!(!said.contains("failed") && !said.contains("not begun"), "{said}");
     }
     let received = sink.take();
     let mut arrived: Vec<_> =
@@ -99,7 +99,8 @@ async fn five_hundred_letters_replayed_by_two_at_once_arrive_once_each() {
     keys.sort();
     assert_eq!(arrived, keys);
     assert!(received.iter().all(|one| one.header("x-webhook-attempt") == Some("2")));
-    assert_eq!(text(&run(&vars, &["dead-letters"]).await), "0 dead letters\n");
+    let none = text(&run(&vars, &["dead-letters"]).await);
+    assert_eq!(none, format!("0 dead letters in {url}\n"));
     let again = run(&vars, &["replay", "--all"]).await;
     assert!(again.status.success() && sink.received().is_empty(), "{}", text(&again));
     let inspected = run(&vars, &["inspect", "--json", &keys[0]]).await;
@@ -152,7 +153,9 @@ async fn an_interrupt_in_the_middle_of_a_replay_loses_nothing() {
     assert!(text(&rest).starts_with("22 delivered"), "{}", text(&rest));
     let mut arrived: Vec<_> = sink.take();
     assert_eq!(arrived.len(), keys.len());
-    arrived.dedup_by_key(|one| one.header("idempotency-key").unwrap().to_owned());
+    let key = |one: &crate::support::Received| one.header("idempotency-key").unwrap().to_owned();
+    arrived.sort_by_key(key);
+    arrived.dedup_by_key(|one| key(one));
     assert_eq!(arrived.len(), keys.len());
 }
 
@@ -205,7 +208,9 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         let output = text(&run(&vars, &["inspect", "--delivery", &keys[2]]).await);
         assert!(output.contains("\nPOST /webhook\n") && output.contains(&events[2]), "{output}");
 
-        // Replayed: what fails again is a dead letter again.
+        // Replayed, to where it was to go: what fails again is a dead letter again.
+        let elsewhere: Vars = vec![("ROUTE_THRESHOLD".into(), "0".into())];
+        let vars = [vars.clone(), elsewhere].concat();
         sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "still no"));
         let output = run(&vars, &["replay", &keys[0]]).await;
         assert_eq!(output.status.code(), Some(1));
@@ -214,8 +219,9 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         sink.take();
         let output = run(&vars, &["replay", &keys[0], digits, &keys[1]]).await;
         assert!(output.status.success(), "{}", text(&output));
-        let bodies: Vec<_> = sink.take().into_iter().map(|one| one.body).collect();
-        assert_eq!(bodies.len(), 2);
+        let received = sink.take();
+        assert!(received.len() == 2 && !received.iter().any(|one| one.is_invocation()));
+        let bodies: Vec<_> = received.into_iter().map(|one| one.body).collect();
         assert!(events[..2].iter().all(|event| bodies.iter().any(|body| body == event)));
         let record = inspect(&keys[0]).await;
         let by = record["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["by"]);
@@ -240,10 +246,11 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
 async fn what_may_have_arrived_is_replayed_only_after_its_lease() {
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let url = sqlite(folder.path());
-    let more = [("FORWARD_TIMEOUT_MS", "200"), ("FORWARD_BUDGET_MS", "200"), ("STORE_URL", &url)];
-    let mut vars = vars(&sink, &more);
+    let mut vars = vars(&sink, &[("STORE_URL", &url), ("FORWARD_BUDGET_MS", "3000")]);
     vars.retain(|(name, _)| name != "STORE_TIMEOUT_MS");
-    let router = serve(&vars);
+    // The lease of this router is its budget and five seconds; the commands have more time.
+    let router =
+        serve(&[vars.clone(), vec![("FORWARD_TIMEOUT_MS".into(), "1000".into())]].concat());
     sink.answers(Answer::WhenTold);
     let got = post(&client(), &router.webhook(), PAYLOAD).await;
     assert_eq!(got.status, 504);
@@ -270,6 +277,11 @@ async fn bad_arguments_name_the_fault_and_send_nothing() {
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let url = sqlite(folder.path());
     let vars = vars(&sink, &[("STORE_URL", &url)]);
+    for args in [&["dead-letters"][..], &["inspect", "00000000"], &["replay", "--all"]] {
+        let output = run(&vars, args).await;
+        assert!(text(&output).contains("there is no store at "), "{}", text(&output));
+    }
+    let _creates_it = serve(&vars);
     for (args, said) in [
         (&["replay"][..], "--all"),
         (&["replay", "--all", "x"], "cannot be used with"),

@@ -407,6 +407,21 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     assert_eq!((listed().as_str(), redis.cli(&["DBSIZE"]).trim()), ("0", "1"));
     redis.cli(&["DEL", KEY]);
     fail().await;
+    // The list leads to it as long as it is there, and a replay clears it without sending it.
+    let command = |args: &[&str]| {
+        let mut command = Command::new(ROUTER);
+        let vars = sink.vars().into_iter().chain([("AWS_REGION", "us-east-1")]);
+        command.args(args).env_clear().envs(vars).env("REDIS_URL", redis.url()).output().unwrap()
+    };
+    let output = command(&["replay", "--all"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        output.stdout.split(|byte| *byte == b'\n').nth(1),
+        Some(&b"0 delivered, 1 delivered or discarded by others"[..])
+    );
+    assert_eq!(listed(), "0");
+    redis.cli(&["DEL", KEY]);
+    fail().await;
     let url = redis.url();
     let discard = |key| {
         let mut command = Command::new(ROUTER);

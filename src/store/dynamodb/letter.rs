@@ -5,9 +5,7 @@
 //! delivery that is too large for that is compressed, and if need be split over items of its own,
 //! which are written before the letter names them.
 
-use aws_sdk_dynamodb::{
-    Client, error::DisplayErrorContext, primitives::Blob, types::AttributeValue,
-};
+use aws_sdk_dynamodb::{Client, primitives::Blob, types::AttributeValue};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -15,7 +13,7 @@ use super::{
     super::{Lease, StoreError, stored},
     item::{Item, number, optional_blob, optional_string, string, text},
 };
-use crate::delivery::Delivery;
+use crate::{aws, delivery::Delivery};
 
 /// Largest delivery, or part of one, in an item: 400 KB less room for all the rest.
 const MAX_PART_BYTES: usize = 256 * 1024;
@@ -72,7 +70,7 @@ pub(super) async fn write(
         writes.spawn(client.put_item().table_name(table).set_item(Some(part)).send());
     }
     while let Some(written) = writes.join_next().await {
-        written.map_err(failed)?.map_err(|error| failed(DisplayErrorContext(error)))?;
+        written.map_err(failed)?.map_err(|error| failed(aws::describe(&error)))?;
     }
     Ok(())
 }
@@ -96,7 +94,7 @@ pub(super) async fn read(
         let mut parts = vec![None; reads.len()];
         while let Some(read) = reads.join_next().await {
             let (index, got) = read.map_err(failed)?;
-            let got = got.map_err(|error| failed(DisplayErrorContext(error)))?;
+            let got = got.map_err(|error| failed(aws::describe(&error)))?;
             parts[index] = got.item.and_then(|item| optional_blob(&item, "part"));
         }
         for part in parts {
@@ -122,8 +120,8 @@ pub(super) async fn delete_parts(client: &Client, table: &str, item: &Item) {
     }
     while let Some(deleted) = deletions.join_next().await {
         if let Ok(Err(error)) = deleted {
-            let error = DisplayErrorContext(error);
-            tracing::warn!(%error, "a part of an old dead letter could not be deleted");
+            let error = aws::describe(&error);
+            tracing::warn!(error, "a part of an old dead letter could not be deleted");
         }
     }
 }

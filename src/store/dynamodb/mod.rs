@@ -14,7 +14,7 @@ use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{
     Client,
     config::{retry::RetryConfig, timeout::TimeoutConfig},
-    error::{DisplayErrorContext, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     operation::{
         delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError,
     },
@@ -38,7 +38,7 @@ use super::{
     Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
     State, Store, StoreError, new_owner, stored,
 };
-use crate::{aws, key::Key, plan::Plan};
+use crate::{aws, fault, key::Key, plan::Plan};
 
 /// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
 pub const INDEX: &str = "dead_letters";
@@ -91,11 +91,12 @@ impl DynamoDb {
 
     fn failed<E, R>(&self, error: SdkError<E, R>) -> StoreError
     where
-        SdkError<E, R>: std::error::Error + Send + Sync + 'static,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        SdkError<E, R>: std::error::Error,
     {
         match error {
             SdkError::TimeoutError(_) => StoreError::Timeout(self.timeout),
-            error => StoreError::Failed(DisplayErrorContext(error).to_string()),
+            error => StoreError::Failed(aws::describe(&error)),
         }
     }
 
@@ -312,6 +313,7 @@ impl Store for DynamoDb {
         let updated = self.update(lease, &update, "held_by = :owner", values);
         match self.within(deadline, updated).await? {
             Ok(before) => {
+                fault::point("inside finish");
                 self.delete_parts(&before, deadline).await;
                 Ok(Settled::Stored)
             }
@@ -356,6 +358,7 @@ impl Store for DynamoDb {
         let deadline = self.deadline();
         let updated = self.within(deadline, async {
             letter::write(self.client().await, &self.table, packed.parts).await?;
+            fault::point("inside fail");
             self.update(lease, &update, condition, values).await
         });
         // Parts that the letter does not lead to: those of the letter before, or our own when they

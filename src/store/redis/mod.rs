@@ -30,10 +30,10 @@ use self::{
     scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua, UNLIST},
 };
 use super::{
-    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Failed, Lease, Page, Record, Release,
-    Settled, State, Store, StoreError, new_owner, stored,
+    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
+    State, Store, StoreError, new_owner, stored,
 };
-use crate::{config::RedisUrl, key::Key, plan::Plan, vendor::Identity};
+use crate::{config::RedisUrl, fault, key::Key, plan::Plan, vendor::Identity};
 
 /// How long the route of an event is kept after its owner died.
 const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
@@ -189,7 +189,7 @@ impl Store for Redis {
             }
             Some("elsewhere") => {
                 self.unlist(&key, fields.time()?, deadline).await;
-                Ok(Claim::Delivered(delivered_elsewhere(key, None)))
+                Ok(Claim::Delivered(delivered_elsewhere(key)))
             }
             other => Err(StoreError::corrupt(format!("claim gave {other:?}"))),
         }
@@ -214,6 +214,7 @@ impl Store for Redis {
         let deadline = self.0.deadline();
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
+        fault::point("inside finish");
         self.unlist(&lease.key, fields.time()?, deadline).await;
         Ok(settled)
     }
@@ -243,6 +244,7 @@ impl Store for Redis {
         // be that of another owner's letter, and only changes when ours is kept.
         let deadline = self.0.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
+        fault::point("inside fail");
         let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {
@@ -261,7 +263,10 @@ impl Store for Redis {
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let mut fields = self.script(&GET, key, &[], self.0.deadline()).await?;
         match fields.text()?.as_deref() {
-            Some("elsewhere") => Ok(Some(delivered_elsewhere(*key, fields.failed()?))),
+            Some("elsewhere") => {
+                let (details, failed) = (fields.json()?, fields.failed()?);
+                Ok(Some(Record { details, failed, ..delivered_elsewhere(*key) }))
+            }
             Some("delivered") => fields.delivered(*key, now),
             _ => fields.open(*key, now),
         }
@@ -364,7 +369,7 @@ fn millis(time: DateTime<Utc>) -> String {
 }
 
 /// A value that the Python router wrote: `1`, and no more is known.
-fn delivered_elsewhere(key: Key, failed: Option<Failed>) -> Record {
+fn delivered_elsewhere(key: Key) -> Record {
     let state = State::Delivered { at: None, reply: None };
-    Record { key, details: None, attempts: Vec::new(), failed, state }
+    Record { key, details: None, attempts: Vec::new(), failed: None, state }
 }

@@ -117,7 +117,8 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
         "local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
              'expires_at', 'reply_head', 'reply_body')
          if elsewhere(main) then
-             return {'elsewhere', unpack(redis.call('HMGET', KEYS[2], 'failed_at', 'failure'))}
+             return {'elsewhere', unpack(redis.call('HMGET', KEYS[2], 'details', 'failed_at',
+                 'failure'))}
          end
          if main[3] then return {'delivered', unpack(main)} end
          return {'open', unpack(redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner',
