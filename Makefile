@@ -13,7 +13,7 @@ DEBIAN_PACKAGES := gcc make python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stay run test check build invoke watch parity clean \
-	lint-template deploy deploy-cargo-lambda logs remove
+	lint-template deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FIL
 
 logs: $(VENV)/ready ## Follow the log of the stack STACK.
 	$(SAM) logs --stack-name $(STACK) --cw-log-group /webhook-router/$(STACK) --tail
+
+outputs: $(VENV)/ready ## Show the URL, the secret and the table of the stack STACK.
+	$(SAM) list stack-outputs --stack-name $(STACK)
 
 remove: $(VENV)/ready ## Delete the stack STACK; its table, cache, secret and log stay.
 	$(SAM) delete --stack-name $(STACK)

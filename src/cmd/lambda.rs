@@ -13,9 +13,10 @@ use http::StatusCode;
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{function_url, redrive, variables};
+use super::{function_url, redrive, serve::stop_signal, variables};
 use crate::{
     config::Config,
     delivery::Reply,
@@ -40,7 +41,9 @@ pub async fn run() -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);
-    let function = Arc::new(Function { router, config, is_warm: AtomicBool::new(false) });
+    let (deliveries, is_warm) = (TaskTracker::new(), AtomicBool::new(false));
+    let stop = stop_signal()?;
+    let function = Arc::new(Function { router, config, is_warm, deliveries: deliveries.clone() });
     let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let function = Arc::clone(&function);
         async move {
@@ -56,7 +59,18 @@ pub async fn run() -> anyhow::Result<()> {
             }
         }
     });
-    lambda_runtime::run(service).await.map_err(anyhow::Error::from_boxed)
+    let running = lambda_runtime::run(service);
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => return ended.map_err(anyhow::Error::from_boxed),
+        () = stop => {}
+    }
+    // Lambda does so to an instance that has nothing to do; whoever else does, loses no delivery.
+    deliveries.close();
+    tokio::select! {
+        ended = running => ended.map_err(anyhow::Error::from_boxed),
+        () = deliveries.wait() => Ok(()),
+    }
 }
 
 /// What an invocation is answered with.
@@ -73,6 +87,8 @@ pub(super) struct Function {
     pub config: Config,
     /// Whether it has had a delivery.
     is_warm: AtomicBool,
+    /// Those under way.
+    deliveries: TaskTracker,
 }
 
 impl Function {
@@ -84,7 +100,7 @@ impl Function {
         let function = Arc::clone(self);
         // In a task of its own: a panic is an answer too, and not the end of the process.
         let answering = async move { function.answer(&payload, &context).await };
-        let answered = tokio::spawn(answering.in_current_span()).await;
+        let answered = self.deliveries.spawn(answering.in_current_span()).await;
         function_url::response(answered.unwrap_or_else(|panic| {
             let bug = Error::Internal(panic.to_string());
             tracing::error!("{bug}");

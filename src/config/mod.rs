@@ -225,7 +225,7 @@ impl Config {
                 reply_keep_bytes: vars.number("REPLY_KEEP_BYTES", 0..=262_144) as usize,
             },
             metrics: vars.metrics(),
-            is_emulated: vars.flag("LAMBDA_EMULATOR"),
+            is_emulated: vars.is_emulated,
             port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
             intake,
         };

@@ -9,14 +9,16 @@ pub(super) struct Vars<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
     /// Whether this is the real Lambda, whose disk is not shared and whose URL is public.
     pub in_lambda: bool,
+    /// Whether the runtime of Lambda is an emulator's.
+    pub is_emulated: bool,
     errors: Vec<ConfigError>,
 }
 
 impl<'a> Vars<'a> {
     pub(super) fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let mut vars = Self { get, in_lambda: false, errors: Vec::new() };
-        let emulated = vars.flag("LAMBDA_EMULATOR");
-        vars.in_lambda = vars.text("AWS_LAMBDA_RUNTIME_API").is_some() && !emulated;
+        let mut vars = Self { get, in_lambda: false, is_emulated: false, errors: Vec::new() };
+        vars.is_emulated = vars.flag("LAMBDA_EMULATOR");
+        vars.in_lambda = vars.text("AWS_LAMBDA_RUNTIME_API").is_some() && !vars.is_emulated;
         for Variable { name, .. } in VARIABLES {
             if vars.text(name).is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
                 vars.problem(name, "is not valid UTF-8");

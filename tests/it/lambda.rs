@@ -54,11 +54,7 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
     let mut destinations = Vec::new();
     for file in &events {
         let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        let body = if event.is_base64_encoded {
-            BASE64_STANDARD.decode(event.body).unwrap()
-        } else {
-            event.body.into()
-        };
+        let body = body_of(file);
         // The first time it is routed, the second time it is a duplicate.
         for _ in 0..2 {
             let mut request = client().post(format!("{}{}", router.url, event.raw_path));
@@ -245,13 +241,24 @@ fn cargo_lambda(args: &[&str]) -> Command {
     command
 }
 
-fn events() -> Vec<PathBuf> {
+/// The files of events/.
+pub fn events() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|ending| ending == "json")).collect();
     files.sort();
     files
+}
+
+/// The body in an event's file.
+pub fn body_of(file: &Path) -> Vec<u8> {
+    let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    if event.is_base64_encoded {
+        BASE64_STANDARD.decode(event.body).unwrap()
+    } else {
+        event.body.into()
+    }
 }
 
 fn malformed_base64() -> String {

@@ -16,6 +16,7 @@ mod proxy;
 mod race;
 mod redis;
 mod request;
+mod rie;
 mod rough;
 mod secrets;
 mod serve;

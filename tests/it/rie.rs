@@ -1,0 +1,282 @@
+//! The release build in AWS's own Runtime Interface Emulator.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    lambda::{body_of, events},
+    servers::{DynamoDbLocal, Redis, wait_for},
+    support::{Answer, PAYLOAD, PROCESSOR, Server, Sink, client, free_port, get, ok, post, venv},
+};
+
+const SECRET: &str = "plainly-a-test-s-routing-secret";
+
+/// The release build of the router, as `make build` leaves it.
+struct Artefact {
+    folder: tempfile::TempDir,
+}
+
+impl Artefact {
+    fn unpack() -> Self {
+        let zip = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("target/lambda/webhook-router/bootstrap.zip");
+        assert!(zip.exists(), "{} is missing: run `make test`, which builds it", zip.display());
+        let size = zip.metadata().unwrap().len();
+        assert!(size < 8_000_000, "{size} bytes");
+        let folder = tempfile::tempdir().unwrap();
+        let code = "import os, sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2]); \
+                    os.chmod(sys.argv[2] + '/bootstrap', 0o755)";
+        let mut unpack = Command::new(venv("python"));
+        unpack.args(["-c", code]).arg(zip).arg(folder.path());
+        assert!(unpack.status().unwrap().success());
+        Self { folder }
+    }
+
+    fn bootstrap(&self) -> PathBuf {
+        self.folder.path().join("bootstrap")
+    }
+}
+
+/// The emulator with the function in it.
+struct Emulator {
+    child: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Emulator {
+    fn start(artefact: &Artefact, vars: &[(&str, &str)]) -> Self {
+        let (port, api, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
+        let log = File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(emulator())
+            .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")])
+            .args(["--runtime-api-address", &format!("127.0.0.1:{api}")])
+            .arg(artefact.bootstrap())
+            .arg("bootstrap")
+            .current_dir(folder.path())
+            .env_clear()
+            .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test")])
+            .envs([("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_LAMBDA_FUNCTION_NAME", "router")])
+            .envs([("ROUTING_SECRET", SECRET), ("ALLOW_UNSIGNED", "true")])
+            .envs(vars.iter().copied())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        wait_for("the emulator", folder.path(), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { child, port, folder }
+    }
+
+    async fn invoke(&self, event: String) -> Value {
+        let url =
+            format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
+        let got = get(client().post(url).body(event).send().await).await;
+        serde_json::from_slice(&got.body)
+            .unwrap_or_else(|_| panic!("{}\n{}", String::from_utf8_lossy(&got.body), self.log()))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// The id of the function's process.
+    fn function(&self) -> String {
+        let parent = self.child.id().to_string();
+        let found = Command::new("ps").args(["-o", "pid=", "--ppid", &parent]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let function = self.function();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !function.is_empty() {
+            let _ = Command::new("kill").args(["-KILL", &function]).status();
+        }
+    }
+}
+
+/// The emulator's program, in the package of SAM.
+fn emulator() -> PathBuf {
+    let libraries = venv("python").parent().unwrap().parent().unwrap().join("lib");
+    let python = std::fs::read_dir(libraries).unwrap().next().unwrap().unwrap().path();
+    python.join("site-packages/samcli/local/rapid/aws-lambda-rie-x86_64")
+}
+
+/// An event of the Function URL.
+fn event(body: &str) -> String {
+    json!({
+        "version": "2.0", "rawPath": "/webhook", "headers": { "content-type": "application/json" },
+        "requestContext": { "http": { "method": "POST", "path": "/webhook" } },
+        "body": body, "isBase64Encoded": false,
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
+    let (artefact, redis, dynamodb) =
+        (Artefact::unpack(), Redis::start(&[]), DynamoDbLocal::start().await);
+    let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
+    let url = processor.url.replace("0.0.0.0", "127.0.0.1");
+    let targets = [
+        ("GCP_TARGET_URL", url.as_str()),
+        ("AWS_TARGET_FUNCTION", "webhook-processor"),
+        ("AWS_ENDPOINT_URL_LAMBDA", &url),
+        ("STORE_TIMEOUT_MS", "5000"),
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "60"),
+    ];
+    for (store, endpoint) in
+        [(redis.url(), ""), ("dynamodb://webhook-router".into(), &*dynamodb.url)]
+    {
+        let at = [("STORE_URL", store.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint)];
+        let emulator = Emulator::start(&artefact, &[&targets[..], &at].concat());
+        let router = Server::router(&[&targets[..3], &[("ROUTING_SECRET", SECRET)]].concat());
+        let mut outcomes = BTreeMap::new();
+        for file in events() {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let parsed: Value = serde_json::from_str(&text).unwrap();
+            for _ in 0..2 {
+                let path = parsed["rawPath"].as_str().unwrap();
+                let mut request = client().post(format!("{}{path}", router.url));
+                if let Some(content_type) = parsed["headers"]["content-type"].as_str() {
+                    request = request.header("content-type", content_type);
+                }
+                let served = get(request.body(body_of(&file)).send().await).await;
+                let answer = emulator.invoke(text.clone()).await;
+                assert_eq!(answer["statusCode"], served.status, "{file:?}: {answer}");
+                // The processor counts over all routers, so only the first of them is `true`.
+                let body = answer["body"].as_str().unwrap();
+                let is_same = body == served.text() || body.contains("processed");
+                assert!(is_same, "{file:?}: {body} and {}", served.text());
+                for name in ["x-webhook-key", "x-webhook-destination", "idempotent-replayed"] {
+                    assert_eq!(
+                        answer["headers"][name].as_str(),
+                        served.header(name),
+                        "{file:?}: {name}"
+                    );
+                }
+                *outcomes.entry(served.status).or_insert(0) += 1;
+            }
+        }
+        assert!(outcomes[&200] >= 8 && outcomes.len() > 1, "{outcomes:?}");
+
+        // The line of each delivery carries its metrics, and says which was the cold start.
+        let log = emulator.log();
+        let lines: Vec<Value> = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &Value| line["message"] == "delivery")
+            .collect();
+        assert!(lines.len() >= 8, "{log}");
+        assert_eq!(lines.iter().filter(|line| line["cold_start"] == true).count(), 1);
+        for line in &lines {
+            assert_eq!(line["deliveries"], 1);
+            assert!(line["request_id"].is_string() && line["trace_id"].is_string(), "{line}");
+            for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+                let sets = directive["Dimensions"].as_array().unwrap();
+                let names = sets.iter().flat_map(|set| set.as_array().unwrap());
+                assert!(
+                    names.clone().all(|name| line[name.as_str().unwrap()].is_string()),
+                    "{line}"
+                );
+                for metric in directive["Metrics"].as_array().unwrap() {
+                    assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{metric}: {line}");
+                }
+            }
+        }
+        assert!(!log.contains(SECRET), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next() {
+    let (artefact, redis, sink) = (Artefact::unpack(), Redis::start(&[]), Sink::start().await);
+    let url = redis.url();
+    let vars = [
+        ("STORE_URL", url.as_str()),
+        ("ROUTE_THRESHOLD", "256"),
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "5"),
+    ];
+    let emulator = Emulator::start(&artefact, &[&sink.vars(), &vars[..]].concat());
+    let mut number = 0;
+    let mut serves = async || {
+        number += 1;
+        let body = PAYLOAD.replace("4200", &number.to_string());
+        let answer = emulator.invoke(event(&body)).await;
+        assert_eq!(
+            (&answer["statusCode"], &answer["body"]),
+            (&200.into(), &"done".into()),
+            "{}",
+            emulator.log()
+        );
+    };
+    serves().await;
+    for nonsense in ["{}", "[1]", "\"x\"", "null", "{\"requestContext\": 1}"] {
+        let answer = emulator.invoke(nonsense.into()).await;
+        assert_eq!(
+            (&answer["statusCode"], &answer["body"]),
+            (&400.into(), &"not an HTTP request".into())
+        );
+    }
+    serves().await;
+    // A destination that never answers is given up in time: no Lambda error, and a lease that is
+    // left to run out.
+    sink.answers(Answer::WhenTold);
+    let answer = emulator.invoke(event(PAYLOAD)).await;
+    assert_eq!(
+        (&answer["statusCode"], &answer["body"]),
+        (&504.into(), &"destination too slow".into())
+    );
+    sink.answers(ok("done"));
+    let answer = emulator.invoke(event(PAYLOAD)).await;
+    assert_eq!(answer["statusCode"], 409);
+    serves().await;
+    // It dies, and it hangs, in the middle of a delivery.
+    for (signal, said) in [("-ABRT", "Runtime"), ("-STOP", "timed out")] {
+        sink.answers(Answer::WhenTold);
+        sink.take();
+        let body = PAYLOAD.replace("4200", signal);
+        let answered = async { emulator.invoke_anyhow(event(&body)).await };
+        let harm = async {
+            sink.arrived(1).await;
+            let killed = Command::new("kill").args([signal, &emulator.function()]).status();
+            assert!(killed.unwrap().success());
+        };
+        let (text, ()) = tokio::join!(answered, harm);
+        assert!(text.contains(said), "{signal}: {text}");
+        sink.answers(ok("done"));
+        serves().await;
+    }
+    // SIGTERM ends it at once when it has nothing to do.
+    let function = emulator.function();
+    assert!(Command::new("kill").args(["-TERM", &function]).status().unwrap().success());
+    for _ in 0..600 {
+        if emulator.function() != function {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{}", emulator.log());
+}
+
+impl Emulator {
+    /// Whatever the emulator says.
+    async fn invoke_anyhow(&self, event: String) -> String {
+        let url =
+            format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
+        let got = post(&client(), &url, event).await;
+        String::from_utf8_lossy(&got.body).into_owned()
+    }
+}
