@@ -9,7 +9,7 @@ DYNAMODB := target/dynamodb-local
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 SAM := $(IN_VENV) sam
-DEBIAN_PACKAGES := gcc make python3-venv redis-server default-jre-headless npm
+DEBIAN_PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stay run test check build invoke watch parity clean \
@@ -77,7 +77,7 @@ clean: ## Remove all that was built or installed here.
 
 # The Python packages that the tests use: the reference's, and cargo-lambda with zig.
 $(VENV)/ready: tests/requirements.txt
-	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null && command -v redis-cli >/dev/null && command -v redis-server >/dev/null && command -v java >/dev/null && command -v npm >/dev/null || $(MAKE) --no-print-directory packages
+	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null && command -v redis-cli >/dev/null && command -v redis-server >/dev/null && command -v java >/dev/null && command -v npm >/dev/null && command -v ps >/dev/null || $(MAKE) --no-print-directory packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
