@@ -15,7 +15,7 @@ use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::json;
 use tracing::Level;
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 use self::metrics::METRICS;
 pub use self::trace::Trace;
@@ -52,7 +52,11 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
         _ => EnvFilter::new(default.to_string()),
     };
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    // What others would tell beyond that holds bodies, headers and credentials.
+    let is_harmless = filter_fn(|metadata| {
+        metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::INFO
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(is_harmless);
     let format = match (in_lambda, std::io::stderr().is_terminal()) {
         (true, _) => Format::Embedded,
         (false, true) => Format::Text,

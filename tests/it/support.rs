@@ -105,6 +105,26 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            tells_nothing(&self.log());
+        }
+    }
+}
+
+/// Checks that a log holds none of the secrets of the tests, nor what only a payload has.
+pub fn tells_nothing(log: &str) {
+    for marker in [
+        "inv_123",
+        "marker-in-the-payload",
+        "plainly",
+        "test-password",
+        "dev-not-for-prod-change-me",
+        "dGVzdC1vbmx5",
+        "the old one",
+        "the new one",
+        "of the secret, sixteen and more",
+    ] {
+        assert!(!log.contains(marker), "{marker} is in a log:\n{log}");
     }
 }
 

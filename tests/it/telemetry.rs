@@ -1,8 +1,13 @@
 //! The line of a delivery, the metrics, and what is in none of them.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
+use webhook_router::key::hmac_sha256;
 
-use crate::support::{PAYLOAD, Server, Sink, client, get, post, status};
+use crate::{
+    servers::{DynamoDbLocal, Redis},
+    support::{PAYLOAD, Server, Sink, client, get, post, status},
+};
 
 /// The lines of deliveries in a log.
 fn deliveries(log: &str) -> Vec<Value> {
@@ -133,4 +138,47 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     // Not where the senders are.
     let outside = get(client().get(format!("{}/metrics", router.url)).send().await).await;
     assert_eq!(outside.status, 404);
+}
+
+#[tokio::test]
+async fn no_secret_signature_or_payload_is_in_a_log_at_any_level() {
+    const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
+    let (sink, redis, dynamodb) =
+        (Sink::start().await, Redis::start(&[]), DynamoDbLocal::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
+    for store in [crate::support::sqlite(folder.path()), redis.url(), table] {
+        let vars = [
+            ("RUST_LOG", "trace"),
+            ("STORE_URL", store.as_str()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url),
+            ("STORE_TIMEOUT_MS", "20000"),
+            ("ENVELOPE_SECRETS", SECRET),
+            ("FORWARD_ATTEMPTS", "2"),
+        ];
+        // The server's end checks its log.
+        let router = Server::router(&[&sink.vars(), &vars[..]].concat());
+        for number in 0..6 {
+            let body = PAYLOAD.replace("4200", &number.to_string());
+            let now = chrono::Utc::now().timestamp().to_string();
+            let key = BASE64_STANDARD.decode(&SECRET[6..]).unwrap();
+            let signed = [b"id.", now.as_bytes(), b".", body.as_bytes()];
+            let signature = BASE64_STANDARD.encode(hmac_sha256(&key, &signed));
+            if number == 4 {
+                sink.answers(status(http::StatusCode::BAD_GATEWAY, "marker-in-the-payload"));
+            }
+            for signature in [&signature, "bm90IHRoZSBzaWduYXR1cmU="] {
+                let request = client()
+                    .post(router.webhook())
+                    .header("webhook-id", "id")
+                    .header("webhook-timestamp", &now)
+                    .header("webhook-signature", format!("v1,{signature}"));
+                get(request.body(body.clone()).send().await).await;
+                assert!(!router.log().contains(signature), "{}", router.log());
+            }
+        }
+        assert!(sink.take().len() >= 6);
+        assert!(router.log().contains("\"outcome\":\"delivered\""), "{}", router.log());
+        sink.answers(crate::support::ok("done"));
+    }
 }

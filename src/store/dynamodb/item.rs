@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
-use super::super::{Attempt, Entry, Failed, Record, State, StoreError, stored};
-use crate::key::Key;
+use super::super::{Attempt, Claim, Entry, Failed, Record, State, StoreError, stored};
+use crate::{key::Key, plan::Plan};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
@@ -30,6 +30,29 @@ pub(super) fn record(key: Key, item: &Item, now: DateTime<Utc>) -> Result<Record
     };
     let details = Some(stored::from_json(string(item, "details")?)?);
     Ok(Record { key, details, attempts: attempts.unwrap_or_default(), failed, state })
+}
+
+/// The answer to a claim that an item stands in the way of; nothing when it may be taken over.
+pub(super) fn taken(
+    plan: &Plan,
+    item: &Item,
+    now: DateTime<Utc>,
+) -> Result<Option<Claim>, StoreError> {
+    let record = record(plan.key, item, now)?;
+    let details = record.details.as_ref().ok_or_else(|| StoreError::corrupt("no details"))?;
+    if is_forgotten(item, now)? {
+        return Ok(None);
+    }
+    if let Some(other) = details.other_body(plan) {
+        return Ok(Some(other));
+    }
+    Ok(match &record.state {
+        State::Delivered { .. } => Some(Claim::Delivered(record)),
+        State::InFlight { until, .. } if *until > now => {
+            Some(Claim::InFlight { until: *until, route: details.route })
+        }
+        State::InFlight { .. } | State::DeadLetter => None,
+    })
 }
 
 pub(super) fn failed(item: &Item) -> Result<Option<Failed>, StoreError> {

@@ -30,7 +30,7 @@ use tokio::{
 use self::{
     item::{
         Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
-        string, text,
+        string, taken, text,
     },
     letter::Packed,
 };
@@ -481,23 +481,4 @@ impl Store for DynamoDb {
 
 fn details_end(now: DateTime<Utc>) -> AttributeValue {
     seconds(now.timestamp() + DETAILS_TTL_SECONDS)
-}
-
-/// The answer to a claim that an item stands in the way of; nothing when it may be taken over.
-fn taken(plan: &Plan, item: &Item, now: DateTime<Utc>) -> Result<Option<Claim>, StoreError> {
-    let record = record(plan.key, item, now)?;
-    let details = record.details.as_ref().ok_or_else(|| StoreError::corrupt("no details"))?;
-    if is_forgotten(item, now)? {
-        return Ok(None);
-    }
-    if let Some(other) = details.other_body(plan) {
-        return Ok(Some(other));
-    }
-    Ok(match &record.state {
-        State::Delivered { .. } => Some(Claim::Delivered(record)),
-        State::InFlight { until, .. } if *until > now => {
-            Some(Claim::InFlight { until: *until, route: details.route })
-        }
-        State::InFlight { .. } | State::DeadLetter => None,
-    })
 }

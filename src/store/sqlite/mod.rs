@@ -4,6 +4,8 @@
 //! (<https://www.sqlite.org/wal.html>), and `synchronous=FULL` makes every commit last through a
 //! loss of power.
 
+mod rows;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -13,17 +15,14 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
-    params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
-
-use serde::de::DeserializeOwned;
 
 use super::{
-    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Failed, Lease, Page, Record, Release,
-    Settled, State, Store, StoreError, new_owner, stored,
+    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
+    State, Store, StoreError, new_owner, stored,
 };
-use crate::{delivery::Reply, fault, key::Key, plan::Plan};
+use crate::{fault, key::Key, plan::Plan};
 
 /// Times are milliseconds since 1970. An event's row is in flight while it has `until`, delivered
 /// once it has `delivered_at`, and otherwise only has its dead letter. `owner` is the last one.
@@ -186,7 +185,7 @@ impl Store for Sqlite {
     ) -> Result<Claim, StoreError> {
         // Duplicates are answered from a read, which waits for no writer.
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
-        let reading = move |connection: &mut Connection| select(connection, &key, now);
+        let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
         if let Some(found) = self.run(&self.reader, deadline, reading).await?
             && let Some(taken) = found.taken(plan, now)
         {
@@ -196,7 +195,7 @@ impl Store for Sqlite {
         self.run(&self.writer, deadline, move |connection| {
             let transaction = begin(connection)?;
             let found =
-                select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
+                rows::select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
                 Some(found) => match found.taken(&plan, now) {
                     Some(taken) => taken,
@@ -289,7 +288,7 @@ impl Store for Sqlite {
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let key = *key;
         self.read(move |connection| {
-            let found = select(connection, &key, now)?.filter(|found| !found.is_expired(now));
+            let found = rows::select(connection, &key, now)?.filter(|found| !found.is_expired(now));
             Ok(found.map(|found| found.record))
         })
         .await
@@ -305,7 +304,7 @@ impl Store for Sqlite {
                     "SELECT key FROM events WHERE key >= ?1 AND key < ?2
                      AND (expires_at IS NULL OR expires_at > ?3) LIMIT 2",
                 )?
-                .query_map(params![first, last, now], key)?
+                .query_map(params![first, last, now], rows::key)?
                 .collect::<rusqlite::Result<_>>()
                 .map(Some)
         })
@@ -319,7 +318,7 @@ impl Store for Sqlite {
                 .prepare_cached(
                     "SELECT * FROM events JOIN dead_letters USING (key) WHERE events.key = ?1",
                 )?
-                .query_row([key.to_string()], read_dead_letter)
+                .query_row([key.to_string()], rows::read_dead_letter)
                 .optional()
         })
         .await
@@ -336,9 +335,7 @@ impl Store for Sqlite {
                     "SELECT failed_at, key FROM dead_letters
                      WHERE (failed_at, key) > (?1, ?2) ORDER BY failed_at, key LIMIT ?3",
                 )?
-                .query_map(params![after, after_key, page.limit as i64], |row| {
-                    Ok(Entry { failed_at: required_time(row, "failed_at")?, key: key(row)? })
-                })?
+                .query_map(params![after, after_key, page.limit as i64], rows::entry)?
                 .collect()
         })
         .await
@@ -348,8 +345,8 @@ impl Store for Sqlite {
         let key = *key;
         self.write(move |connection| {
             let transaction = begin(connection)?;
-            let Some(Found { record: Record { failed: Some(_), state, .. }, .. }) =
-                select(&transaction, &key, now)?
+            let Some(rows::Found { record: Record { failed: Some(_), state, .. }, .. }) =
+                rows::select(&transaction, &key, now)?
             else {
                 return Ok(Discarded::None);
             };
@@ -362,34 +359,6 @@ impl Store for Sqlite {
             Ok(Discarded::Done)
         })
         .await
-    }
-}
-
-/// A record, and when it is forgotten.
-struct Found {
-    record: Record,
-    expires_at: Option<DateTime<Utc>>,
-}
-
-impl Found {
-    fn is_expired(&self, now: DateTime<Utc>) -> bool {
-        self.expires_at.is_some_and(|expires_at| expires_at <= now)
-    }
-
-    /// The answer to a claim, when the record cannot be claimed.
-    fn taken(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Claim> {
-        if self.is_expired(now) {
-            return None;
-        }
-        let Record { details, state, .. } = &self.record;
-        let details = details.as_ref()?;
-        details.other_body(plan).or_else(|| match state {
-            State::Delivered { .. } => Some(Claim::Delivered(self.record.clone())),
-            State::InFlight { until, .. } if *until > now => {
-                Some(Claim::InFlight { until: *until, route: details.route })
-            }
-            State::InFlight { .. } | State::DeadLetter => None,
-        })
     }
 }
 
@@ -448,83 +417,4 @@ fn clear_dead_letter(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Resu
     transaction
         .prepare_cached("DELETE FROM dead_letters WHERE key = ?1")?
         .execute([key.to_string()])
-}
-
-fn select(
-    connection: &Connection,
-    key: &Key,
-    now: DateTime<Utc>,
-) -> rusqlite::Result<Option<Found>> {
-    connection
-        .prepare_cached(
-            "SELECT * FROM events LEFT JOIN dead_letters USING (key) WHERE events.key = ?1",
-        )?
-        .query_row([key.to_string()], |row| read_record(row, now))
-        .optional()
-}
-
-fn read_record(row: &Row<'_>, now: DateTime<Utc>) -> rusqlite::Result<Found> {
-    let failed = match time(row, "failed_at")? {
-        Some(at) => Some(Failed { at, failure: from_json(row, "failure")? }),
-        None => None,
-    };
-    let state = match time(row, "delivered_at")? {
-        Some(at) => State::Delivered { at: Some(at), reply: read_reply(row)? },
-        None => {
-            let held = Some(row.get("owner")?).zip(time(row, "until")?);
-            State::open(held, failed.is_some(), now).ok_or(rusqlite::Error::InvalidQuery)?
-        }
-    };
-    let record = Record {
-        key: key(row)?,
-        details: Some(from_json(row, "details")?),
-        attempts: from_json(row, "attempts")?,
-        failed,
-        state,
-    };
-    Ok(Found { record, expires_at: time(row, "expires_at")? })
-}
-
-fn read_reply(row: &Row<'_>) -> rusqlite::Result<Option<Reply>> {
-    let head: Option<String> = row.get("reply_head")?;
-    let read = |head: String| convert(stored::reply(&head, row.get::<_, Vec<u8>>("reply_body")?));
-    head.map(read).transpose()
-}
-
-fn read_dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let (head, body): (String, Vec<u8>) = (row.get("head")?, row.get("body")?);
-    Ok(DeadLetter {
-        key: key(row)?,
-        details: from_json(row, "details")?,
-        failed_at: required_time(row, "failed_at")?,
-        failure: from_json(row, "failure")?,
-        attempts: from_json(row, "attempts")?,
-        delivery: convert(stored::delivery(&head, body))?,
-    })
-}
-
-fn key(row: &Row<'_>) -> rusqlite::Result<Key> {
-    convert(row.get::<_, String>("key")?.parse())
-}
-
-fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
-    Ok(row.get::<_, Option<i64>>(column)?.and_then(DateTime::from_timestamp_millis))
-}
-
-fn required_time(row: &Row<'_>, column: &str) -> rusqlite::Result<DateTime<Utc>> {
-    time(row, column)?.ok_or(rusqlite::Error::InvalidQuery)
-}
-
-fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    convert(stored::from_json(&row.get::<_, String>(column)?))
-}
-
-/// A value in the file that is not what this code wrote there.
-fn convert<T, E>(result: Result<T, E>) -> rusqlite::Result<T>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    result.map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-    })
 }
