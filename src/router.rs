@@ -54,6 +54,7 @@ struct Job {
     by: Source,
     origin: Origin,
     trace: Trace,
+    started: Instant,
     /// Of this delivery.
     attempts: u32,
     times: Times,
@@ -61,10 +62,10 @@ struct Job {
 }
 
 impl Job {
-    fn new(delivery: Delivery, plan: Plan, by: Source, origin: Origin) -> Self {
+    fn new(delivery: Delivery, plan: Plan, by: Source, origin: Origin, started: Instant) -> Self {
         let trace = Trace::of(&delivery, origin.trace.as_deref());
         let (attempts, times, settled) = (0, Times::default(), true);
-        Self { delivery, plan, by, origin, trace, attempts, times, settled }
+        Self { delivery, plan, by, origin, trace, started, attempts, times, settled }
     }
 }
 
@@ -139,6 +140,7 @@ impl Router {
         if delivery.path == "/healthz" {
             return health(&delivery);
         }
+        let started = Instant::now();
         let plan = match plan(&delivery, &self.intake, budget.now) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -147,7 +149,8 @@ impl Router {
                 return reply;
             }
         };
-        self.process(&mut Job::new(delivery, plan, Source::Vendor, origin), budget).await.1
+        let mut job = Job::new(delivery, plan, Source::Vendor, origin, started);
+        self.process(&mut job, budget).await.1
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
@@ -157,19 +160,19 @@ impl Router {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
         let plan = Plan::kept(details.into(), key, route);
-        let mut job = Job::new(delivery, plan, by, Origin::default());
+        let mut job = Job::new(delivery, plan, by, Origin::default(), Instant::now());
         (self.process(&mut job, budget).await.0, job.settled)
     }
 
     /// Claims the event and delivers it, or says why not; logs what became of it.
     async fn process(&self, job: &mut Job, budget: Budget) -> (Ending, Reply) {
-        let started = Instant::now();
-        let claim = if budget.forward_until > started {
+        let claiming = Instant::now();
+        let claim = if budget.forward_until > claiming {
             self.claim(&mut job.plan, budget).await.map(Some)
         } else {
             Ok(None)
         };
-        job.times.store = started.elapsed();
+        job.times.store = claiming.elapsed();
         let (ending, result) = match claim {
             Ok(None) => (Ending::NoTime, Err(Error::NoTime)),
             Ok(Some(Claim::Won(lease))) => {
@@ -193,7 +196,7 @@ impl Router {
             Err(error) => (Ending::StoreUnavailable, Err(Error::Store(error.to_string()))),
         };
         let reply = result.as_ref().map_or_else(Error::reply, Reply::clone);
-        job.times.total = started.elapsed();
+        job.times.total = job.started.elapsed();
         telemetry::handled(&Handled {
             delivery: &job.delivery,
             plan: &job.plan,
