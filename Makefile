@@ -12,7 +12,7 @@ SAM := $(IN_VENV) sam
 DEBIAN_PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stay run test check build invoke watch parity clean \
+.PHONY: help demo demo-stay run test check build invoke watch parity clean bench-cold-start \
 	lint-template deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -71,6 +71,10 @@ invoke: $(VENV)/ready ## Send EVENT=events/....json to the function of `make wat
 
 parity: $(VENV)/ready ## Look for disagreements with the Python reference.
 	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture
+
+bench-cold-start: build ## Print the cold start beside that of a bare function.
+	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
+	$(VENV)/bin/python benches/cold_start.py
 
 clean: ## Remove all that was built or installed here.
 	cargo clean

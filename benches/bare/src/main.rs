@@ -1,0 +1,12 @@
+//! The least that a function behind a Function URL can be.
+
+use lambda_http::{Body, Error, Request, Response, run, service_fn};
+
+async fn answer(_: Request) -> Result<Response<Body>, Error> {
+    Ok(Response::new(Body::Text("ok".into())))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    run(service_fn(answer)).await
+}

@@ -1,0 +1,84 @@
+"""Prints how long the router's cold start takes beside that of a bare function.
+
+Both are release builds in AWS's Runtime Interface Emulator, started one after the other, so that
+whatever else the machine does hits both alike. INIT is from the start of the process to its first
+request for an event, by the emulator's own report; the first answer includes it.
+"""
+
+import glob, json, os, re, socket, statistics, subprocess, sys, tempfile, time, urllib.request, zipfile
+
+ROUNDS = int(os.environ.get("ROUNDS", "30"))
+EMULATOR = glob.glob("target/venv/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64")[0]
+EVENT = open("events/stripe-payment.json", "rb").read()
+ENVIRONMENT = {
+    "AWS_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_LAMBDA_FUNCTION_NAME": "router",
+    "AWS_LAMBDA_FUNCTION_TIMEOUT": "10",
+    "ROUTING_SECRET": "plainly-a-benchmark-s-secret",
+    "ALLOW_UNSIGNED": "true",
+    "STORE_URL": "dynamodb://webhook-router",
+    "GCP_TARGET_URL": "https://127.0.0.1:1",
+    "AWS_TARGET_FUNCTION": "webhook-processor",
+}
+
+
+def unpack(archive, folder):
+    with zipfile.ZipFile(archive) as zip:
+        zip.extractall(folder)
+    program = os.path.join(folder, "bootstrap")
+    os.chmod(program, 0o755)
+    return program
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def init(program):
+    """The INIT of one start, in milliseconds."""
+    port = free_port()
+    addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
+    addresses += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
+    with tempfile.TemporaryFile() as log:
+        emulator = subprocess.Popen([EMULATOR, *addresses, program], env=ENVIRONMENT, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
+            # A request that is refused at once: what is measured is the start.
+            event = json.dumps({**json.loads(EVENT), "body": "no JSON"}).encode()
+            for _ in range(200):
+                try:
+                    urllib.request.urlopen(url, event, timeout=10).read()
+                    break
+                except ConnectionError:
+                    time.sleep(0.01)
+                except urllib.error.URLError:
+                    time.sleep(0.01)
+        finally:
+            emulator.terminate()
+            emulator.wait()
+        log.seek(0)
+        report = re.search(rb"INIT REPORT\(durationMs: ([0-9.]+)\)", log.read())
+        return float(report[1])
+
+
+def main():
+    with tempfile.TemporaryDirectory() as router, tempfile.TemporaryDirectory() as bare:
+        programs = {
+            "router": unpack("target/lambda/webhook-router/bootstrap.zip", router),
+            "bare": unpack("target/bare/lambda/bare/bootstrap.zip", bare),
+        }
+        times = {name: [] for name in programs}
+        for _ in range(ROUNDS):
+            for name, program in programs.items():
+                times[name].append(init(program))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, values in times.items():
+        print(f"{name:7} INIT median {medians[name]:.2f} ms, least {min(values):.2f} ms, of {ROUNDS} starts")
+    print(f"ratio   {medians['router'] / medians['bare']:.2f}")
+
+
+sys.exit(main())
