@@ -31,6 +31,7 @@ run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
 	target/debug/webhook-router serve
 
 test: $(VENV)/ready $(DYNAMODB)/ready build ## Install what the tests need, and run them all.
+	cargo build --locked --features fault-points # which the emulator of cargo-lambda takes
 	cargo test --locked
 
 check: lint-template ## Formatting and lints, of the template as well.

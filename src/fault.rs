@@ -1,7 +1,8 @@
 //! Places where a test may end the process, to show what a crash there leaves behind.
 //!
-//! `FAULT_POINT` names the place, and how many-th time it is reached: `after send:2`. Only the
-//! feature `fault-points` compiles this in; no released build has it.
+//! `FAULT_POINT` names the place, and how many-th time it is reached: `after send:2`; or with `panic`
+//! before it, a place to panic at. Only the feature `fault-points` compiles this in; no released
+//! build has it.
 
 /// Ends the process, as a crash would, when a test has chosen this place.
 #[cfg(feature = "fault-points")]
@@ -11,7 +12,12 @@ pub fn point(place: &str) {
     static REACHED: AtomicU32 = AtomicU32::new(0);
     let Ok(chosen) = std::env::var("FAULT_POINT") else { return };
     let (chosen, time) = chosen.split_once(':').unwrap_or((&chosen, "1"));
+    let (chosen, panics) = match chosen.strip_prefix("panic ") {
+        Some(chosen) => (chosen, true),
+        None => (chosen, false),
+    };
     if chosen == place && (REACHED.fetch_add(1, Ordering::SeqCst) + 1).to_string() == time {
+        assert!(!panics, "a test wanted it");
         std::process::abort();
     }
 }

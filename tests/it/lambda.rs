@@ -196,13 +196,21 @@ impl Emulator {
         {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
+        // It builds a function when that is first invoked, which is nothing to wait for later.
+        for function in ["webhook-processor", "webhook-router"] {
+            emulator.invoke_function(function, "{}");
+        }
         emulator
     }
 
-    /// What the function answers, or its error.
+    /// What the router answers, or its error.
     fn invoke_with(&self, payload: &str) -> serde_json::Value {
+        self.invoke_function("webhook-router", payload)
+    }
+
+    fn invoke_function(&self, function: &str, payload: &str) -> serde_json::Value {
         let output = cargo_lambda(&["invoke", "-A", "127.0.0.1", "-P", &self.port])
-            .args(["webhook-router", "--data-ascii", payload])
+            .args([function, "--data-ascii", payload])
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();

@@ -14,8 +14,8 @@ use crate::{
     lambda::{body_of, events},
     servers::{DynamoDbLocal, Redis, wait_for},
     support::{
-        Answer, PAYLOAD, PROCESSOR, Server, Sink, client, free_port, get, ok, post, tells_nothing,
-        venv,
+        Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post,
+        tells_nothing, venv,
     },
 };
 
@@ -55,13 +55,13 @@ struct Emulator {
 }
 
 impl Emulator {
-    fn start(artefact: &Artefact, vars: &[(&str, &str)]) -> Self {
+    fn start(function: &Path, vars: &[(&str, &str)]) -> Self {
         let (port, api, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
         let log = File::create(folder.path().join("log")).unwrap();
         let child = Command::new(emulator())
             .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")])
             .args(["--runtime-api-address", &format!("127.0.0.1:{api}")])
-            .arg(artefact.bootstrap())
+            .arg(function)
             .current_dir(folder.path())
             .env_clear()
             .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test")])
@@ -145,7 +145,7 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
         [(redis.url(), ""), ("dynamodb://webhook-router".into(), &*dynamodb.url)]
     {
         let at = [("STORE_URL", store.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint)];
-        let emulator = Emulator::start(&artefact, &[&targets[..], &at].concat());
+        let emulator = Emulator::start(&artefact.bootstrap(), &[&targets[..], &at].concat());
         let router = Server::router(&[&targets[..3], &[("ROUTING_SECRET", SECRET)]].concat());
         let mut outcomes = BTreeMap::new();
         for file in events() {
@@ -211,7 +211,7 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         ("ROUTE_THRESHOLD", "256"),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "5"),
     ];
-    let emulator = Emulator::start(&artefact, &[&sink.vars(), &vars[..]].concat());
+    let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
     let mut number = 0;
     let mut serves = async || {
         number += 1;
@@ -274,6 +274,20 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("{}", emulator.log());
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer_and_the_function_goes_on() {
+    let (redis, sink) = (Redis::start(&[]), Sink::start().await);
+    let url = redis.url();
+    // The build of the tests, which can be told to panic.
+    let vars = [("STORE_URL", url.as_str()), ("FAULT_POINT", "panic before claim:2")];
+    let emulator = Emulator::start(Path::new(ROUTER), &[&sink.vars(), &vars[..]].concat());
+    for (amount, status) in [("1", 200), ("2", 500), ("2", 200), ("3", 200)] {
+        let answer = emulator.invoke(event(&PAYLOAD.replace("4200", amount))).await;
+        assert_eq!(answer["statusCode"], status, "{answer}");
+    }
+    assert_eq!(sink.take().len(), 3);
 }
 
 impl Emulator {
