@@ -114,7 +114,7 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
         ("{}", "give either `keys`, or `all`"),
         (r#"{"all": true, "keys": ["x"]}"#, "give either `keys`, or `all`"),
         (r#"{"keys": ["x"], "vendor": "stripe"}"#, "give either `keys`, or `all`"),
-        (r#"{"keys": ["x"]}"#, "`x` is not a key"),
+        (r#"{"keys": ["x"]}"#, "`webhook:dedup:x` is not a key"),
         (r#"{"everything": true}"#, "unknown field `everything`"),
         (r#"{"all": true, "since": "yesterday"}"#, "must be a time in UTC"),
     ] {
