@@ -52,8 +52,8 @@ watch: $(VENV)/ready ## Run both functions in an emulator on port 9000, with an 
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
 deploy: $(VENV)/ready ## Deploy the stack STACK with SAM, asking for its parameters the first time.
-	$(SAM) build
-	if [ -f samconfig.toml ]; then $(SAM) deploy --stack-name $(STACK); else $(SAM) deploy --guided --stack-name $(STACK); fi
+	$(SAM) build --parameter-overrides Architecture=$(ARCH)
+	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) $(if $(shell grep -s '^\[$(STACK)\.' samconfig.toml),,--guided) --parameter-overrides Architecture=$(ARCH)
 
 deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FILE has its variables, ROLE its role.
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router

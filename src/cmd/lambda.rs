@@ -67,9 +67,14 @@ pub async fn run() -> anyhow::Result<()> {
     }
     // Lambda does so to an instance that has nothing to do; whoever else does, loses no delivery.
     deliveries.close();
+    let answered = async {
+        deliveries.wait().await;
+        // The answer is on its way then.
+        tokio::time::sleep(ANSWERING).await;
+    };
     tokio::select! {
         ended = running => ended.map_err(anyhow::Error::from_boxed),
-        () = deliveries.wait() => Ok(()),
+        () = answered => Ok(()),
     }
 }
 

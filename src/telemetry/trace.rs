@@ -22,7 +22,8 @@ impl Trace {
     /// W3C's form and AWS's, the one that is missing is made of the other.
     pub fn of(delivery: &Delivery, lambda: Option<&str>) -> Self {
         let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);
-        let amazon = came("x-amzn-trace-id").or(lambda);
+        // Lambda's own says more than the header that a Function URL adds: the parent and the sampling.
+        let amazon = lambda.or(came("x-amzn-trace-id"));
         let parent = came("traceparent").and_then(Parent::of_w3c);
         let parent = parent.or_else(|| amazon.and_then(Parent::of_amazon));
         let is_new = parent.is_none();
