@@ -229,33 +229,23 @@ pub fn handled(handled: &Handled<'_>) {
             METRICS.delivered(&line);
             let Line { key, vendor, event_type, destination, outcome, status, .. } = &line;
             let (attempts, milliseconds, reason) = (line.attempts, line.milliseconds, &line.reason);
-            if is_bad {
-                tracing::warn!(
-                    key,
-                    vendor,
-                    event_type,
-                    destination,
-                    outcome,
-                    status,
-                    attempts,
-                    milliseconds,
-                    reason,
-                    "delivery"
-                );
-            } else {
-                tracing::info!(
-                    key,
-                    vendor,
-                    event_type,
-                    destination,
-                    outcome,
-                    status,
-                    attempts,
-                    milliseconds,
-                    reason,
-                    "delivery"
-                );
+            macro_rules! log {
+                ($level:ident) => {
+                    tracing::$level!(
+                        key,
+                        vendor,
+                        event_type,
+                        destination,
+                        outcome,
+                        status,
+                        attempts,
+                        milliseconds,
+                        reason,
+                        "delivery"
+                    )
+                };
             }
+            if is_bad { log!(warn) } else { log!(info) }
         }
     }
 }

@@ -161,9 +161,9 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
                 let answer = emulator.invoke(text.clone()).await;
                 assert_eq!(answer["statusCode"], served.status, "{file:?}: {answer}");
                 // The processor counts over all routers, so only the first of them is `true`.
+                let any_count = |body: &str| body.replace(":true}", ":false}");
                 let body = answer["body"].as_str().unwrap();
-                let is_same = body == served.text() || body.contains("processed");
-                assert!(is_same, "{file:?}: {body} and {}", served.text());
+                assert_eq!(any_count(body), any_count(served.text()), "{file:?}");
                 for name in ["x-webhook-key", "x-webhook-destination", "idempotent-replayed"] {
                     assert_eq!(
                         answer["headers"][name].as_str(),

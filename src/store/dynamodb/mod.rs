@@ -165,10 +165,7 @@ impl DynamoDb {
         };
         match error.as_service_error() {
             Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
-                let found = refusal.item.clone().unwrap_or_default();
-                // The answer to our own first try may have got lost.
-                let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
-                Ok(if is_ours { Ok(lease) } else { Err(found) })
+                Ok(ours(lease, refusal.item.clone().unwrap_or_default()))
             }
             _ => Err(self.failed(error)),
         }
@@ -218,10 +215,7 @@ impl DynamoDb {
         };
         match error.as_service_error() {
             Some(UpdateItemError::ConditionalCheckFailedException(refusal)) => {
-                let found = refusal.item.clone().unwrap_or_default();
-                // The answer to our own first try may have got lost.
-                let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
-                Ok(if is_ours { Ok(lease) } else { Err(found) })
+                Ok(ours(lease, refusal.item.clone().unwrap_or_default()))
             }
             _ => Err(self.failed(error)),
         }
@@ -477,6 +471,13 @@ impl Store for DynamoDb {
             Err(_) => Ok(Discarded::None),
         }
     }
+}
+
+/// The lease, when the item that stands in its way is its own: the answer to our own first try may
+/// have got lost. Else that item.
+fn ours(lease: Lease, found: Item) -> Result<Lease, Item> {
+    let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
+    if is_ours { Ok(lease) } else { Err(found) }
 }
 
 fn details_end(now: DateTime<Utc>) -> AttributeValue {
