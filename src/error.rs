@@ -58,8 +58,8 @@ pub enum Error {
     Unreachable(String),
     #[error("the destination is too slow: {0}")]
     TooSlow(String),
-    #[error("bug: {0}")]
-    Internal(String),
+    #[error("bug: a panic")]
+    Panic,
 }
 
 /// What is the matter with a signature. The sender is not told which.
@@ -124,7 +124,7 @@ impl Error {
             }
             Self::Unreachable(_) => Reply::text(Status::BAD_GATEWAY, "destination unreachable"),
             Self::TooSlow(_) => Reply::text(Status::GATEWAY_TIMEOUT, "destination too slow"),
-            Self::Internal(_) => Reply::text(Status::INTERNAL_SERVER_ERROR, "internal error"),
+            Self::Panic => Reply::text(Status::INTERNAL_SERVER_ERROR, "internal error"),
         }
     }
 }

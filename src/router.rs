@@ -145,7 +145,7 @@ impl Router {
             Ok(plan) => plan,
             Err(refusal) => {
                 let reply = refusal.reply();
-                telemetry::refused(&delivery, &refusal, &reply);
+                telemetry::refused(&delivery, &origin, &refusal, &reply);
                 return reply;
             }
         };

@@ -72,7 +72,7 @@ where
                         // In a task of its own: a sender that hangs up must not cancel a delivery
                         // half way.
                         let handled = tasks.spawn(handler(delivery)).await;
-                        handled.map_err(|panic| Error::Internal(panic.to_string()))
+                        handled.map_err(|_| Error::Panic)
                     }
                     Err(error) => Err(error),
                 };

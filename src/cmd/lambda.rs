@@ -1,6 +1,7 @@
 //! The Lambda function behind a Function URL.
 
 use std::{
+    future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,10 +11,12 @@ use std::{
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use http::StatusCode;
-use lambda_runtime::{Context, LambdaEvent, service_fn};
+use lambda_runtime::{
+    Context, LambdaEvent, Runtime, layers::TracingLayer, service_fn, tower::util::MapFutureLayer,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use super::{function_url, redrive, serve::stop_signal, variables};
@@ -22,7 +25,7 @@ use crate::{
     delivery::Reply,
     error::Error,
     router::{Budget, Router},
-    telemetry::Origin,
+    telemetry::{self, Origin},
 };
 
 /// Beyond the store's timeout, time of an invocation that is kept for settling.
@@ -41,15 +44,18 @@ pub async fn run() -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);
-    let (deliveries, is_warm) = (TaskTracker::new(), AtomicBool::new(false));
     let stop = stop_signal()?;
-    let function = Arc::new(Function { router, config, is_warm, deliveries: deliveries.clone() });
+    let (function, is_warm) = (Arc::new(Function { router, config }), AtomicBool::new(false));
     let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let function = Arc::clone(&function);
+        let (function, is_cold_start) =
+            (Arc::clone(&function), !is_warm.swap(true, Ordering::Relaxed));
         async move {
             let LambdaEvent { payload, context } = event;
             match redrive::request(payload.get()) {
-                None => Ok(Answer::Delivery(function.deliver(payload, context).await.into())),
+                None => {
+                    let response = function.deliver(payload, context, is_cold_start).await;
+                    Ok(Answer::Delivery(response.into()))
+                }
                 // Whoever invokes the function itself, a schedule say, learns of an error by an
                 // error; a sender never does.
                 Some(request) => {
@@ -59,22 +65,34 @@ pub async fn run() -> anyhow::Result<()> {
             }
         }
     });
-    let running = lambda_runtime::run(service);
+    let (invocations, stopping) = (TaskTracker::new(), CancellationToken::new());
+    // Around the whole of an invocation, the sending of its answer included.
+    let (tracker, stopped) = (invocations.clone(), stopping.clone());
+    let until_stopped = MapFutureLayer::new(move |answering| {
+        let (answering, stopped) = (tracker.track_future(answering), stopped.clone());
+        async move {
+            let answered = answering.await;
+            if stopped.is_cancelled() {
+                // The next one is for another instance.
+                future::pending().await
+            }
+            answered
+        }
+    });
+    let running = Runtime::new(service).layer(TracingLayer::new()).layer(until_stopped).run();
     tokio::pin!(running);
     tokio::select! {
+        biased;
         ended = &mut running => return ended.map_err(anyhow::Error::from_boxed),
         () = stop => {}
     }
-    // Lambda does so to an instance that has nothing to do; whoever else does, loses no delivery.
-    deliveries.close();
-    let answered = async {
-        deliveries.wait().await;
-        // The answer is on its way then.
-        tokio::time::sleep(ANSWERING).await;
-    };
+    // Lambda does so to an instance that has nothing to do; whoever else does, loses no answer.
+    tracing::info!("stopping");
+    stopping.cancel();
+    invocations.close();
     tokio::select! {
         ended = running => ended.map_err(anyhow::Error::from_boxed),
-        () = answered => Ok(()),
+        () = invocations.wait() => Ok(()),
     }
 }
 
@@ -90,10 +108,6 @@ enum Answer {
 pub(super) struct Function {
     pub router: Arc<Router>,
     pub config: Config,
-    /// Whether it has had a delivery.
-    is_warm: AtomicBool,
-    /// Those under way.
-    deliveries: TaskTracker,
 }
 
 impl Function {
@@ -101,30 +115,28 @@ impl Function {
         self: &Arc<Self>,
         payload: Box<RawValue>,
         context: Context,
+        is_cold_start: bool,
     ) -> LambdaFunctionUrlResponse {
         let function = Arc::clone(self);
         // In a task of its own: a panic is an answer too, and not the end of the process.
-        let answering = async move { function.answer(&payload, &context).await };
-        let answered = self.deliveries.spawn(answering.in_current_span()).await;
-        function_url::response(answered.unwrap_or_else(|panic| {
-            let bug = Error::Internal(panic.to_string());
-            tracing::error!("{bug}");
-            bug.reply()
-        }))
+        let answering = async move { function.answer(&payload, &context, is_cold_start).await };
+        let answered = tokio::spawn(answering.in_current_span()).await;
+        let reply = answered.unwrap_or_else(|_| telemetry::unread(&Error::Panic));
+        function_url::response(reply)
     }
 
-    async fn answer(&self, payload: &RawValue, context: &Context) -> Reply {
+    async fn answer(&self, payload: &RawValue, context: &Context, is_cold_start: bool) -> Reply {
         let delivery = match function_url::delivery(payload.get()) {
             Ok(delivery) => delivery,
             Err(error) => {
-                tracing::warn!(%error, "refused");
+                tracing::warn!(%error, cold_start = is_cold_start, "refused");
                 return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
             }
         };
         let origin = Origin {
             request_id: Some(context.request_id.clone()),
             trace: context.xray_trace_id.clone(),
-            is_cold_start: !self.is_warm.swap(true, Ordering::Relaxed),
+            is_cold_start,
         };
         self.router.handle(delivery, origin, self.budget(context)).await
     }

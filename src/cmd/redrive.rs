@@ -112,14 +112,22 @@ pub(super) async fn run(
             replay::replay(router, keys, &pace, budget, |_, _| {}, summary).await;
         }
     };
+    let mut left = None;
     if all {
         // Page by page: however many there are, the first are tried at once.
         let filter = Filter { vendor, destination, since };
         let mut letters = Letters::new(router.store(), &filter);
-        while budget().is_some()
-            && let Some(records) = letters.next().await?
-        {
+        let is_complete = loop {
+            if budget().is_none() {
+                break false;
+            }
+            let Some(records) = letters.next().await? else { break true };
             replay(records.iter().map(|record| record.key).collect(), &mut report).await;
+        };
+        if !has_filters {
+            let known = report.summary.left() + letters.corrupt;
+            // Of a list that was not read to its end, somewhere more may be left.
+            left = Some(if is_complete { known } else { known.max(1) });
         }
     } else {
         let keys = keys.iter().map(|text| {
@@ -129,7 +137,7 @@ pub(super) async fn run(
         replay(keys.collect::<Result<_, _>>()?, &mut report).await;
     }
     if !dry_run {
-        telemetry::redriven(&report, report.summary.left());
+        telemetry::redriven(&report, left);
     }
     Ok(report)
 }

@@ -124,10 +124,16 @@ impl Metrics {
     }
 }
 
-/// The vendor as a label or a dimension: in lower case, cut, and `other` once there are too many.
+/// The vendor as a label or a dimension: in lower case, cut, and `other` once there are too many,
+/// or where CloudWatch would refuse it: a dimension's value is of ASCII, without control characters
+/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html>).
 pub(super) fn vendor(name: &str) -> String {
     static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
     let name: String = name.to_lowercase().chars().take(64).collect();
+    let is_printable = name.chars().all(|one| one.is_ascii_graphic() || one == ' ');
+    if !is_printable || name.trim().is_empty() {
+        return "other".into();
+    }
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if known.contains(&name) {
         return name;

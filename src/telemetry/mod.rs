@@ -63,6 +63,11 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
         (false, false) => Format::Json,
     };
     let _ = FORMAT.set(format);
+    // The message of a panic may quote what it was about, a payload say.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "bug: a panic");
+    }));
     if format == Format::Text {
         registry.with(lines).try_init()?;
     } else {
@@ -88,19 +93,21 @@ pub fn unread(error: &Error) -> Reply {
     if reply.status.is_server_error() {
         tracing::error!(status, reason = %error, "failed");
     } else {
+        METRICS.refused(status);
         tracing::warn!(status, reason = %error, "refused");
     }
     reply
 }
 
 /// Logs a delivery that was refused before anything was touched.
-pub fn refused(delivery: &Delivery, refusal: &Error, reply: &Reply) {
+pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error, reply: &Reply) {
     let Delivery { method, path, body, .. } = delivery;
     let (status, bytes) = (reply.status.as_u16(), body.len());
+    let cold_start = origin.is_cold_start;
     if FORMAT.get() != Some(&Format::Embedded) {
         METRICS.refused(status);
     }
-    tracing::warn!(%method, path, bytes, status, reason = %refusal, "refused");
+    tracing::warn!(%method, path, bytes, status, cold_start, reason = %refusal, "refused");
 }
 
 /// What became of a planned event.
@@ -138,7 +145,7 @@ pub struct Origin {
     pub request_id: Option<String>,
     /// The trace of the invocation, as `X-Amzn-Trace-Id` is written.
     pub trace: Option<String>,
-    /// Whether it is the first that this process has.
+    /// Whether its invocation is the first that this process has.
     pub is_cold_start: bool,
 }
 
@@ -315,25 +322,29 @@ fn embedded_metrics() -> serde_json::Value {
 /// CloudWatch's name for the metrics of this function.
 const NAMESPACE: &str = "webhook-router";
 
-/// Logs what came of a replay in Lambda: `left` dead letters are still there.
-pub fn redriven(summary: &impl Serialize, left: u32) {
+/// Logs what came of a replay in Lambda. `left` dead letters are still there, where that is known:
+/// after a replay of all.
+pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
     let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-    print_line(&json!({
+    let mut line = json!({
         "timestamp": timestamp,
         "level": "INFO",
         "message": "redrive",
         "summary": summary,
-        "dead_letters": left,
         "function": function(),
-        "_aws": {
+    });
+    if let Some(left) = left {
+        line["dead_letters"] = left.into();
+        line["_aws"] = json!({
             "Timestamp": Utc::now().timestamp_millis(),
             "CloudWatchMetrics": [{
                 "Namespace": NAMESPACE,
                 "Dimensions": [["function"]],
                 "Metrics": [{ "Name": "dead_letters", "Unit": "Count" }],
             }],
-        },
-    }));
+        });
+    }
+    print_line(&line);
 }
 
 /// The name of this function.

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use http::StatusCode;
+use serde_json::{Value, json};
 
 use crate::{
     lambda::{body_of, events},
     servers::{DynamoDbLocal, Redis, wait_for},
     support::{
-        Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post,
+        Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post, status,
         tells_nothing, venv,
     },
 };
@@ -256,24 +257,55 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         let answered = async { emulator.invoke_anyhow(event(&body)).await };
         let harm = async {
             sink.arrived(1).await;
-            let killed = Command::new("kill").args([signal, &emulator.function()]).status();
-            assert!(killed.unwrap().success());
+            self::signal(signal, &emulator.function());
         };
         let (text, ()) = tokio::join!(answered, harm);
         assert!(text.contains(said), "{signal}: {text}");
         sink.answers(ok("done"));
         serves().await;
     }
-    // SIGTERM ends it at once when it has nothing to do.
-    let function = emulator.function();
-    assert!(Command::new("kill").args(["-TERM", &function]).status().unwrap().success());
-    for _ in 0..600 {
-        if emulator.function() != function {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
+    let (artefact, redis, sink) = (Artefact::unpack(), Redis::start(&[]), Sink::start().await);
+    let url = redis.url();
+    let vars = [("STORE_URL", url.as_str()), ("ROUTE_THRESHOLD", "256")];
+    let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
+    let invoke = async |event: String| emulator.invoke(event).await;
+    // A dead letter, for the redrive.
+    let letter = event(&PAYLOAD.replace("4200", "1"));
+    sink.answers(status(StatusCode::BAD_REQUEST, "no"));
+    assert_eq!(invoke(letter.clone()).await["statusCode"], 400);
+    let redrive = r#"{"replay": {"all": true}}"#.to_owned();
+    for (stops, event, path, answer) in
+        [(1, event(PAYLOAD), "/body", json!("at last")), (2, redrive, "/delivered", json!(1))]
+    {
+        sink.answers(Answer::WhenTold);
+        sink.take();
+        let terminate = async {
+            sink.arrived(1).await;
+            let function = emulator.function();
+            signal("-TERM", &function);
+            // It has heard of it, and goes on.
+            let says_so = || emulator.log().matches("stopping").count() == stops;
+            emulator.until("it says so", says_so).await;
+            sink.go.notify_one();
+            function
+        };
+        let (answered, function) = tokio::join!(invoke(event), terminate);
+        assert_eq!(answered.pointer(path), Some(&answer), "{answered}");
+        emulator.is_rid_of(&function).await;
+        sink.answers(ok("done"));
     }
-    panic!("{}", emulator.log());
+    // Both are settled.
+    for known in [letter, event(PAYLOAD)] {
+        assert_eq!(invoke(known).await["body"], "duplicate ignored");
+    }
+    // With nothing to do, it ends at once.
+    let function = emulator.function();
+    signal("-TERM", &function);
+    emulator.is_rid_of(&function).await;
 }
 
 #[tokio::test]
@@ -290,7 +322,26 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
     assert_eq!(sink.take().len(), 3);
 }
 
+fn signal(signal: &str, process: &str) {
+    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
+}
+
 impl Emulator {
+    /// Waits until that process is no more.
+    async fn is_rid_of(&self, function: &str) {
+        self.until("it ends", || self.function() != function).await;
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        for _ in 0..600 {
+            if is_so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("waited in vain until {what}:\n{}", self.log());
+    }
+
     /// Whatever the emulator says.
     async fn invoke_anyhow(&self, event: String) -> String {
         let url =

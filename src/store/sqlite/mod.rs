@@ -139,7 +139,7 @@ impl Sqlite {
         });
         let given_up = (deadline + DISK_GRACE).into();
         match tokio::time::timeout_at(given_up, ran).await {
-            Ok(ended) => ended.map_err(|panic| StoreError::Failed(panic.to_string()))?,
+            Ok(ended) => ended.map_err(|_| StoreError::Failed("bug: a panic".into()))?,
             Err(_) => Err(StoreError::Timeout(timeout)),
         }
     }
