@@ -320,6 +320,57 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
         assert_eq!(answer["statusCode"], status, "{answer}");
     }
     assert_eq!(sink.take().len(), 3);
+    // Its message might quote a payload, so the log has its place alone.
+    let log = emulator.log();
+    assert!(log.contains(r#""message":"bug: a panic","place":"src/fault.rs:"#), "{log}");
+    assert!(!log.contains("a test wanted it"), "{log}");
+}
+
+#[tokio::test]
+async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
+    let (artefact, redis, sink) = (Artefact::unpack(), Redis::start(&[]), Sink::start().await);
+    let url = redis.url();
+    let vars = [("STORE_URL", url.as_str()), ("ROUTE_THRESHOLD", "256")];
+    let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
+    let lines = |message: &str| -> Vec<Value> {
+        let log = emulator.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
+    };
+    // A dimension is of printable ASCII; the name as it came is beside it.
+    for (vendor, label) in [("Stripe", "stripe"), ("Zahlung für", "other"), (" ", "other")] {
+        assert_eq!(
+            emulator.invoke(event(&PAYLOAD.replace("stripe", vendor))).await["statusCode"],
+            200
+        );
+        let line = lines("delivery").pop().unwrap();
+        assert_eq!((&line["vendor"], &line["vendor_name"]), (&label.into(), &vendor.into()));
+    }
+    // The first invocation was the cold start, and a refused one may be.
+    assert_eq!(lines("delivery")[0]["cold_start"], true);
+    assert_eq!(emulator.invoke(event("nonsense")).await["statusCode"], 400);
+    assert_eq!(lines("refused")[0]["cold_start"], false);
+
+    // How many dead letters are left is known after a replay of all.
+    sink.answers(status(StatusCode::BAD_REQUEST, "no"));
+    emulator.invoke(event(PAYLOAD)).await;
+    for (request, ending, left) in [
+        (r#"{"all": true, "vendor": "adyen"}"#, json!({ "chosen": 0 }), None),
+        (r#"{"all": true, "vendor": "stripe"}"#, json!({ "failed": 1 }), None),
+        (r#"{"all": true}"#, json!({ "failed": 1 }), Some(1)),
+        (r#"{"all": true}"#, json!({ "delivered": 1 }), Some(0)),
+    ] {
+        if left == Some(0) {
+            sink.answers(ok("done"));
+        }
+        let report = emulator.invoke(format!(r#"{{"replay": {request}}}"#)).await;
+        let (name, count) = ending.as_object().unwrap().iter().next().unwrap();
+        assert_eq!(&report[name], count, "{report}");
+        let line = lines("redrive").pop().unwrap();
+        assert_eq!(line["summary"], report);
+        assert_eq!(line.get("dead_letters"), left.map(Value::from).as_ref(), "{line}");
+        assert_eq!(line.get("_aws").is_some(), left.is_some());
+    }
 }
 
 fn signal(signal: &str, process: &str) {

@@ -1,12 +1,14 @@
 //! The line of a delivery, the metrics, and what is in none of them.
 
+use std::process::Command;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use webhook_router::key::hmac_sha256;
 
 use crate::{
     servers::{DynamoDbLocal, Redis},
-    support::{PAYLOAD, Server, Sink, client, get, post, status},
+    support::{PAYLOAD, ROUTER, Server, Sink, client, get, post, status, venv},
 };
 
 /// The lines of deliveries in a log.
@@ -49,6 +51,46 @@ async fn every_delivery_has_one_line_that_says_all() {
         assert_eq!((&line["settled"], &line["cold_start"]), (&true.into(), &false.into()));
         // Only CloudWatch's stream carries its metrics.
         assert!(line.get("_aws").is_none());
+    }
+}
+
+#[tokio::test]
+async fn on_a_terminal_the_log_is_text() {
+    // Makes standard error a terminal, and copies what it shows to where that was before.
+    const ON_A_TERMINAL: &str = "\
+import os, pty, sys
+ours, terminal = pty.openpty()
+if os.fork():
+    os.close(ours); os.dup2(terminal, 2); os.close(terminal)
+    os.execv(sys.argv[1], sys.argv[1:])
+os.close(terminal); os.close(1)
+try:
+    while True: os.write(2, os.read(ours, 4096))
+except OSError: pass";
+    let sink = Sink::start().await;
+    let mut command = Command::new(venv("python"));
+    command.args(["-c", ON_A_TERMINAL, ROUTER, "serve", "--listen", "127.0.0.1:0"]);
+    let vars = [("ROUTE_THRESHOLD", "256"), ("METRICS_LISTEN", "off"), ("FORWARD_ATTEMPTS", "1")];
+    let router = Server::start(command, &[sink.vars(), vars.to_vec()].concat());
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    sink.answers(status(http::StatusCode::BAD_REQUEST, "no"));
+    post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
+    // The copy may come later.
+    for _ in 0..600 {
+        if router.log().contains("failed") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let log = router.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("delivery")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for (line, parts) in lines.iter().zip([
+        ["INFO", "delivered", "gcp", "200", got.header("x-webhook-key").unwrap()],
+        ["WARN", "failed", "gcp", "400", "the destination answered 400 Bad Request"],
+    ]) {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+        assert!(serde_json::from_str::<Value>(line).is_err());
     }
 }
 
@@ -104,12 +146,13 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     let sink = Sink::start().await;
     let metrics = format!("127.0.0.1:{}", crate::support::free_port());
     let vars =
-        [("ROUTE_THRESHOLD", "256"), ("METRICS_LISTEN", &metrics), ("FORWARD_ATTEMPTS", "1")];
+        [("ROUTE_THRESHOLD", "256"), ("METRICS_LISTEN", &metrics), ("MAX_BODY_BYTES", "1000")];
     let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
     for _ in 0..3 {
         post(&client(), &router.webhook(), PAYLOAD).await;
     }
     post(&client(), &router.webhook(), "nonsense").await;
+    post(&client(), &router.webhook(), "x".repeat(1001)).await;
     // More vendors than have a label of their own.
     for vendor in 0..60 {
         let body = PAYLOAD.replace("stripe", &format!("vendor-{vendor}"));
@@ -126,6 +169,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
         format!("webhook_router_deliveries_total{} 2\n", labels("duplicate")),
         format!("webhook_router_delivery_seconds_count{} 1\n", labels("delivered")),
         "webhook_router_refused_total{status=\"400\"} 1\n".into(),
+        "webhook_router_refused_total{status=\"413\"} 1\n".into(),
         "webhook_router_attempts_total{destination=\"gcp\"} 61\n".into(),
         "webhook_router_store_seconds_count 63\n".into(),
         "webhook_router_unsettled_total 0\n".into(),
