@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::{
     servers::{DynamoDbLocal, Redis, wait_for},
     support::{
-        PAYLOAD, ROUTER, Server, Sink, client, free_port, ok, post, sdk, sqlite, status, venv,
+        Answer, PAYLOAD, ROUTER, Server, Sink, client, free_port, ok, post, sdk, sqlite, status,
+        venv,
     },
 };
 
@@ -136,9 +137,7 @@ async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store
         sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
         let letter = post(&client(), &old.webhook(), failed.clone()).await;
         assert_eq!(letter.status, 503);
-        sink.answers(ok("done"));
         sink.take();
-        drop(old);
 
         // All new events go to the other destination, and what has a record keeps its own.
         let rotated = [
@@ -147,6 +146,24 @@ async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store
             ("ROUTE_THRESHOLD", "0"),
         ];
         let router = start(&rotated);
+        // One that the old secret has in flight is in progress, and a duplicate afterwards.
+        sink.answers(Answer::WhenTold);
+        let (in_flight, url_of_old) = (PAYLOAD.replace("4200", "3"), old.webhook());
+        let forwarding = tokio::spawn({
+            let in_flight = in_flight.clone();
+            async move { post(&client(), &url_of_old, in_flight).await }
+        });
+        sink.arrived(1).await;
+        let meanwhile = post(&client(), &router.webhook(), in_flight.clone()).await;
+        assert_eq!((meanwhile.status, meanwhile.text()), (409, "in progress"), "{url}");
+        sink.go.notify_one();
+        assert_eq!(forwarding.await.unwrap().text(), "at last", "{url}");
+        drop(old);
+        let afterwards = post(&client(), &router.webhook(), in_flight).await;
+        assert_eq!(afterwards.text(), "duplicate ignored", "{url}");
+        assert_eq!(sink.take().len(), 1);
+        sink.answers(ok("done"));
+
         let again = post(&client(), &router.webhook(), delivered).await;
         assert_eq!(again.text(), "duplicate ignored", "{url}");
         let retry = post(&client(), &router.webhook(), failed.clone()).await;
