@@ -59,7 +59,7 @@ deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FIL
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
 
 logs: $(VENV)/ready ## Follow the log of the stack STACK.
-	$(SAM) logs --stack-name $(STACK) --cw-log-group /webhook-router/$(STACK) --tail
+	$(SAM) logs --stack-name $(STACK) --name Router --tail
 
 outputs: $(VENV)/ready ## Show the URL, the secret and the table of the stack STACK.
 	$(SAM) list stack-outputs --stack-name $(STACK)

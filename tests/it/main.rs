@@ -21,6 +21,7 @@ mod rough;
 mod secrets;
 mod serve;
 mod servers;
+mod stack;
 mod store;
 mod support;
 mod telemetry;

@@ -1,19 +1,21 @@
 //! template.yaml against what the program reads and what the tests create.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use webhook_router::config::VARIABLES;
 
-use crate::{servers::DynamoDbLocal, support::venv};
+use crate::{
+    servers::DynamoDbLocal,
+    stack::{Stack, TEMPLATE, text},
+};
 
-/// The template, with CloudFormation's short forms written out.
-fn template() -> Value {
-    let code = "import json; from samtranslator.yaml_helper import yaml_parse; \
-                print(json.dumps(yaml_parse(open('template.yaml').read())))";
-    let output = Command::new(venv("python")).args(["-c", code]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+/// A deployment with the parameters that cannot be done without.
+const LEAST: [(&str, &str); 2] =
+    [("GcpTargetUrl", "https://x.run.app"), ("AwsTargetFunction", "processor")];
+
+fn stack(more: &[(&str, &str)]) -> Stack {
+    Stack::new(&[&LEAST, more].concat()).unwrap()
 }
 
 /// All statements of policies, of whichever branch of a condition.
@@ -34,36 +36,181 @@ fn statements(value: &Value, found: &mut Vec<Value>) {
 fn no_statement_allows_more_than_it_needs() {
     // Those that AWS gives no resource for; the template says why.
     let unlimited = ["Trace", "JoinVpc"];
-    let template = template();
     let mut found = Vec::new();
-    statements(&template["Resources"], &mut found);
+    statements(&TEMPLATE["Resources"], &mut found);
     assert!(found.len() >= 12);
     for statement in found {
         assert_eq!(statement["Effect"], "Allow");
-        let text = statement["Action"].to_string();
-        assert!(!text.contains('*'), "{statement}");
-        let sid = statement["Sid"].as_str();
-        let is_trust = statement.get("Principal").is_some();
-        if is_trust {
-            assert!(
-                statement["Principal"]["Service"].as_str().unwrap().ends_with(".amazonaws.com")
-            );
+        assert!(!statement["Action"].to_string().contains('*'), "{statement}");
+        if let Some(principal) = statement.get("Principal") {
+            assert!(text(&principal["Service"]).ends_with(".amazonaws.com"));
             continue;
         }
         let is_unlimited = statement["Resource"].to_string().contains('*');
-        assert_eq!(is_unlimited, unlimited.contains(&sid.unwrap()), "{statement}");
+        let sid = text(&statement["Sid"]);
+        assert_eq!(is_unlimited, unlimited.contains(&sid.as_str()), "{statement}");
         assert!(!statement["Resource"].is_array(), "one resource: {statement}");
     }
-    // SAM adds policies of AWS's own, with more, to functions without a role.
-    for (name, resource) in template["Resources"].as_object().unwrap() {
-        if resource["Type"] == "AWS::Serverless::Function" {
-            let properties = &resource["Properties"];
-            assert!(
-                properties.get("Role").is_some() && properties.get("Policies").is_none(),
-                "{name}"
-            );
+    // Nobody has more by other ways: no policies of AWS's own, and none that SAM adds.
+    for (name, resource) in TEMPLATE["Resources"].as_object().unwrap() {
+        let properties = &resource["Properties"];
+        match resource["Type"].as_str().unwrap() {
+            "AWS::IAM::Role" => assert!(properties.get("ManagedPolicyArns").is_none(), "{name}"),
+            "AWS::Lambda::Function" => {
+                assert_eq!(properties["Role"]["Fn::GetAtt"][0], format!("{name}Role"));
+            }
+            "AWS::Lambda::Permission" => assert!(
+                ["PublicUrl", "PublicUrlInvoke"].contains(&name.as_str()),
+                "everybody: {name}"
+            ),
+            "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy" => panic!("{name}"),
+            _ => {}
         }
     }
+}
+
+#[test]
+fn vendors_may_call_the_url_and_nothing_but_the_url_unless_aws_s_signature_is_asked_for() {
+    let public = |stack: Stack| {
+        let permissions = stack.resources().into_values();
+        let permissions =
+            permissions.filter(|resource| resource["Type"] == "AWS::Lambda::Permission");
+        permissions.map(|resource| resource["Properties"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        public(stack(&[])),
+        [
+            json!({
+                "Action": "lambda:InvokeFunctionUrl", "FunctionName": "Router",
+                "FunctionUrlAuthType": "NONE", "Principal": "*",
+            }),
+            json!({
+                "Action": "lambda:InvokeFunction", "FunctionName": "Router",
+                "InvokedViaFunctionUrl": true, "Principal": "*",
+            }),
+        ]
+    );
+    assert!(public(stack(&[("FunctionUrlAuthType", "AWS_IAM")])).is_empty());
+}
+
+#[test]
+fn the_router_may_invoke_its_target_and_nothing_else() {
+    let arn = "arn:aws:lambda:eu-west-1:111111111111:function:processor:live";
+    let role = "arn:aws:iam::111111111111:role/invoker";
+    let own = |name: &str| format!("arn:aws:lambda:us-east-1:123456789012:function:{name}");
+    let (invoke, assume) = ("lambda:InvokeFunction", "sts:AssumeRole");
+    for (parameters, action, resource) in [
+        (vec![("AwsTargetFunction", "processor")], invoke, own("processor")),
+        (vec![("AwsTargetFunction", "processor:live")], invoke, own("processor:live")),
+        (vec![("AwsTargetFunction", arn)], invoke, arn.into()),
+        (vec![("AwsTargetFunction", arn), ("AwsTargetRoleArn", role)], assume, role.into()),
+        (vec![("DeployProcessor", "true")], invoke, "Processor.Arn".into()),
+    ] {
+        let given = [&[("GcpTargetUrl", "https://x.run.app")], &*parameters].concat();
+        let stack = Stack::new(&given).unwrap();
+        let mut found = Vec::new();
+        statements(&stack.resources()["RouterRole"]["Properties"]["Policies"], &mut found);
+        found.retain(|one| [invoke, assume].contains(&one["Action"].as_str().unwrap_or_default()));
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (&found[0]["Action"], &found[0]["Resource"]),
+            (&action.into(), &resource.into())
+        );
+        stack.config().unwrap();
+    }
+}
+
+#[test]
+fn what_could_not_work_is_refused_before_anything_is_made() {
+    let redis = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
+    let gcp = LEAST[0];
+    for (parameters, said) in [
+        (vec![], "Give AwsTargetFunction"),
+        (vec![gcp], "Give AwsTargetFunction"),
+        (vec![LEAST[1]], "Give GcpTargetUrl"),
+        (vec![gcp, ("RouteThreshold", "256")], ""),
+        (vec![LEAST[1], ("RouteThreshold", "0")], ""),
+        (vec![gcp, ("DeployProcessor", "true")], ""),
+        (vec![("GcpTargetUrl", "http://x.run.app"), LEAST[1]], "GcpTargetUrl"),
+        (vec![gcp, ("AwsTargetFunction", "123456789012:function:name")], "AwsTargetFunction"),
+        ([&LEAST[..], &[("DeployProcessor", "true")]].concat(), "DeployProcessor true is"),
+        ([&LEAST[..], &[("AllowUnsigned", "true")]].concat(), "AllowUnsigned true without"),
+        (
+            [&LEAST[..], &[("AllowUnsigned", "true"), ("FunctionUrlAuthType", "AWS_IAM")]].concat(),
+            "",
+        ),
+        ([&LEAST[..], &redis[..1]].concat(), "Store redis needs VpcId and SubnetIds"),
+        ([&LEAST[..], &redis[..2]].concat(), "Store redis needs VpcId and SubnetIds"),
+        ([&LEAST[..], &redis].concat(), ""),
+        ([&LEAST[..], &redis, &[("RedisUrl", "redis://cache:6380")]].concat(), ""),
+        ([&LEAST[..], &[("SubnetIds", "subnet-1, subnet-2")]].concat(), "SubnetIds"),
+        (
+            [&LEAST[..], &[("AlarmEmail", "a@b.c"), ("AlarmTopicArn", "arn:aws:sns:x")]].concat(),
+            "Give AlarmEmail or AlarmTopicArn",
+        ),
+    ] {
+        match Stack::new(&parameters) {
+            Ok(stack) => {
+                assert_eq!(said, "", "{parameters:?}");
+                // What is accepted starts.
+                stack.config().unwrap_or_else(|error| panic!("{parameters:?}: {error}"));
+            }
+            Err(refused) => {
+                assert!(!said.is_empty() && refused.starts_with(said), "{parameters:?}: {refused}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_redis_of_its_own_or_another_is_reached_at_its_port_alone() {
+    let vpc = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
+    let other = [("RedisUrl", "rediss://cache:7000"), ("RedisPort", "7000")];
+    for (more, ports, made) in [
+        (vec![], (6379, 6380), vec!["Cache", "CacheSecurityGroup"]),
+        (other.to_vec(), (7000, 7000), vec![]),
+        (
+            [&other[..], &[("RedisSecurityGroupId", "sg-1")]].concat(),
+            (7000, 7000),
+            vec!["RedisIngress"],
+        ),
+    ] {
+        let stack = stack(&[&vpc[..], &more].concat());
+        let resources = stack.resources();
+        let number = |value: &Value| text(value).parse::<u16>().unwrap();
+        let range = |rule: &Value| (number(&rule["FromPort"]), number(&rule["ToPort"]));
+        let egress = &resources["FunctionSecurityGroup"]["Properties"]["SecurityGroupEgress"];
+        assert_eq!((range(&egress[0]), range(&egress[1])), ((443, 443), ports));
+        for name in ["Cache", "CacheSecurityGroup", "RedisIngress"] {
+            assert_eq!(resources.contains_key(name), made.contains(&name), "{name}");
+        }
+        if let Some(ingress) = resources.get("RedisIngress") {
+            assert_eq!(range(&ingress["Properties"]), ports);
+        }
+        let subnets = &resources["Router"]["Properties"]["VpcConfig"]["SubnetIds"];
+        assert_eq!(subnets, &json!(["subnet-1", "subnet-2"]));
+        assert!(!resources.contains_key("Table"));
+    }
+    let resources = stack(&[]).resources();
+    assert!(resources["Router"]["Properties"].get("VpcConfig").is_none());
+    assert!(resources.contains_key("Table") && !resources.contains_key("Cache"));
+}
+
+#[test]
+fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
+    let redis = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
+    let names = ["TableName", "Name", "LogGroupName", "ServerlessCacheName"];
+    let mut kept = BTreeSet::new();
+    for (name, resource) in stack(&[]).resources().into_iter().chain(stack(&redis).resources()) {
+        if resource.get("DeletionPolicy").is_none() {
+            continue;
+        }
+        for property in names.iter().filter_map(|name| resource["Properties"].get(name)) {
+            assert!(text(property).contains("unique"), "{name}: {property}");
+        }
+        kept.insert(name);
+    }
+    assert_eq!(kept, BTreeSet::from(["Cache", "LogGroup", "Secret", "Table"].map(String::from)));
 }
 
 #[test]
@@ -80,8 +227,7 @@ fn every_variable_of_a_deployment_can_be_set() {
         "REDIS_CA_FILE",
         "GCP_CA_FILE",
     ];
-    let template = template();
-    let variables = &template["Resources"]["Router"]["Properties"]["Environment"]["Variables"];
+    let variables = &TEMPLATE["Resources"]["Router"]["Properties"]["Environment"]["Variables"];
     let set: BTreeSet<_> = variables.as_object().unwrap().keys().map(String::as_str).collect();
     let read: BTreeSet<_> = VARIABLES.iter().map(|variable| variable.name).collect();
     let expected = read.iter().filter(|name| !secret.contains(name) && !elsewhere.contains(name));
@@ -92,9 +238,8 @@ fn every_variable_of_a_deployment_can_be_set() {
         let Some(parameter) = variables[variable.name].get("Ref").and_then(Value::as_str) else {
             continue;
         };
-        let Some(default) = template["Parameters"][parameter].get("Default") else { continue };
-        let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
-        assert_eq!(default, variable.default, "{}", variable.name);
+        let Some(default) = TEMPLATE["Parameters"][parameter].get("Default") else { continue };
+        assert_eq!(text(default), variable.default, "{}", variable.name);
     }
 }
 
@@ -121,9 +266,7 @@ async fn the_table_is_the_one_that_the_tests_create() {
         .map(|one| (one.attribute_name().to_owned(), one.attribute_type().as_str().to_owned()))
         .collect();
     let index = &described.global_secondary_indexes()[0];
-    let template = template();
-    let table = &template["Resources"]["Table"]["Properties"];
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let table = &TEMPLATE["Resources"]["Table"]["Properties"];
     let declared: BTreeSet<_> = table["AttributeDefinitions"]
         .as_array()
         .unwrap()

@@ -1,0 +1,187 @@
+//! What CloudFormation makes of template.yaml and parameters.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::Command,
+    sync::LazyLock,
+};
+
+use regex_lite::Regex;
+use serde_json::{Map, Value, json};
+use webhook_router::config::Config;
+
+use crate::support::{lookup, venv};
+
+/// The template as SAM's own transform leaves it, with CloudFormation's short forms written out.
+pub static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
+    // Where the code lies is what `sam deploy` fills in.
+    const TRANSFORM: &str = "\
+import json
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+template = yaml_parse(open('template.yaml').read())
+for resource in template['Resources'].values():
+    if resource['Type'] == 'AWS::Serverless::Function':
+        resource['Properties']['CodeUri'] = {'Bucket': 'bucket', 'Key': 'key'}
+class NoPolicies:
+    load = staticmethod(dict)
+print(json.dumps(transform(template, {}, NoPolicies())))";
+    let mut python = Command::new(venv("python"));
+    let output = python.args(["-c", TRANSFORM]).env("AWS_DEFAULT_REGION", "us-east-1").output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+});
+
+/// A stack of the template: what its parameters make of it.
+pub struct Stack {
+    parameters: HashMap<String, String>,
+}
+
+impl Stack {
+    /// With these parameters, and the defaults of the others.
+    ///
+    /// # Errors
+    /// What CloudFormation refuses: the parameter whose pattern a value does not match, or what the
+    /// rules say.
+    pub fn new(given: &[(&str, &str)]) -> Result<Self, String> {
+        let mut parameters = HashMap::new();
+        for (name, declared) in TEMPLATE["Parameters"].as_object().unwrap() {
+            let default = declared.get("Default").map(text);
+            let value = given.iter().find(|(given, _)| given == name);
+            let value = value.map(|(_, value)| value.to_string()).or(default).unwrap();
+            let takes = |pattern| Regex::new(&text(pattern)).unwrap().is_match(&value);
+            if !declared.get("AllowedPattern").is_none_or(takes) {
+                return Err(name.clone());
+            }
+            parameters.insert(name.clone(), value);
+        }
+        assert!(given.iter().all(|(name, _)| parameters.contains_key(*name)), "{given:?}");
+        let stack = Self { parameters };
+        let rules = TEMPLATE["Rules"].as_object().unwrap().values();
+        let applying = rules.filter(|rule| stack.is(&rule["RuleCondition"]));
+        for assertion in applying.flat_map(|rule| rule["Assertions"].as_array().unwrap()) {
+            if !stack.is(&assertion["Assert"]) {
+                return Err(text(&assertion["AssertDescription"]));
+            }
+        }
+        Ok(stack)
+    }
+
+    /// What is made, by its name in the template; a reference to it reads as that name.
+    pub fn resources(&self) -> BTreeMap<String, Value> {
+        let all = TEMPLATE["Resources"].as_object().unwrap();
+        let is_made =
+            |resource: &Value| resource.get("Condition").is_none_or(|name| self.condition(name));
+        all.iter()
+            .filter(|(_, resource)| is_made(resource))
+            .map(|(name, resource)| (name.clone(), self.value(resource)))
+            .collect()
+    }
+
+    /// The variables of the function.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let router = &self.resources()["Router"];
+        let variables = router["Properties"]["Environment"]["Variables"].as_object().unwrap();
+        variables.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+
+    /// The function's start with these variables and the secret.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let variables = self.variables();
+        let mut vars: Vec<_> =
+            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        vars.extend([
+            ("ROUTING_SECRET", "plainly-a-test-s-routing-secret"),
+            ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001"),
+            ("AWS_LAMBDA_FUNCTION_NAME", "Router"),
+        ]);
+        Ok(Config::from_vars(lookup(&vars))?)
+    }
+
+    fn is(&self, condition: &Value) -> bool {
+        self.value(condition).as_bool().unwrap_or_else(|| panic!("{condition}"))
+    }
+
+    fn condition(&self, name: &Value) -> bool {
+        self.is(&TEMPLATE["Conditions"][name.as_str().unwrap()])
+    }
+
+    fn reference(&self, name: &str) -> Value {
+        match name {
+            "AWS::NoValue" => Value::Null,
+            "AWS::AccountId" => "123456789012".into(),
+            "AWS::Partition" => "aws".into(),
+            "AWS::Region" => "us-east-1".into(),
+            "AWS::StackName" => "name".into(),
+            "AWS::StackId" => {
+                "arn:aws:cloudformation:us-east-1:123456789012:stack/name/1-2-3-4-unique".into()
+            }
+            _ if name.ends_with(".Port") => "6379".into(),
+            _ => self.parameters.get(name).map_or(name, String::as_str).into(),
+        }
+    }
+
+    /// The value of an expression. What has none is left out of what it stands in.
+    fn value(&self, expression: &Value) -> Value {
+        match expression {
+            Value::Array(items) => {
+                let values = items.iter().map(|item| self.value(item));
+                values.filter(|value| !value.is_null()).collect()
+            }
+            Value::Object(object) => match object.iter().next() {
+                Some((name, argument)) if object.len() == 1 => self.function(name, argument),
+                _ => self.members(object),
+            },
+            plain => plain.clone(),
+        }
+    }
+
+    fn members(&self, object: &Map<String, Value>) -> Value {
+        let values = object.iter().map(|(name, value)| (name.clone(), self.value(value)));
+        Value::Object(values.filter(|(_, value)| !value.is_null()).collect())
+    }
+
+    fn function(&self, name: &str, argument: &Value) -> Value {
+        let all = || argument.as_array().unwrap();
+        let items = || self.value(argument).as_array().unwrap().clone();
+        match name {
+            "Ref" => self.reference(argument.as_str().unwrap()),
+            "Condition" => self.condition(argument).into(),
+            "Fn::Equals" => (text(&items()[0]) == text(&items()[1])).into(),
+            "Fn::Not" => (!self.is(&all()[0])).into(),
+            "Fn::And" => all().iter().all(|one| self.is(one)).into(),
+            "Fn::Or" => all().iter().any(|one| self.is(one)).into(),
+            "Fn::If" => self.value(&all()[if self.condition(&all()[0]) { 1 } else { 2 }]),
+            "Fn::GetAtt" => items().iter().map(text).collect::<Vec<_>>().join(".").into(),
+            "Fn::Select" => items()[1][items()[0].as_u64().unwrap() as usize].clone(),
+            "Fn::Split" => text(&items()[1]).split(&text(&items()[0])).collect(),
+            "Fn::Sub" => self.substituted(argument),
+            _ if name.starts_with("Fn::") => panic!("{name}"),
+            _ => self.members(&Map::from_iter([(name.to_owned(), argument.clone())])),
+        }
+    }
+
+    fn substituted(&self, argument: &Value) -> Value {
+        let (template, names) = match argument {
+            Value::Array(both) => (text(&both[0]), self.value(&both[1])),
+            template => (text(template), json!({})),
+        };
+        let mut parts = template.split("${");
+        let mut result = parts.next().unwrap().to_owned();
+        for part in parts {
+            let (name, rest) = part.split_once('}').unwrap();
+            match name.strip_prefix('!') {
+                Some(literal) => result += &format!("${{{literal}}}"),
+                None => result += &text(names.get(name).unwrap_or(&self.reference(name))),
+            }
+            result += rest;
+        }
+        result.into()
+    }
+}
+
+/// A value as CloudFormation compares it.
+pub fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
