@@ -9,11 +9,11 @@ DYNAMODB := target/dynamodb-local
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 SAM := $(IN_VENV) sam
-DEBIAN_PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
+PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stay run test check build invoke watch parity clean bench-cold-start \
-	lint-template deploy deploy-cargo-lambda logs outputs remove
+	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,30 +44,32 @@ lint-template: $(VENV)/ready ## Check template.yaml with SAM, cfn-lint and check
 	$(VENV)/bin/cfn-lint template.yaml
 	$(VENV)/bin/checkov --file template.yaml --framework cloudformation --compact --quiet --skip-download
 
-build: $(VENV)/ready ## Build both functions for Lambda; ARCH=x86_64 or arm64.
+build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
-watch: $(VENV)/ready ## Run both functions in an emulator on port 9000, with an empty store.
+watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
 	rm -f target/webhook-router.db*
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
-deploy: $(VENV)/ready ## Deploy the stack STACK with SAM, asking for its parameters the first time.
+build-sam: $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
+
+deploy: build-sam ## Deploy the stack STACK with SAM, asking for its parameters the first time.
 	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) $(if $(shell grep -s '^\[$(STACK)\.' samconfig.toml),,--guided) --parameter-overrides Architecture=$(ARCH)
 
 deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FILE has its variables, ROLE its role.
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
 
-logs: $(VENV)/ready ## Follow the log of the stack STACK.
+logs: $(VENV)/tools ## Follow the log of the stack STACK.
 	$(SAM) logs --stack-name $(STACK) --name Router --tail
 
-outputs: $(VENV)/ready ## Show the URL, the secret and the table of the stack STACK.
+outputs: $(VENV)/tools ## Show the URL, the secret and the table of the stack STACK.
 	$(SAM) list stack-outputs --stack-name $(STACK)
 
-remove: $(VENV)/ready ## Delete the stack STACK; its table, cache, secret and log stay.
+remove: $(VENV)/tools ## Delete the stack STACK; its table, cache, secret and log stay.
 	$(SAM) delete --stack-name $(STACK)
 
-invoke: $(VENV)/ready ## Send EVENT=events/....json to the function of `make watch`.
+invoke: $(VENV)/tools ## Send EVENT=events/....json to the function of `make watch`.
 	$(CARGO_LAMBDA) invoke --invoke-address 127.0.0.1 webhook-router --data-file $(EVENT)
 
 parity: $(VENV)/ready ## Look for disagreements with the Python reference.
@@ -80,10 +82,16 @@ bench-cold-start: build ## Print the cold start beside that of a bare function.
 clean: ## Remove all that was built or installed here.
 	cargo clean
 
-# The Python packages that the tests use: the reference's, and cargo-lambda with zig.
-$(VENV)/ready: tests/requirements.txt
-	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null && command -v redis-cli >/dev/null && command -v redis-server >/dev/null && command -v java >/dev/null && command -v npm >/dev/null && command -v ps >/dev/null || $(MAKE) --no-print-directory packages
+# SAM and cargo-lambda.
+$(VENV)/tools: deploy-requirements.txt
+	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES="gcc python3-venv"
 	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement deploy-requirements.txt
+	touch $@
+
+# And what the tests and checks use.
+$(VENV)/ready: $(VENV)/tools tests/requirements.txt
+	@for program in redis-cli redis-server java npm ps; do command -v $$program >/dev/null || exec $(MAKE) --no-print-directory packages; done
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
 
@@ -97,6 +105,6 @@ $(DYNAMODB)/ready: $(VENV)/ready
 
 .PHONY: packages
 packages:
-	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y $(DEBIAN_PACKAGES); \
-	elif command -v sudo >/dev/null; then sudo apt-get update -qq && sudo apt-get install -qq -y $(DEBIAN_PACKAGES); \
-	else echo "Install these Debian packages, then try again: $(DEBIAN_PACKAGES)" >&2; exit 1; fi
+	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y $(PACKAGES); \
+	elif command -v sudo >/dev/null; then sudo apt-get update -qq && sudo apt-get install -qq -y $(PACKAGES); \
+	else echo "Install these Debian packages, then try again: $(PACKAGES)" >&2; exit 1; fi

@@ -17,7 +17,8 @@ use webhook_router::store::Source;
 use crate::{
     attempts::record,
     support::{
-        PAYLOAD, PROCESSOR, Server, Sink, client, free_port, get, post, sqlite, status, venv,
+        PAYLOAD, PROCESSOR, Server, Sink, client, free_port, get, outside_of_cargo, post, sqlite,
+        status, venv,
     },
 };
 
@@ -244,7 +245,7 @@ impl Drop for Emulator {
 }
 
 fn cargo_lambda(args: &[&str]) -> Command {
-    let mut command = Command::new(venv("cargo-lambda"));
+    let mut command = outside_of_cargo(venv("cargo-lambda"));
     command.arg("lambda").args(args);
     command
 }

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod contract;
 mod crash;
+mod deploy;
 mod destination;
 mod dynamodb;
 mod hostile;

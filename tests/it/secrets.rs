@@ -1,53 +1,20 @@
 //! Variables in Secrets Manager, held by moto's server, and the rotation of the routing secret.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use aws_sdk_secretsmanager::Client;
 use serde_json::json;
 
 use crate::{
-    servers::{DynamoDbLocal, Redis, wait_for},
-    support::{
-        Answer, PAYLOAD, ROUTER, Server, Sink, client, free_port, ok, post, sdk, sqlite, status,
-        venv,
-    },
+    servers::{DynamoDbLocal, Moto, Redis},
+    support::{Answer, PAYLOAD, ROUTER, Server, Sink, client, ok, post, sdk, sqlite, status},
 };
 
-/// moto's server, as Secrets Manager.
-struct Moto {
-    child: Child,
-    url: String,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let port = free_port();
-        let child = Command::new(venv("moto_server"))
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let moto = Self { child, url: format!("http://127.0.0.1:{port}") };
-        wait_for("moto", std::path::Path::new("/"), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        moto
-    }
-
-    /// Creates a secret, and gives its ARN.
-    async fn create(&self, name: &str, text: &str) -> String {
-        let client = Client::new(&sdk(&self.url));
-        let created = client.create_secret().name(name).secret_string(text).send().await.unwrap();
-        created.arn.unwrap()
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Creates a secret, and gives its ARN.
+async fn create(moto: &Moto, name: &str, text: &str) -> String {
+    let client = Client::new(&sdk(&moto.url));
+    let created = client.create_secret().name(name).secret_string(text).send().await.unwrap();
+    created.arn.unwrap()
 }
 
 #[tokio::test]
@@ -55,7 +22,7 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
     let (sink, moto) = (Sink::start().await, Moto::start());
     let secret =
         json!({ "ROUTING_SECRET": "of the secret, sixteen and more", "ROUTE_THRESHOLD": "256" });
-    let arn = moto.create("all", &secret.to_string()).await;
+    let arn = create(&moto, "all", &secret.to_string()).await;
     let vars = [("SECRETS_ARN", arn.as_str()), ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url)];
     let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
     let from_secret = post(&client(), &router.webhook(), PAYLOAD).await;
@@ -65,6 +32,8 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
     let key = "x-webhook-key";
     assert_eq!(from_secret.header(key), from_variable.header(key));
     assert_eq!(from_secret.header("x-webhook-destination"), Some("gcp"));
+    // That was one request, beside the one that made the secret.
+    assert_eq!(moto.requests(), 2);
     // What is set itself goes before it.
     let own = [("ROUTING_SECRET", "of its own")];
     let router = Server::router(&[sink.vars(), vars.to_vec(), own.to_vec()].concat());
@@ -106,7 +75,7 @@ async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
             "ROUTE_THRESHOLD: must be a whole number",
         ),
     ] {
-        let error = run(&moto.create(name, text).await);
+        let error = run(&create(&moto, name, text).await);
         assert!(error.contains(said), "{error}");
         assert!(!error.contains("plainly-secret"), "{error}");
     }

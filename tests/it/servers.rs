@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::support::{free_port, sdk};
+use crate::support::{free_port, sdk, venv};
 
 /// A certificate authority of the test's own.
 pub struct Authority {
@@ -322,6 +322,43 @@ impl Drop for DynamoDbLocal {
 fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+}
+
+/// moto's server, which stands for several services of AWS.
+pub struct Moto {
+    child: Child,
+    pub url: String,
+    folder: TempDir,
+}
+
+impl Moto {
+    pub fn start() -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let child = Command::new(venv("moto_server"))
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let moto = Self { child, url: format!("http://127.0.0.1:{port}"), folder };
+        wait_for("moto", moto.folder.path(), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        moto
+    }
+
+    /// How many it has had.
+    pub fn requests(&self) -> usize {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+        log.matches(" HTTP/1.1\"").count()
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Asks until the answer is yes; what does not come within a minute is not coming.

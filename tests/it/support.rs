@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -36,6 +37,19 @@ pub fn venv(program: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin").join(program);
     assert!(path.exists(), "{} is missing: run `make test`, which installs it", path.display());
     path
+}
+
+/// A program that calls cargo. It does not hear what cargo tells tests of their package, which build
+/// scripts would take for a change of theirs.
+pub fn outside_of_cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if of_a_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// A process that serves HTTP, killed by its id when dropped.

@@ -1,0 +1,88 @@
+//! The deployments of the Makefile, as far as they come without AWS.
+
+use std::{path::Path, process::Command};
+
+use aws_sdk_lambda::Client;
+use serde_json::Value;
+
+use crate::{
+    servers::Moto,
+    stack::TEMPLATE,
+    support::{client, get, outside_of_cargo, sdk},
+};
+
+fn make(arguments: &[&str], vars: &[(&str, &str)]) -> String {
+    let mut make = outside_of_cargo("make");
+    // What a make around this one tells its like is not meant for this one.
+    make.args(arguments).env_remove("MAKEFLAGS").env_remove("MAKELEVEL").envs(vars.iter().copied());
+    let output = make.output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn sam_builds_both_functions() {
+    make(&["build-sam"], &[]);
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".aws-sam/build");
+    assert!(built.join("template.yaml").exists());
+    let version = Command::new(built.join("Router/bootstrap")).arg("--version").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    assert_eq!(version.trim(), concat!("webhook-router ", env!("CARGO_PKG_VERSION")));
+    assert!(built.join("Processor/bootstrap").exists());
+}
+
+#[tokio::test]
+async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_template_s() {
+    let (moto, folder) = (Moto::start(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("router.env");
+    std::fs::write(&file, "STORE_URL=dynamodb://webhook-router\nROUTE_THRESHOLD=256\n").unwrap();
+    let vars = [
+        ("AWS_ENDPOINT_URL", moto.url.as_str()),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    let file = format!("ENV_FILE={}", file.display());
+    let role = format!("ROLE={}", create_role(&moto).await);
+    let said = make(&["deploy-cargo-lambda", &role, &file], &vars);
+    assert!(said.contains("function deployed successfully"), "{said}");
+    assert!(said.contains("lambda-url.us-east-1.on.aws"), "{said}");
+
+    let lambda = Client::new(&sdk(&moto.url));
+    let deployed =
+        lambda.get_function_configuration().function_name("webhook-router").send().await.unwrap();
+    let number = |parameter: &str| TEMPLATE["Parameters"][parameter]["Default"].as_i64();
+    assert_eq!(deployed.memory_size().map(i64::from), number("MemorySize"));
+    assert_eq!(deployed.timeout().map(i64::from), number("Timeout"));
+    assert_eq!(deployed.runtime().unwrap().as_str(), "provided.al2023");
+    assert_eq!(deployed.tracing_config().unwrap().mode().unwrap().as_str(), "Active");
+    let variables = deployed.environment().unwrap().variables().unwrap();
+    assert_eq!((variables.len(), variables["ROUTE_THRESHOLD"].as_str()), (2, "256"));
+    // It opens the URL as the template does.
+    let policy = lambda.get_policy().function_name("webhook-router").send().await.unwrap();
+    let policy: Value = serde_json::from_str(policy.policy().unwrap()).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    assert_eq!(statements.len(), 2);
+    for (statement, name) in statements.iter().zip(["PublicUrl", "PublicUrlInvoke"]) {
+        let ours = &TEMPLATE["Resources"][name]["Properties"];
+        for member in ["Action", "Principal", "FunctionUrlAuthType", "InvokedViaFunctionUrl"] {
+            assert_eq!(statement.get(member), ours.get(member), "{member}");
+        }
+    }
+}
+
+/// A role for the function, made with IAM's own request; its SDK would be for this alone.
+async fn create_role(moto: &Moto) -> String {
+    let request = client()
+        .post(&moto.url)
+        .header(
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/iam/aws4_request",
+        )
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("Action=CreateRole&Version=2010-05-08&RoleName=router&AssumeRolePolicyDocument={}");
+    let got = get(request.send().await).await;
+    assert_eq!(got.status, 200, "{}", got.text());
+    "arn:aws:iam::123456789012:role/router".into()
+}
