@@ -54,8 +54,13 @@ watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an 
 build-sam: $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 
-deploy: build-sam ## Deploy the stack STACK with SAM, asking for its parameters the first time.
-	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) $(if $(shell grep -s '^\[$(STACK)\.' samconfig.toml),,--guided) --parameter-overrides Architecture=$(ARCH)
+# What samconfig.toml says of the stack once it was deployed.
+SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)
+
+deploy: $(VENV)/tools ## Deploy the stack STACK with SAM: with the parameters in samconfig.toml, or the first time asking for them.
+	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
+	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
+	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
 
 deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FILE has its variables, ROLE its role.
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router

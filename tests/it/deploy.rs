@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     servers::Moto,
     stack::TEMPLATE,
-    support::{client, get, outside_of_cargo, sdk},
+    support::{client, get, outside_of_cargo, sdk, venv},
 };
 
 fn make(arguments: &[&str], vars: &[(&str, &str)]) -> String {
@@ -30,6 +30,39 @@ fn sam_builds_both_functions() {
     let version = String::from_utf8(version.stdout).unwrap();
     assert_eq!(version.trim(), concat!("webhook-router ", env!("CARGO_PKG_VERSION")));
     assert!(built.join("Processor/bootstrap").exists());
+}
+
+#[test]
+fn make_deploy_asks_the_first_time_and_then_takes_what_it_was_told() {
+    // What `sam deploy --guided` saves, by its own means.
+    const SAVE: &str = "\
+import click, sys
+from samcli.commands.deploy.guided_config import GuidedConfig
+told = dict(GcpTargetUrl='https://x.run.app', Architecture='arm64', Store='dynamodb')
+told = {name: dict(Value=value, Hidden=False) for name, value in told.items()}
+with click.Context(click.Command('deploy'), info_name='deploy'):
+    config = GuidedConfig('template.yaml', 'parameters')
+    config.save_config(told, 'one', sys.argv[1], stack_name='one')";
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["Makefile", "deploy-requirements.txt"] {
+        std::fs::copy(file, folder.path().join(file)).unwrap();
+    }
+    let tools = folder.path().join("target/venv");
+    std::fs::create_dir_all(&tools).unwrap();
+    std::fs::write(tools.join("tools"), "").unwrap();
+    let plan = |arguments: &[&str]| {
+        let in_folder = ["-n", "-C", folder.path().to_str().unwrap()];
+        let said = make(&[&in_folder, arguments].concat(), &[]);
+        (said.contains("--guided"), said.contains("build --parameter-overrides Architecture=arm64"))
+    };
+    assert_eq!(plan(&["deploy", "STACK=one"]), (true, false));
+    assert_eq!(plan(&["deploy", "STACK=one", "ARCH=arm64"]), (true, true));
+    let saved = folder.path().join("samconfig.toml");
+    let mut save = Command::new(venv("python"));
+    assert!(save.args(["-c", SAVE]).arg(&saved).output().unwrap().status.success());
+    assert_eq!(plan(&["deploy", "STACK=one"]), (false, true));
+    assert_eq!(plan(&["deploy", "STACK=one", "ARCH=arm64"]), (false, true));
+    assert_eq!(plan(&["deploy", "STACK=another"]), (true, false));
 }
 
 #[tokio::test]

@@ -143,6 +143,7 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
         ([&LEAST[..], &redis[..2]].concat(), "Store redis needs VpcId and SubnetIds"),
         ([&LEAST[..], &redis].concat(), ""),
         ([&LEAST[..], &redis, &[("RedisUrl", "redis://cache:6380")]].concat(), ""),
+        ([&LEAST[..], &redis, &[("RedisUrl", "rediss://:password@cache")]].concat(), "RedisUrl"),
         ([&LEAST[..], &[("SubnetIds", "subnet-1, subnet-2")]].concat(), "SubnetIds"),
         (
             [&LEAST[..], &[("AlarmEmail", "a@b.c"), ("AlarmTopicArn", "arn:aws:sns:x")]].concat(),
@@ -159,6 +160,15 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
                 assert!(!said.is_empty() && refused.starts_with(said), "{parameters:?}: {refused}");
             }
         }
+    }
+}
+
+#[test]
+fn every_question_of_a_guided_deployment_can_be_left_at_its_default() {
+    for (name, parameter) in TEMPLATE["Parameters"].as_object().unwrap() {
+        // `sam deploy --guided` asks again and again for what it does not echo.
+        assert!(parameter.get("Default").is_some() && parameter.get("NoEcho").is_none(), "{name}");
+        assert!(parameter.get("Description").is_some(), "{name}");
     }
 }
 
@@ -191,6 +201,10 @@ fn a_redis_of_its_own_or_another_is_reached_at_its_port_alone() {
         assert_eq!(subnets, &json!(["subnet-1", "subnet-2"]));
         assert!(!resources.contains_key("Table"));
     }
+    // A URL with a password is a part of the secret.
+    let secret = stack(&[&vpc[..], &[("RedisUrl", "secret")]].concat());
+    assert!(secret.variables().iter().all(|(name, _)| name != "STORE_URL"));
+    assert!(!secret.resources().contains_key("Cache"));
     let resources = stack(&[]).resources();
     assert!(resources["Router"]["Properties"].get("VpcConfig").is_none());
     assert!(resources.contains_key("Table") && !resources.contains_key("Cache"));
