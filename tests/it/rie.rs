@@ -22,15 +22,19 @@ use crate::{
 
 const SECRET: &str = "plainly-a-test-s-routing-secret";
 
-/// The release build of the router, as `make build` leaves it.
+/// A release build, as `make build` leaves it.
 struct Artefact {
     folder: tempfile::TempDir,
 }
 
 impl Artefact {
-    fn unpack() -> Self {
+    fn router() -> Self {
+        Self::unpack("webhook-router")
+    }
+
+    fn unpack(function: &str) -> Self {
         let zip = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("target/lambda/webhook-router/bootstrap.zip");
+            .join(format!("target/lambda/{function}/bootstrap.zip"));
         assert!(zip.exists(), "{} is missing: run `make test`, which builds it", zip.display());
         let size = zip.metadata().unwrap().len();
         assert!(size < 8_000_000, "{size} bytes");
@@ -132,13 +136,18 @@ fn event(body: &str) -> String {
 #[tokio::test]
 async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
     let (artefact, redis, dynamodb) =
-        (Artefact::unpack(), Redis::start(&[]), DynamoDbLocal::start().await);
-    let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
-    let url = processor.url.replace("0.0.0.0", "127.0.0.1");
+        (Artefact::router(), Redis::start(&[]), DynamoDbLocal::start().await);
+    // The processor as a Cloud Run service, and as a function in an emulator of its own, whose
+    // functions are all called so.
+    let service = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
+    let service_url = service.url.replace("0.0.0.0", "127.0.0.1");
+    let processor = Artefact::unpack("webhook-processor");
+    let function = Emulator::start(&processor.bootstrap(), &[]);
+    let invoke = format!("http://127.0.0.1:{}", function.port);
     let targets = [
-        ("GCP_TARGET_URL", url.as_str()),
-        ("AWS_TARGET_FUNCTION", "webhook-processor"),
-        ("AWS_ENDPOINT_URL_LAMBDA", &url),
+        ("GCP_TARGET_URL", service_url.as_str()),
+        ("AWS_TARGET_FUNCTION", "function"),
+        ("AWS_ENDPOINT_URL_LAMBDA", &invoke),
         ("STORE_TIMEOUT_MS", "5000"),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "60"),
     ];
@@ -176,6 +185,7 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
             }
         }
         assert!(outcomes[&200] >= 8 && outcomes.len() > 1, "{outcomes:?}");
+        assert!(function.log().matches("INVOKE START").count() >= 4, "{}", function.log());
 
         // The line of each delivery carries its metrics.
         let log = emulator.log();
@@ -205,7 +215,7 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
 
 #[tokio::test]
 async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next() {
-    let (artefact, redis, sink) = (Artefact::unpack(), Redis::start(&[]), Sink::start().await);
+    let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
     let url = redis.url();
     let vars = [
         ("STORE_URL", url.as_str()),
@@ -268,7 +278,7 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
 
 #[tokio::test]
 async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
-    let (artefact, redis, sink) = (Artefact::unpack(), Redis::start(&[]), Sink::start().await);
+    let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
     let url = redis.url();
     let vars = [("STORE_URL", url.as_str()), ("ROUTE_THRESHOLD", "256")];
     let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
@@ -328,7 +338,7 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
 
 #[tokio::test]
 async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
-    let (artefact, redis, sink) = (Artefact::unpack(), Redis::start(&[]), Sink::start().await);
+    let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
     let url = redis.url();
     let vars = [("STORE_URL", url.as_str()), ("ROUTE_THRESHOLD", "256")];
     let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
