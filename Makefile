@@ -66,13 +66,13 @@ deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FIL
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
 
 logs: $(VENV)/tools ## Follow the log of the stack STACK.
-	$(SAM) logs --stack-name $(STACK) --name Router --tail
+	$(SAM) logs --config-env $(STACK) --stack-name $(STACK) --name Router --tail
 
 outputs: $(VENV)/tools ## Show the URL, the secret and the table of the stack STACK.
-	$(SAM) list stack-outputs --stack-name $(STACK)
+	$(SAM) list stack-outputs --config-env $(STACK) --stack-name $(STACK)
 
 remove: $(VENV)/tools ## Delete the stack STACK; its table, cache, secret and log stay.
-	$(SAM) delete --stack-name $(STACK)
+	$(SAM) delete --config-env $(STACK) --stack-name $(STACK)
 
 invoke: $(VENV)/tools ## Send EVENT=events/....json to the function of `make watch`.
 	$(CARGO_LAMBDA) invoke --invoke-address 127.0.0.1 webhook-router --data-file $(EVENT)
