@@ -30,7 +30,7 @@ run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: $(VENV)/ready $(DYNAMODB)/ready build ## Install what the tests need, and run them all.
+test: servers $(VENV)/ready $(DYNAMODB)/ready build ## Install what the tests need, and run them all.
 	cargo build --locked --features fault-points # which the emulator of cargo-lambda takes
 	cargo test --locked
 
@@ -60,7 +60,7 @@ SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Archit
 deploy: $(VENV)/tools ## Deploy the stack STACK with SAM: with the parameters in samconfig.toml, or the first time asking for them.
 	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
 	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
-	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
+	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) --no-fail-on-empty-changeset $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
 
 deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FILE has its variables, ROLE its role.
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
@@ -96,19 +96,21 @@ $(VENV)/tools: deploy-requirements.txt
 
 # And what the tests and checks use.
 $(VENV)/ready: $(VENV)/tools tests/requirements.txt
-	@for program in redis-cli redis-server java npm ps; do command -v $$program >/dev/null || exec $(MAKE) --no-print-directory packages; done
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
 
 # AWS's DynamoDB Local, which this package carries.
-$(DYNAMODB)/ready: $(VENV)/ready
+$(DYNAMODB)/ready: | servers
 	rm -rf $(DYNAMODB) && mkdir -p $(DYNAMODB)
 	cd $(DYNAMODB) && npm pack --silent amplify-dynamodb-simulator@2.9.30
 	tar -xzf $(DYNAMODB)/*.tgz -C $(DYNAMODB) --strip-components=2 package/emulator
 	rm $(DYNAMODB)/*.tgz
 	touch $@
 
-.PHONY: packages
+.PHONY: servers packages
+servers:
+	@for program in redis-cli redis-server java npm ps; do command -v $$program >/dev/null || exec $(MAKE) --no-print-directory packages; done
+
 packages:
 	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y $(PACKAGES); \
 	elif command -v sudo >/dev/null; then sudo apt-get update -qq && sudo apt-get install -qq -y $(PACKAGES); \

@@ -16,7 +16,7 @@ use crate::{
     plan::Route,
     router::{Budget, Router},
     store::{Entry, Page, Record, Source, Store, StoreError},
-    telemetry::Ending,
+    telemetry::{Ending, Origin},
 };
 
 /// How many may be begun in a second, where that is said.
@@ -161,6 +161,8 @@ impl Summary {
 /// How several replays are done.
 pub struct Pace {
     pub by: Source,
+    /// Where the word came in.
+    pub origin: Origin,
     /// Most that are begun in a second; any number when there is none.
     pub per_second: Option<u32>,
     /// Begins no more once it is cancelled; what is under way ends as it would.
@@ -202,10 +204,11 @@ pub async fn replay(
             () = tick, if !stopped && running.len() < AT_ONCE && keys.len() > 0 => {
                 match budget() {
                     Some(budget) => {
-                        let (router, by) = (Arc::clone(router), pace.by);
+                        let (router, by, origin) =
+                            (Arc::clone(router), pace.by, pace.origin.clone());
                         if let Some(key) = keys.next() {
                             let replay = async move {
-                                (key, replay_one(&router, key, by, budget).await)
+                                (key, replay_one(&router, key, by, origin, budget).await)
                             };
                             running.spawn(replay);
                         }
@@ -218,9 +221,15 @@ pub async fn replay(
     summary.not_begun += keys.len() as u32;
 }
 
-async fn replay_one(router: &Router, key: Key, by: Source, budget: Budget) -> Replayed {
+async fn replay_one(
+    router: &Router,
+    key: Key,
+    by: Source,
+    origin: Origin,
+    budget: Budget,
+) -> Replayed {
     match router.store().dead_letter(&key).await {
-        Ok(Some(letter)) => match router.replay(letter, by, budget).await {
+        Ok(Some(letter)) => match router.replay(letter, by, origin, budget).await {
             (ending, true) => Replayed::Ended(ending),
             (_, false) => Replayed::Unsettled,
         },

@@ -156,11 +156,17 @@ impl Router {
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
     /// verified when it came in.
     /// Also says whether the store knows of it.
-    pub async fn replay(&self, letter: DeadLetter, by: Source, budget: Budget) -> (Ending, bool) {
+    pub async fn replay(
+        &self,
+        letter: DeadLetter,
+        by: Source,
+        origin: Origin,
+        budget: Budget,
+    ) -> (Ending, bool) {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
         let plan = Plan::kept(details.into(), key, route);
-        let mut job = Job::new(delivery, plan, by, Origin::default(), Instant::now());
+        let mut job = Job::new(delivery, plan, by, origin, Instant::now());
         (self.process(&mut job, budget).await.0, job.settled)
     }
 

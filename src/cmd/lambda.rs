@@ -51,15 +51,20 @@ pub async fn run() -> anyhow::Result<()> {
             (Arc::clone(&function), !is_warm.swap(true, Ordering::Relaxed));
         async move {
             let LambdaEvent { payload, context } = event;
+            let origin = Origin {
+                request_id: Some(context.request_id.clone()),
+                trace: context.xray_trace_id.clone(),
+                is_cold_start,
+            };
             match redrive::request(payload.get()) {
                 None => {
-                    let response = function.deliver(payload, context, is_cold_start).await;
+                    let response = function.deliver(payload, context, origin).await;
                     Ok(Answer::Delivery(response.into()))
                 }
                 // Whoever invokes the function itself, a schedule say, learns of an error by an
                 // error; a sender never does.
                 Some(request) => {
-                    let summary = redrive::run(&function, request?, &context).await?;
+                    let summary = redrive::run(&function, request?, &context, origin).await?;
                     Ok::<_, lambda_runtime::Error>(Answer::Redrive(summary))
                 }
             }
@@ -86,7 +91,8 @@ pub async fn run() -> anyhow::Result<()> {
         ended = &mut running => return ended.map_err(anyhow::Error::from_boxed),
         () = stop => {}
     }
-    // Lambda does so to an instance that has nothing to do; whoever else does, loses no answer.
+    // Lambda ends an instance that has nothing to do, and without this signal where there is no
+    // extension. Whoever else sends it loses no answer.
     tracing::info!("stopping");
     stopping.cancel();
     invocations.close();
@@ -115,28 +121,23 @@ impl Function {
         self: &Arc<Self>,
         payload: Box<RawValue>,
         context: Context,
-        is_cold_start: bool,
+        origin: Origin,
     ) -> LambdaFunctionUrlResponse {
         let function = Arc::clone(self);
         // In a task of its own: a panic is an answer too, and not the end of the process.
-        let answering = async move { function.answer(&payload, &context, is_cold_start).await };
+        let answering = async move { function.answer(&payload, &context, origin).await };
         let answered = tokio::spawn(answering.in_current_span()).await;
         let reply = answered.unwrap_or_else(|_| telemetry::unread(&Error::Panic));
         function_url::response(reply)
     }
 
-    async fn answer(&self, payload: &RawValue, context: &Context, is_cold_start: bool) -> Reply {
+    async fn answer(&self, payload: &RawValue, context: &Context, origin: Origin) -> Reply {
         let delivery = match function_url::delivery(payload.get()) {
             Ok(delivery) => delivery,
             Err(error) => {
-                tracing::warn!(%error, cold_start = is_cold_start, "refused");
+                tracing::warn!(%error, cold_start = origin.is_cold_start, "refused");
                 return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
             }
-        };
-        let origin = Origin {
-            request_id: Some(context.request_id.clone()),
-            trace: context.xray_trace_id.clone(),
-            is_cold_start,
         };
         self.router.handle(delivery, origin, self.budget(context)).await
     }

@@ -16,7 +16,7 @@ use crate::{
     plan::Route,
     replay::{self, Filter, Letters, PER_SECOND, Pace, Summary},
     store::Source,
-    telemetry,
+    telemetry::{self, Origin},
 };
 
 /// What is to be replayed: `keys`, or `all` with filters as those of the command.
@@ -88,6 +88,7 @@ pub(super) async fn run(
     function: &Function,
     request: Request,
     context: &Context,
+    origin: Origin,
 ) -> Result<Report, RedriveError> {
     let Request { keys, all, vendor, destination, since, dry_run, per_second } = request;
     let has_filters = vendor.is_some() || destination.is_some() || since.is_some();
@@ -103,7 +104,7 @@ pub(super) async fn run(
         return Err(RedriveError::NoTime);
     }
     let by = if all { Source::BulkReplay } else { Source::Replay };
-    let pace = Pace { by, per_second, stop: CancellationToken::new() };
+    let pace = Pace { by, origin, per_second, stop: CancellationToken::new() };
     let (router, mut report) = (&function.router, Report::default());
     let replay = async |keys: Vec<Key>, report: &mut Report| {
         report.chosen += keys.len();

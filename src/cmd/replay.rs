@@ -19,7 +19,7 @@ use crate::{
     replay::{self, Letters, Pace, Replayed, Summary},
     router::Budget,
     store::{Record, Source, Store},
-    telemetry::Ending,
+    telemetry::{Ending, Origin},
 };
 
 #[derive(Args)]
@@ -72,7 +72,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     });
     let by = if options.all { Source::BulkReplay } else { Source::Replay };
-    let pace = Pace { by, per_second: options.per_second, stop };
+    let pace = Pace { by, origin: Origin::default(), per_second: options.per_second, stop };
     let keys = records.iter().map(|record| record.key).collect();
     let budget = || Some(Budget::configured(&config));
     let bar = progress_bar(records.len() as u64);

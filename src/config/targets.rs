@@ -27,6 +27,13 @@ pub struct AwsTarget {
     pub invocation: Invocation,
 }
 
+impl AwsTarget {
+    /// The region in an ARN, which answers for its own functions alone.
+    pub fn region(&self) -> Option<&str> {
+        self.function.strip_prefix("arn:")?.split(':').nth(2)
+    }
+}
+
 /// The invocation types of the Lambda API
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

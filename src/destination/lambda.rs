@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use aws_config::{SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig};
+use aws_config::{
+    Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
+};
 use aws_sdk_lambda::{
     Client,
     config::http::HttpResponse,
@@ -49,8 +51,8 @@ pub struct Lambda {
 }
 
 impl Lambda {
-    /// A destination with the region, credentials and endpoint of the standard AWS variables and
-    /// files.
+    /// A destination with the credentials and endpoint of the standard AWS variables and files, and
+    /// their region unless the target's ARN has one.
     ///
     /// An attempt gets `timeout`.
     pub fn new(target: AwsTarget, timeout: Duration) -> Self {
@@ -59,7 +61,8 @@ impl Lambda {
 
     /// A destination with settings of the caller's.
     pub fn with_sdk_config(target: AwsTarget, timeout: Duration, sdk: &SdkConfig) -> Self {
-        Self { target, timeout, client: OnceCell::new_with(Some(client(sdk, timeout))) }
+        let client = OnceCell::new_with(Some(client(sdk, &target, timeout)));
+        Self { target, timeout, client }
     }
 
     async fn client(&self) -> &Client {
@@ -79,7 +82,7 @@ impl Lambda {
                         )
                         .build();
                 }
-                client(&sdk, self.timeout)
+                client(&sdk, &self.target, self.timeout)
             })
             .await
     }
@@ -114,9 +117,11 @@ impl Destination for Lambda {
     }
 }
 
-fn client(sdk: &SdkConfig, attempt_timeout: Duration) -> Client {
+fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Client {
     let connecting = connect_timeout(attempt_timeout);
+    let region = target.region().map(|region| Region::new(region.to_owned()));
     let config = aws_sdk_lambda::config::Builder::from(sdk)
+        .region(region.or_else(|| sdk.region().cloned()))
         // The router counts attempts; the SDK's own would be hidden ones.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())

@@ -196,6 +196,8 @@ struct Line<'a> {
     cold_start: bool,
     trace_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lambda_trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -222,6 +224,7 @@ pub fn handled(handled: &Handled<'_>) {
         settled: handled.settled,
         cold_start: origin.is_cold_start,
         trace_id: &trace.id,
+        lambda_trace_id: trace.lambda_id.as_deref(),
         request_id: origin.request_id.as_deref(),
         reason: error.map(ToString::to_string),
     };

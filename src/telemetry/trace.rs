@@ -13,6 +13,8 @@ const MAX_BYTES: usize = 512;
 pub struct Trace {
     /// 32 hex digits.
     pub id: String,
+    /// That of Lambda's own trace, in the same form, where the sender brought another one.
+    pub lambda_id: Option<String>,
     /// By the name of the header.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -37,7 +39,9 @@ impl Trace {
         headers.push(("x-amzn-trace-id", amazon));
         let google = came("x-cloud-trace-context");
         headers.extend(google.map(|value| ("x-cloud-trace-context", value.to_owned())));
-        Self { id: parent.trace, headers }
+        let lambda_id = lambda.and_then(Parent::of_amazon).map(|lambda| lambda.trace);
+        let lambda_id = lambda_id.filter(|id| *id != parent.trace);
+        Self { id: parent.trace, lambda_id, headers }
     }
 }
 

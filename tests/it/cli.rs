@@ -5,10 +5,10 @@ use std::process::{Command, Output, Stdio};
 
 use webhook_router::config::VARIABLES;
 
-use crate::support::{PAYLOAD, PROCESSOR, ROUTER, Server, client, get, post};
+use crate::support::{PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post};
 
 fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
-    Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()).output().unwrap()
+    end_of(Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()))
 }
 
 fn stdout(output: &Output) -> &str {
@@ -120,11 +120,11 @@ fn a_variable_that_is_not_utf_8_is_not_taken_for_unset() {
     use std::os::unix::ffi::OsStrExt as _;
     let folder = tempfile::tempdir().unwrap();
     let good = file(&folder, "good", PAYLOAD);
-    let output = Command::new(ROUTER)
-        .args(["explain", &good])
-        .env("ROUTING_SECRET", std::ffi::OsStr::from_bytes(b"\xff-a-secret-of-ours"))
-        .output()
-        .unwrap();
+    let output = end_of(
+        Command::new(ROUTER)
+            .args(["explain", &good])
+            .env("ROUTING_SECRET", std::ffi::OsStr::from_bytes(b"\xff-a-secret-of-ours")),
+    );
     assert!(!output.status.success());
     assert!(stderr(&output).contains("ROUTING_SECRET: is not valid UTF-8"), "{}", stderr(&output));
 }

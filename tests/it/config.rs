@@ -220,11 +220,10 @@ fn secrets_are_never_shown() {
 fn the_readme_explains_as_explain_does() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("payload.json"), crate::support::PAYLOAD).unwrap();
-    let output = std::process::Command::new(crate::support::ROUTER)
-        .args(["explain", "payload.json"])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
+    let mut explain = std::process::Command::new(crate::support::ROUTER);
+    let output = crate::support::end_of(
+        explain.args(["explain", "payload.json"]).current_dir(folder.path()),
+    );
     let readme = include_str!("../../README.md");
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         assert!(readme.contains(&format!("    {line}\n")), "{line}");

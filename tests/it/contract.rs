@@ -8,7 +8,7 @@ use std::{
 use webhook_router::{lowercase::python_lower, plan::plan};
 
 use crate::support::{
-    Expected, Golden, ROUTER, Server, Sink, client, delivery, intake, post, venv,
+    Expected, Golden, ROUTER, Server, Sink, client, delivery, end_of, intake, post, venv,
 };
 
 #[test]
@@ -41,12 +41,9 @@ fn explain_prints_every_golden_case() {
             file
         });
         let files: Vec<_> = files.collect();
-        let output = Command::new(ROUTER)
-            .args(["explain", "--json"])
-            .args(&files)
-            .env("ROUTING_SECRET", &secret)
-            .output()
-            .unwrap();
+        let mut explain = Command::new(ROUTER);
+        explain.args(["explain", "--json"]).args(&files).env("ROUTING_SECRET", &secret);
+        let output = end_of(&mut explain);
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.lines().count(), cases.len());

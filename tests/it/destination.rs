@@ -239,6 +239,21 @@ async fn the_lambda_s_answers_are_read() {
 }
 
 #[tokio::test]
+async fn a_function_is_asked_for_in_the_region_of_its_arn() {
+    let sink = Sink::start().await;
+    let arn = "arn:aws:lambda:eu-west-1:123456789012:function:processor:live";
+    for (function, region) in [("processor", "us-east-1"), (arn, "eu-west-1")] {
+        let vars = [("AWS_TARGET_FUNCTION", function), ("ROUTE_THRESHOLD", "0")];
+        let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+        let received = sink.take().remove(0);
+        let signature = received.header("authorization").unwrap();
+        assert!(signature.contains(&format!("/{region}/lambda/")), "{signature}");
+        assert!(received.path.contains("processor"), "{}", received.path);
+    }
+}
+
+#[tokio::test]
 async fn an_event_invocation_is_delivered_when_lambda_has_queued_it() {
     let sink = Sink::start().await;
     let vars = vec![("ROUTE_THRESHOLD", "0"), ("AWS_TARGET_INVOCATION", "Event")];

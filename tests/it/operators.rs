@@ -11,7 +11,7 @@ use webhook_router::key::Key;
 
 use crate::{
     servers::{DynamoDbLocal, Redis, RedisCluster},
-    support::{Answer, PAYLOAD, ROUTER, Server, Sink, client, ok, post, sqlite, status},
+    support::{Answer, PAYLOAD, ROUTER, Server, Sink, client, end_of, ok, post, sqlite, status},
 };
 
 /// A router's variables, for its commands as well.
@@ -44,7 +44,7 @@ fn command(vars: &Vars, args: &[&str]) -> Command {
 /// What a command prints, beside a runtime that serves the sink.
 async fn run(vars: &Vars, args: &[&str]) -> Output {
     let mut command = command(vars, args);
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    tokio::task::spawn_blocking(move || end_of(&mut command)).await.unwrap()
 }
 
 fn text(output: &Output) -> String {

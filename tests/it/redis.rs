@@ -8,7 +8,7 @@ use std::{
 use crate::{
     proxy::Proxy,
     servers::{Authority, Redis, RedisCluster, wait_for},
-    support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, get, intake, post, venv},
+    support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, intake, post, venv},
 };
 use webhook_router::{config::EXAMPLE_ROUTING_SECRET, plan::plan};
 
@@ -411,7 +411,7 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     let command = |args: &[&str]| {
         let mut command = Command::new(ROUTER);
         let vars = sink.vars().into_iter().chain([("AWS_REGION", "us-east-1")]);
-        command.args(args).env_clear().envs(vars).env("REDIS_URL", redis.url()).output().unwrap()
+        end_of(command.args(args).env_clear().envs(vars).env("REDIS_URL", redis.url()))
     };
     let output = command(&["replay", "--all"]);
     assert!(output.status.success(), "{output:?}");
@@ -425,7 +425,7 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     let url = redis.url();
     let discard = |key| {
         let mut command = Command::new(ROUTER);
-        command.args(["discard", key]).env_clear().env("REDIS_URL", &url).status().unwrap()
+        end_of(command.args(["discard", key]).env_clear().env("REDIS_URL", &url)).status
     };
     assert!(discard(KEY).success());
     assert_eq!((listed().as_str(), redis.cli(&["DBSIZE"]).trim()), ("0", "1"));

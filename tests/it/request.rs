@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
 use webhook_router::key::hmac_sha256;
 
-use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, post, status};
+use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, post, sign, status};
 
 /// A Standard Webhooks secret, plainly a test's.
 const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
@@ -271,12 +271,6 @@ async fn an_unsigned_envelope_is_not_served_to_the_world_unless_said_outright() 
     );
     let (_open, url) = start(&[("ALLOW_UNSIGNED", "true")]);
     assert_eq!(post(&client, &url, PAYLOAD).await.status, 200);
-}
-
-fn sign(secret: &str, id: &str, time: i64, body: &str) -> String {
-    let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
-    let signed = format!("{id}.{time}.{body}");
-    format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(&key, &[signed.as_bytes()])))
 }
 
 #[tokio::test]

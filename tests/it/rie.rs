@@ -15,8 +15,8 @@ use crate::{
     lambda::{body_of, events},
     servers::{DynamoDbLocal, Redis, wait_for},
     support::{
-        Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post, status,
-        tells_nothing, venv,
+        Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post, sign,
+        status, tells_nothing, venv,
     },
 };
 
@@ -221,6 +221,7 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         ("STORE_URL", url.as_str()),
         ("ROUTE_THRESHOLD", "256"),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "5"),
+        ("RUST_LOG", "trace"),
     ];
     let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
     let mut number = 0;
@@ -381,6 +382,34 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         assert_eq!(line.get("dead_letters"), left.map(Value::from).as_ref(), "{line}");
         assert_eq!(line.get("_aws").is_some(), left.is_some());
     }
+}
+
+#[tokio::test]
+async fn in_lambda_too_no_log_at_any_level_tells_a_secret_a_signature_or_a_payload() {
+    const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
+    let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
+    let url = redis.url();
+    let vars = [("STORE_URL", url.as_str()), ("ENVELOPE_SECRETS", SECRET), ("RUST_LOG", "trace")];
+    // Its end checks its log.
+    let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
+    for amount in 0..4 {
+        let body = PAYLOAD.replace("4200", &amount.to_string());
+        let now = chrono::Utc::now().timestamp();
+        let signature = sign(SECRET, "id", now, &body);
+        for (signature, status) in [(&*signature, 200), ("v1,bm90IHRoZSBzaWduYXR1cmU=", 401)] {
+            let mut event: Value = serde_json::from_str(&event(&body)).unwrap();
+            event["headers"] = json!({
+                "webhook-id": "id",
+                "webhook-timestamp": now.to_string(),
+                "webhook-signature": signature,
+            });
+            assert_eq!(emulator.invoke(event.to_string()).await["statusCode"], status);
+            assert!(!emulator.log().contains(&signature[3..]), "{}", emulator.log());
+        }
+    }
+    assert_eq!(sink.take().len(), 4);
+    assert!(emulator.log().contains(r#""outcome":"delivered""#));
+    assert!(emulator.log().contains(r#""level":"DEBUG""#), "{}", emulator.log());
 }
 
 fn signal(signal: &str, process: &str) {

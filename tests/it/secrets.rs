@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::{
     servers::{DynamoDbLocal, Moto, Redis},
-    support::{Answer, PAYLOAD, ROUTER, Server, Sink, client, ok, post, sdk, sqlite, status},
+    support::{
+        Answer, PAYLOAD, ROUTER, Server, Sink, client, end_of, ok, post, sdk, sqlite, status,
+    },
 };
 
 /// Creates a secret, and gives its ARN.
@@ -45,14 +47,14 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
 async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
     let moto = Moto::start();
     let run = |arn: &str| {
-        let output = Command::new(ROUTER)
+        let mut serve = Command::new(ROUTER);
+        serve
             .args(["serve", "--listen", "127.0.0.1:0"])
             .env_clear()
             .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test")])
             .envs([("AWS_SECRET_ACCESS_KEY", "test"), ("SECRETS_ARN", arn)])
-            .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url)
-            .output()
-            .unwrap();
+            .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url);
+        let output = end_of(&mut serve);
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };

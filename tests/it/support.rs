@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -23,6 +23,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
+    key::hmac_sha256,
     plan::{Plan, plan},
 };
 
@@ -125,6 +126,13 @@ impl Drop for Server {
     }
 }
 
+/// A command's end. Its log, which is not what it prints, is like any other.
+pub fn end_of(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    tells_nothing(&String::from_utf8_lossy(&output.stderr));
+    output
+}
+
 /// Checks that a log holds none of the secrets of the tests, nor what only a payload has.
 pub fn tells_nothing(log: &str) {
     for marker in [
@@ -134,6 +142,7 @@ pub fn tells_nothing(log: &str) {
         "test-password",
         "dev-not-for-prod-change-me",
         "dGVzdC1vbmx5",
+        "v1,",
         "the old one",
         "the new one",
         "of the secret, sixteen and more",
@@ -299,6 +308,13 @@ impl Got {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
+}
+
+/// The signature of an envelope, by Standard Webhooks.
+pub fn sign(secret: &str, id: &str, time: i64, body: &str) -> String {
+    let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+    let signed = format!("{id}.{time}.{body}");
+    format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(&key, &[signed.as_bytes()])))
 }
 
 /// A client that talks to loopback.
