@@ -12,6 +12,8 @@ SAM := $(IN_VENV) sam
 PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
+# Two builds of the functions at once would take each other's files.
+.NOTPARALLEL:
 .PHONY: help demo demo-stay run test check build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
@@ -30,7 +32,7 @@ run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: servers $(VENV)/ready $(DYNAMODB)/ready build ## Install what the tests need, and run them all.
+test: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build ## Install what the tests need, and run them all.
 	cargo build --locked --features fault-points # which the emulator of cargo-lambda takes
 	cargo test --locked
 
