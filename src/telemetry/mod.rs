@@ -1,6 +1,7 @@
 //! The log: one line for each delivery, and never a secret, a signature or a payload in it. In
 //! Lambda, the same line carries CloudWatch's metrics; in `serve`, Prometheus reads them.
 
+mod embedded;
 mod metrics;
 mod trace;
 
@@ -13,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
@@ -40,6 +41,10 @@ enum Format {
 
 static FORMAT: OnceLock<Format> = OnceLock::new();
 
+fn format() -> Format {
+    FORMAT.get().copied().unwrap_or(Format::Text)
+}
+
 /// Starts logging to standard error: text for a person on a terminal, JSON lines otherwise, in
 /// Lambda with metrics. `RUST_LOG` chooses what is logged, `default` without it.
 ///
@@ -64,9 +69,17 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
     };
     let _ = FORMAT.set(format);
     // The message of a panic may quote what it was about, a payload say.
-    std::panic::set_hook(Box::new(|panic| {
+    std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, "bug: a panic");
+        if format == Format::Embedded {
+            // Whoever caused it gets an answer, so Lambda does not count it as an error.
+            let mut line = line("ERROR", "bug: a panic");
+            line["place"] = place.into();
+            embedded::add_count(&mut line, "panics", 1);
+            print_line(&line);
+        } else {
+            tracing::error!(place, "bug: a panic");
+        }
     }));
     if format == Format::Text {
         registry.with(lines).try_init()?;
@@ -104,7 +117,7 @@ pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error, reply: &Re
     let Delivery { method, path, body, .. } = delivery;
     let (status, bytes) = (reply.status.as_u16(), body.len());
     let cold_start = origin.is_cold_start;
-    if FORMAT.get() != Some(&Format::Embedded) {
+    if format() != Format::Embedded {
         METRICS.refused(status);
     }
     tracing::warn!(%method, path, bytes, status, cold_start, reason = %refusal, "refused");
@@ -229,11 +242,11 @@ pub fn handled(handled: &Handled<'_>) {
         reason: error.map(ToString::to_string),
     };
     let is_bad = matches!(ending, Ending::Failed | Ending::StoreUnavailable | Ending::NoTime);
-    match FORMAT.get().copied().unwrap_or(Format::Text) {
-        Format::Embedded => write(&line, is_bad, Some(embedded_metrics())),
+    match format() {
+        Format::Embedded => write(&line, is_bad, true),
         Format::Json => {
             METRICS.delivered(&line);
-            write(&line, is_bad, None);
+            write(&line, is_bad, false);
         }
         Format::Text => {
             METRICS.delivered(&line);
@@ -260,105 +273,52 @@ pub fn handled(handled: &Handled<'_>) {
     }
 }
 
-/// Writes the line of a delivery, in one piece, where that level is logged.
-fn write(line: &Line<'_>, is_bad: bool, metrics: Option<serde_json::Value>) {
+/// Writes the line of a delivery where that level is logged; with metrics in it, always.
+fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
     let (level, enabled) = if is_bad {
         ("WARN", tracing::enabled!(Level::WARN))
     } else {
         ("INFO", tracing::enabled!(Level::INFO))
     };
-    // The metrics are in the line, and do not depend on what is read of the log.
-    if !enabled && metrics.is_none() {
+    if !enabled && !has_metrics {
         return;
     }
-    let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-    let mut object = json!({ "timestamp": timestamp, "level": level, "message": "delivery" });
-    if let (Some(object), Ok(serde_json::Value::Object(fields))) =
-        (object.as_object_mut(), serde_json::to_value(line))
+    let mut line = line(level, "delivery");
+    if let (Some(line), Ok(Value::Object(fields))) =
+        (line.as_object_mut(), serde_json::to_value(fields))
     {
-        object.extend(fields);
-        if let Some(metrics) = metrics {
-            object.insert("_aws".into(), metrics);
-            object.insert("deliveries".into(), 1.into());
-            object.insert("unsettled".into(), u8::from(!line.settled).into());
-            object.insert("function".into(), function().into());
-            // A dimension of few values; the name as it was sent is beside it.
-            object.insert("vendor".into(), metrics::vendor(line.vendor).into());
-            object.insert("vendor_name".into(), line.vendor.into());
-        }
+        line.extend(fields);
     }
-    print_line(&object);
-}
-
-/// The metrics in the line of a delivery. Each one has its price for each value of its dimensions, so
-/// what nobody is alarmed by is in the line alone
-/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
-fn embedded_metrics() -> serde_json::Value {
-    let milliseconds = |name: &str| json!({ "Name": name, "Unit": "Milliseconds" });
-    let count = |name: &str| json!({ "Name": name, "Unit": "Count" });
-    json!({
-        "Timestamp": Utc::now().timestamp_millis(),
-        "CloudWatchMetrics": [
-            {
-                "Namespace": NAMESPACE,
-                "Dimensions": [["function", "destination", "vendor", "outcome"]],
-                "Metrics": [
-                    count("deliveries"),
-                    milliseconds("milliseconds"),
-                    milliseconds("store_milliseconds"),
-                    milliseconds("destination_milliseconds"),
-                ],
-            },
-            {
-                "Namespace": NAMESPACE,
-                "Dimensions": [["function", "outcome"]],
-                "Metrics": [count("deliveries"), milliseconds("store_milliseconds")],
-            },
-            {
-                "Namespace": NAMESPACE,
-                "Dimensions": [["function"]],
-                "Metrics": [count("unsettled")],
-            },
-        ],
-    })
-}
-
-/// CloudWatch's name for the metrics of this function.
-const NAMESPACE: &str = "webhook-router";
-
-/// Logs what came of a replay in Lambda. `left` dead letters are still there, where that is known:
-/// after a replay of all.
-pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
-    let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-    let mut line = json!({
-        "timestamp": timestamp,
-        "level": "INFO",
-        "message": "redrive",
-        "summary": summary,
-        "function": function(),
-    });
-    if let Some(left) = left {
-        line["dead_letters"] = left.into();
-        line["_aws"] = json!({
-            "Timestamp": Utc::now().timestamp_millis(),
-            "CloudWatchMetrics": [{
-                "Namespace": NAMESPACE,
-                "Dimensions": [["function"]],
-                "Metrics": [{ "Name": "dead_letters", "Unit": "Count" }],
-            }],
-        });
+    if has_metrics {
+        // A dimension of few values; the name as it was sent is beside it.
+        line["vendor"] = metrics::vendor(fields.vendor).into();
+        line["vendor_name"] = fields.vendor.into();
+        embedded::add_delivery(&mut line, fields.settled);
     }
     print_line(&line);
 }
 
-/// The name of this function.
-fn function() -> String {
-    std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default()
+/// Logs what came of a replay in Lambda. `left` dead letters are still there, where that is known:
+/// after a replay of all.
+pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
+    let mut line = line("INFO", "redrive");
+    line["summary"] = json!(summary);
+    if let Some(left) = left {
+        embedded::add_count(&mut line, "dead_letters", left);
+    }
+    print_line(&line);
 }
 
-fn print_line(object: &serde_json::Value) {
+/// A line of the log, as those of others look.
+fn line(level: &str, message: &str) -> Value {
+    let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+    json!({ "timestamp": timestamp, "level": level, "message": message })
+}
+
+/// Prints a line in one piece.
+fn print_line(line: &Value) {
     // When nobody reads the log, there is nobody to tell.
-    let _ = std::io::stderr().lock().write_all(format!("{object}\n").as_bytes());
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// With three digits of fraction.

@@ -1,7 +1,7 @@
 //! The release build in AWS's own Runtime Interface Emulator.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     lambda::{body_of, events},
     servers::{DynamoDbLocal, Redis, wait_for},
+    stack::{Stack, text},
     support::{
         Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post, sign,
         status, tells_nothing, venv,
@@ -333,8 +334,14 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
     assert_eq!(sink.take().len(), 3);
     // Its message might quote a payload, so the log has its place alone.
     let log = emulator.log();
-    assert!(log.contains(r#""message":"bug: a panic","place":"src/fault.rs:"#), "{log}");
     assert!(!log.contains("a test wanted it"), "{log}");
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut panics = lines.filter(|line| line["panics"] == 1);
+    let panic = panics.next().unwrap();
+    assert_eq!(panic["message"], "bug: a panic");
+    assert!(panic["place"].as_str().unwrap().starts_with("src/fault.rs:"), "{panic}");
+    assert_eq!(panic["_aws"]["CloudWatchMetrics"][0]["Metrics"][0]["Name"], "panics");
+    assert!(panics.next().is_none());
 }
 
 #[tokio::test]
@@ -382,6 +389,22 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         assert_eq!(line.get("dead_letters"), left.map(Value::from).as_ref(), "{line}");
         assert_eq!(line.get("_aws").is_some(), left.is_some());
     }
+
+    // What the alarms and the dashboard look at is there.
+    let mut there = BTreeSet::from([("panics".into(), "function".into())]);
+    for line in [lines("delivery"), lines("redrive")].concat() {
+        for directive in line["_aws"]["CloudWatchMetrics"].as_array().into_iter().flatten() {
+            assert_eq!(directive["Namespace"], "webhook-router");
+            let dimensions = directive["Dimensions"][0].as_array().unwrap().iter().map(text);
+            let dimensions = dimensions.collect::<Vec<_>>().join(",");
+            let names = directive["Metrics"].as_array().unwrap().iter();
+            there.extend(names.map(|metric| (text(&metric["Name"]), dimensions.clone())));
+        }
+    }
+    let given = [("GcpTargetUrl", "https://x.run.app"), ("AwsTargetFunction", "processor")];
+    let watched = Stack::new(&given).unwrap().watched();
+    assert_eq!(watched.len(), 7);
+    assert_eq!(watched.difference(&there).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What CloudFormation makes of template.yaml and parameters.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     process::Command,
     sync::LazyLock,
 };
@@ -97,6 +97,35 @@ impl Stack {
             ("AWS_LAMBDA_FUNCTION_NAME", "Router"),
         ]);
         Ok(Config::from_vars(lookup(&vars))?)
+    }
+
+    /// The metrics of our own that alarms and the dashboard look at, each with the names of its dimensions.
+    pub fn watched(&self) -> BTreeSet<(String, String)> {
+        let mut watched = BTreeSet::new();
+        let resources = self.resources();
+        for alarm in resources.values().filter(|one| one["Type"] == "AWS::CloudWatch::Alarm") {
+            let queries = alarm["Properties"]["Metrics"].as_array().into_iter().flatten();
+            let metrics = queries.map(|query| &query["MetricStat"]["Metric"]);
+            for metric in metrics.chain([&alarm["Properties"]]) {
+                if metric["Namespace"] == "webhook-router" {
+                    let dimensions = metric["Dimensions"].as_array().unwrap().iter();
+                    let names: Vec<_> =
+                        dimensions.map(|dimension| text(&dimension["Name"])).collect();
+                    watched.insert((text(&metric["MetricName"]), names.join(",")));
+                }
+            }
+        }
+        let body = text(&resources["Dashboard"]["Properties"]["DashboardBody"]);
+        let dashboard: Value = serde_json::from_str(&body).unwrap();
+        for widget in dashboard["widgets"].as_array().unwrap() {
+            for metric in widget["properties"]["metrics"].as_array().unwrap() {
+                let Some(search) = metric[0]["expression"].as_str() else { continue };
+                let search = search.strip_prefix("SEARCH('{\"webhook-router\",").unwrap();
+                let (dimensions, rest) = search.split_once("} MetricName=\"").unwrap();
+                watched.insert((rest.split_once('"').unwrap().0.into(), dimensions.into()));
+            }
+        }
+        watched
     }
 
     fn is(&self, condition: &Value) -> bool {
