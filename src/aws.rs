@@ -47,8 +47,21 @@ where
         text = format!("{text}: {inner}");
         cause = inner.source();
     }
-    text
+    let remedy = REMEDIES.iter().find(|(fault, _)| text.contains(fault));
+    remedy.map_or(text.clone(), |(_, remedy)| format!("{remedy} ({text})"))
 }
+
+/// What the SDK says when its settings are wanting, and what to do then.
+const REMEDIES: [(&str, &str); 4] = [
+    ("Missing Region", "set AWS_REGION"),
+    ("missing signing region", "set AWS_REGION"),
+    (
+        "requires following cargo feature(s)",
+        "this profile's way to credentials is not built in: \
+         eval \"$(aws configure export-credentials --format env)\" makes variables of them",
+    ),
+    ("no credentials found in chain", "set AWS_PROFILE, or the variables of AWS's credentials"),
+];
 
 /// The variables in a Secrets Manager secret: a JSON object of strings
 /// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).

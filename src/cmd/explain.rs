@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::function_url;
 use crate::{
-    config::Intake,
+    config::{EXAMPLE_ROUTING_SECRET, Intake},
     delivery::Delivery,
     key::route_byte,
     plan::{Plan, plan},
@@ -62,6 +62,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut intake = Intake::from_vars(super::variables().await?)?;
     // What is explained was not sent by anybody: without secrets, there is nothing to verify.
     intake.allow_unsigned = true;
+    if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
+        eprintln!("by the example's ROUTING_SECRET; set your own for your keys and destinations");
+    }
     let mut out = std::io::stdout().lock();
     let mut exit = ExitCode::SUCCESS;
     for file in &options.files {

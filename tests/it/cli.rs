@@ -53,7 +53,7 @@ fn explain_tells_a_person_what_is_derived() {
     for line in lines {
         assert!(stdout(&output).contains(line), "{}", stdout(&output));
     }
-    assert_eq!(stderr(&output), "");
+    assert!(stderr(&output).starts_with("by the example's ROUTING_SECRET"), "{}", stderr(&output));
 }
 
 #[test]
@@ -157,6 +157,30 @@ fn serve_says_everything_that_is_wrong_before_it_starts() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn what_aws_s_settings_lack_is_named_with_its_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let profiles = "[profile sso]\nregion = us-east-1\nsso_start_url = https://x.test/start\n\
+                    sso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\n";
+    let profiles = file(&folder, "config", profiles);
+    let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+    for (vars, remedy) in [
+        (keys.to_vec(), "set AWS_REGION ("),
+        (vec![("AWS_REGION", "us-east-1")], "set AWS_PROFILE, or"),
+        (vec![("AWS_PROFILE", "sso")], "aws configure export-credentials"),
+    ] {
+        let common = [
+            ("STORE_URL", "dynamodb://table"),
+            ("AWS_CONFIG_FILE", &*profiles),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("STORE_TIMEOUT_MS", "20000"),
+        ];
+        let output = router(&["dead-letters"], &[&common[..], &vars].concat());
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains(remedy), "{}", stderr(&output));
+    }
 }
 
 #[tokio::test]
