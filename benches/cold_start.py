@@ -58,10 +58,13 @@ def start_moto():
     for _ in range(600):
         try:
             urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10).read()
+            return moto, {"SECRETS_ARN": "router", "AWS_ENDPOINT_URL_SECRETS_MANAGER": url}
+        except urllib.error.HTTPError:
             break
         except (ConnectionError, urllib.error.URLError):
             time.sleep(0.05)
-    return moto, {"SECRETS_ARN": "router", "AWS_ENDPOINT_URL_SECRETS_MANAGER": url}
+    moto.kill()
+    sys.exit("moto took no secret")
 
 
 def init(program, variables):

@@ -47,8 +47,10 @@ where
         text = format!("{text}: {inner}");
         cause = inner.source();
     }
-    let remedy = REMEDIES.iter().find(|(fault, _)| text.contains(fault));
-    remedy.map_or(text.clone(), |(_, remedy)| format!("{remedy} ({text})"))
+    match REMEDIES.iter().find(|(fault, _)| text.contains(fault)) {
+        Some((_, remedy)) => format!("{remedy} ({text})"),
+        None => text,
+    }
 }
 
 /// What the SDK says when its settings are wanting, and what to do then.

@@ -102,6 +102,7 @@ fn variables() -> String {
         }
         text += &format!("\n          {}\n", variable.meaning);
     }
-    text + "\nThe Lambda destination and DynamoDB also take the standard AWS variables: \
-            AWS_REGION,\ncredentials, AWS_ENDPOINT_URL_LAMBDA and AWS_ENDPOINT_URL_DYNAMODB.\n"
+    text + "\nThe Lambda destination, DynamoDB and SECRETS_ARN also take the standard AWS variables:\n\
+            AWS_REGION (but a function's ARN has its own), credentials, AWS_ENDPOINT_URL_LAMBDA,\n\
+            AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_SECRETS_MANAGER.\n"
 }

@@ -64,8 +64,12 @@ pub async fn run() -> anyhow::Result<()> {
                 // Whoever invokes the function itself, a schedule say, learns of an error by an
                 // error; a sender never does.
                 Some(request) => {
-                    let summary = redrive::run(&function, request?, &context, origin).await?;
-                    Ok::<_, lambda_runtime::Error>(Answer::Redrive(summary))
+                    let request = request?;
+                    let replaying =
+                        async move { redrive::run(&function, request, &context, origin).await };
+                    let report = tokio::spawn(replaying.in_current_span()).await;
+                    let report = report.map_err(redrive::RedriveError::from)??;
+                    Ok::<_, lambda_runtime::Error>(Answer::Redrive(report))
                 }
             }
         }

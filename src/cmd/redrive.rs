@@ -63,6 +63,8 @@ pub(super) enum RedriveError {
     NotAKey(#[from] crate::key::NotAKey),
     #[error("replay: the store does not answer: {0}")]
     Store(#[from] crate::store::StoreError),
+    #[error("replay: bug: a panic")]
+    Panic(#[from] tokio::task::JoinError),
 }
 
 /// The request in an invocation; nothing when it is one of a Function URL, or anything else.

@@ -51,6 +51,7 @@ pub(super) struct Metrics {
     destination_seconds: Family<Destination, Histogram>,
     refused: Family<Status, Counter>,
     unsettled: Counter,
+    panics: Counter,
 }
 
 impl Metrics {
@@ -65,6 +66,7 @@ impl Metrics {
             destination_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             refused: Family::default(),
             unsettled: Counter::default(),
+            panics: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Deliveries of events", metrics.deliveries.clone());
@@ -87,6 +89,7 @@ impl Metrics {
         );
         let unsettled = metrics.unsettled.clone();
         registry.register("unsettled", "Results that could not be stored", unsettled);
+        registry.register("panics", "Bugs that were answered with 500", metrics.panics.clone());
         metrics
     }
 
@@ -109,6 +112,10 @@ impl Metrics {
         if !line.settled {
             self.unsettled.inc();
         }
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.inc();
     }
 
     pub(super) fn refused(&self, status: u16) {

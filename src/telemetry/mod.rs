@@ -24,6 +24,7 @@ use crate::{
     delivery::{Delivery, Reply},
     error::Error,
     plan::Plan,
+    store::Source,
 };
 
 /// Longest name from a payload that is logged, in characters.
@@ -78,6 +79,7 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
             embedded::add_count(&mut line, "panics", 1);
             print_line(&line);
         } else {
+            METRICS.panicked();
             tracing::error!(place, "bug: a panic");
         }
     }));
@@ -138,7 +140,7 @@ pub enum Ending {
 
 impl Ending {
     /// The word in the log line.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Duplicate => "duplicate",
@@ -181,6 +183,7 @@ pub struct Handled<'a> {
     pub ending: Ending,
     pub error: Option<&'a Error>,
     pub status: u16,
+    pub by: Source,
     /// Of this delivery.
     pub attempts: u32,
     /// Whether the result could be stored.
@@ -197,6 +200,8 @@ struct Line<'a> {
     destination: &'static str,
     outcome: &'static str,
     status: u16,
+    /// Who brought it.
+    by: String,
     attempts: u32,
     bytes: usize,
     milliseconds: f64,
@@ -227,6 +232,7 @@ pub fn handled(handled: &Handled<'_>) {
         destination: plan.route.as_str(),
         outcome: ending.as_str(),
         status: handled.status,
+        by: handled.by.to_string(),
         attempts: handled.attempts,
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),

@@ -26,15 +26,12 @@ impl Trace {
         let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);
         // Lambda's own says more than the header that a Function URL adds: the parent and the sampling.
         let amazon = lambda.or(came("x-amzn-trace-id"));
-        let parent = came("traceparent").and_then(Parent::of_w3c);
-        let parent = parent.or_else(|| amazon.and_then(Parent::of_amazon));
-        let is_new = parent.is_none();
-        let parent = parent.unwrap_or_else(Parent::new);
-        let mut headers = vec![("traceparent", parent.to_w3c())];
+        let w3c = came("traceparent").and_then(Parent::of_w3c);
         // It says something of that traceparent, and nothing without it.
-        headers.extend(
-            came("tracestate").filter(|_| !is_new).map(|state| ("tracestate", state.into())),
-        );
+        let state = came("tracestate").filter(|_| w3c.is_some());
+        let parent = w3c.or_else(|| amazon.and_then(Parent::of_amazon)).unwrap_or_else(Parent::new);
+        let mut headers = vec![("traceparent", parent.to_w3c())];
+        headers.extend(state.map(|state| ("tracestate", state.to_owned())));
         let amazon = amazon.map_or_else(|| parent.to_amazon(), str::to_owned);
         headers.push(("x-amzn-trace-id", amazon));
         let google = came("x-cloud-trace-context");

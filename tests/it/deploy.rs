@@ -11,13 +11,21 @@ use crate::{
     support::{client, end_of, get, outside_of_cargo, sdk, venv},
 };
 
-fn make(arguments: &[&str]) -> String {
+/// What make says, and whether it succeeds.
+fn run_make(arguments: &[&str]) -> (String, bool) {
     let mut make = Command::new("make");
     // What a make around this one tells its like is not meant for this one.
-    make.args(arguments).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
-    let output = make.output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
+    for name in ["MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARCH", "STACK"] {
+        make.env_remove(name);
+    }
+    let output = make.args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&said).into_owned(), output.status.success())
+}
+
+fn make(arguments: &[&str]) -> String {
+    let (said, succeeded) = run_make(arguments);
+    assert!(succeeded, "{said}");
     said
 }
 
@@ -63,6 +71,10 @@ with click.Context(click.Command('deploy'), info_name='deploy'):
     assert_eq!(plan(&["deploy", "STACK=one"]), (false, true));
     assert_eq!(plan(&["deploy", "STACK=one", "ARCH=arm64"]), (false, true));
     assert_eq!(plan(&["deploy", "STACK=another"]), (true, false));
+    // Functions of another architecture than the stack's are not even built.
+    let folder = folder.path().to_str().unwrap();
+    let (said, succeeded) = run_make(&["-C", folder, "deploy", "STACK=one", "ARCH=x86_64"]);
+    assert!(!succeeded && said.contains("samconfig.toml says Architecture=arm64"), "{said}");
 }
 
 #[tokio::test]

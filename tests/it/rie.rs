@@ -107,13 +107,13 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         let function = self.function();
-        if !std::thread::panicking() {
-            tells_nothing(&self.log());
-        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !function.is_empty() {
             let _ = Command::new("kill").args(["-KILL", &function]).status();
+        }
+        if !std::thread::panicking() {
+            tells_nothing(&self.log());
         }
     }
 }
@@ -159,6 +159,8 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
         let emulator = Emulator::start(&artefact.bootstrap(), &[&targets[..], &at].concat());
         let router = Server::router(&[&targets[..3], &[("ROUTING_SECRET", SECRET)]].concat());
         let mut outcomes = BTreeMap::new();
+        let invocations = || function.log().matches("INVOKE START").count();
+        let before = invocations();
         for file in events() {
             let text = std::fs::read_to_string(&file).unwrap();
             let parsed: Value = serde_json::from_str(&text).unwrap();
@@ -186,7 +188,7 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
             }
         }
         assert!(outcomes[&200] >= 8 && outcomes.len() > 1, "{outcomes:?}");
-        assert!(function.log().matches("INVOKE START").count() >= 4, "{}", function.log());
+        assert!(invocations() >= before + 4, "{}", function.log());
 
         // The line of each delivery carries its metrics.
         let log = emulator.log();
@@ -340,7 +342,9 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
     let panic = panics.next().unwrap();
     assert_eq!(panic["message"], "bug: a panic");
     assert!(panic["place"].as_str().unwrap().starts_with("src/fault.rs:"), "{panic}");
-    assert_eq!(panic["_aws"]["CloudWatchMetrics"][0]["Metrics"][0]["Name"], "panics");
+    let directive = &panic["_aws"]["CloudWatchMetrics"][0];
+    assert_eq!(directive["Metrics"][0]["Name"], "panics");
+    assert_eq!(directive["Dimensions"], json!([["function"]]));
     assert!(panics.next().is_none());
 }
 
@@ -389,6 +393,16 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         assert_eq!(line.get("dead_letters"), left.map(Value::from).as_ref(), "{line}");
         assert_eq!(line.get("_aws").is_some(), left.is_some());
     }
+
+    // What was replayed belongs to its invocation, and is told apart.
+    let replayed = lines("delivery").pop().unwrap();
+    assert_eq!(
+        (&replayed["by"], &replayed["outcome"]),
+        (&"bulk replay".into(), &"delivered".into())
+    );
+    assert!(
+        emulator.log().contains(&format!("START RequestId: {}", text(&replayed["request_id"])))
+    );
 
     // What the alarms and the dashboard look at is there.
     let mut there = BTreeSet::from([("panics".into(), "function".into())]);
@@ -441,7 +455,8 @@ fn signal(signal: &str, process: &str) {
 impl Emulator {
     /// Waits until that process is no more.
     async fn is_rid_of(&self, function: &str) {
-        self.until("it ends", || self.function() != function).await;
+        let is_there = || Command::new("kill").args(["-0", function]).output().unwrap();
+        self.until("it ends", || !is_there().status.success()).await;
     }
 
     async fn until(&self, what: &str, is_so: impl Fn() -> bool) {

@@ -8,7 +8,7 @@ use std::{
 
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
-use webhook_router::config::Config;
+use webhook_router::{config::Config, telemetry::Ending};
 
 use crate::support::{lookup, venv};
 
@@ -108,9 +108,16 @@ impl Stack {
             let metrics = queries.map(|query| &query["MetricStat"]["Metric"]);
             for metric in metrics.chain([&alarm["Properties"]]) {
                 if metric["Namespace"] == "webhook-router" {
-                    let dimensions = metric["Dimensions"].as_array().unwrap().iter();
-                    let names: Vec<_> =
-                        dimensions.map(|dimension| text(&dimension["Name"])).collect();
+                    let mut names = Vec::new();
+                    for dimension in metric["Dimensions"].as_array().unwrap() {
+                        let (name, value) = (text(&dimension["Name"]), text(&dimension["Value"]));
+                        match &*name {
+                            "function" => assert_eq!(value, "Router"),
+                            "outcome" => assert!(OUTCOMES.contains(&&*value), "{value}"),
+                            _ => panic!("{name}"),
+                        }
+                        names.push(name);
+                    }
                     watched.insert((text(&metric["MetricName"]), names.join(",")));
                 }
             }
@@ -119,7 +126,18 @@ impl Stack {
         let dashboard: Value = serde_json::from_str(&body).unwrap();
         for widget in dashboard["widgets"].as_array().unwrap() {
             for metric in widget["properties"]["metrics"].as_array().unwrap() {
-                let Some(search) = metric[0]["expression"].as_str() else { continue };
+                let Some(search) = metric[0]["expression"].as_str() else {
+                    // A name and one dimension, where `.` is what the row before has.
+                    assert!(["webhook-router", "."].contains(&&*text(&metric[0])), "{metric}");
+                    assert!(["function", "."].contains(&&*text(&metric[2])), "{metric}");
+                    watched.insert((text(&metric[1]), "function".into()));
+                    continue;
+                };
+                if let Some((_, outcome)) = search.split_once("outcome=\"") {
+                    let outcome = outcome.split_once('"').unwrap().0;
+                    assert!(OUTCOMES.contains(&outcome), "{outcome}");
+                }
+                assert!(search.contains("function=\"Router\""), "{search}");
                 let search = search.strip_prefix("SEARCH('{\"webhook-router\",").unwrap();
                 let (dimensions, rest) = search.split_once("} MetricName=\"").unwrap();
                 watched.insert((rest.split_once('"').unwrap().0.into(), dimensions.into()));
@@ -209,6 +227,17 @@ impl Stack {
         result.into()
     }
 }
+
+/// The values of the dimension `outcome`.
+const OUTCOMES: [&str; 7] = [
+    Ending::Delivered.as_str(),
+    Ending::Duplicate.as_str(),
+    Ending::InProgress.as_str(),
+    Ending::OtherBody.as_str(),
+    Ending::NoTime.as_str(),
+    Ending::Failed.as_str(),
+    Ending::StoreUnavailable.as_str(),
+];
 
 /// A value as CloudFormation compares it.
 pub fn text(value: &Value) -> String {

@@ -29,6 +29,7 @@ async fn every_delivery_has_one_line_that_says_all() {
     let of = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(of("outcome"), ["delivered", "duplicate", "failed"]);
     assert_eq!(of("attempts"), [1, 0, 2]);
+    assert_eq!(of("by"), ["vendor"; 3]);
     assert_eq!(of("status"), [200, 200, 503]);
     assert_eq!(of("level"), ["INFO", "INFO", "WARN"]);
     assert_eq!(lines[2]["reason"], "the destination answered 503 Service Unavailable");
@@ -133,9 +134,13 @@ async fn a_trace_is_passed_on_translated_and_begun() {
         assert!(begun.len() == 55 && begun.ends_with("-00") && state.is_none(), "{begun}");
         assert!(amazon.replace('-', "").contains(&begun[3..35]), "{begun} {amazon}");
     }
+    // Nor is a tracestate passed on beside the traceparent that AWS's form becomes.
+    let alone = send(&[("x-amzn-trace-id", AMAZON), ("tracestate", "a=b")]).await;
+    assert_eq!(alone, both);
     let ids: Vec<_> =
         deliveries(&router.log()).iter().map(|line| line["trace_id"].clone()).collect();
     assert_eq!(ids[0], W3C[3..35]);
+    assert_eq!(ids.last().unwrap(), &W3C[3..35]);
     // Outside of Lambda there is no trace of its own.
     assert!(router.log().lines().all(|line| !line.contains("lambda_trace_id")));
     assert_ne!(ids[5], ids[6]);
@@ -173,6 +178,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
         "webhook_router_attempts_total{destination=\"gcp\"} 61\n".into(),
         "webhook_router_store_seconds_count 63\n".into(),
         "webhook_router_unsettled_total 0\n".into(),
+        "webhook_router_panics_total 0\n".into(),
         "webhook_router_deliveries_total{destination=\"gcp\",vendor=\"other\",outcome=\"delivered\"} 11\n".into(),
     ] {
         assert!(got.text().contains(&line), "{line}\n{}", got.text());

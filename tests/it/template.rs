@@ -153,7 +153,7 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
         ([&LEAST[..], &redis[..1]].concat(), "Store redis needs VpcId and SubnetIds"),
         ([&LEAST[..], &redis[..2]].concat(), "Store redis needs VpcId and SubnetIds"),
         ([&LEAST[..], &redis].concat(), ""),
-        ([&LEAST[..], &redis, &[("RedisUrl", "redis://cache:6380")]].concat(), ""),
+        ([&LEAST[..], &redis, &[("RedisUrl", "redis://cache:6379")]].concat(), ""),
         ([&LEAST[..], &redis, &[("RedisUrl", "rediss://:password@cache")]].concat(), "RedisUrl"),
         ([&LEAST[..], &[("SubnetIds", "subnet-1, subnet-2")]].concat(), "SubnetIds"),
         (
