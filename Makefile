@@ -47,6 +47,7 @@ lint-template: $(VENV)/ready ## Check template.yaml with SAM, cfn-lint and check
 	$(VENV)/bin/checkov --file template.yaml --framework cloudformation --compact --quiet --skip-download
 
 build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
+	rm -f target/lambda/*/bootstrap # of SAM's build, which `cargo lambda deploy` would take in place of the zip
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
