@@ -8,7 +8,8 @@ DYNAMODB := target/dynamodb-local
 # cargo-lambda finds zig, its linker, beside itself; SAM finds cargo-lambda.
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
-SAM := $(IN_VENV) sam
+# It does not read AWS_REGION.
+SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
 
 .DEFAULT_GOAL := help
