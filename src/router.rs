@@ -211,7 +211,7 @@ impl Router {
             ending,
             error: result.as_ref().err(),
             status: reply.status.as_u16(),
-            by: job.by,
+            source: job.by,
             attempts: job.attempts,
             settled: job.settled,
             times: job.times,

@@ -183,7 +183,7 @@ pub struct Handled<'a> {
     pub ending: Ending,
     pub error: Option<&'a Error>,
     pub status: u16,
-    pub by: Source,
+    pub source: Source,
     /// Of this delivery.
     pub attempts: u32,
     /// Whether the result could be stored.
@@ -201,7 +201,7 @@ struct Line<'a> {
     outcome: &'static str,
     status: u16,
     /// Who brought it.
-    by: String,
+    source: String,
     attempts: u32,
     bytes: usize,
     milliseconds: f64,
@@ -232,7 +232,7 @@ pub fn handled(handled: &Handled<'_>) {
         destination: plan.route.as_str(),
         outcome: ending.as_str(),
         status: handled.status,
-        by: handled.by.to_string(),
+        source: handled.source.to_string(),
         attempts: handled.attempts,
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),

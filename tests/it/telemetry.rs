@@ -29,7 +29,7 @@ async fn every_delivery_has_one_line_that_says_all() {
     let of = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(of("outcome"), ["delivered", "duplicate", "failed"]);
     assert_eq!(of("attempts"), [1, 0, 2]);
-    assert_eq!(of("by"), ["vendor"; 3]);
+    assert_eq!(of("source"), ["vendor"; 3]);
     assert_eq!(of("status"), [200, 200, 503]);
     assert_eq!(of("level"), ["INFO", "INFO", "WARN"]);
     assert_eq!(lines[2]["reason"], "the destination answered 503 Service Unavailable");
