@@ -272,13 +272,20 @@ pub enum Source {
     BulkReplay,
 }
 
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Source {
+    /// The words for it, in the log and for a person.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Vendor => "vendor",
             Self::Replay => "replay",
             Self::BulkReplay => "bulk replay",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -201,7 +201,7 @@ struct Line<'a> {
     outcome: &'static str,
     status: u16,
     /// Who brought it.
-    source: String,
+    source: &'static str,
     attempts: u32,
     bytes: usize,
     milliseconds: f64,
@@ -232,7 +232,7 @@ pub fn handled(handled: &Handled<'_>) {
         destination: plan.route.as_str(),
         outcome: ending.as_str(),
         status: handled.status,
-        source: handled.source.to_string(),
+        source: handled.source.as_str(),
         attempts: handled.attempts,
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),

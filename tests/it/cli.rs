@@ -5,7 +5,9 @@ use std::process::{Command, Output, Stdio};
 
 use webhook_router::config::VARIABLES;
 
-use crate::support::{PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post};
+use crate::support::{
+    PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, tells_nothing,
+};
 
 fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
     end_of(Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()))
@@ -90,10 +92,12 @@ fn explain_reads_events_standard_input_and_headers() {
         .args(["explain", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(PAYLOAD.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
+    tells_nothing(stderr(&output));
     assert!(stdout(&output).contains("payment.succeeded"));
 
     let folder = tempfile::tempdir().unwrap();

@@ -78,10 +78,11 @@ impl Emulator {
             .stderr(log)
             .spawn()
             .unwrap();
-        wait_for("the emulator", folder.path(), || {
+        let emulator = Self { child, port, folder };
+        wait_for("the emulator", emulator.folder.path(), || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
-        Self { child, port, folder }
+        emulator
     }
 
     async fn invoke(&self, event: String) -> Value {

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use serde_json::Value;
+use webhook_router::telemetry::Trace;
 
 use crate::{
     servers::{DynamoDbLocal, Redis},
-    support::{PAYLOAD, ROUTER, Server, Sink, client, get, post, sign, status, venv},
+    support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, get, post, sign, status, venv},
 };
 
 /// The lines of deliveries in a log.
@@ -144,6 +145,49 @@ async fn a_trace_is_passed_on_translated_and_begun() {
     // Outside of Lambda there is no trace of its own.
     assert!(router.log().lines().all(|line| !line.contains("lambda_trace_id")));
     assert_ne!(ids[5], ids[6]);
+}
+
+#[test]
+fn in_lambda_its_own_trace_is_told_and_logged_beside_the_sender_s() {
+    const LAMBDA: &str =
+        "Root=1-11111111-222222222222222222222222;Parent=3333333333333333;Sampled=1";
+    const LAMBDA_ID: &str = "11111111222222222222222222222222";
+    const W3C: &str = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
+    let of = |headers: &[(&'static str, &'static str)]| {
+        let mut delivery = delivery(PAYLOAD);
+        for (name, value) in headers {
+            delivery.headers.insert(*name, http::HeaderValue::from_static(value));
+        }
+        Trace::of(&delivery, Some(LAMBDA))
+    };
+    let both = of(&[("traceparent", W3C), ("tracestate", "a=b")]);
+    assert_eq!((&*both.id, both.lambda_id.as_deref()), (&W3C[3..35], Some(LAMBDA_ID)));
+    let told = |name: &'static str, value: &str| (name, value.to_owned());
+    let state = told("tracestate", "a=b");
+    let amazon = told("x-amzn-trace-id", LAMBDA);
+    assert_eq!(both.headers, [told("traceparent", W3C), state, amazon.clone()]);
+    // Of no traceparent, or a malformed one, the state says nothing.
+    let parent = told("traceparent", &format!("00-{LAMBDA_ID}-3333333333333333-01"));
+    for headers in [&[("tracestate", "a=b")][..], &[("traceparent", "x"), ("tracestate", "a=b")]] {
+        let alone = of(headers);
+        assert_eq!((&*alone.id, alone.lambda_id), (LAMBDA_ID, None));
+        assert_eq!(alone.headers, [parent.clone(), amazon.clone()]);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_counted_and_never_quoted() {
+    let sink = Sink::start().await;
+    let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+    let vars = [("METRICS_LISTEN", &*metrics), ("FAULT_POINT", "panic before claim:1")];
+    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    assert_eq!((got.status, got.text()), (500, "internal error"));
+    let counted = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
+    assert!(counted.text().contains("webhook_router_panics_total 1\n"), "{}", counted.text());
+    assert!(router.log().contains("\"place\":\"src/fault.rs:"), "{}", router.log());
+    assert!(!router.log().contains("a test wanted it"), "{}", router.log());
+    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
 }
 
 #[tokio::test]
