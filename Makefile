@@ -10,7 +10,8 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 # It does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
-PACKAGES := gcc make procps python3-venv redis-server default-jre-headless npm
+# Programs that the tests need, each with the Debian package that has it.
+PROGRAMS := cc:gcc ps:procps redis-server:redis-server java:default-jre-headless npm:npm
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at once would take each other's files.
@@ -94,7 +95,8 @@ clean: ## Remove all that was built or installed here.
 
 # SAM and cargo-lambda.
 $(VENV)/tools: deploy-requirements.txt
-	@python3 -c 'import ensurepip' 2>/dev/null && command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES="gcc python3-venv"
+	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages PACKAGES=python3-venv
+	@command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES=gcc
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement deploy-requirements.txt
 	touch $@
@@ -113,8 +115,10 @@ $(DYNAMODB)/ready: | servers
 	touch $@
 
 .PHONY: servers packages
+# Only what is missing: npm of another origin would conflict with Debian's.
 servers:
-	@for program in redis-cli redis-server java npm ps; do command -v $$program >/dev/null || exec $(MAKE) --no-print-directory packages; done
+	@missing=; for pair in $(PROGRAMS); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+	test -z "$$missing" || $(MAKE) --no-print-directory packages PACKAGES="$$missing"
 
 packages:
 	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y $(PACKAGES); \
