@@ -34,6 +34,13 @@ pub enum Error {
     IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
+    #[error(
+        "unsigned, and {0} tells of a sender elsewhere: set ENVELOPE_SECRETS, or \
+         ALLOW_UNSIGNED=true to take it all the same"
+    )]
+    NotFromHere(&'static str),
+    #[error("Idempotency-Key is not the signed webhook-id")]
+    OtherName,
     #[error("invalid json: {0}")]
     InvalidJson(JsonError),
     #[error("invalid json: not an object")]
@@ -52,6 +59,9 @@ pub enum Error {
     NoTime,
     #[error("the store does not answer: {0}")]
     Store(String),
+    /// The destination did not take the event, and the store could not be told.
+    #[error("{failure}; its dead letter could not be stored")]
+    NotKept { failure: Box<Self>, until: DateTime<Utc> },
     #[error("the destination answered {}", .0.status)]
     Rejected(Box<Reply>),
     #[error("the destination cannot be reached: {0}")]
@@ -89,6 +99,10 @@ impl Error {
             Self::SlowBody => Reply::text(Status::REQUEST_TIMEOUT, "body too slow"),
             Self::IncompleteBody => Reply::text(Status::BAD_REQUEST, "body incomplete"),
             Self::Signature(_) => Reply::text(Status::UNAUTHORIZED, "invalid signature"),
+            Self::NotFromHere(_) => Reply::text(Status::FORBIDDEN, "forbidden"),
+            Self::OtherName => {
+                Reply::text(Status::BAD_REQUEST, "idempotency key differs from webhook-id")
+            }
             Self::InvalidJson(JsonError {
                 fault: JsonFault::TooDeep | JsonFault::IntegerTooLong,
                 ..
@@ -99,10 +113,15 @@ impl Error {
             Self::MissingFields(_) | Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
                 Reply::text(Status::BAD_REQUEST, self.to_string())
             }
-            Self::InFlight { until, now } => {
-                let wait = (*until - *now).as_seconds_f64().ceil() as i64;
-                retry_after(Reply::text(Status::CONFLICT, "in progress"), wait)
-            }
+            Self::InFlight { until, now } => retry_after(
+                Reply::text(Status::CONFLICT, "in progress"),
+                seconds_between(*now, *until),
+            ),
+            // The destination's own 4xx would be final for many a vendor, and the event lost.
+            Self::NotKept { until, .. } => retry_after(
+                Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
+                seconds_between(Utc::now(), *until),
+            ),
             Self::OtherBody => Reply::text(
                 Status::UNPROCESSABLE_ENTITY,
                 "idempotency key reused with another body",
@@ -127,6 +146,11 @@ impl Error {
             Self::Panic => Reply::text(Status::INTERNAL_SERVER_ERROR, "internal error"),
         }
     }
+}
+
+/// Whole seconds, so that the end has passed after them.
+fn seconds_between(start: DateTime<Utc>, end: DateTime<Utc>) -> i64 {
+    (end - start).as_seconds_f64().ceil() as i64
 }
 
 fn retry_after(reply: Reply, seconds: i64) -> Reply {

@@ -34,19 +34,10 @@ pub fn route_byte(secret: &Secret, logical: &str) -> u8 {
 
 /// HMAC-SHA256 of the parts in a row.
 pub fn hmac_sha256(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    mac(secret, parts).finalize().into_bytes().into()
-}
-
-/// Compares a signature with HMAC-SHA256 of the parts, in constant time.
-pub fn verify_hmac_sha256(secret: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
-    mac(secret, parts).verify_slice(signature).is_ok()
-}
-
-fn mac(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length of key is valid");
     parts.iter().for_each(|part| mac.update(part));
-    mac
+    mac.finalize().into_bytes().into()
 }
 
 impl fmt::Display for Key {

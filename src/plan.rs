@@ -8,11 +8,11 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::Intake,
+    config::{Intake, Unsigned},
     delivery::Delivery,
     error::Error,
     key::{Key, route_byte},
-    vendor::{Event, Identity, VENDORS, Vendor},
+    vendor::{Event, Identity, VENDORS, Vendor, loopback},
 };
 
 /// A verified event with its key and its destination. Only [`plan`] makes one of a delivery, so
@@ -81,7 +81,7 @@ impl fmt::Display for Route {
 /// Decides what is to be done with a delivery that came in at `now`.
 ///
 /// # Errors
-/// The refusals: 400, 401, 404, 405 and 413.
+/// The refusals: 400, 401, 403, 404, 405 and 413.
 pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
     let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
     let vendor = *vendor.ok_or(Error::UnknownPath)?;
@@ -91,11 +91,11 @@ pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<
     if delivery.body.len() > intake.max_body_bytes {
         return Err(Error::TooLarge { limit: intake.max_body_bytes });
     }
-    verify(delivery, vendor, intake, now)?;
+    let cover = verify(delivery, vendor, intake, now)?;
 
     let mut event = vendor.event(delivery)?;
     if intake.trust_idempotency_header && vendor.may_name_events() {
-        event.identity = idempotency_header(delivery).map_or(Identity::Content, Identity::Header);
+        event.identity = name(delivery, cover)?.map_or(Identity::Content, Identity::Header);
     }
     let logical = event.logical();
     let key = Key::derive(&intake.routing_secret, &logical);
@@ -106,13 +106,36 @@ pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<
     Ok(Plan { event, key, previous_key, route, _verified: Verified })
 }
 
+/// Whether a delivery's headers are the sender's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    /// The signature covers `webhook-id`, and no other header that could name an event.
+    WebhookId,
+    /// Nothing is signed.
+    Nothing,
+}
+
 /// The name that the sender gave the event
 /// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>). Bytes are read
 /// as Latin-1, as Python's WSGI servers do (PEP 3333).
-fn idempotency_header(delivery: &Delivery) -> Option<String> {
-    let values = ["idempotency-key", "x-idempotency-key"].map(|name| delivery.headers.get(name));
-    let value = values.into_iter().flatten().find(|value| !value.is_empty())?;
-    Some(value.as_bytes().iter().copied().map(char::from).collect())
+///
+/// Where the delivery is signed, only the signed `webhook-id` counts: whoever captured a request
+/// could send it again under another `Idempotency-Key`.
+fn name(delivery: &Delivery, cover: Cover) -> Result<Option<String>, Error> {
+    let names = ["idempotency-key", "x-idempotency-key"];
+    let values = names.into_iter().flat_map(|name| delivery.headers.get_all(name));
+    let mut values = values.filter(|value| !value.is_empty());
+    let value = match cover {
+        Cover::Nothing => values.next(),
+        Cover::WebhookId => {
+            let id = delivery.headers.get("webhook-id");
+            if values.any(|value| Some(value) != id) {
+                return Err(Error::OtherName);
+            }
+            id
+        }
+    };
+    Ok(value.map(|value| value.as_bytes().iter().copied().map(char::from).collect()))
 }
 
 fn verify(
@@ -120,10 +143,19 @@ fn verify(
     vendor: &dyn Vendor,
     intake: &Intake,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
-    match intake.secrets(vendor) {
-        [] if vendor.may_be_unsigned() && intake.allow_unsigned => Ok(()),
-        [] => Err(Error::NotServed { vendor: vendor.name(), variable: vendor.secrets_variable() }),
-        secrets => vendor.verify(delivery, secrets, intake.signature_tolerance, now),
+) -> Result<Cover, Error> {
+    let secrets = intake.secrets(vendor);
+    if !secrets.is_empty() {
+        vendor.verify(delivery, secrets, intake.signature_tolerance, now)?;
+        return Ok(Cover::WebhookId);
     }
+    match intake.unsigned {
+        Unsigned::FromAnyone if vendor.may_be_unsigned() => {}
+        Unsigned::FromThisMachine if vendor.may_be_unsigned() => loopback::check(delivery)?,
+        _ => {
+            let (vendor, variable) = (vendor.name(), vendor.secrets_variable());
+            return Err(Error::NotServed { vendor, variable });
+        }
+    }
+    Ok(Cover::Nothing)
 }

@@ -58,6 +58,7 @@ struct Job {
     /// Of this delivery.
     attempts: u32,
     times: Times,
+    /// Whether the store knows the result, from this router or from another owner.
     settled: bool,
 }
 
@@ -86,7 +87,8 @@ impl Job {
 pub struct Budget {
     /// When the delivery came in.
     pub now: DateTime<Utc>,
-    /// When forwarding must have ended.
+    /// When forwarding must have ended, by a clock that stands still while the machine is
+    /// suspended.
     forward_until: Instant,
     /// Time to store the result in, from the end of forwarding on.
     settling: Duration,
@@ -108,9 +110,17 @@ impl Budget {
         }
     }
 
+    /// Time left for forwarding. The wall clock is asked as well: a machine that was suspended, or a
+    /// function that was frozen, may wake up when another owner has taken over.
+    fn left(&self) -> Duration {
+        let until = self.lease_until - self.settling - LEASE_MARGIN;
+        let by_wall_clock = (until - Utc::now()).to_std().unwrap_or_default();
+        self.forward_until.saturating_duration_since(Instant::now()).min(by_wall_clock)
+    }
+
     /// Whether a whole attempt could be made.
     pub fn has_time_for(&self, attempt: Duration) -> bool {
-        self.forward_until.saturating_duration_since(Instant::now()) >= attempt
+        self.left() >= attempt
     }
 
     /// The budget of a delivery outside Lambda.
@@ -173,10 +183,10 @@ impl Router {
     /// Claims the event and delivers it, or says why not; logs what became of it.
     async fn process(&self, job: &mut Job, budget: Budget) -> (Ending, Reply) {
         let claiming = Instant::now();
-        let claim = if budget.forward_until > claiming {
-            self.claim(&mut job.plan, budget).await.map(Some)
-        } else {
+        let claim = if budget.left().is_zero() {
             Ok(None)
+        } else {
+            self.claim(&mut job.plan, budget).await.map(Some)
         };
         job.times.store = claiming.elapsed();
         let (ending, result) = match claim {
@@ -267,8 +277,7 @@ impl Router {
             Ok(reply) => Ok(Delivered {
                 at: Utc::now(),
                 ttl: self.dedup_ttl.max(job.plan.event.retry_horizon()),
-                reply: (reply.body.len() <= self.duplicates.reply_keep_bytes)
-                    .then(|| reply.clone()),
+                reply: self.duplicates.keeps(reply).then(|| reply.clone()),
                 attempts,
             }),
             Err(error) => {
@@ -285,9 +294,16 @@ impl Router {
             }
         };
         let started = Instant::now();
-        job.settled = self.settle(&lease, &result_to_store, budget).await;
+        let settled = self.settle(&lease, &result_to_store, budget).await;
+        job.settled = settled.is_some();
         job.times.store += started.elapsed();
-        result
+        match result {
+            // Another owner's write is no letter of this failure.
+            Err(failure) if settled != Some(Settled::Stored) => {
+                Err(Error::NotKept { failure: failure.into(), until: lease.until })
+            }
+            result => result,
+        }
     }
 
     /// One try to hand the event to its destination.
@@ -298,7 +314,7 @@ impl Router {
         budget: Budget,
     ) -> (Attempt, Result<Reply, SendError>) {
         let (at, started, destination) = (Utc::now(), Instant::now(), job.plan.route);
-        let left = budget.forward_until.saturating_duration_since(started);
+        let left = budget.left();
         fault::point("before send");
         let sent = match self.destinations.get(destination) {
             Ok(_) if left.is_zero() => {
@@ -324,15 +340,15 @@ impl Router {
         (Attempt { number, at, by: job.by, destination, outcome, milliseconds }, sent)
     }
 
-    /// Stores what came of a delivery, again while there is time. A result that could not be
-    /// stored changes nothing for the sender: what was delivered is delivered, and what failed is
-    /// claimed anew when the lease has run out. Whether it could be stored, or somebody else did.
+    /// Stores what came of a delivery, again while there is time. Returns nothing when the store
+    /// could not be told. Then what was delivered is delivered all the same, and what failed is
+    /// claimed anew by the vendor's next delivery, once the lease has run out.
     async fn settle(
         &self,
         lease: &Lease,
         result: &Result<Delivered, (DeadLetter, Release)>,
         budget: Budget,
-    ) -> bool {
+    ) -> Option<Settled> {
         let key = lease.key;
         let until = Instant::now().min(budget.forward_until) + budget.settling;
         let mut pause = SETTLE_PAUSE;
@@ -349,10 +365,11 @@ impl Router {
             fault::point("after settle");
             let out_of_time = || StoreError::Failed("no time was left to store it".into());
             match settled.unwrap_or_else(|_| Err(out_of_time())) {
-                Ok(Settled::Stored) => return true,
-                Ok(Settled::LeaseLost) => {
-                    tracing::warn!(%key, "the lease was lost to another owner");
-                    return true;
+                Ok(settled) => {
+                    if settled == Settled::LeaseLost {
+                        tracing::warn!(%key, "the lease was lost to another owner");
+                    }
+                    return Some(settled);
                 }
                 Err(error) if Instant::now() + pause < until => {
                     tracing::warn!(%key, %error, "the result could not be stored yet");
@@ -361,7 +378,7 @@ impl Router {
                 }
                 Err(error) => {
                     tracing::error!(%key, %error, "the result could not be stored");
-                    return false;
+                    return None;
                 }
             }
         }
@@ -370,6 +387,7 @@ impl Router {
     /// The answer to a duplicate: a sentence, or the first reply where that is wanted and kept.
     fn duplicate(&self, state: State) -> Reply {
         let reply = match state {
+            // Kept while DUPLICATE_REPLY was `replay`, it stays unused after a change to `ignored`.
             State::Delivered { reply: Some(reply), .. } if self.duplicates.replay => reply,
             _ => Reply::text(StatusCode::OK, "duplicate ignored"),
         };

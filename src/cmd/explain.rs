@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::function_url;
 use crate::{
-    config::{EXAMPLE_ROUTING_SECRET, Intake},
+    config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::Delivery,
     key::route_byte,
     plan::{Plan, plan},
@@ -61,7 +61,7 @@ struct Explanation {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut intake = Intake::from_vars(super::variables().await?)?;
     // What is explained was not sent by anybody: without secrets, there is nothing to verify.
-    intake.allow_unsigned = true;
+    intake.unsigned = Unsigned::FromAnyone;
     if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         eprintln!("by the example's ROUTING_SECRET; set your own for your keys and destinations");
     }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{http_server, variables};
 use crate::{
-    config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen},
+    config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
     delivery::{Delivery, Reply},
     router::{Budget, Router},
     telemetry::{self, Origin},
@@ -31,12 +31,13 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         Some(port) => (Ipv4Addr::UNSPECIFIED, port).into(),
         None => (Ipv4Addr::LOCALHOST, 8080).into(),
     });
-    // On loopback the senders are this machine's own.
-    config.intake.allow_unsigned |= address.ip().is_loopback();
+    if config.intake.unsigned == Unsigned::Refused && address.ip().is_loopback() {
+        config.intake.unsigned = Unsigned::FromThisMachine;
+    }
     if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         tracing::warn!("ROUTING_SECRET is the example's; set one of your own before production");
     }
-    for warning in config.intake.not_served() {
+    for warning in config.intake.warnings() {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);

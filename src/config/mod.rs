@@ -20,6 +20,7 @@ pub use self::{
     targets::{AwsTarget, GcpTarget, Invocation, Targets},
 };
 use crate::{
+    delivery::Reply,
     secret::Secret,
     vendor::{VENDORS, Vendor},
 };
@@ -54,11 +55,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("ENVELOPE_SECRETS", "",
         "Standard Webhooks secrets of POST /webhook, separated by commas; any may match."),
     variable("ALLOW_UNSIGNED", "false",
-        "true: serve POST /webhook although ENVELOPE_SECRETS is not set."),
+        "true: take unsigned envelopes from anyone while ENVELOPE_SECRETS is not set. serve on loopback takes them from programs on the same machine without it."),
     variable("SIGNATURE_TOLERANCE_SECONDS", "300",
         "How far a signature's timestamp may lie from now, on either side."),
     variable("TRUST_IDEMPOTENCY_HEADER", "false",
-        "true: an envelope's Idempotency-Key (or X-Idempotency-Key) header takes the event's place in its key."),
+        "true: an envelope's Idempotency-Key (or X-Idempotency-Key) header takes the event's place in its key; with ENVELOPE_SECRETS, the signed webhook-id does."),
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
@@ -74,7 +75,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DUPLICATE_REPLY", "ignored",
         "What a duplicate is answered: ignored says `duplicate ignored`, replay repeats the first reply."),
     variable("REPLY_KEEP_BYTES", "65536",
-        "Largest reply that is kept (64 KiB); a duplicate of a larger one gets `duplicate ignored`."),
+        "Largest reply that is kept (64 KiB) with DUPLICATE_REPLY=replay; a duplicate of a larger one gets `duplicate ignored`."),
     variable("GCP_TARGET_URL", "",
         "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
     variable("GCP_CA_FILE", "",
@@ -135,12 +136,22 @@ pub struct Intake {
     /// 0 to 256.
     pub route_threshold: u16,
     pub max_body_bytes: usize,
-    pub allow_unsigned: bool,
+    pub unsigned: Unsigned,
     /// Whether an envelope's `Idempotency-Key` takes the event's place in the key.
     pub trust_idempotency_header: bool,
     pub signature_tolerance: TimeDelta,
     /// By the name of the vendor.
     secrets: Vec<(&'static str, Vec<Secret>)>,
+}
+
+/// Whose unsigned envelopes are taken while ENVELOPE_SECRETS is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsigned {
+    Refused,
+    /// Taken from programs on this machine, which is all that `serve` on loopback is for.
+    FromThisMachine,
+    /// Taken from everyone: ALLOW_UNSIGNED=true.
+    FromAnyone,
 }
 
 /// Where `serve` shows its metrics.
@@ -163,6 +174,14 @@ pub struct Duplicates {
     pub replay: bool,
     /// Largest reply that is kept, in bytes.
     pub reply_keep_bytes: usize,
+}
+
+impl Duplicates {
+    /// Whether a reply is kept with its record: only for duplicates that get it, because each store
+    /// charges for its bytes, DynamoDB for every duplicate again.
+    pub fn keeps(&self, reply: &Reply) -> bool {
+        self.replay && reply.body.len() <= self.reply_keep_bytes
+    }
 }
 
 /// How often and how long forwarding is tried.
@@ -244,19 +263,28 @@ impl Intake {
         vars.finish(intake)
     }
 
-    /// What is not served, and which variable would change that.
-    pub fn not_served(&self) -> Vec<String> {
-        VENDORS
-            .iter()
-            .filter(|vendor| self.secrets(**vendor).is_empty())
-            .filter(|vendor| !(vendor.may_be_unsigned() && self.allow_unsigned))
-            .map(|vendor| {
-                let unsigned =
-                    if vendor.may_be_unsigned() { ", or ALLOW_UNSIGNED=true" } else { "" };
-                let (path, variable) = (vendor.path(), vendor.secrets_variable());
-                format!("POST {path} is not served: set {variable}{unsigned}")
-            })
-            .collect()
+    /// What an operator should know at start: what is not served and which variable changes that,
+    /// and what is served unsigned.
+    pub fn warnings(&self) -> Vec<String> {
+        let without_secrets = VENDORS.iter().filter(|vendor| self.secrets(**vendor).is_empty());
+        let warnings = without_secrets.map(|vendor| {
+            let (path, variable) = (vendor.path(), vendor.secrets_variable());
+            match self.unsigned {
+                Unsigned::FromThisMachine if vendor.may_be_unsigned() => format!(
+                    "POST {path} takes unsigned envelopes from programs on this machine: set \
+                     {variable} to have them signed"
+                ),
+                Unsigned::FromAnyone if vendor.may_be_unsigned() => format!(
+                    "POST {path} takes unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
+                     {variable} to have them signed"
+                ),
+                Unsigned::Refused if vendor.may_be_unsigned() => {
+                    format!("POST {path} is not served: set {variable}, or ALLOW_UNSIGNED=true")
+                }
+                _ => format!("POST {path} is not served: set {variable}"),
+            }
+        });
+        warnings.collect()
     }
 
     /// The vendor's secrets; none when it is not configured.
@@ -273,7 +301,10 @@ impl Vars<'_> {
             previous_routing_secret: self.previous_routing_secret(),
             route_threshold: self.number("ROUTE_THRESHOLD", 0..=256) as u16,
             max_body_bytes: self.number("MAX_BODY_BYTES", 1..=268_435_456) as usize,
-            allow_unsigned: self.flag("ALLOW_UNSIGNED"),
+            unsigned: match self.flag("ALLOW_UNSIGNED") {
+                true => Unsigned::FromAnyone,
+                false => Unsigned::Refused,
+            },
             trust_idempotency_header: self.flag("TRUST_IDEMPOTENCY_HEADER"),
             signature_tolerance: TimeDelta::seconds(
                 self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,

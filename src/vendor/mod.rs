@@ -3,6 +3,7 @@
 //! A new vendor is a file here, its `mod` line, and its row in [`VENDORS`].
 
 mod envelope;
+pub(crate) mod loopback;
 mod standard_webhooks;
 
 use std::time::Duration;
@@ -84,7 +85,8 @@ pub struct Event {
 pub enum Identity {
     /// Vendor, type, time and body.
     Content,
-    /// Vendor and the value of its `Idempotency-Key` header. The body must be the same, too.
+    /// Vendor and the name that the sender gave the event in a header: `Idempotency-Key`, or
+    /// `webhook-id` where that is signed. The body must be the same, too.
     Header(String),
 }
 

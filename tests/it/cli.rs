@@ -246,7 +246,8 @@ async fn inspect_shows_what_the_store_knows() {
     let folder = tempfile::tempdir().unwrap();
     let store = crate::support::sqlite(folder.path());
     let vars = [("STORE_URL", store.as_str()), ("ROUTE_THRESHOLD", "256")];
-    let serving = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let keeping = vec![("DUPLICATE_REPLY", "replay")];
+    let serving = Server::router(&[sink.vars(), vars.to_vec(), keeping].concat());
     let got = post(&client(), &serving.webhook(), PAYLOAD).await;
     let key = got.header("x-webhook-key").unwrap().to_owned();
     let digits = key.rsplit(':').next().unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use webhook_router::{
-    config::{AwsTarget, Config, ConfigError, Invocation, StoreUrl, VARIABLES},
+    config::{AwsTarget, Config, ConfigError, Invocation, StoreUrl, Unsigned, VARIABLES},
     secret::Secret,
 };
 
@@ -38,7 +38,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.intake.route_threshold, 128);
     assert_eq!(config.intake.max_body_bytes, 6 * 1024 * 1024);
     assert_eq!(config.intake.signature_tolerance.num_seconds(), 300);
-    assert!(!config.intake.allow_unsigned);
+    assert_eq!(config.intake.unsigned, Unsigned::Refused);
     assert_eq!(config.store.url, StoreUrl::Sqlite("webhook-router.db".into()));
     assert_eq!(config.store.timeout, Duration::from_secs(1));
     assert_eq!(config.forward.timeout, Duration::from_secs(10));

@@ -25,5 +25,7 @@ mod servers;
 mod stack;
 mod store;
 mod support;
+mod suspended;
 mod telemetry;
 mod template;
+mod unsettled;

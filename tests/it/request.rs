@@ -222,6 +222,32 @@ async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
     }
 }
 
+#[tokio::test]
+async fn of_a_signature_s_entries_sixteen_are_looked_at_and_more_are_refused() {
+    let sink = Sink::start().await;
+    let mut vars = sink.vars();
+    vars.push(("ENVELOPE_SECRETS", SECRET));
+    let router = Server::router(&vars);
+    let now = chrono::Utc::now().timestamp();
+    let genuine = sign(SECRET, "m1", now, PAYLOAD);
+    let wrong = format!("v1,{}", BASE64_STANDARD.encode([0; 32]));
+    let send = async |signature: String| {
+        let request = client().post(router.webhook()).body(PAYLOAD);
+        let request = request.header("webhook-id", "m1").header("webhook-timestamp", now);
+        get(request.header("webhook-signature", signature).send().await).await.status
+    };
+    let behind =
+        |entry: &str, count: usize| format!("{}{genuine}", format!("{entry} ").repeat(count));
+    assert_eq!(send(behind(&wrong, 16)).await, 401);
+    assert_eq!(send(behind("v1,malformed", 16)).await, 401);
+    assert!(sink.received().is_empty());
+    assert_eq!(send(behind(&wrong, 15)).await, 200);
+    for other in ["v1a,AAAA", "v2,AAAA", "nonsense", ""] {
+        assert_eq!(send(behind(other, 500)).await, 200, "{other}");
+    }
+    assert_eq!(sink.received().len(), 1);
+}
+
 /// Vectors of Standard Webhooks that its own libraries refuse.
 #[test]
 fn malformed_signatures_are_refused() {
@@ -274,6 +300,53 @@ async fn an_unsigned_envelope_is_not_served_to_the_world_unless_said_outright() 
 }
 
 #[tokio::test]
+async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
+    let sink = Sink::start().await;
+    let send = async |router: &Server, name: &str, value: &str| {
+        let request = client().post(router.webhook()).body(PAYLOAD).header(name, value);
+        get(request.send().await).await
+    };
+    let router = Server::router(&sink.vars());
+    assert!(router.log().contains("takes unsigned envelopes from programs on this machine"));
+    let foreign = [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-proto", "https"),
+        ("forwarded", "for=203.0.113.7"),
+        ("via", "1.1 tunnel"),
+        ("x-real-ip", "203.0.113.7"),
+        ("cf-connecting-ip", "203.0.113.7"),
+        ("host", "evil.example"),
+        ("host", "localhost.evil.example:8080"),
+    ];
+    for (name, value) in foreign {
+        let got = send(&router, name, value).await;
+        assert_eq!((got.status, got.text()), (403, "forbidden"), "{name}: {value}");
+        assert_eq!(got.header("x-webhook-key"), None);
+    }
+    assert!(sink.received().is_empty());
+    assert!(router.log().contains("ALLOW_UNSIGNED=true to take it all the same"));
+    for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"] {
+        assert_eq!(send(&router, "host", host).await.status, 200, "{host}");
+    }
+
+    // Said outright, and where the envelope is signed, nothing of this counts.
+    let allowing = Server::router(&[sink.vars(), vec![("ALLOW_UNSIGNED", "true")]].concat());
+    let signing = Server::router(&[sink.vars(), vec![("ENVELOPE_SECRETS", SECRET)]].concat());
+    let now = chrono::Utc::now().timestamp();
+    for (name, value) in foreign {
+        assert_eq!(send(&allowing, name, value).await.status, 200, "{name}: {value}");
+        let signed = client().post(signing.webhook()).body(PAYLOAD).header(name, value);
+        let signed = signed
+            .header("webhook-id", "m")
+            .header("webhook-timestamp", now)
+            .header("webhook-signature", sign(SECRET, "m", now, PAYLOAD));
+        assert_eq!(get(signed.send().await).await.status, 200, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
 async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
     let sink = Sink::start().await;
     let answer = |status: u16, headers: Vec<_>, body: &'static [u8]| {
@@ -307,6 +380,26 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_reply_that_no_duplicate_would_get_is_not_kept() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = crate::support::sqlite(folder.path());
+    let store = [("STORE_URL", url.as_str())];
+    let deliver = async |more: &[(&'static str, &'static str)], body: String| {
+        let router = Server::router(&[&sink.vars(), &store[..], more].concat());
+        let got = post(&client(), &router.webhook(), body).await;
+        assert_eq!(got.text(), "done");
+        let mut inspect = std::process::Command::new(crate::support::ROUTER);
+        inspect.args(["inspect", "--json", got.header("x-webhook-key").unwrap()]).envs(store);
+        let output = crate::support::end_of(&mut inspect);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["reply"].take()
+    };
+    assert!(deliver(&[], PAYLOAD.into()).await.is_null());
+    let replayed = deliver(&[("DUPLICATE_REPLY", "replay")], PAYLOAD.replace("4200", "1")).await;
+    assert_eq!(replayed["bytes"], 4);
 }
 
 #[tokio::test]
@@ -353,4 +446,48 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     let got = send(&router, &named, PAYLOAD).await;
     assert_ne!(got.header("x-webhook-key"), first.header("x-webhook-key"));
     assert_eq!(send(&router, &named, &other).await.text(), "done");
+}
+
+#[tokio::test]
+async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event() {
+    let sink = Sink::start().await;
+    let vars = [("TRUST_IDEMPOTENCY_HEADER", "true"), ("ENVELOPE_SECRETS", SECRET)];
+    let router = Server::router(&[&sink.vars(), &vars[..]].concat());
+    let now = chrono::Utc::now().timestamp();
+    let send = async |id: &str, body: &str, more: &[(&str, &str)]| {
+        let mut request = client().post(router.webhook()).body(body.to_owned());
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        request = request
+            .header("webhook-id", id)
+            .header("webhook-timestamp", now)
+            .header("webhook-signature", sign(SECRET, id, now, body));
+        get(request.send().await).await
+    };
+    let first = send("order 7", PAYLOAD, &[]).await;
+    assert_eq!(first.text(), "done");
+    let key = hex::encode(hmac_sha256(b"dev-not-for-prod-change-me", &[b"header|stripe|order 7"]));
+    assert_eq!(first.header("x-webhook-key"), Some(&*format!("webhook:dedup:{key}")));
+
+    // Captured and sent again: under the same name it is a duplicate, and no other name counts.
+    let same = [("Idempotency-Key", "order 7"), ("X-Idempotency-Key", "order 7")];
+    assert_eq!(send("order 7", PAYLOAD, &same).await.text(), "duplicate ignored");
+    let others: [&[(&str, &str)]; 3] = [
+        &[("Idempotency-Key", "order 8")],
+        &[("X-Idempotency-Key", "order 8")],
+        &[("Idempotency-Key", "order 7"), ("Idempotency-Key", "order 8")],
+    ];
+    for other in others {
+        let got = send("order 7", PAYLOAD, other).await;
+        let refusal = (400, "idempotency key differs from webhook-id");
+        assert_eq!((got.status, got.text()), refusal, "{other:?}");
+        assert_eq!(got.header("x-webhook-key"), None);
+    }
+    // Nor can a captured request spoil a genuine event that is still to come.
+    let other = PAYLOAD.replace("4200", "1");
+    assert_eq!(send("order 8", &other, &[]).await.text(), "done");
+    let reused = send("order 8", PAYLOAD, &[]).await;
+    assert_eq!((reused.status, reused.text()), (422, "idempotency key reused with another body"));
+    assert_eq!(sink.take().len(), 2);
 }

@@ -53,6 +53,14 @@ pub fn outside_of_cargo(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Debian's libfaketime (<https://github.com/wolfcw/libfaketime>), to preload into a program whose
+/// clock shall be wrong.
+pub fn libfaketime() -> String {
+    let path = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    assert!(Path::new(&path).exists(), "{path} is missing: run `make test`, which installs it");
+    path
+}
+
 /// A process that serves HTTP, killed by its id when dropped.
 pub struct Server {
     child: Child,
@@ -183,6 +191,8 @@ pub enum Answer {
     With(StatusCode, Vec<(&'static str, &'static str)>, Bytes),
     /// Waits for `go`, then answers 200.
     WhenTold,
+    /// Waits for `go`, then answers with this status.
+    RefusalWhenTold(StatusCode),
 }
 
 #[derive(Clone, Debug)]
@@ -274,6 +284,10 @@ impl Sink {
             Answer::WhenTold => {
                 self.go.notified().await;
                 (StatusCode::OK, vec![], Bytes::from_static(b"at last"))
+            }
+            Answer::RefusalWhenTold(status) => {
+                self.go.notified().await;
+                (status, vec![], Bytes::from_static(b"no"))
             }
         };
         let mut response = Response::builder().status(status);
