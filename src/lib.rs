@@ -17,7 +17,7 @@ pub mod key;
 
 pub mod error;
 
-pub mod vendor;
+pub mod source;
 
 pub mod config;
 
