@@ -17,6 +17,10 @@ pub mod key;
 
 pub mod error;
 
+pub mod event;
+
+pub mod route;
+
 pub mod source;
 
 pub mod config;

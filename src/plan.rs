@@ -1,18 +1,17 @@
 //! What is to be done with a delivery: verify, read, derive, choose. No clock, no network, no
 //! store; `explain` prints it, and production acts on it.
 
-use std::{fmt, str::FromStr};
-
 use chrono::{DateTime, Utc};
 use http::Method;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Intake, Unsigned},
     delivery::Delivery,
     error::Error,
+    event::{Event, Identity},
     key::{Key, route_byte},
-    vendor::{Event, Identity, VENDORS, Vendor, loopback},
+    route::Route,
+    source::{VENDORS, Vendor, loopback},
 };
 
 /// A verified event with its key and its destination. Only [`plan`] makes one of a delivery, so
@@ -30,51 +29,11 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 struct Verified;
 
-/// Which destination an event goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Route {
-    /// A Cloud Run service, over HTTPS.
-    Gcp,
-    /// The processor Lambda, through the Invoke API.
-    Aws,
-}
-
 impl Plan {
     /// What is to be done with an event that was verified when it first came in, as a store has
     /// kept it.
     pub fn kept(event: Event, key: Key, route: Route) -> Self {
         Self { event, key, previous_key: None, route, _verified: Verified }
-    }
-}
-
-impl Route {
-    /// As it stands in the store and in `X-Webhook-Destination`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gcp => "gcp",
-            Self::Aws => "aws",
-        }
-    }
-}
-
-/// A text that is neither `gcp` nor `aws`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be gcp or aws")]
-pub struct NotARoute;
-
-impl FromStr for Route {
-    type Err = NotARoute;
-
-    fn from_str(text: &str) -> Result<Self, NotARoute> {
-        let route = [Self::Gcp, Self::Aws].into_iter().find(|route| route.as_str() == text);
-        route.ok_or(NotARoute)
-    }
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

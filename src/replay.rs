@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     key::Key,
-    plan::Route,
+    route::Route,
     router::{Budget, Router},
     store::{Entry, Page, Record, Source, Store, StoreError},
     telemetry::{Ending, Origin},

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     config::StoreConfig,
     key::Key,
-    plan::Route,
     replay::{Filter, Letters},
+    route::Route,
     store::{Discarded, Record},
 };
 

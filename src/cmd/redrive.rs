@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::{dead_letters::parse_since, lambda::Function};
 use crate::{
     key::Key,
-    plan::Route,
     replay::{self, Filter, Letters, PER_SECOND, Pace, Summary},
+    route::Route,
     store::Source,
     telemetry::{self, Origin},
 };

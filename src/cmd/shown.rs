@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     delivery::Reply,
-    plan::Route,
+    route::Route,
     store::{Attempt, Failed, Failure, Outcome, Record, Source, State},
 };
 

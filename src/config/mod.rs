@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     delivery::Reply,
     secret::Secret,
-    vendor::{VENDORS, Vendor},
+    source::{VENDORS, Vendor},
 };
 
 /// The routing secret of the examples. Off Lambda it is the default, in Lambda it is refused.

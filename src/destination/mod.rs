@@ -20,7 +20,8 @@ pub use tls::tls_config;
 use crate::{
     config::Targets,
     delivery::{Delivery, Reply},
-    plan::{Plan, Route},
+    plan::Plan,
+    route::Route,
 };
 
 /// Largest reply that is passed on, in bytes. A Function URL's answer may have 6 MB, and base64

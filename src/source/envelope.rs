@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Event, Identity, Vendor, standard_webhooks};
+use super::{Vendor, standard_webhooks};
 use crate::{
     delivery::Delivery,
     error::Error,
+    event::{Event, Identity},
     json::{Document, Value},
     secret::Secret,
     timestamp::Timestamp,

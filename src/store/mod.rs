@@ -29,10 +29,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{StoreConfig, StoreUrl},
     delivery::{Delivery, Reply},
+    event::{Event, Identity},
     key::Key,
-    plan::{Plan, Route},
+    plan::Plan,
+    route::Route,
     timestamp::Timestamp,
-    vendor::{Event, Identity},
 };
 
 /// Most attempts that a record keeps, the newest.

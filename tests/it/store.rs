@@ -8,13 +8,14 @@ use http::{HeaderValue, StatusCode};
 use webhook_router::{
     config::Config,
     delivery::Reply,
+    event::Identity,
     key::Key,
-    plan::{Plan, Route},
+    plan::Plan,
+    route::Route,
     store::{
         self, Attempt, Claim, DeadLetter, Delivered, Details, Discarded, DynamoDb, Entry, Failed,
         Failure, Lease, MAX_NAME_CHARS, Outcome, Page, Release, Settled, Source, State, Store,
     },
-    vendor::Identity,
 };
 
 use crate::servers::{Authority, DynamoDbLocal, Redis, RedisCluster};

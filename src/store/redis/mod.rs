@@ -33,7 +33,7 @@ use super::{
     Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
     State, Store, StoreError, new_owner, stored,
 };
-use crate::{config::RedisUrl, fault, key::Key, plan::Plan, vendor::Identity};
+use crate::{config::RedisUrl, event::Identity, fault, key::Key, plan::Plan};
 
 /// How long the route of an event is kept after its owner died.
 const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
