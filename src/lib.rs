@@ -35,12 +35,12 @@ pub mod store;
 
 pub mod destination;
 
-pub mod telemetry;
+pub mod trace;
 
-mod retry;
+pub mod telemetry;
 
 pub mod router;
 
-pub mod replay;
+pub mod redelivery;
 
 pub mod cmd;

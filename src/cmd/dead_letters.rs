@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::StoreConfig,
     key::Key,
-    replay::{Filter, Letters},
+    redelivery::{Filter, Letters},
     route::Route,
     store::{Discarded, Record},
 };

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{dead_letters::parse_since, lambda::Function};
 use crate::{
     key::Key,
-    replay::{self, Filter, Letters, PER_SECOND, Pace, Summary},
+    redelivery::{self, Filter, Letters, PER_SECOND, Pace, Summary},
     route::Route,
     store::Source,
     telemetry::{self, Origin},
@@ -112,7 +112,7 @@ pub(super) async fn run(
         report.chosen += keys.len();
         if !dry_run {
             let summary = &mut report.summary;
-            replay::replay(router, keys, &pace, budget, |_, _| {}, summary).await;
+            redelivery::replay(router, keys, &pace, budget, |_, _| {}, summary).await;
         }
     };
     let mut left = None;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{Config, StoreConfig},
-    replay::{self, Letters, Pace, Replayed, Summary},
+    redelivery::{self, Letters, Pace, Replayed, Summary},
     router::Budget,
     store::{Record, Source, Store},
     telemetry::{Ending, Origin},
@@ -83,7 +83,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     };
     let mut summary = Summary::default();
-    replay::replay(&router, keys, &pace, budget, progress, &mut summary).await;
+    redelivery::replay(&router, keys, &pace, budget, progress, &mut summary).await;
     bar.finish_and_clear();
     if options.all || records.len() > 1 {
         println!("{}", text(&summary));
@@ -116,7 +116,7 @@ async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Reco
 }
 
 fn per_second() -> clap::builder::RangedI64ValueParser<u32> {
-    let (least, most) = replay::PER_SECOND.into_inner();
+    let (least, most) = redelivery::PER_SECOND.into_inner();
     clap::value_parser!(u32).range(i64::from(least)..=i64::from(most))
 }
 

@@ -3,7 +3,6 @@
 
 mod embedded;
 mod metrics;
-mod trace;
 
 use std::{
     io::{IsTerminal, Write as _},
@@ -19,12 +18,12 @@ use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 use self::metrics::METRICS;
-pub use self::trace::Trace;
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
     plan::Plan,
     store::Source,
+    trace::Trace,
 };
 
 /// Longest name from a payload that is logged, in characters.

@@ -1,12 +1,15 @@
 //! The life of a delivery, from the first look at it to the answer. The only file that knows the
 //! order of things.
 
+mod retry;
+
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use self::retry::Retries;
 use crate::{
     config::{Config, Duplicates, Forward, Intake},
     delivery::{Delivery, Reply},
@@ -14,12 +17,12 @@ use crate::{
     error::Error,
     fault,
     plan::{Plan, plan},
-    retry::Retries,
     store::{
         Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Release,
         Settled, Source, State, Store, StoreError,
     },
-    telemetry::{self, Ending, Handled, Origin, Times, Trace},
+    telemetry::{self, Ending, Handled, Origin, Times},
+    trace::Trace,
 };
 
 /// Longest reason that a dead letter keeps, in characters.
