@@ -21,6 +21,10 @@ pub mod event;
 
 pub mod route;
 
+pub mod outcome;
+
+pub mod trace;
+
 pub mod source;
 
 pub mod config;
@@ -34,8 +38,6 @@ mod fault;
 pub mod store;
 
 pub mod destination;
-
-pub mod trace;
 
 pub mod telemetry;
 

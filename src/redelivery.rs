@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     key::Key,
+    outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Router},
-    store::{Entry, Page, Record, Source, Store, StoreError},
-    telemetry::{Ending, Origin},
+    store::{Entry, Page, Record, Store, StoreError},
 };
 
 /// How many may be begun in a second, where that is said.
@@ -160,7 +160,7 @@ impl Summary {
 
 /// How several replays are done.
 pub struct Pace {
-    pub by: Source,
+    pub by: Trigger,
     /// Where the word came in.
     pub origin: Origin,
     /// Most that are begun in a second; any number when there is none.
@@ -224,7 +224,7 @@ pub async fn replay(
 async fn replay_one(
     router: &Router,
     key: Key,
-    by: Source,
+    by: Trigger,
     origin: Origin,
     budget: Budget,
 ) -> Replayed {

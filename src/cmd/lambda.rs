@@ -24,8 +24,9 @@ use crate::{
     config::Config,
     delivery::Reply,
     error::Error,
+    outcome::Origin,
     router::{Budget, Router},
-    telemetry::{self, Origin},
+    telemetry,
 };
 
 /// Beyond the store's timeout, time of an invocation that is kept for settling.

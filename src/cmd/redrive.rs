@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::{dead_letters::parse_since, lambda::Function};
 use crate::{
     key::Key,
+    outcome::{Origin, Trigger},
     redelivery::{self, Filter, Letters, PER_SECOND, Pace, Summary},
     route::Route,
-    store::Source,
-    telemetry::{self, Origin},
+    telemetry,
 };
 
 /// What is to be replayed: `keys`, or `all` with filters as those of the command.
@@ -105,7 +105,7 @@ pub(super) async fn run(
     if budget().is_none() {
         return Err(RedriveError::NoTime);
     }
-    let by = if all { Source::BulkReplay } else { Source::Replay };
+    let by = if all { Trigger::BulkReplay } else { Trigger::Replay };
     let pace = Pace { by, origin, per_second, stop: CancellationToken::new() };
     let (router, mut report) = (&function.router, Report::default());
     let replay = async |keys: Vec<Key>, report: &mut Report| {

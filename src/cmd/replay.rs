@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     config::{Config, StoreConfig},
+    outcome::{Ending, Origin, Trigger},
     redelivery::{self, Letters, Pace, Replayed, Summary},
     router::Budget,
-    store::{Record, Source, Store},
-    telemetry::{Ending, Origin},
+    store::{Record, Store},
 };
 
 #[derive(Args)]
@@ -71,7 +71,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             std::process::exit(1);
         }
     });
-    let by = if options.all { Source::BulkReplay } else { Source::Replay };
+    let by = if options.all { Trigger::BulkReplay } else { Trigger::Replay };
     let pace = Pace { by, origin: Origin::default(), per_second: options.per_second, stop };
     let keys = records.iter().map(|record| record.key).collect();
     let budget = || Some(Budget::configured(&config));

@@ -16,8 +16,9 @@ use super::{http_server, variables};
 use crate::{
     config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
     delivery::{Delivery, Reply},
+    outcome::Origin,
     router::{Budget, Router},
-    telemetry::{self, Origin},
+    telemetry,
 };
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::{
     delivery::Reply,
+    outcome::{Outcome, Trigger},
     route::Route,
-    store::{Attempt, Failed, Failure, Outcome, Record, Source, State},
+    store::{Attempt, Failed, Failure, Record, State},
 };
 
 /// A record as it is shown. Times are RFC 3339, in UTC.
@@ -36,7 +37,7 @@ pub(super) struct Shown {
 struct ShownAttempt {
     number: u32,
     at: String,
-    by: Source,
+    by: Trigger,
     destination: Route,
     outcome: String,
     milliseconds: u64,

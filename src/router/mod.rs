@@ -16,12 +16,13 @@ use crate::{
     destination::{Destinations, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
+    outcome::{Ending, Origin, Outcome, Times, Trigger},
     plan::{Plan, plan},
     store::{
-        Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Release,
-        Settled, Source, State, Store, StoreError,
+        Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Release, Settled,
+        State, Store, StoreError,
     },
-    telemetry::{self, Ending, Handled, Origin, Times},
+    telemetry::{self, Handled},
     trace::Trace,
 };
 
@@ -54,7 +55,7 @@ struct Job {
     delivery: Delivery,
     plan: Plan,
     /// Who brought it.
-    by: Source,
+    by: Trigger,
     origin: Origin,
     trace: Trace,
     started: Instant,
@@ -66,7 +67,7 @@ struct Job {
 }
 
 impl Job {
-    fn new(delivery: Delivery, plan: Plan, by: Source, origin: Origin, started: Instant) -> Self {
+    fn new(delivery: Delivery, plan: Plan, by: Trigger, origin: Origin, started: Instant) -> Self {
         let trace = Trace::of(&delivery, origin.trace.as_deref());
         let (attempts, times, settled) = (0, Times::default(), true);
         Self { delivery, plan, by, origin, trace, started, attempts, times, settled }
@@ -162,7 +163,7 @@ impl Router {
                 return reply;
             }
         };
-        let mut job = Job::new(delivery, plan, Source::Vendor, origin, started);
+        let mut job = Job::new(delivery, plan, Trigger::Vendor, origin, started);
         self.process(&mut job, budget).await.1
     }
 
@@ -172,7 +173,7 @@ impl Router {
     pub async fn replay(
         &self,
         letter: DeadLetter,
-        by: Source,
+        by: Trigger,
         origin: Origin,
         budget: Budget,
     ) -> (Ending, bool) {

@@ -31,6 +31,7 @@ use crate::{
     delivery::{Delivery, Reply},
     event::{Event, Identity},
     key::Key,
+    outcome::{Outcome, Trigger},
     plan::Plan,
     route::Route,
     timestamp::Timestamp,
@@ -256,59 +257,10 @@ pub struct Attempt {
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
     /// Who brought the delivery.
-    pub by: Source,
+    pub by: Trigger,
     pub destination: Route,
     pub outcome: Outcome,
     pub milliseconds: u64,
-}
-
-/// Who brought a delivery to the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    Vendor,
-    /// An operator, who named the key.
-    Replay,
-    /// An operator or a schedule, with all dead letters of a kind.
-    BulkReplay,
-}
-
-impl Source {
-    /// The words for it, in the log and for a person.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Vendor => "vendor",
-            Self::Replay => "replay",
-            Self::BulkReplay => "bulk replay",
-        }
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What came of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It answered with this HTTP status.
-    Status(u16),
-    /// It did not get the event.
-    Unreachable,
-    /// It may have got the event, and did not answer in time.
-    TimedOut,
-    /// It may have got the event, and the connection broke.
-    Broken,
-}
-
-impl Outcome {
-    /// Whether the event may have been processed, or may still be.
-    pub fn is_unknown(self) -> bool {
-        matches!(self, Self::TimedOut | Self::Broken)
-    }
 }
 
 /// Why the last attempt failed.

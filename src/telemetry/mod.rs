@@ -21,8 +21,8 @@ use self::metrics::METRICS;
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
+    outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
-    store::Source,
     trace::Trace,
 };
 
@@ -124,55 +124,6 @@ pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error, reply: &Re
     tracing::warn!(%method, path, bytes, status, cold_start, reason = %refusal, "refused");
 }
 
-/// What became of a planned event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    Delivered,
-    Duplicate,
-    InProgress,
-    OtherBody,
-    /// It came when there was no time left to send it, and nothing was touched.
-    NoTime,
-    Failed,
-    StoreUnavailable,
-}
-
-impl Ending {
-    /// The word in the log line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Duplicate => "duplicate",
-            Self::InProgress => "in_progress",
-            Self::OtherBody => "other_body",
-            Self::NoTime => "no_time",
-            Self::Failed => "failed",
-            Self::StoreUnavailable => "store_unavailable",
-        }
-    }
-}
-
-/// Where a delivery came in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// That of the invocation, in Lambda.
-    pub request_id: Option<String>,
-    /// The trace of the invocation, as `X-Amzn-Trace-Id` is written.
-    pub trace: Option<String>,
-    /// Whether its invocation is the first that this process has.
-    pub is_cold_start: bool,
-}
-
-/// Where the time of a delivery went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Times {
-    pub total: Duration,
-    pub store: Duration,
-    pub destination: Duration,
-    /// Between attempts.
-    pub pauses: Duration,
-}
-
 /// What became of a delivery, for the log and the metrics.
 pub struct Handled<'a> {
     pub delivery: &'a Delivery,
@@ -182,7 +133,7 @@ pub struct Handled<'a> {
     pub ending: Ending,
     pub error: Option<&'a Error>,
     pub status: u16,
-    pub source: Source,
+    pub source: Trigger,
     /// Of this delivery.
     pub attempts: u32,
     /// Whether the result could be stored.

@@ -7,7 +7,8 @@ use chrono::Utc;
 use tokio::task::JoinSet;
 use webhook_router::{
     config::StoreConfig,
-    store::{self, Outcome, Record, Source, State},
+    outcome::{Outcome, Trigger},
+    store::{self, Record, State},
 };
 
 use crate::{
@@ -156,7 +157,7 @@ impl Row {
         let numbers: Vec<_> = record.attempts.iter().map(|attempt| attempt.number).collect();
         assert_eq!(numbers, (1..=*attempts as u32).collect::<Vec<_>>(), "{name}");
         for attempt in &record.attempts {
-            assert_eq!(attempt.by, Source::Vendor);
+            assert_eq!(attempt.by, Trigger::Vendor);
             assert_eq!(Some(attempt.destination.as_str()), got.header("x-webhook-destination"));
             let unknown = matches!(attempt.outcome, Outcome::Broken | Outcome::TimedOut);
             assert_eq!(unknown, *then == Then::Held, "{name}: {:?}", attempt.outcome);

@@ -3,11 +3,9 @@
 use std::time::{Duration, Instant};
 
 use webhook_router::{
+    outcome::Outcome,
     plan::Plan,
-    store::{
-        Claim, DeadLetter, Discarded, DynamoDb, Failure, Lease, Outcome, Release, Settled,
-        Store as _,
-    },
+    store::{Claim, DeadLetter, Discarded, DynamoDb, Failure, Lease, Release, Settled, Store as _},
 };
 
 use crate::{

@@ -12,7 +12,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
 use http::StatusCode;
-use webhook_router::store::Source;
+use webhook_router::outcome::Trigger;
 
 use crate::{
     attempts::record,
@@ -149,7 +149,7 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
     for key in keys {
         let record = record(&sqlite(emulator.folder.path()), &key).await;
         let last = record.attempts.last().unwrap().by;
-        assert!(matches!(last, Source::Replay | Source::BulkReplay), "{last}");
+        assert!(matches!(last, Trigger::Replay | Trigger::BulkReplay), "{last}");
     }
 }
 

@@ -16,7 +16,8 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 use tokio::{sync::Semaphore, task::JoinSet};
 use webhook_router::{
     config::StoreConfig,
-    store::{self, Outcome, State},
+    outcome::Outcome,
+    store::{self, State},
 };
 
 use crate::{

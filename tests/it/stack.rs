@@ -8,7 +8,7 @@ use std::{
 
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
-use webhook_router::{config::Config, telemetry::Ending};
+use webhook_router::{config::Config, outcome::Ending};
 
 use crate::support::{lookup, venv};
 

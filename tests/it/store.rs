@@ -10,11 +10,12 @@ use webhook_router::{
     delivery::Reply,
     event::Identity,
     key::Key,
+    outcome::{Outcome, Trigger},
     plan::Plan,
     route::Route,
     store::{
         self, Attempt, Claim, DeadLetter, Delivered, Details, Discarded, DynamoDb, Entry, Failed,
-        Failure, Lease, MAX_NAME_CHARS, Outcome, Page, Release, Settled, Source, State, Store,
+        Failure, Lease, MAX_NAME_CHARS, Page, Release, Settled, State, Store,
     },
 };
 
@@ -415,7 +416,7 @@ fn delivered(at: chrono::DateTime<chrono::Utc>) -> Delivered {
 }
 
 fn attempt(number: u32, outcome: Outcome) -> Attempt {
-    let (by, destination) = (Source::BulkReplay, Route::Aws);
+    let (by, destination) = (Trigger::BulkReplay, Route::Aws);
     Attempt { number, at: at(10), by, destination, outcome, milliseconds: 7 }
 }
 

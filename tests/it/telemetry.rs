@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
-use webhook_router::telemetry::Trace;
+use webhook_router::trace::Trace;
 
 use crate::{
     servers::{DynamoDbLocal, Redis},
