@@ -33,7 +33,9 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     });
     // On loopback the senders are this machine's own.
     config.intake.allow_unsigned |= address.ip().is_loopback();
-    if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
+    if !address.ip().is_loopback() {
+        config.intake.require_own_secret()?;
+    } else if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         tracing::warn!("ROUTING_SECRET is the example's; set one of your own before production");
     }
     for warning in config.intake.not_served() {

@@ -308,6 +308,18 @@ impl Outcome {
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::TimedOut | Self::Broken)
     }
+
+    /// Whether another attempt may end otherwise. A redirect and most refusals stay what they are.
+    ///
+    /// Where there was no answer, another attempt may help: it is not known why the destination did
+    /// not get the event, and a call that AWS refused succeeds once the role or the name is mended.
+    pub fn is_worth_another(self) -> bool {
+        const TOO_EARLY: u16 = 425;
+        match self {
+            Self::Status(status) => matches!(status, 408 | TOO_EARLY | 429 | 500..=599),
+            Self::Unreachable | Self::TimedOut | Self::Broken => true,
+        }
+    }
 }
 
 /// Why the last attempt failed.
@@ -326,7 +338,7 @@ pub struct DeadLetter {
     pub failed_at: DateTime<Utc>,
     pub failure: Failure,
     pub attempts: Vec<Attempt>,
-    /// The delivery that brought it last, byte for byte.
+    /// The delivery that brought it last, byte for byte, with the headers of [`Delivery::kept`].
     pub delivery: Delivery,
 }
 
