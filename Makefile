@@ -58,10 +58,10 @@ check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Formatting and lints, 
 advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Known vulnerabilities of dependencies, from RustSec's database on GitHub.
 	$(TOOLS)/bin/cargo-deny --locked check advisories
 
-lint-template: $(VENV)/ready ## Check template.yaml with SAM, cfn-lint and checkov.
+lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
 	$(SAM) validate --lint --template template.yaml --region us-east-1
-	$(VENV)/bin/cfn-lint template.yaml
-	$(VENV)/bin/checkov --file template.yaml --framework cloudformation --compact --quiet --skip-download
+	$(VENV)/bin/cfn-lint template.yaml cloudfront.yaml
+	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
 build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # of SAM's build, which `cargo lambda deploy` would take in place of the zip
