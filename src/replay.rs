@@ -29,7 +29,7 @@ const AT_ONCE: usize = 8;
 /// Entries that are read at once: few enough for a Lambda to begin soon.
 const PAGE: usize = 64;
 
-// A longer row of redrives could not be told from the attempts that a record keeps.
+// The attempts that a record keeps show no longer row of redrives.
 const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
 
 /// Which dead letters are meant; all, where nothing is said.

@@ -160,7 +160,8 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mode = fs::metadata(path)?.permissions().mode();
+            // A link to nowhere has no mode; SQLite makes the file that it leads to.
+            let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
             if mode & OTHERS != 0 {
                 let path = path.display();
                 tracing::warn!(
