@@ -5,6 +5,17 @@ EVENT ?= events/stripe-payment.json
 STACK ?= webhook-router
 VENV := target/venv
 DYNAMODB := target/dynamodb-local
+TOOLS := target/tools
+CARGO_DENY := 0.20.2
+DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
+DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
+DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
+# The requirements name every package with its checksums, so pip need not look for any others; and no
+# package is built, which would take build tools that have no checksums.
+PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
+# For every Python from 3.11 on, and every platform.
+PIP_COMPILE := $(VENV)/bin/uv pip compile --quiet --no-cache --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(if $(UPGRADE),--upgrade)
 # cargo-lambda finds zig, its linker, beside itself; SAM finds cargo-lambda.
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
@@ -16,7 +27,7 @@ PROGRAMS := cc:gcc ps:procps faketime:faketime redis-server:redis-server java:de
 .DEFAULT_GOAL := help
 # Two builds of the functions at once would take each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay run test check build invoke watch parity clean bench-cold-start \
+.PHONY: help demo demo-stay run test check advisories requirements build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -38,15 +49,19 @@ test: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build ## Install what th
 	cargo build --locked --features fault-points # which the emulator of cargo-lambda takes
 	cargo test --locked
 
-check: lint-template ## Formatting and lints, of the template as well.
+check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Formatting and lints, of the template as well; licences and sources of dependencies.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
-lint-template: $(VENV)/ready ## Check template.yaml with SAM, cfn-lint and checkov.
+advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Known vulnerabilities of dependencies, from RustSec's database on GitHub.
+	$(TOOLS)/bin/cargo-deny --locked check advisories
+
+lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
 	$(SAM) validate --lint --template template.yaml --region us-east-1
-	$(VENV)/bin/cfn-lint template.yaml
-	$(VENV)/bin/checkov --file template.yaml --framework cloudformation --compact --quiet --skip-download
+	$(VENV)/bin/cfn-lint template.yaml cloudfront.yaml
+	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
 build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # of SAM's build, which `cargo lambda deploy` would take in place of the zip
@@ -90,6 +105,10 @@ bench-cold-start: build ## Print the cold start beside that of a bare function.
 	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
 	$(VENV)/bin/python benches/cold_start.py
 
+requirements: $(VENV)/ready ## Choose the Python packages of the *.in files, with checksums; UPGRADE=1: the newest.
+	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt
+	$(PIP_COMPILE) deploy-requirements.in --constraints tests/requirements.txt --output-file deploy-requirements.txt
+
 clean: ## Remove all that was built or installed here.
 	cargo clean
 
@@ -98,20 +117,27 @@ $(VENV)/tools: deploy-requirements.txt
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages PACKAGES=python3-venv
 	@command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES=gcc
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement deploy-requirements.txt
+	$(PIP_INSTALL) --requirement deploy-requirements.txt
 	touch $@
 
 # And what the tests and checks use.
 $(VENV)/ready: $(VENV)/tools tests/requirements.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	$(PIP_INSTALL) --requirement tests/requirements.txt
+	$(VENV)/bin/pip check --quiet
 	touch $@
 
 # AWS's DynamoDB Local, which this package carries.
 $(DYNAMODB)/ready: | servers
 	rm -rf $(DYNAMODB) && mkdir -p $(DYNAMODB)
-	cd $(DYNAMODB) && npm pack --silent amplify-dynamodb-simulator@2.9.30
-	tar -xzf $(DYNAMODB)/*.tgz -C $(DYNAMODB) --strip-components=2 package/emulator
-	rm $(DYNAMODB)/*.tgz
+	cd $(DYNAMODB) && npm pack --silent $(DYNAMODB_PACKAGE)
+	echo '$(DYNAMODB_SHA256)  $(DYNAMODB)/$(DYNAMODB_FILE)' | sha256sum --check --quiet
+	tar -xzf $(DYNAMODB)/$(DYNAMODB_FILE) -C $(DYNAMODB) --strip-components=2 package/emulator
+	rm $(DYNAMODB)/$(DYNAMODB_FILE)
+	touch $@
+
+# Built once for each version. Its crates are those of its own lock file.
+$(TOOLS)/cargo-deny-$(CARGO_DENY):
+	cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY) cargo-deny
 	touch $@
 
 .PHONY: servers packages

@@ -19,7 +19,25 @@ pub struct Delivery {
     pub body: Bytes,
 }
 
+/// Headers of a delivery that are forwarded with it: the content type and the trace context.
+const FORWARDED: [HeaderName; 5] = [
+    CONTENT_TYPE,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("x-amzn-trace-id"),
+    HeaderName::from_static("x-cloud-trace-context"),
+];
+
 impl Delivery {
+    /// Returns the delivery as a dead letter keeps it: whole, but with those headers alone that a
+    /// replay forwards. Cookies, credentials and signatures are of no more use once the delivery
+    /// was verified, and whoever reads the store must not find them.
+    pub fn kept(&self) -> Self {
+        let headers = self.headers.iter().filter(|(name, _)| FORWARDED.contains(name));
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { headers, ..self.clone() }
+    }
+
     /// The first value of a header, when it is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

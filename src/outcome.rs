@@ -52,6 +52,18 @@ impl Outcome {
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::TimedOut | Self::Broken)
     }
+
+    /// Whether another attempt may end otherwise. A redirect and most refusals stay what they are.
+    ///
+    /// Where there was no answer, another attempt may help: it is not known why the destination did
+    /// not get the event, and a call that AWS refused succeeds once the role or the name is mended.
+    pub fn is_worth_another(self) -> bool {
+        const TOO_EARLY: u16 = 425;
+        match self {
+            Self::Status(status) => matches!(status, 408 | TOO_EARLY | 429 | 500..=599),
+            Self::Unreachable | Self::TimedOut | Self::Broken => true,
+        }
+    }
 }
 
 /// What became of a planned event.

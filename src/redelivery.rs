@@ -12,11 +12,12 @@ use tokio::{task::JoinSet, time::Interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::MAX_REDRIVE_LIMIT,
     key::Key,
     outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Router},
-    store::{Entry, Page, Record, Store, StoreError},
+    store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
 /// How many may be begun in a second, where that is said.
@@ -27,6 +28,9 @@ const AT_ONCE: usize = 8;
 
 /// Entries that are read at once: few enough for a Lambda to begin soon.
 const PAGE: usize = 64;
+
+// The attempts that a record keeps show no longer row of redrives.
+const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
 
 /// Which dead letters are meant; all, where nothing is said.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +110,18 @@ impl<'a> Letters<'a> {
         }
         Ok(all)
     }
+}
+
+/// Whether the redrive that is due leaves a dead letter to the operator: its last `limit` redrives
+/// each ended in an answer that will not change. Any other attempt or outcome in between starts the
+/// count anew.
+///
+/// A redrive ends with the first such answer, so each of these attempts is a redrive of its own.
+pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
+    let is_in_vain = |attempt: &&Attempt| {
+        attempt.by == Trigger::BulkReplay && !attempt.outcome.is_worth_another()
+    };
+    record.attempts.iter().rev().take_while(is_in_vain).count() >= limit as usize
 }
 
 /// What came of a replay.

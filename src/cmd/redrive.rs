@@ -3,6 +3,9 @@
 //! `{"replay": {"all": true, "vendor": "stripe"}}`, or `{"replay": {"keys": ["webhook:dedup:…"]}}`.
 //! It comes from whoever may invoke the function, an EventBridge schedule say. A Function URL wraps
 //! what it is sent in an event of its own, so that no sender can get here.
+//!
+//! `all` passes over the dead letters that REDRIVE_LIMIT leaves to the operator, because it is what
+//! a schedule sends again and again. An operator names keys, or adds `"left_to_operator": true`.
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Context;
@@ -14,7 +17,7 @@ use super::{dead_letters::parse_since, lambda::Function};
 use crate::{
     key::Key,
     outcome::{Origin, Trigger},
-    redelivery::{self, Filter, Letters, PER_SECOND, Pace, Summary},
+    redelivery::{self, Filter, Letters, PER_SECOND, Pace, Summary, is_left_to_operator},
     route::Route,
     telemetry,
 };
@@ -31,6 +34,9 @@ pub(super) struct Request {
     destination: Option<Route>,
     #[serde(default, deserialize_with = "since")]
     since: Option<DateTime<Utc>>,
+    /// Whether `all` includes the letters that are left to the operator.
+    #[serde(default)]
+    left_to_operator: bool,
     #[serde(default)]
     dry_run: bool,
     per_second: Option<u32>,
@@ -41,6 +47,8 @@ pub(super) struct Request {
 pub(super) struct Report {
     /// Dead letters that were chosen, as far as there was time to read the list.
     chosen: usize,
+    /// Dead letters that were passed over, because their last redrives were all in vain.
+    left_to_operator: usize,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -92,9 +100,10 @@ pub(super) async fn run(
     context: &Context,
     origin: Origin,
 ) -> Result<Report, RedriveError> {
-    let Request { keys, all, vendor, destination, since, dry_run, per_second } = request;
+    let Request { keys, all, vendor, destination, since, left_to_operator, dry_run, per_second } =
+        request;
     let has_filters = vendor.is_some() || destination.is_some() || since.is_some();
-    if keys.is_empty() != all || (has_filters && !all) {
+    if keys.is_empty() != all || ((has_filters || left_to_operator) && !all) {
         return Err(RedriveError::NothingChosen);
     }
     if per_second.is_some_and(|per_second| !PER_SECOND.contains(&per_second)) {
@@ -125,10 +134,14 @@ pub(super) async fn run(
                 break false;
             }
             let Some(records) = letters.next().await? else { break true };
-            replay(records.iter().map(|record| record.key).collect(), &mut report).await;
+            let (passed_over, chosen): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
+                !left_to_operator && is_left_to_operator(record, function.config.redrive_limit)
+            });
+            report.left_to_operator += passed_over.len();
+            replay(chosen.iter().map(|record| record.key).collect(), &mut report).await;
         };
         if !has_filters {
-            let known = report.summary.left() + letters.corrupt;
+            let known = report.summary.left() + report.left_to_operator as u32 + letters.corrupt;
             // Of a list that was not read to its end, somewhere more may be left.
             left = Some(if is_complete { known } else { known.max(1) });
         }

@@ -35,7 +35,9 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     if config.intake.unsigned == Unsigned::Refused && address.ip().is_loopback() {
         config.intake.unsigned = Unsigned::FromThisMachine;
     }
-    if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
+    if !address.ip().is_loopback() {
+        config.intake.require_own_secret()?;
+    } else if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         tracing::warn!("ROUTING_SECRET is the example's; set one of your own before production");
     }
     for warning in config.intake.warnings() {

@@ -25,10 +25,15 @@ use crate::{
     source::{VENDORS, Vendor},
 };
 
-/// The routing secret of the examples. Off Lambda it is the default, in Lambda it is refused.
+const ROUTING_SECRET: &str = "ROUTING_SECRET";
+/// The routing secret of the examples. It is the default, and refused in Lambda and by `serve` on
+/// other than loopback.
 pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
-/// Fewest bytes of a routing secret in Lambda.
-pub const MIN_ROUTING_SECRET_BYTES: usize = 16;
+/// Fewest bytes of a routing secret where the example's is refused.
+const MIN_ROUTING_SECRET_BYTES: usize = 16;
+
+/// Largest REDRIVE_LIMIT: the redrives are counted in the attempts that a record keeps.
+pub const MAX_REDRIVE_LIMIT: u32 = 20;
 
 /// A variable, for `--help` and the README.
 pub struct Variable {
@@ -44,8 +49,8 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
 /// All variables, in the order in which one meets them.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
-    variable("ROUTING_SECRET", "dev-not-for-prod-change-me, refused in Lambda",
-        "Secret behind keys and routes, the same in every router; at least 16 bytes in Lambda."),
+    variable("ROUTING_SECRET", "dev-not-for-prod-change-me, refused in Lambda and by serve on other than loopback",
+        "Secret behind keys and routes, the same in every router; at least 16 bytes where the default is refused."),
     variable("ROUTING_SECRET_PREVIOUS", "",
         "The secret before a rotation: what was claimed or delivered under it is still known. Costs a lookup for each event."),
     variable("SECRETS_ARN", "",
@@ -94,6 +99,8 @@ pub const VARIABLES: &[Variable] = &[
         "Time for one attempt. After the first, none is begun that has less."),
     variable("FORWARD_BUDGET_MS", "30000",
         "Time for all attempts of a delivery in serve and replay. In Lambda the invocation's remaining time decides."),
+    variable("REDRIVE_LIMIT", "20",
+        "In Lambda, a dead letter whose last so many redrives ended in an answer that will not change (a 4xx, say) is left to the operator: 1 to 20."),
     variable("PORT", "",
         "serve listens on this port of all addresses, as Cloud Run asks for."),
     variable("METRICS_LISTEN", "127.0.0.1:9464",
@@ -120,6 +127,9 @@ pub struct Config {
     /// How long a delivered event is remembered, at least.
     pub dedup_ttl: Duration,
     pub duplicates: Duplicates,
+    /// Redrives in a row with an answer that will not change, after which a dead letter is left to
+    /// the operator.
+    pub redrive_limit: u32,
     /// The port that `serve` shall listen on.
     pub port: Option<u16>,
     pub metrics: MetricsListen,
@@ -243,6 +253,7 @@ impl Config {
                     == "replay",
                 reply_keep_bytes: vars.number("REPLY_KEEP_BYTES", 0..=262_144) as usize,
             },
+            redrive_limit: vars.number("REDRIVE_LIMIT", 1..=MAX_REDRIVE_LIMIT.into()) as u32,
             metrics: vars.metrics(),
             is_emulated: vars.is_emulated,
             port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
@@ -287,11 +298,32 @@ impl Intake {
         warnings.collect()
     }
 
+    /// Checks that the routing secret may be used where others than this machine's users send.
+    ///
+    /// # Errors
+    /// The problem of ROUTING_SECRET.
+    pub fn require_own_secret(&self) -> Result<(), ConfigErrors> {
+        routing_secret_problem(self.routing_secret.expose()).map_or(Ok(()), |remedy| {
+            Err(ConfigErrors(vec![ConfigError { variable: ROUTING_SECRET.into(), remedy }]))
+        })
+    }
+
     /// The vendor's secrets; none when it is not configured.
     pub fn secrets(&self, vendor: &dyn Vendor) -> &[Secret] {
         let found = self.secrets.iter().find(|(name, _)| *name == vendor.name());
         found.map_or(&[], |(_, secrets)| secrets)
     }
+}
+
+/// Returns what must be done about a routing secret that strangers could guess.
+fn routing_secret_problem(secret: &str) -> Option<String> {
+    if secret == EXAMPLE_ROUTING_SECRET {
+        let remedy = "must be set, and not to the secret of the examples; \
+                      `openssl rand -hex 32` makes one";
+        return Some(remedy.into());
+    }
+    (secret.len() < MIN_ROUTING_SECRET_BYTES)
+        .then(|| format!("must have at least {MIN_ROUTING_SECRET_BYTES} bytes"))
 }
 
 impl Vars<'_> {
@@ -327,27 +359,19 @@ impl Vars<'_> {
     }
 
     fn routing_secret(&mut self) -> Secret {
-        const NAME: &str = "ROUTING_SECRET";
-        let secret = self.text(NAME);
-        if self.in_lambda {
-            match secret.as_deref() {
-                None => self.problem(NAME, "must be set; `openssl rand -hex 32` makes one"),
-                Some(EXAMPLE_ROUTING_SECRET) => self.problem(
-                    NAME,
-                    "must not be the secret of the examples; `openssl rand -hex 32` makes one",
-                ),
-                Some(short) if short.len() < MIN_ROUTING_SECRET_BYTES => self
-                    .problem(NAME, format!("must have at least {MIN_ROUTING_SECRET_BYTES} bytes")),
-                Some(_) => {}
-            }
+        let secret = self.text(ROUTING_SECRET).unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into());
+        if self.in_lambda
+            && let Some(remedy) = routing_secret_problem(&secret)
+        {
+            self.problem(ROUTING_SECRET, remedy);
         }
-        Secret::new(secret.unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into()))
+        Secret::new(secret)
     }
 
     fn previous_routing_secret(&mut self) -> Option<Secret> {
         const NAME: &str = "ROUTING_SECRET_PREVIOUS";
         let previous = self.text(NAME)?;
-        if self.text("ROUTING_SECRET").as_ref() == Some(&previous) {
+        if self.text(ROUTING_SECRET).as_ref() == Some(&previous) {
             self.problem(NAME, "is ROUTING_SECRET itself: set it to the one before, or not at all");
         }
         Some(Secret::new(previous))

@@ -292,7 +292,7 @@ impl Router {
                     failed_at: Utc::now(),
                     failure: Failure { outcome, detail },
                     attempts,
-                    delivery: job.delivery.clone(),
+                    delivery: job.delivery.kept(),
                 };
                 Err((letter, release))
             }

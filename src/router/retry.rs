@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use http::{StatusCode, header::RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use tokio::time::Instant;
 
-use crate::{config::Forward, delivery::Reply, destination::SendError};
+use crate::{config::Forward, delivery::Reply, destination::SendError, outcome::Outcome};
 
 /// Longest pause between two attempts, but for what a destination asks for.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -39,7 +39,9 @@ impl Retries {
     /// that failed together do not come back together.
     pub fn next(&mut self, sent: &Result<Reply, SendError>) -> Option<Duration> {
         let asked = match sent {
-            Ok(reply) if is_worth_another(reply.status) => retry_after(reply).unwrap_or_default(),
+            Ok(reply) if Outcome::Status(reply.status.as_u16()).is_worth_another() => {
+                retry_after(reply).unwrap_or_default()
+            }
             Err(SendError::NotSent { retry_after, .. }) => retry_after.unwrap_or_default(),
             Err(SendError::Unknown(_)) => Duration::ZERO,
             Ok(_) | Err(SendError::Refused(_)) => return None,
@@ -48,16 +50,6 @@ impl Retries {
         let end = Instant::now().checked_add(pause)?.checked_add(self.attempt_timeout)?;
         (end <= self.until).then_some(pause)
     }
-}
-
-/// Whether a destination that answered with this may answer otherwise the next time. A redirect
-/// and any other refusal stay what they are.
-fn is_worth_another(status: StatusCode) -> bool {
-    const TOO_EARLY: u16 = 425;
-    status.is_server_error()
-        || status == StatusCode::REQUEST_TIMEOUT
-        || status == StatusCode::TOO_MANY_REQUESTS
-        || status.as_u16() == TOO_EARLY
 }
 
 /// How long a reply asks to wait: seconds or a date (RFC 9110, section 10.2.3).

@@ -279,7 +279,7 @@ pub struct DeadLetter {
     pub failed_at: DateTime<Utc>,
     pub failure: Failure,
     pub attempts: Vec<Attempt>,
-    /// The delivery that brought it last, byte for byte.
+    /// The delivery that brought it last, byte for byte, with the headers of [`Delivery::kept`].
     pub delivery: Delivery,
 }
 

@@ -26,8 +26,9 @@ use crate::{
     trace::Trace,
 };
 
-/// Longest name from a payload that is logged, in characters.
-const MAX_NAME_CHARS: usize = 256;
+/// Longest text of a sender's choice that is logged, in characters: a name from a payload, a
+/// method or a path.
+const MAX_TEXT_CHARS: usize = 256;
 
 /// How the line of a delivery looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +117,13 @@ pub fn unread(error: &Error) -> Reply {
 /// Logs a delivery that was refused before anything was touched.
 pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error, reply: &Reply) {
     let Delivery { method, path, body, .. } = delivery;
+    let (method, path) = (cut(method.as_str()), cut(path));
     let (status, bytes) = (reply.status.as_u16(), body.len());
     let cold_start = origin.is_cold_start;
     if format() != Format::Embedded {
         METRICS.refused(status);
     }
-    tracing::warn!(%method, path, bytes, status, cold_start, reason = %refusal, "refused");
+    tracing::warn!(method, path, bytes, status, cold_start, reason = %refusal, "refused");
 }
 
 /// What became of a delivery, for the log and the metrics.
@@ -291,6 +293,6 @@ pub fn tried(plan: &Plan, number: u32, error: &Error, pause: Duration) {
     );
 }
 
-fn cut(name: &str) -> &str {
-    name.char_indices().nth(MAX_NAME_CHARS).map_or(name, |(end, _)| &name[..end])
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(MAX_TEXT_CHARS).map_or(text, |(end, _)| &text[..end])
 }

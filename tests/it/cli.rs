@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use webhook_router::config::VARIABLES;
 
 use crate::support::{
-    PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, tells_nothing,
+    PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
 };
 
 fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
@@ -187,14 +187,46 @@ fn what_aws_s_settings_lack_is_named_with_its_remedy() {
     }
 }
 
+/// What `serve` needs on other than loopback.
+const OPEN: [(&str, &str); 3] = [
+    ("GCP_TARGET_URL", "https://x.dev"),
+    ("AWS_TARGET_FUNCTION", "p"),
+    ("ROUTING_SECRET", "plainly-a-secret"),
+];
+
+#[test]
+fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let own = "ROUTING_SECRET: must be set, and not to the secret of the examples; \
+               `openssl rand -hex 32` makes one";
+    for (secret, said) in [
+        ("", own),
+        ("dev-not-for-prod-change-me", own),
+        ("fifteen-bytes--", "ROUTING_SECRET: must have at least 16 bytes"),
+    ] {
+        for (listen, port) in [(Some("0.0.0.0:0"), ""), (Some("[::]:0"), ""), (None, "0")] {
+            let mut serve = Command::new(ROUTER);
+            serve.arg("serve").args(listen.map(|address| ["--listen", address]).iter().flatten());
+            serve.env_clear().envs(OPEN).envs([("STORE_URL", store.as_str()), ("PORT", port)]);
+            let output = end_of(serve.env("ROUTING_SECRET", secret));
+            assert!(!output.status.success(), "{secret} {listen:?}");
+            assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        }
+        // On loopback it is for trying out.
+        let vars = [&OPEN[..2], &[("ROUTING_SECRET", secret)]].concat();
+        Server::router(&vars);
+    }
+    // Nothing was opened before.
+    assert!(!folder.path().join("store.db").exists());
+}
+
 #[tokio::test]
 async fn serve_takes_the_port_that_cloud_run_gives() {
     let port = crate::support::free_port().to_string();
     let mut command = Command::new(ROUTER);
     command.arg("serve");
-    let vars =
-        [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p"), ("PORT", &*port)];
-    let server = Server::start(command, &vars);
+    let server = Server::start(command, &[&OPEN[..], &[("PORT", &*port)]].concat());
     assert_eq!(server.url, format!("http://0.0.0.0:{port}"));
     let got = get(client().get(format!("http://127.0.0.1:{port}/healthz")).send().await).await;
     assert_eq!(got.status, 200);

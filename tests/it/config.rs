@@ -44,6 +44,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.forward.timeout, Duration::from_secs(10));
     assert_eq!(config.forward.budget, Duration::from_secs(30));
     assert_eq!(config.dedup_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.redrive_limit, 20);
     assert_eq!(config.port, None);
     let invocation = Invocation::RequestResponse;
     let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation };
@@ -79,6 +80,8 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         ("ROUTE_THRESHOLD", "1.5", "must be a whole number from 0 to 256"),
         ("PORT", "65536", "must be a whole number from 0 to 65535"),
         ("DEDUP_TTL_SECONDS", "0", "must be a whole number from 1 to 31536000"),
+        ("REDRIVE_LIMIT", "0", "must be a whole number from 1 to 20"),
+        ("REDRIVE_LIMIT", "21", "must be a whole number from 1 to 20"),
         ("ALLOW_UNSIGNED", "TRUE", "must be true or false"),
         ("LAMBDA_EMULATOR", "1", "must be true or false"),
         ("STORE_URL", "sqlite:", "names no file: use sqlite:PATH"),
@@ -145,11 +148,12 @@ fn in_lambda_the_routing_secret_and_the_store_are_checked() {
             .find(|error| error.variable == "ROUTING_SECRET")
             .map(|error| error.remedy)
     };
-    assert_eq!(secret(lambda(&[])).unwrap(), "must be set; `openssl rand -hex 32` makes one");
-    assert_eq!(
-        secret(lambda(&[("ROUTING_SECRET", "dev-not-for-prod-change-me")])).unwrap(),
-        "must not be the secret of the examples; `openssl rand -hex 32` makes one"
-    );
+    for guessed in [&[][..], &[("ROUTING_SECRET", "dev-not-for-prod-change-me")]] {
+        assert_eq!(
+            secret(lambda(guessed)).unwrap(),
+            "must be set, and not to the secret of the examples; `openssl rand -hex 32` makes one"
+        );
+    }
     assert_eq!(
         secret(lambda(&[("ROUTING_SECRET", "fifteen-bytes--")])).unwrap(),
         "must have at least 16 bytes"

@@ -1,6 +1,10 @@
 //! The deployments of the Makefile, as far as they come without AWS.
 
-use std::{path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
 
 use aws_sdk_lambda::Client;
 use serde_json::Value;
@@ -75,6 +79,54 @@ with click.Context(click.Command('deploy'), info_name='deploy'):
     let folder = folder.path().to_str().unwrap();
     let (said, succeeded) = run_make(&["-C", folder, "deploy", "STACK=one", "ARCH=x86_64"]);
     assert!(!succeeded && said.contains("samconfig.toml says Architecture=arm64"), "{said}");
+}
+
+#[test]
+fn what_others_publish_is_pinned_by_commit_or_checksum() {
+    let pin = |line: &str, mark: &str, digits: usize| {
+        let (_, rest) = line.split_once(mark).unwrap_or_else(|| panic!("no {mark} in {line}"));
+        let pin: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+        assert_eq!(pin.len(), digits, "{line}");
+    };
+    let workflow = include_str!("../../.github/workflows/ci.yml");
+    let uses: Vec<_> = workflow.lines().filter(|line| line.contains("uses:")).collect();
+    assert!(!uses.is_empty());
+    uses.iter().for_each(|line| pin(line, "@", 40));
+
+    let makefile = include_str!("../../Makefile");
+    for options in makefile.lines().filter(|line| line.contains("pip install")) {
+        assert!(options.contains("--no-deps --require-hashes"), "{options}");
+    }
+    let packed = makefile.lines().find(|line| line.starts_with("DYNAMODB_SHA256")).unwrap();
+    pin(packed, ":= ", 64);
+
+    // Both are installed into one environment.
+    let versions = |requirements: &'static str| {
+        let mut versions = BTreeMap::<_, BTreeSet<_>>::new();
+        for line in requirements.lines().filter(|line| !line.starts_with('#')) {
+            match line.trim_start().strip_prefix("--hash=sha256:") {
+                Some(_) => pin(line, "sha256:", 64),
+                None => {
+                    let (name, version) = line.split_once("==").unwrap();
+                    let version = version.split_whitespace().next().unwrap();
+                    versions.entry(name).or_default().insert(version);
+                }
+            }
+        }
+        versions
+    };
+    let all = versions(include_str!("../requirements.txt"));
+    for (name, pinned) in versions(include_str!("../../deploy-requirements.txt")) {
+        assert_eq!(all.get(name), Some(&pinned), "{name}");
+    }
+    // What is asked for is what is pinned.
+    let asked = include_str!("../../deploy-requirements.in").lines();
+    let asked = asked.chain(include_str!("../requirements.in").lines());
+    for line in asked.filter(|line| line.contains("==")) {
+        let (name, version) = line.split_once("==").unwrap();
+        let name = name.split('[').next().unwrap();
+        assert!(all[name].contains(version), "{line}: run `make requirements`");
+    }
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use webhook_router::outcome::Trigger;
 use crate::{
     attempts::record,
     support::{
-        PAYLOAD, PROCESSOR, Server, Sink, client, free_port, get, outside_of_cargo, post, sqlite,
-        status, tells_nothing, venv,
+        PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, end_of, free_port, get, ok,
+        outside_of_cargo, post, sqlite, status, tells_nothing, venv,
     },
 };
 
@@ -115,6 +115,7 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
         ("{}", "give either `keys`, or `all`"),
         (r#"{"all": true, "keys": ["x"]}"#, "give either `keys`, or `all`"),
         (r#"{"keys": ["x"], "vendor": "stripe"}"#, "give either `keys`, or `all`"),
+        (r#"{"keys": ["x"], "left_to_operator": true}"#, "give either `keys`, or `all`"),
         (r#"{"keys": ["x"]}"#, "`webhook:dedup:x` is not a key"),
         (r#"{"everything": true}"#, "unknown field `everything`"),
         (r#"{"all": true, "since": "yesterday"}"#, "must be a time in UTC"),
@@ -153,6 +154,62 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
     }
 }
 
+// The sink answers while an invocation is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
+    let sink = Sink::start().await;
+    let own = [
+        ("REDRIVE_LIMIT", "2"),
+        ("FORWARD_ATTEMPTS", "1"),
+        ("ROUTE_THRESHOLD", "256"),
+        // Beside a whole test suite, a file system may take its time over a commit.
+        ("STORE_TIMEOUT_MS", "20000"),
+    ];
+    let emulator = Emulator::start_with(&[&sink.vars()[..], &own].concat()).await;
+    let url = sqlite(emulator.folder.path());
+    let vars = [&sink.vars()[..], &own, &[("STORE_URL", &url)]].concat();
+    let failing = Server::router(&vars);
+    sink.answers(status(StatusCode::UNPROCESSABLE_ENTITY, "never"));
+    let got = post(&client(), &failing.webhook(), PAYLOAD).await;
+    let key = got.header("x-webhook-key").unwrap();
+    let expect = |request: &str, expected: [u64; 4]| {
+        let report = emulator.invoke_with(&format!(r#"{{"replay": {request}}}"#));
+        let counts = ["chosen", "failed", "delivered", "left_to_operator"];
+        let counts = counts.map(|count| report[count].as_u64().unwrap_or(u64::MAX));
+        assert_eq!(counts, expected, "{report}");
+    };
+    const ALL: &str = r#"{"all": true}"#;
+    // As the schedule sends it: twice in vain, and then no more.
+    expect(ALL, [1, 1, 0, 0]);
+    expect(ALL, [1, 1, 0, 0]);
+    for _ in 0..2 {
+        expect(ALL, [0, 0, 0, 1]);
+    }
+    expect(r#"{"all": true, "dry_run": true}"#, [0, 0, 0, 1]);
+    assert_eq!(sink.take().len(), 3);
+    // It is still a dead letter, which the alarm tells of.
+    let log = std::fs::read_to_string(emulator.folder.path().join("log")).unwrap();
+    let last = log.lines().rfind(|line| line.contains("\"dead_letters\":")).unwrap();
+    assert!(
+        last.contains("\"dead_letters\":1") && last.contains("\"left_to_operator\":1"),
+        "{last}"
+    );
+    // The operator's word includes it. A key that is named starts the count anew.
+    expect(r#"{"all": true, "left_to_operator": true}"#, [1, 1, 0, 0]);
+    expect(&format!(r#"{{"keys": [{key:?}]}}"#), [1, 1, 0, 0]);
+    expect(ALL, [1, 1, 0, 0]);
+    expect(ALL, [1, 1, 0, 0]);
+    expect(ALL, [0, 0, 0, 1]);
+    sink.answers(ok("done"));
+    sink.take();
+    let mut replay = Command::new(ROUTER);
+    replay.args(["replay", "--all"]).env_clear().envs(vars.iter().copied());
+    let output = tokio::task::spawn_blocking(move || end_of(&mut replay)).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(sink.take().len(), 1);
+    expect(ALL, [0, 0, 0, 0]);
+}
+
 /// `cargo lambda watch` with both functions.
 struct Emulator {
     watch: Child,
@@ -162,6 +219,10 @@ struct Emulator {
 
 impl Emulator {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(vars: &[(&str, &str)]) -> Self {
         let (port, folder) = (free_port().to_string(), tempfile::tempdir().unwrap());
         // The variables that users have, at a port and with a store of the test's own.
         let variables = folder.path().join("env");
@@ -169,7 +230,11 @@ impl Emulator {
         let local = local
             .replace("127.0.0.1:9000", &format!("127.0.0.1:{port}"))
             .replace("sqlite:target/webhook-router.db", &sqlite(folder.path()));
-        std::fs::write(&variables, local).unwrap();
+        let mut all: BTreeMap<_, _> =
+            local.lines().map(|line| line.split_once('=').unwrap()).collect();
+        all.extend(vars.iter().copied());
+        let lines = all.iter().map(|(name, value)| format!("{name}={value}\n"));
+        std::fs::write(&variables, lines.collect::<String>()).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let watch = cargo_lambda(&[
             "watch",

@@ -5,13 +5,24 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use chrono::{TimeDelta, Utc};
 use http::StatusCode;
-use serde_json::Value;
-use webhook_router::key::Key;
+use serde_json::{Value, json};
+use webhook_router::{
+    config::StoreConfig,
+    key::Key,
+    outcome::{Outcome, Trigger},
+    redelivery::is_left_to_operator,
+    route::Route,
+    store::{self, Attempt, Claim, DeadLetter, Failure, Record, Release, State},
+};
 
 use crate::{
     servers::{DynamoDbLocal, Redis, RedisCluster},
-    support::{Answer, PAYLOAD, ROUTER, Server, Sink, client, end_of, ok, post, sqlite, status},
+    support::{
+        Answer, PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, lookup, ok, plan_of,
+        post, sqlite, status,
+    },
 };
 
 /// A router's variables, for its commands as well.
@@ -56,6 +67,23 @@ fn event(vendor: &str, number: u32) -> String {
     PAYLOAD.replace("stripe", vendor).replace("4200", &number.to_string())
 }
 
+/// Headers of a delivery that are forwarded, so that its dead letter keeps them.
+const KEPT: [(&str, &str); 5] = [
+    ("content-type", "application/json; v=1"),
+    ("traceparent", "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"),
+    ("tracestate", "a=b"),
+    ("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793"),
+    ("x-cloud-trace-context", "5759e988bd862e3fe1be46a994272793/1"),
+];
+/// Headers that are nobody's business later.
+const LEFT_OUT: [(&str, &str); 5] = [
+    ("authorization", "Bearer of-a-credential"),
+    ("cookie", "session=of-a-credential"),
+    ("idempotency-key", "of-its-sender"),
+    ("webhook-signature", "of-its-body"),
+    ("x-api-key", "of-a-credential"),
+];
+
 /// Makes dead letters of events that the sink refuses, and gives their keys.
 async fn fail(
     sink: &Sink,
@@ -65,7 +93,11 @@ async fn fail(
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
     let mut keys = Vec::new();
     for event in events {
-        let got = post(&client(), &router.webhook(), event).await;
+        let mut request = client().post(router.webhook()).body(event);
+        for (name, value) in KEPT.into_iter().chain(LEFT_OUT) {
+            request = request.header(name, value);
+        }
+        let got = get(request.send().await).await;
         assert_eq!(got.status, 503);
         keys.push(got.header("x-webhook-key").unwrap().to_owned());
     }
@@ -203,8 +235,9 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         let letter = inspect(&keys[2]).await;
         assert_eq!(letter["delivery"]["body"], events[2]);
         assert_eq!(letter["delivery"]["path"], "/webhook");
-        let named = |header: &Value| header[0] == "host";
-        assert!(letter["delivery"]["headers"].as_array().unwrap().iter().any(named));
+        let mut headers = letter["delivery"]["headers"].as_array().unwrap().clone();
+        headers.sort_by_key(Value::to_string);
+        assert_eq!(headers, KEPT.map(|(name, value)| json!([name, value])), "{url}");
         let output = text(&run(&vars, &["inspect", "--delivery", &keys[2]]).await);
         assert!(output.contains("\nPOST /webhook\n") && output.contains(&events[2]), "{output}");
 
@@ -221,6 +254,9 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         assert!(output.status.success(), "{}", text(&output));
         let received = sink.take();
         assert!(received.len() == 2 && !received.iter().any(|one| one.is_invocation()));
+        for (name, value) in KEPT {
+            assert!(received.iter().all(|one| one.header(name) == Some(value)), "{name}");
+        }
         let bodies: Vec<_> = received.into_iter().map(|one| one.body).collect();
         assert!(events[..2].iter().all(|event| bodies.iter().any(|body| body == event)));
         let record = inspect(&keys[0]).await;
@@ -239,6 +275,87 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         assert_eq!(text(&output).matches("there is no dead letter").count(), 2);
         assert_eq!(list(&[]).await.len(), 0);
         assert!(sink.received().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_letter_of_an_earlier_version_is_replayed_and_loses_its_credentials() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let url = sqlite(folder.path());
+    let vars = vars(&sink, &[("STORE_URL", &url)]);
+    // Such a version kept all headers.
+    let config = StoreConfig::from_vars(lookup(&[("STORE_URL", &url)])).unwrap();
+    let store = store::open(&config).await.unwrap();
+    let (mut plan, now) = (plan_of("of an earlier version"), Utc::now());
+    plan.route = Route::Gcp;
+    let Claim::Won(lease) = store.claim(&plan, now, now + TimeDelta::minutes(1)).await.unwrap()
+    else {
+        panic!("claimed by another");
+    };
+    let mut delivery = delivery(PAYLOAD);
+    for (name, value) in KEPT.into_iter().chain(LEFT_OUT) {
+        delivery.headers.insert(name, value.parse().unwrap());
+    }
+    let failure = Failure { outcome: Outcome::Status(503), detail: "the one before".into() };
+    let (key, details, attempts) = (plan.key, lease.details.clone(), vec![]);
+    let letter = DeadLetter { key, details, failed_at: now, failure, attempts, delivery };
+    store.fail(&lease, &letter, Release::Now).await.unwrap();
+
+    let key = key.to_string();
+    sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let again = run(&vars, &["replay", &key]).await;
+    assert!(text(&again).contains("is a dead letter again"), "{}", text(&again));
+    let letter = store.dead_letter(&plan.key).await.unwrap().unwrap();
+    let headers: Vec<_> = letter.delivery.headers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(headers, KEPT.map(|(name, _)| name));
+    sink.answers(ok("done"));
+    let replayed = run(&vars, &["replay", &key]).await;
+    assert!(replayed.status.success(), "{}", text(&replayed));
+    let received = sink.take();
+    assert_eq!(received.len(), 2);
+    for one in received {
+        assert_eq!((one.body.as_ref(), one.header("cookie")), (PAYLOAD.as_bytes(), None));
+        assert_eq!(KEPT.map(|(name, _)| one.header(name)), KEPT.map(|(_, value)| Some(value)));
+    }
+}
+
+#[test]
+fn a_letter_is_left_to_the_operator_after_redrives_in_vain_and_nothing_else() {
+    let (refused, down) = (Outcome::Status(422), Outcome::Status(503));
+    let (vendor, redrive, replay) = (Trigger::Vendor, Trigger::BulkReplay, Trigger::Replay);
+    for (attempts, limit, left) in [
+        (vec![(vendor, refused); 3], 1, false),
+        (vec![(vendor, refused), (redrive, refused)], 1, true),
+        (vec![(vendor, refused), (redrive, refused)], 2, false),
+        (vec![(vendor, down), (redrive, refused), (redrive, Outcome::Status(301))], 2, true),
+        (vec![(redrive, refused); 20], 20, true),
+        // What may end otherwise the next time is tried again for ever.
+        (vec![(redrive, down); 20], 1, false),
+        (vec![(redrive, Outcome::Status(429)); 20], 1, false),
+        (vec![(redrive, Outcome::Unreachable); 20], 1, false),
+        (vec![(redrive, Outcome::TimedOut); 20], 1, false),
+        (vec![(redrive, Outcome::Broken); 20], 1, false),
+        // It starts anew with what came in between.
+        (vec![(redrive, refused), (redrive, down), (redrive, refused)], 2, false),
+        (vec![(redrive, refused), (vendor, refused), (redrive, refused)], 2, false),
+        (vec![(redrive, refused), (redrive, refused), (replay, refused)], 2, false),
+    ] {
+        let numbered = attempts.iter().zip(1..).map(|(&(by, outcome), number)| Attempt {
+            number,
+            at: Utc::now(),
+            by,
+            destination: Route::Gcp,
+            outcome,
+            milliseconds: 1,
+        });
+        let record = Record {
+            key: plan_of("left").key,
+            details: None,
+            attempts: numbered.collect(),
+            failed: None,
+            state: State::DeadLetter,
+        };
+        assert_eq!(is_left_to_operator(&record, limit), left, "{attempts:?}, {limit}");
     }
 }
 

@@ -282,7 +282,8 @@ async fn an_unsigned_envelope_is_not_served_to_the_world_unless_said_outright() 
     let start = |vars: &[(&'static str, &'static str)]| {
         let mut command = std::process::Command::new(crate::support::ROUTER);
         command.args(["serve", "--listen", "0.0.0.0:0"]);
-        let all = [sink.vars(), vars.to_vec()].concat();
+        let secret = [("ROUTING_SECRET", "plainly-a-secret")];
+        let all = [sink.vars(), secret.to_vec(), vars.to_vec()].concat();
         let server = Server::start(command, &all);
         let url = server.webhook().replace("0.0.0.0", "127.0.0.1");
         (server, url)

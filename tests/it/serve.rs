@@ -1,10 +1,10 @@
 //! Several processes, crashes and shutdowns, with real signals.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
-use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, ok, post, sqlite};
+use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, ok, post, sqlite};
 
 #[tokio::test]
 async fn sixty_four_simultaneous_deliveries_through_two_processes_arrive_once() {
@@ -129,7 +129,7 @@ async fn a_head_of_64_kib_is_taken_and_one_of_more_than_128_refused() {
     let router = Server::router(&sink.vars());
     for (length, status) in [(63 * 1024, 200), (129 * 1024, 431)] {
         let request = client().post(router.webhook()).header("x-big", "x".repeat(length));
-        let got = crate::support::get(request.body(PAYLOAD).send().await).await;
+        let got = get(request.body(PAYLOAD).send().await).await;
         assert_eq!(got.status, status, "{length}");
     }
     assert_eq!(sink.received().len(), 1);
@@ -146,6 +146,53 @@ async fn a_log_line_holds_no_more_of_a_payload_than_names_cut_short() {
     assert_eq!(post(&client(), &router.webhook(), body.to_string()).await.status, 200);
     assert!(router.log().len() < 3000, "{}", router.log().len());
     assert!(!router.log().contains("marker-in-the-payload"));
+}
+
+#[tokio::test]
+async fn a_log_line_holds_the_beginning_of_a_path_and_of_a_method() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    let long = "X".repeat(60 * 1024);
+    let unknown = format!("{}/path{long}", router.url);
+    assert_eq!(post(&client(), &unknown, PAYLOAD).await.status, 404);
+    let method = reqwest::Method::from_bytes(long.as_bytes()).unwrap();
+    let got = get(client().request(method, router.webhook()).send().await).await;
+    assert_eq!(got.status, 405);
+    let log = router.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("refused")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines.iter().all(|line| line.len() < 600), "{log}");
+    assert!(lines[0].contains("\"/pathXXX") && lines[1].contains("\"XXX"), "{log}");
+}
+
+#[tokio::test]
+async fn a_new_sqlite_file_is_its_owner_s_alone_and_an_old_one_keeps_its_mode() {
+    let sink = Sink::start().await;
+    let (mode, chmod) = (
+        |file: &Path| std::fs::metadata(file).unwrap().permissions().mode() & 0o777,
+        |file: &Path, mode| {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+        },
+    );
+    for (found, kept, warns) in
+        [(None, 0o600, false), (Some(0o640), 0o640, false), (Some(0o644), 0o644, true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.db");
+        if let Some(found) = found {
+            std::fs::write(&file, "").unwrap();
+            chmod(&file, found);
+        }
+        let store = sqlite(folder.path());
+        let router = Server::router(&[sink.vars(), vec![("STORE_URL", &store)]].concat());
+        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+        for ending in ["", "-wal", "-shm"] {
+            let file = folder.path().join(format!("store.db{ending}"));
+            assert_eq!(mode(&file), kept, "{found:?}: {}", file.display());
+        }
+        let warned = router.log().contains(&format!("chmod o= {}", file.display()));
+        assert_eq!(warned, warns, "{found:?}: {}", router.log());
+    }
 }
 
 #[tokio::test]

@@ -187,12 +187,20 @@ fn every_question_of_a_guided_deployment_can_be_left_at_its_default() {
 fn a_redis_of_its_own_or_another_is_reached_at_its_port_alone() {
     let vpc = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
     let other = [("RedisUrl", "rediss://cache:7000"), ("RedisPort", "7000")];
-    for (more, ports, made) in [
-        (vec![], (6379, 6380), vec!["Cache", "CacheSecurityGroup", "CacheIngress"]),
-        (other.to_vec(), (7000, 7000), vec![]),
+    let group = |name: &str| json!({ "DestinationSecurityGroupId": name });
+    let anywhere = json!({ "CidrIp": "0.0.0.0/0" });
+    for (more, ports, to, made) in [
+        (
+            vec![],
+            (6379, 6380),
+            group("CacheSecurityGroup.GroupId"),
+            vec!["Cache", "CacheSecurityGroup", "CacheIngress"],
+        ),
+        (other.to_vec(), (7000, 7000), anywhere.clone(), vec![]),
         (
             [&other[..], &[("RedisSecurityGroupId", "sg-1")]].concat(),
             (7000, 7000),
+            group("sg-1"),
             vec!["RedisIngress"],
         ),
     ] {
@@ -202,6 +210,14 @@ fn a_redis_of_its_own_or_another_is_reached_at_its_port_alone() {
         let range = |rule: &Value| (number(&rule["FromPort"]), number(&rule["ToPort"]));
         let egress = &resources["FunctionSecurityGroup"]["Properties"]["SecurityGroupEgress"];
         assert_eq!((range(&egress[0]), range(&egress[1])), ((443, 443), ports));
+        assert_eq!(egress.as_array().unwrap().len(), 2);
+        for (rule, to) in [(&egress[0], &anywhere), (&egress[1], &to)] {
+            let mut rule = rule.clone();
+            rule.as_object_mut().unwrap().retain(|name, _| {
+                !["IpProtocol", "FromPort", "ToPort", "Description"].contains(&name.as_str())
+            });
+            assert_eq!(rule, *to);
+        }
         for name in ["Cache", "CacheSecurityGroup", "CacheIngress", "RedisIngress"] {
             assert_eq!(resources.contains_key(name), made.contains(&name), "{name}");
         }

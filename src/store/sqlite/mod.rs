@@ -7,6 +7,8 @@
 mod rows;
 
 use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -63,6 +65,11 @@ const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Beyond the timeout, time for a commit that has begun.
 const DISK_GRACE: Duration = Duration::from_millis(500);
 
+/// The mode of a new file: for its owner alone.
+const MODE: u32 = 0o600;
+/// What a mode lets users do who are neither the owner nor in the group.
+const OTHERS: u32 = 0o007;
+
 /// A store in one SQLite file.
 pub struct Sqlite {
     reader: Arc<Mutex<Connection>>,
@@ -71,15 +78,16 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, and creates it when there is none.
+    /// Opens the file, and creates it when there is none. A new file is its owner's alone, because
+    /// dead letters hold payloads; a file that exists keeps its mode.
     ///
     /// # Errors
     /// When the folder does not exist or may not be written, or the file is something else.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let path = PathBuf::from(path);
         let opened = tokio::task::spawn_blocking(move || {
-            // The first connection creates the file.
-            let connections = connect(&path, timeout)
+            let connections = create(&path)
+                .and_then(|()| connect(&path, timeout))
                 .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&path, timeout)?)), writer)));
             connections.map_err(|error| {
                 StoreError::Failed(format!(
@@ -142,6 +150,28 @@ impl Sqlite {
             Ok(ended) => ended.map_err(|_| StoreError::Failed("bug: a panic".into()))?,
             Err(_) => Err(StoreError::Timeout(timeout)),
         }
+    }
+}
+
+/// Creates an empty file, of which SQLite makes a database. Its write-ahead log and its index get the
+/// mode that the file has.
+fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // A file that exists is not even opened: to close it would end the locks that this process may
+    // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // A link to nowhere has no mode; SQLite makes the file that it leads to.
+            let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
+            if mode & OTHERS != 0 {
+                let path = path.display();
+                tracing::warn!(
+                    "every user of this machine may use {path}, which holds payloads: \
+                     chmod o= {path} {path}-wal {path}-shm"
+                );
+            }
+            Ok(())
+        }
+        created => Ok(created.map(drop)?),
     }
 }
 
