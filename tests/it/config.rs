@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use webhook_router::{
-    config::{AwsTarget, Config, ConfigError, Invocation, StoreUrl, VARIABLES},
+    config::{AwsTarget, Config, ConfigError, Invocation, Payload, StoreUrl, VARIABLES},
     secret::Secret,
 };
 
@@ -45,8 +45,8 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.forward.budget, Duration::from_secs(30));
     assert_eq!(config.dedup_ttl, Duration::from_secs(86_400));
     assert_eq!(config.port, None);
-    let invocation = Invocation::RequestResponse;
-    let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation };
+    let (invocation, payload) = (Invocation::RequestResponse, Payload::Body);
+    let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation, payload };
     assert_eq!(config.targets.aws, Some(aws));
 }
 
