@@ -50,6 +50,18 @@ where
     B: Body + Send + 'static,
     B::Data: Send,
 {
+    client_of(tls, connect_timeout, WallTimer::default())
+}
+
+fn client_of<B>(
+    tls: Arc<ClientConfig>,
+    connect_timeout: Duration,
+    pool_timer: WallTimer,
+) -> Client<Connector, B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+{
     let mut tcp = HttpConnector::new();
     // The connector around it decides by the scheme.
     tcp.enforce_http(false);
@@ -61,7 +73,7 @@ where
     let connector = Connector { https: (tcp, tls).into(), timeout: connect_timeout };
     Client::builder(TokioExecutor::new())
         .pool_idle_timeout(MAX_IDLE)
-        .pool_timer(WallTimer::default())
+        .pool_timer(pool_timer)
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
@@ -160,7 +172,42 @@ impl WallClock {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Empty};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_from_before_a_freeze_is_not_used_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let connections = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                *counted.lock().unwrap() += 1;
+                let service = hyper::service::service_fn(async |_| {
+                    Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<Bytes>::new()))
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(http.serve_connection(TokioIo::new(connection), service));
+            }
+        });
+        let timer = WallTimer::default();
+        let tls = Arc::new(tls(RootCertStore::empty()).unwrap());
+        let client = client_of::<Empty<Bytes>>(tls, Duration::from_secs(5), timer.clone());
+        let request = async || {
+            let response = client.get(uri.clone()).await.unwrap();
+            response.into_body().collect().await.unwrap();
+            *connections.lock().unwrap()
+        };
+        assert_eq!(request().await, 1);
+        assert_eq!(request().await, 1);
+        // The wall clock went on for a minute, and the monotonic clock did not.
+        timer.clock.at(Instant::now(), SystemTime::now() + Duration::from_secs(60));
+        assert_eq!(request().await, 2);
+    }
 
     #[test]
     fn time_goes_on_while_either_clock_does_and_never_back() {

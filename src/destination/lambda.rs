@@ -248,3 +248,69 @@ fn was_not_sent(error: &ConnectorError) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(payload: &str) -> Result<Reply, Unreadable> {
+        answer(StatusCode::OK, Bytes::copy_from_slice(payload.as_bytes()))
+    }
+
+    #[test]
+    fn nothing_unreadable_is_a_success() {
+        let deep = |levels: usize| {
+            format!(r#"{{"statusCode":200,"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels))
+        };
+        let long = format!(r#"{{"statusCode":200,"a":{}}}"#, "7".repeat(4400));
+        let status = [
+            r#""200""#, r#""500""#, "null", "true", "[200]", "{}", "200.5", "0", "99", "600",
+            "-200", "1e400", "2e99",
+        ]
+        .map(|status| format!(r#"{{"statusCode":{status},"body":"no"}}"#));
+        let unreadable = [
+            "no",
+            "{",
+            "NaN",
+            " ",
+            r#"{"statusCode":500,"body":"no","retry":NaN}"#,
+            r#"{"statusCode":200,"retry":NaN}"#,
+            r#"{"statusCode":200,"retry":-Infinity}"#,
+            r#"{"statusCode":200} {"statusCode":500}"#,
+            r#"{"statusCode":200,"statusCode":"500"}"#,
+            r#"{"statusCode":200,"body":"\ud800"}"#,
+            r#"{"statusCode":200,'body':1}"#,
+            &long,
+            &deep(980),
+        ];
+        let all = unreadable.into_iter().chain(status.iter().map(String::as_str));
+        for payload in all {
+            assert!(answered(payload).is_err(), "{}", &payload[..payload.len().min(80)]);
+        }
+        let no_text = Bytes::from_static(b"{\"statusCode\":200,\"body\":\"\xff\"}");
+        assert!(answer(StatusCode::OK, no_text).is_err());
+    }
+
+    #[test]
+    fn what_can_be_read_counts_by_its_status() {
+        let deep = format!(r#"{{"statusCode":201,"body":{}{}}}"#, "[".repeat(900), "]".repeat(900));
+        for (payload, status) in [
+            (r#"{"statusCode":200,"body":"ok"}"#, 200),
+            (r#"{"statusCode":200.0}"#, 200),
+            (r#"{"statusCode":"500","statusCode":204}"#, 204),
+            (r#"{"statusCode":599}"#, 599),
+            (r#"{"statusCode":100}"#, 100),
+            (&deep, 201),
+            // No answer of HTTP: the payload is the reply.
+            (r#"{"body":"\ud800"}"#, 200),
+            (r#"[{"statusCode":500}]"#, 200),
+            (r#"{"answer":{"statusCode":500}}"#, 200),
+            ("null", 200),
+            ("", 200),
+        ] {
+            let reply = answered(payload).unwrap();
+            assert_eq!(reply.status.as_u16(), status, "{payload:.80}");
+        }
+        assert_eq!(answer(StatusCode::ACCEPTED, Bytes::new()).unwrap().status, 202);
+    }
+}
