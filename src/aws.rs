@@ -59,10 +59,10 @@ pub fn http_client() -> SharedHttpClient {
     SharedHttpClient::new(SdkClient::default())
 }
 
-/// Clients by their time to connect, which every SDK chooses.
+/// Clients by their times to connect and to wait for an answer, which every SDK chooses.
 #[derive(Debug, Default)]
 struct SdkClient {
-    connectors: Mutex<HashMap<Duration, SharedHttpConnector>>,
+    connectors: Mutex<HashMap<(Duration, Option<Duration>), SharedHttpConnector>>,
 }
 
 impl HttpClient for SdkClient {
@@ -71,12 +71,13 @@ impl HttpClient for SdkClient {
         settings: &HttpConnectorSettings,
         _: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        let timeout = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
+        let connecting = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
+        let waiting = settings.read_timeout();
         let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let connector = connectors.entry(timeout).or_insert_with(|| {
+        let connector = connectors.entry((connecting, waiting)).or_insert_with(|| {
             let tls = TLS.as_ref().map_err(Clone::clone);
-            let client = tls.map(|tls| http_client::client(Arc::clone(tls), timeout));
-            SharedHttpConnector::new(SdkConnector { client })
+            let client = tls.map(|tls| http_client::client(Arc::clone(tls), connecting));
+            SharedHttpConnector::new(SdkConnector { client, waiting })
         });
         connector.clone()
     }
@@ -84,6 +85,8 @@ impl HttpClient for SdkClient {
 
 struct SdkConnector {
     client: Result<Client<http_client::Connector, SdkBody>, rustls::Error>,
+    /// Time for an answer to begin.
+    waiting: Option<Duration>,
 }
 
 impl fmt::Debug for SdkConnector {
@@ -117,9 +120,15 @@ impl HttpConnector for SdkConnector {
                 Some(ConnectionMetadata::builder().proxied(false).poison_fn(close).build())
             });
         }
-        let sent = client.request(request);
+        let (sent, waiting) = (client.request(request), self.waiting);
         HttpConnectorFuture::new(async move {
-            let response = sent.await.map_err(|error| ConnectorError::io(error.into()))?;
+            let answered = match waiting {
+                Some(waiting) => tokio::time::timeout(waiting, sent)
+                    .await
+                    .map_err(|late| ConnectorError::timeout(late.into()))?,
+                None => sent.await,
+            };
+            let response = answered.map_err(|error| ConnectorError::io(error.into()))?;
             HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })

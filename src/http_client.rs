@@ -6,7 +6,7 @@
 //! by the wall clock: the monotonic clock may stand still while Lambda freezes the process.
 //!
 //! A new connection costs two round trips and, because TLS sessions are resumed, one key exchange.
-//! It is known not to carry the event yet when it fails.
+//! When it cannot be made, the event was certainly not sent.
 
 use std::{
     io,
@@ -33,6 +33,7 @@ use tower_service::Service;
 pub const MAX_IDLE: Duration = Duration::from_secs(4);
 
 /// How long the peer may leave sent bytes unacknowledged before the connection counts as broken.
+#[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// How long TCP waits for an answer before it asks whether the peer is there, and then between two

@@ -110,3 +110,26 @@ fn chain(error: &dyn Error) -> String {
     }
     detail
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_password_leave_the_url_and_are_decoded() {
+        for (given, url, pair) in [
+            ("https://us%65r:p%20%26=w@h/x?y=1", "https://h/x?y=1", Some("user:p &=w")),
+            ("https://token@h", "https://h/", Some("token:")),
+            ("https://h/@", "https://h/@", None),
+        ] {
+            let mut left: Url = given.parse().unwrap();
+            let authorization = take_authorization(&mut left);
+            let expected = pair.map(|pair| format!("Basic {}", BASE64_STANDARD.encode(pair)));
+            assert_eq!(
+                authorization.as_ref().map(|value| value.to_str().unwrap()),
+                expected.as_deref()
+            );
+            assert_eq!(left.as_str(), url);
+        }
+    }
+}

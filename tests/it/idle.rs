@@ -1,4 +1,4 @@
-//! Connections to destinations that die without a word while nobody uses them.
+//! Connections to destinations and DynamoDB that die without a word while nobody uses them.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,9 @@ use webhook_router::destination::SendError;
 
 use crate::{
     destination::{TlsServer, cloud_run, send},
+    dynamodb,
     proxy::Proxy,
-    servers::Authority,
+    servers::{Authority, DynamoDbLocal},
     support::{Server, Sink, client, post},
 };
 
@@ -42,6 +43,24 @@ async fn a_connection_that_died_idle_costs_no_delivery() {
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert_eq!((proxy.connections(), sink.take().len()), (2, 3));
     }
+}
+
+#[tokio::test]
+async fn a_connection_to_dynamodb_that_died_idle_costs_no_delivery() {
+    let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
+    let proxy = Proxy::start(dynamodb.port).await;
+    let router = dynamodb::router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
+    let deliver = async |number| {
+        let started = Instant::now();
+        let got = post(&client(), &router.webhook(), dynamodb::event(number)).await;
+        assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
+        started.elapsed()
+    };
+    deliver(0).await;
+    proxy.hang();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let took = deliver(1).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test]
