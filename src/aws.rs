@@ -1,15 +1,30 @@
 //! What all AWS clients share: settings, HTTP, and the secret that holds variables.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
+use aws_smithy_runtime_api::client::{
+    connection::{CaptureSmithyConnection, ConnectionMetadata},
+    http::{
+        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+        SharedHttpConnector,
+    },
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::RuntimeComponents,
 };
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::body::SdkBody;
+use hyper_util::client::legacy::{Client, connect::capture_connection};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
+
+use crate::http_client;
 
 /// Time to read the secret in, once for a process.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,9 +40,99 @@ pub async fn sdk_config() -> &'static SdkConfig {
         .await
 }
 
-/// The HTTP client of the AWS SDKs: rustls with ring, as in all of this binary.
+/// Time to connect for an SDK that names none, which is the SDKs' own default.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
+
+/// TLS with the system's roots, as the SDKs have it, or the compiled-in ones where the system has
+/// none. All SDKs share it, and with it the sessions that can be resumed.
+static TLS: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    http_client::tls(roots).map(Arc::new)
+});
+
+/// The HTTP client of the AWS SDKs: the one of all of this binary.
 pub fn http_client() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    SharedHttpClient::new(SdkClient::default())
+}
+
+/// Clients by their times to connect and to wait for an answer, which every SDK chooses.
+#[derive(Debug, Default)]
+struct SdkClient {
+    connectors: Mutex<HashMap<(Duration, Option<Duration>), SharedHttpConnector>>,
+}
+
+impl HttpClient for SdkClient {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let connecting = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
+        let waiting = settings.read_timeout();
+        let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let connector = connectors.entry((connecting, waiting)).or_insert_with(|| {
+            let tls = TLS.as_ref().map_err(Clone::clone);
+            let client = tls.map(|tls| http_client::client(Arc::clone(tls), connecting));
+            SharedHttpConnector::new(SdkConnector { client, waiting })
+        });
+        connector.clone()
+    }
+}
+
+struct SdkConnector {
+    client: Result<Client<http_client::Connector, SdkBody>, rustls::Error>,
+    /// Time for an answer to begin.
+    waiting: Option<Duration>,
+}
+
+impl fmt::Debug for SdkConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SdkConnector")
+    }
+}
+
+impl HttpConnector for SdkConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let failed = |error| HttpConnectorFuture::ready(Err(ConnectorError::user(error)));
+        let client = match &self.client {
+            Ok(client) => client,
+            Err(error) => return failed(error.clone().into()),
+        };
+        let mut request = match request.try_into_http1x() {
+            Ok(request) => request,
+            Err(error) => return failed(error.into()),
+        };
+        // The SDK closes the connection of an answer that makes it try again.
+        let connection = capture_connection(&mut request);
+        if let Some(captured) = request.extensions().get::<CaptureSmithyConnection>() {
+            captured.set_connection_retriever(move || {
+                let connection = connection.clone();
+                connection.connection_metadata().as_ref()?;
+                let close = move || {
+                    if let Some(connection) = connection.connection_metadata().as_ref() {
+                        connection.poison();
+                    }
+                };
+                Some(ConnectionMetadata::builder().proxied(false).poison_fn(close).build())
+            });
+        }
+        let (sent, waiting) = (client.request(request), self.waiting);
+        HttpConnectorFuture::new(async move {
+            let answered = match waiting {
+                Some(waiting) => tokio::time::timeout(waiting, sent)
+                    .await
+                    .map_err(|late| ConnectorError::timeout(late.into()))?,
+                None => sent.await,
+            };
+            let response = answered.map_err(|error| ConnectorError::io(error.into()))?;
+            HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
 }
 
 /// What went wrong, without the request and the response, which the SDK's own text quotes: they may

@@ -31,6 +31,8 @@ pub mod config;
 
 pub mod plan;
 
+mod http_client;
+
 pub mod aws;
 
 mod fault;

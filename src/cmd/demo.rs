@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     aws,
-    config::{AwsTarget, Config, Invocation},
+    config::{AwsTarget, Config, Invocation, Payload},
     delivery::{Delivery, Reply},
     destination::{self, CloudRun, Destinations, Lambda},
     router::Router,
@@ -159,6 +159,7 @@ impl Site {
             function: "webhook-processor".into(),
             role_arn: None,
             invocation: Invocation::RequestResponse,
+            payload: Payload::Body,
         };
         let timeout = config.forward.timeout;
         let destinations = Destinations {

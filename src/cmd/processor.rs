@@ -5,8 +5,9 @@
 //! itself, a receipt in SQLite; in a service of yours it is the booking.
 //!
 //! It takes events as Cloud Run gets them (a POST with the key in `Idempotency-Key`), and as a
-//! Lambda does (a payload with the key in the client context), be it in Lambda or from an Invoke
-//! API of its own, so that both destinations can be tried on one machine.
+//! Lambda does, in both forms: the body as payload with the key in the client context, or a Function
+//! URL's event with the key among its headers. It does so in Lambda, or with an Invoke API of its
+//! own, so that both destinations can be tried on one machine.
 
 use std::{
     collections::HashMap,
@@ -82,18 +83,23 @@ impl Processor {
                 let queued = request.header("x-amz-invocation-type") == Some("Event");
                 if queued { Reply::text(StatusCode::ACCEPTED, "") } else { reply }
             }
-            (&Method::POST, _) => {
-                let text = |name: &str| request.header(name).unwrap_or_default().to_owned();
-                self.receive("http", &request.body, text)
-            }
+            (&Method::POST, _) => self.receive("http", &request.body, header(request)),
             _ => Reply::text(StatusCode::NOT_FOUND, "POST an event, or GET /receipts"),
         }
     }
 
-    /// Answers an invocation.
-    fn invoked(&self, custom: HashMap<String, String>, payload: &[u8]) -> Reply {
-        let text = |name: &str| custom.get(name).cloned().unwrap_or_default();
-        self.receive("invoke", payload, text)
+    /// Answers an invocation. Only one without a client context may be a Function URL's event: with
+    /// one, whatever the body looks like, it is the body.
+    fn invoked(&self, custom: Option<HashMap<String, String>>, payload: &[u8]) -> Reply {
+        let request = custom.is_none().then(|| std::str::from_utf8(payload).ok()).flatten();
+        match request.map(function_url::delivery) {
+            Some(Ok(request)) => self.receive("invoke", &request.body, header(&request)),
+            _ => {
+                let custom = custom.unwrap_or_default();
+                let text = |name: &str| custom.get(name).cloned().unwrap_or_default();
+                self.receive("invoke", payload, text)
+            }
+        }
     }
 
     fn receive(&self, via: &str, body: &[u8], text: impl Fn(&str) -> String) -> Reply {
@@ -216,9 +222,9 @@ async fn run_in_lambda(processor: Arc<Processor>) -> anyhow::Result<()> {
             let LambdaEvent { payload, context } = event;
             let custom = context.client_context.map(|context| context.custom);
             let reply = match (custom, function_url::delivery(payload.get())) {
-                (Some(custom), _) => processor.invoked(custom, payload.get().as_bytes()),
+                // From its own Function URL, or from a router that makes such events.
                 (None, Ok(request)) => processor.handle(&request),
-                (None, Err(_)) => processor.invoked(HashMap::new(), payload.get().as_bytes()),
+                (custom, _) => processor.invoked(custom, payload.get().as_bytes()),
             };
             Ok::<_, lambda_runtime::Error>(function_url::response(reply))
         }
@@ -226,8 +232,13 @@ async fn run_in_lambda(processor: Arc<Processor>) -> anyhow::Result<()> {
     lambda_runtime::run(function).await.map_err(anyhow::Error::from_boxed)
 }
 
+/// A look-up of headers; the empty text stands for one that is absent.
+fn header(request: &Delivery) -> impl Fn(&str) -> String {
+    |name| request.header(name).unwrap_or_default().to_owned()
+}
+
 /// The custom part of the header that the Invoke API takes the client context in.
-fn client_context(headers: &HeaderMap) -> HashMap<String, String> {
+fn client_context(headers: &HeaderMap) -> Option<HashMap<String, String>> {
     #[derive(Deserialize)]
     struct ClientContext {
         custom: HashMap<String, String>,
@@ -235,7 +246,7 @@ fn client_context(headers: &HeaderMap) -> HashMap<String, String> {
     let encoded = headers.get("x-amz-client-context").map(|value| value.as_bytes());
     let json = encoded.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
     let context = json.and_then(|json| serde_json::from_slice::<ClientContext>(&json).ok());
-    context.map(|context| context.custom).unwrap_or_default()
+    context.map(|context| context.custom)
 }
 
 fn answer(result: rusqlite::Result<impl Serialize>) -> Reply {

@@ -17,7 +17,7 @@ use chrono::TimeDelta;
 use self::vars::Vars;
 pub use self::{
     store::{RedisUrl, StoreConfig, StoreUrl},
-    targets::{AwsTarget, GcpTarget, Invocation, Targets},
+    targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
 };
 use crate::{
     delivery::Reply,
@@ -90,7 +90,9 @@ pub const VARIABLES: &[Variable] = &[
     variable("AWS_TARGET_ROLE_ARN", "",
         "Role to assume for invoking it, across accounts."),
     variable("AWS_TARGET_INVOCATION", "RequestResponse",
-        "RequestResponse waits for its answer; Event queues the event in Lambda."),
+        "RequestResponse waits for its answer; Event queues the event in Lambda, and needs AWS_TARGET_PAYLOAD=request."),
+    variable("AWS_TARGET_PAYLOAD", "body",
+        "body: it is handed the exact bytes; request: a Function URL's event (format 2.0) with them. A body that is not JSON always goes as request."),
     variable("FORWARD_ATTEMPTS", "4",
         "Most attempts of one delivery."),
     variable("FORWARD_BACKOFF_MS", "1000",

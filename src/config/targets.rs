@@ -25,6 +25,7 @@ pub struct AwsTarget {
     pub function: String,
     pub role_arn: Option<String>,
     pub invocation: Invocation,
+    pub payload: Payload,
 }
 
 impl AwsTarget {
@@ -40,6 +41,15 @@ impl AwsTarget {
 pub enum Invocation {
     RequestResponse,
     Event,
+}
+
+/// What the function is handed as its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// The exact bytes that came in; the rest is in the client context.
+    Body,
+    /// The event of a Function URL.
+    Request,
 }
 
 impl Vars<'_> {
@@ -87,6 +97,17 @@ impl Vars<'_> {
             "Event" => Invocation::Event,
             _ => Invocation::RequestResponse,
         };
+        let payload = match self.choice("AWS_TARGET_PAYLOAD", "body", &["body", "request"]) {
+            "request" => Payload::Request,
+            _ => Payload::Body,
+        };
+        if invocation == Invocation::Event && payload == Payload::Body {
+            self.problem(
+                "AWS_TARGET_PAYLOAD",
+                "must be request with AWS_TARGET_INVOCATION=Event: Lambda drops the client context \
+                 of a queued event, and key, vendor and attempt with it",
+            );
+        }
         let role_arn = self.text("AWS_TARGET_ROLE_ARN");
         if role_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:")) {
             self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
@@ -99,7 +120,7 @@ impl Vars<'_> {
                  name the processor",
             );
         }
-        Some(AwsTarget { function, role_arn, invocation })
+        Some(AwsTarget { function, role_arn, invocation, payload })
     }
 
     /// Whether a name, `NAME:QUALIFIER`, partial ARN or ARN means the function that this is.

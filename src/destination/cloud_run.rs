@@ -1,22 +1,32 @@
 //! A Cloud Run service, over HTTPS.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::BytesMut;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Uri, header::AUTHORIZATION};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{
-    Destination, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, content_type, kept_headers,
-    limited, particulars,
+    Destination, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, headers, kept_headers,
+    limited,
 };
-use crate::{config::GcpTarget, delivery::Reply};
+use crate::{
+    config::GcpTarget,
+    delivery::Reply,
+    http_client::{self, Connector},
+};
 
 /// A service that takes the event as the body of a POST.
 pub struct CloudRun {
-    client: reqwest::Client,
-    url: Url,
+    client: Client<Connector, Full<Bytes>>,
+    uri: Uri,
+    /// Name and password in the target's URL.
+    authorization: Option<HeaderValue>,
 }
 
 impl CloudRun {
@@ -26,38 +36,38 @@ impl CloudRun {
     /// When the CA file cannot be used.
     pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
         let tls = super::tls_config(target.ca_file.as_deref())?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(connect_timeout(timeout))
-            // A redirect was not processed, and following it would send the event elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            // A lost answer is the router's to judge: it counts every attempt.
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Self { client, url: target.url.clone() })
+        let client = http_client::client(Arc::new(tls), connect_timeout(timeout));
+        let mut url = target.url.clone();
+        let authorization = take_authorization(&mut url);
+        let uri = url.as_str().parse().map_err(|error| format!("GCP_TARGET_URL: {error}"))?;
+        Ok(Self { client, uri, authorization })
     }
 
+    /// Posts the event once. A redirect was not processed, and following it would send the event
+    /// elsewhere.
     async fn post(&self, event: &Outgoing<'_>) -> Result<Reply, SendError> {
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(USER_AGENT, concat!("webhook-router/", env!("CARGO_PKG_VERSION")))
-            .body(event.delivery.body.clone());
-        if let Some(content_type) = content_type(event.delivery) {
-            request = request.header(CONTENT_TYPE, content_type);
+        let mut request = Request::post(self.uri.clone())
+            .body(Full::new(event.delivery.body.clone()))
+            .map_err(|error| SendError::Refused(error.to_string()))?;
+        *request.headers_mut() = headers(event);
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        for (name, value) in particulars(event) {
-            request = request.header(name, value);
-        }
-        let mut response = request.send().await.map_err(send_error)?;
+        let response = self.client.request(request).await.map_err(|error| {
+            let detail = chain(&error);
+            // Name, connection and TLS come before the request's first byte.
+            if error.is_connect() { SendError::not_sent(detail) } else { SendError::broken(detail) }
+        })?;
 
         let status = response.status();
         let headers = kept_headers(status, response.headers());
+        let mut incoming = response.into_body();
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(send_error)? {
-            body.extend_from_slice(&chunk);
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|error| SendError::broken(chain(&error)))?;
+            if let Ok(data) = frame.into_data() {
+                body.extend_from_slice(&data);
+            }
             if body.len() > MAX_REPLY_BYTES {
                 break;
             }
@@ -74,15 +84,52 @@ impl Destination for CloudRun {
     }
 }
 
-fn send_error(error: reqwest::Error) -> SendError {
-    // The URL may carry a token in its query.
-    let error = error.without_url();
+/// Basic authentication by what stands before the host, which no `Uri` must carry.
+fn take_authorization(url: &mut Url) -> Option<HeaderValue> {
+    let (name, password) = (url.username().to_owned(), url.password().map(str::to_owned));
+    if name.is_empty() && password.is_none() {
+        return None;
+    }
+    // Both are possible for every URL that has a host, which http and https have.
+    let _ = (url.set_username(""), url.set_password(None));
+    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let pair = [decoded(&name), decoded(&password.unwrap_or_default())].join(&b':');
+    let mut value =
+        HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// An error with its causes. None of them quotes the URL, which may carry a token in its query.
+fn chain(error: &dyn Error) -> String {
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         detail = format!("{detail}: {inner}");
         cause = inner.source();
     }
-    // Name, connection and TLS come before the request's first byte.
-    if error.is_connect() { SendError::not_sent(detail) } else { SendError::broken(detail) }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_password_leave_the_url_and_are_decoded() {
+        for (given, url, pair) in [
+            ("https://us%65r:p%20%26=w@h/x?y=1", "https://h/x?y=1", Some("user:p &=w")),
+            ("https://token@h", "https://h/", Some("token:")),
+            ("https://h/@", "https://h/@", None),
+        ] {
+            let mut left: Url = given.parse().unwrap();
+            let authorization = take_authorization(&mut left);
+            let expected = pair.map(|pair| format!("Basic {}", BASE64_STANDARD.encode(pair)));
+            assert_eq!(
+                authorization.as_ref().map(|value| value.to_str().unwrap()),
+                expected.as_deref()
+            );
+            assert_eq!(left.as_str(), url);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The processor Lambda, through the Invoke API
 //! (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::{
@@ -17,8 +17,8 @@ use aws_sdk_lambda::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
-use serde::Serialize;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::{
     sync::OnceCell,
@@ -26,21 +26,19 @@ use tokio::{
 };
 
 use super::{
-    Destination, NoAnswer, Outgoing, SendError, connect_timeout, content_type, particulars,
+    Destination, NoAnswer, Outgoing, SendError, connect_timeout,
+    payload::{self, Handed},
 };
 use crate::{
     aws,
     config::{AwsTarget, Invocation},
     delivery::Reply,
-    json::Document,
+    json::{Document, JsonError},
 };
 
 /// The status of every kind of throttling
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>).
 const TOO_MANY_REQUESTS: u16 = 429;
-
-/// Most bytes of a client context, counted in its base64 form.
-const MAX_CLIENT_CONTEXT_BYTES: usize = 3583;
 
 /// A function that takes the event as its payload.
 pub struct Lambda {
@@ -92,12 +90,13 @@ impl Lambda {
             Invocation::RequestResponse => InvocationType::RequestResponse,
             Invocation::Event => InvocationType::Event,
         };
+        let Handed { payload, client_context } = payload::handed(event, &self.target)?;
         let answer = client
             .invoke()
             .function_name(&self.target.function)
             .invocation_type(invocation)
-            .client_context(client_context(event))
-            .payload(Blob::new(event.delivery.body.clone()))
+            .set_client_context(client_context)
+            .payload(Blob::new(payload))
             .send()
             .await;
         answer.map(reply).map_err(send_error)
@@ -129,65 +128,66 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
     Client::from_conf(config)
 }
 
-/// The client context: what Cloud Run gets as headers, as `custom`.
-fn client_context(event: &Outgoing<'_>) -> String {
-    #[derive(Serialize)]
-    struct ClientContext {
-        custom: BTreeMap<&'static str, String>,
-    }
-    let mut custom: BTreeMap<_, _> = particulars(event).into_iter().collect();
-    if let Some(content_type) = content_type(event.delivery).and_then(|value| value.to_str().ok()) {
-        custom.insert("content-type", content_type.into());
-    }
-    let mut context = ClientContext { custom };
-    let encode = |context: &_| {
-        let json = serde_json::to_string(context).unwrap_or_default();
-        BASE64_STANDARD.encode(json)
-    };
-    // Only headers of abnormal length make it too long; the rest always fits.
-    for dispensable in ["content-type", "tracestate", "x-amzn-trace-id"] {
-        if encode(&context).len() > MAX_CLIENT_CONTEXT_BYTES {
-            context.custom.remove(dispensable);
-        }
-    }
-    encode(&context)
-}
-
 /// A function's answer as an HTTP reply.
 fn reply(output: InvokeOutput) -> Reply {
     // The function threw or timed out. Its report has its insides, so it stays here.
     if let Some(error) = output.function_error() {
         tracing::warn!(error, "the processor Lambda failed");
-        return Reply::text(StatusCode::BAD_GATEWAY, "destination failed");
+        return failed();
     }
-    let status = StatusCode::from_u16(output.status_code as u16).unwrap_or(StatusCode::OK);
+    let status = u16::try_from(output.status_code).ok().and_then(|s| StatusCode::from_u16(s).ok());
+    let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
     let payload = output.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
-    let reply = http_answer(&payload).unwrap_or_else(|| {
-        let json = HeaderValue::from_static("application/json");
-        let headers = (!payload.is_empty()).then_some((CONTENT_TYPE, json)).into_iter().collect();
-        Reply { status, headers, body: payload }
-    });
-    super::limited(reply)
+    super::limited(answer(status, payload).unwrap_or_else(|unreadable| {
+        tracing::warn!(%unreadable, "the processor Lambda's answer cannot be read");
+        failed()
+    }))
 }
 
-/// The answer in a payload shaped `{"statusCode": number, ...}`, as a function behind API Gateway or
-/// a Function URL answers
-/// (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-response-payload>).
+/// The reply of a function that failed, which is tried again.
+fn failed() -> Reply {
+    Reply::text(StatusCode::BAD_GATEWAY, "destination failed")
+}
+
+/// Why a payload says nothing about the event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Unreadable {
+    #[error("{0}")]
+    Json(#[from] JsonError),
+    #[error("its statusCode is no integer from 100 to 599")]
+    Status,
+    #[error("it holds text or a number that cannot be represented")]
+    Value,
+}
+
+/// The reply in the payload of a function that did not fail.
 ///
-/// Once there is a status, nothing else about the payload may turn a failure into a success: what
-/// cannot be read is a failure of the destination.
-fn http_answer(payload: &[u8]) -> Option<Reply> {
-    // This parser reads every depth that a payload may have, unlike serde_json.
-    let document = Document::parse(payload).ok()?;
-    let status = document.root().get("statusCode")?.as_f64()?;
-    let unreadable = || Reply::text(StatusCode::BAD_GATEWAY, "destination failed");
-    let Ok(answer) = serde_json::from_slice::<Value>(payload) else {
-        return Some(unreadable());
+/// A payload shaped `{"statusCode": number, ...}` is an HTTP answer, as a function behind API
+/// Gateway or a Function URL gives it
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-response-payload>). Any
+/// other JSON, and nothing at all, is a success.
+///
+/// # Errors
+/// When it is none of these. It may then mean a failure, and must not pass for a success.
+fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
+    if payload.is_empty() {
+        return Ok(Reply { status: invoked, headers: HeaderMap::new(), body: payload });
+    }
+    // This parser knows the last of equal names, and bounds the depth for the one below.
+    let document = Document::parse(&payload)?;
+    let Some(status) = document.root().get("statusCode") else {
+        let json = HeaderValue::from_static("application/json");
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
+        return Ok(Reply { status: invoked, headers, body: payload });
     };
-    let is_status = status.fract() == 0.0 && (100.0..600.0).contains(&status);
-    let Some(Ok(status)) = is_status.then(|| StatusCode::from_u16(status as u16)) else {
-        return Some(unreadable());
-    };
+    let status =
+        status.as_f64().filter(|status| status.fract() == 0.0 && (100.0..600.0).contains(status));
+    let status = status.and_then(|status| StatusCode::from_u16(status as u16).ok());
+    let status = status.ok_or(Unreadable::Status)?;
+
+    let mut json = serde_json::Deserializer::from_slice(&payload);
+    json.disable_recursion_limit();
+    let answer = Value::deserialize(&mut json).map_err(|_| Unreadable::Value)?;
     let body = match &answer["body"] {
         Value::Null => Bytes::new(),
         Value::String(text) => {
@@ -204,8 +204,7 @@ fn http_answer(payload: &[u8]) -> Option<Reply> {
         let value = HeaderValue::from_str(value.as_str()?).ok()?;
         Some((HeaderName::try_from(name).ok()?, value))
     });
-    let headers = super::kept_headers(status, &headers.collect());
-    Some(Reply { status, headers, body })
+    Ok(Reply { status, headers: super::kept_headers(status, &headers.collect()), body })
 }
 
 /// What an error of the Invoke call means for the event.
@@ -248,4 +247,70 @@ fn was_not_sent(error: &ConnectorError) -> bool {
         cause = error.source();
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(payload: &str) -> Result<Reply, Unreadable> {
+        answer(StatusCode::OK, Bytes::copy_from_slice(payload.as_bytes()))
+    }
+
+    #[test]
+    fn nothing_unreadable_is_a_success() {
+        let deep = |levels: usize| {
+            format!(r#"{{"statusCode":200,"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels))
+        };
+        let long = format!(r#"{{"statusCode":200,"a":{}}}"#, "7".repeat(4400));
+        let status = [
+            r#""200""#, r#""500""#, "null", "true", "[200]", "{}", "200.5", "0", "99", "600",
+            "-200", "1e400", "2e99",
+        ]
+        .map(|status| format!(r#"{{"statusCode":{status},"body":"no"}}"#));
+        let unreadable = [
+            "no",
+            "{",
+            "NaN",
+            " ",
+            r#"{"statusCode":500,"body":"no","retry":NaN}"#,
+            r#"{"statusCode":200,"retry":NaN}"#,
+            r#"{"statusCode":200,"retry":-Infinity}"#,
+            r#"{"statusCode":200} {"statusCode":500}"#,
+            r#"{"statusCode":200,"statusCode":"500"}"#,
+            r#"{"statusCode":200,"body":"\ud800"}"#,
+            r#"{"statusCode":200,'body':1}"#,
+            &long,
+            &deep(980),
+        ];
+        let all = unreadable.into_iter().chain(status.iter().map(String::as_str));
+        for payload in all {
+            assert!(answered(payload).is_err(), "{}", &payload[..payload.len().min(80)]);
+        }
+        let no_text = Bytes::from_static(b"{\"statusCode\":200,\"body\":\"\xff\"}");
+        assert!(answer(StatusCode::OK, no_text).is_err());
+    }
+
+    #[test]
+    fn what_can_be_read_counts_by_its_status() {
+        let deep = format!(r#"{{"statusCode":201,"body":{}{}}}"#, "[".repeat(900), "]".repeat(900));
+        for (payload, status) in [
+            (r#"{"statusCode":200,"body":"ok"}"#, 200),
+            (r#"{"statusCode":200.0}"#, 200),
+            (r#"{"statusCode":"500","statusCode":204}"#, 204),
+            (r#"{"statusCode":599}"#, 599),
+            (r#"{"statusCode":100}"#, 100),
+            (&deep, 201),
+            // No answer of HTTP: the payload is the reply.
+            (r#"{"body":"\ud800"}"#, 200),
+            (r#"[{"statusCode":500}]"#, 200),
+            (r#"{"answer":{"statusCode":500}}"#, 200),
+            ("null", 200),
+            ("", 200),
+        ] {
+            let reply = answered(payload).unwrap();
+            assert_eq!(reply.status.as_u16(), status, "{payload:.80}");
+        }
+        assert_eq!(answer(StatusCode::ACCEPTED, Bytes::new()).unwrap().status, 202);
+    }
 }

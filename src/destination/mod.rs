@@ -4,6 +4,7 @@
 
 mod cloud_run;
 mod lambda;
+mod payload;
 mod tls;
 
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use cloud_run::CloudRun;
 use http::{
-    HeaderMap, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
 pub use lambda::Lambda;
 pub use tls::tls_config;
@@ -134,6 +135,21 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     ];
     particulars.extend_from_slice(trace);
     particulars
+}
+
+/// The headers of the request that a destination gets: its particulars, who sends it, and the
+/// content type as received.
+fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
+    const AGENT: &str = concat!("webhook-router/", env!("CARGO_PKG_VERSION"));
+    let particulars = particulars(outgoing).into_iter().filter_map(|(name, value)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
+    });
+    let mut headers: HeaderMap = particulars.collect();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some(content_type) = content_type(outgoing.delivery) {
+        headers.insert(CONTENT_TYPE, content_type.clone());
+    }
+    headers
 }
 
 /// Time for name, connection and TLS within an attempt. It ends before the attempt does, so that

@@ -1,11 +1,13 @@
-//! TLS of the HTTP client: rustls with ring, as in all of this binary.
+//! The authorities that a Cloud Run service's certificate may come from.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+
+use crate::http_client;
 
 /// TLS with certificate checks against the public roots, and a private CA beside them.
 ///
@@ -29,12 +31,5 @@ pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
             roots.add(certificate).map_err(|error| unusable(&error))?;
         }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
-    Ok(config)
+    http_client::tls(roots).map_err(|error| error.to_string())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use webhook_router::{
-    config::{AwsTarget, Config, ConfigError, Invocation, StoreUrl, Unsigned, VARIABLES},
+    config::{AwsTarget, Config, ConfigError, Invocation, Payload, StoreUrl, Unsigned, VARIABLES},
     secret::Secret,
 };
 
@@ -46,8 +46,8 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.dedup_ttl, Duration::from_secs(86_400));
     assert_eq!(config.redrive_limit, 20);
     assert_eq!(config.port, None);
-    let invocation = Invocation::RequestResponse;
-    let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation };
+    let (invocation, payload) = (Invocation::RequestResponse, Payload::Body);
+    let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation, payload };
     assert_eq!(config.targets.aws, Some(aws));
 }
 
@@ -107,6 +107,8 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         ("STORE_URL", "redis://h/1?cluster=true", "takes no database number in a cluster"),
         ("STORE_URL", "rediss://h/zero", "takes a database number as its path: /0"),
         ("REDIS_URL", "sqlite:x.db", "must be redis:// or rediss://"),
+        ("AWS_TARGET_INVOCATION", "DryRun", "must be RequestResponse or Event"),
+        ("AWS_TARGET_PAYLOAD", "raw", "must be body or request"),
         ("AWS_TARGET_ROLE_ARN", "role", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME"),
         (
             "ENVELOPE_SECRETS",
@@ -172,6 +174,21 @@ fn in_lambda_the_routing_secret_and_the_store_are_checked() {
     // Elsewhere, and in a declared emulator, neither is refused.
     config(&TARGETS).unwrap();
     config(&[&TARGETS, &LAMBDA[..], &[("LAMBDA_EMULATOR", "true")]].concat()).unwrap();
+}
+
+#[test]
+fn an_event_invocation_without_a_request_as_payload_is_refused() {
+    let event = ("AWS_TARGET_INVOCATION", "Event");
+    for payload in ["", "body"] {
+        let (variable, remedy) = remedy(&[event, ("AWS_TARGET_PAYLOAD", payload)]);
+        assert_eq!(variable, "AWS_TARGET_PAYLOAD");
+        assert!(
+            remedy.starts_with("must be request with AWS_TARGET_INVOCATION=Event: "),
+            "{remedy}"
+        );
+    }
+    let request = [&TARGETS[..], &[event, ("AWS_TARGET_PAYLOAD", "request")]].concat();
+    assert_eq!(config(&request).unwrap().targets.aws.unwrap().payload, Payload::Request);
 }
 
 #[test]

@@ -14,13 +14,13 @@ use crate::{
     support::{Got, PAYLOAD, Server, Sink, at, client, delivery, plan_of, post},
 };
 
-fn router(sink: &Sink, endpoint: &str, vars: &[(&str, &str)]) -> Server {
+pub fn router(sink: &Sink, endpoint: &str, vars: &[(&str, &str)]) -> Server {
     let url = format!("dynamodb://{}", DynamoDbLocal::TABLE);
     let ours = [("STORE_URL", url.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint)];
     Server::router(&[&sink.vars(), &ours[..], vars].concat())
 }
 
-fn event(number: u32) -> String {
+pub fn event(number: u32) -> String {
     PAYLOAD.replace("4200", &number.to_string())
 }
 

@@ -9,6 +9,8 @@ mod deploy;
 mod destination;
 mod dynamodb;
 mod hostile;
+mod idle;
+mod invoke;
 mod lambda;
 mod model;
 mod operators;

@@ -188,6 +188,8 @@ pub struct Sink {
 /// How a sink answers.
 #[derive(Clone)]
 pub enum Answer {
+    /// 200, as each kind of destination says it.
+    Ok(&'static str),
     With(StatusCode, Vec<(&'static str, &'static str)>, Bytes),
     /// Waits for `go`, then answers 200.
     WhenTold,
@@ -276,14 +278,27 @@ impl Sink {
         let (parts, body) = request.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let path = parts.uri.path().to_owned();
-        self.received.lock().unwrap().push(Received { path, headers: parts.headers, body });
+        let received = Received { path, headers: parts.headers, body };
+        let said = |text: &'static str| match received.is_invocation() {
+            true => {
+                let json = serde_json::json!({
+                    "statusCode": 200,
+                    "headers": { "content-type": "application/json" },
+                    "body": text,
+                });
+                (StatusCode::OK, vec![], json.to_string().into())
+            }
+            false => (StatusCode::OK, vec![("content-type", "application/json")], text.into()),
+        };
+        self.received.lock().unwrap().push(received.clone());
         let answer = self.answer.lock().unwrap().clone();
         self.arrived.notify_waiters();
         let (status, headers, body) = match answer {
+            Answer::Ok(text) => said(text),
             Answer::With(status, headers, body) => (status, headers, body),
             Answer::WhenTold => {
                 self.go.notified().await;
-                (StatusCode::OK, vec![], Bytes::from_static(b"at last"))
+                said("at last")
             }
             Answer::RefusalWhenTold(status) => {
                 self.go.notified().await;
@@ -299,7 +314,7 @@ impl Sink {
 }
 
 pub fn ok(body: &'static str) -> Answer {
-    status(StatusCode::OK, body)
+    Answer::Ok(body)
 }
 
 pub fn status(status: StatusCode, body: &'static str) -> Answer {

@@ -132,6 +132,7 @@ fn the_router_may_invoke_its_target_and_nothing_else() {
 #[test]
 fn what_could_not_work_is_refused_before_anything_is_made() {
     let redis = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
+    let event = [("AwsTargetInvocation", "Event"), ("AwsTargetPayload", "request")];
     let gcp = LEAST[0];
     for (parameters, said) in [
         (vec![], "Give AwsTargetFunction"),
@@ -145,6 +146,8 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
         (vec![("GcpTargetUrl", "https://x.run.app/a:b"), LEAST[1]], ""),
         (vec![gcp, ("AwsTargetFunction", "123456789012:function:name")], "AwsTargetFunction"),
         ([&LEAST[..], &[("DeployProcessor", "true")]].concat(), "DeployProcessor true is"),
+        ([&LEAST[..], &event[..1]].concat(), "AwsTargetInvocation Event needs"),
+        ([&LEAST[..], &event].concat(), ""),
         ([&LEAST[..], &[("AllowUnsigned", "true")]].concat(), "AllowUnsigned true without"),
         (
             [&LEAST[..], &[("AllowUnsigned", "true"), ("FunctionUrlAuthType", "AWS_IAM")]].concat(),

@@ -1,0 +1,178 @@
+//! The payload of an invocation, in both forms: the body itself, or a Function URL's event.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::Utc;
+use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
+use serde::{Serialize, de::IgnoredAny};
+
+use super::{Outgoing, SendError, content_type, headers, particulars};
+use crate::config::{AwsTarget, Invocation, Payload};
+
+/// Most bytes of a client context, counted in its base64 form.
+const MAX_CLIENT_CONTEXT_BYTES: usize = 3583;
+
+/// Most bytes of a payload
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>).
+const fn max_payload_bytes(invocation: Invocation) -> usize {
+    match invocation {
+        Invocation::RequestResponse => 6 * 1024 * 1024,
+        Invocation::Event => 1024 * 1024,
+    }
+}
+
+/// The host of the events, where a Function URL has its own. Nothing answers there.
+const HOST_NAME: &str = "webhook-router";
+
+/// What a function is handed.
+pub(super) struct Handed {
+    pub payload: Bytes,
+    /// Absent in a Function URL's event, which has the same as headers: so a receiver tells the two
+    /// forms apart, whatever the body looks like.
+    pub client_context: Option<String>,
+}
+
+/// The payload that a target wants. A body that is not JSON, which Lambda refuses as a payload,
+/// goes as a Function URL's event.
+///
+/// # Errors
+/// [`SendError::Refused`] when Lambda would not take so large a payload.
+pub(super) fn handed(event: &Outgoing<'_>, target: &AwsTarget) -> Result<Handed, SendError> {
+    let body = &event.delivery.body;
+    let handed = if target.payload == Payload::Body && is_json(body) {
+        Handed { payload: body.clone(), client_context: Some(client_context(event)) }
+    } else {
+        let payload = function_url_event(event)
+            .map_err(|error| SendError::Refused(format!("the payload cannot be made: {error}")))?;
+        Handed { payload, client_context: None }
+    };
+    let (length, limit) = (handed.payload.len(), max_payload_bytes(target.invocation));
+    if length > limit {
+        return Err(SendError::Refused(format!(
+            "the payload of {length} bytes does not fit: Lambda takes at most {limit} bytes with \
+             AWS_TARGET_INVOCATION={:?}",
+            target.invocation
+        )));
+    }
+    Ok(handed)
+}
+
+fn is_json(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
+/// The event that a Function URL would make of the request that Cloud Run gets, payload format 2.0
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads>).
+///
+/// The path is `/`, as for a target without a path: where the vendor's request went is the router's
+/// affair.
+fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
+    let body = &event.delivery.body;
+    let mut headers = headers(event);
+    headers.insert(HOST, http::HeaderValue::from_static(HOST_NAME));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    let text = std::str::from_utf8(body);
+    let now = Utc::now();
+    let made = FunctionUrlEvent {
+        version: "2.0",
+        route_key: DEFAULT,
+        raw_path: "/",
+        raw_query_string: "",
+        headers: headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect(),
+        request_context: RequestContext {
+            // What a URL without authentication has here.
+            account_id: "anonymous",
+            api_id: HOST_NAME,
+            domain_name: HOST_NAME,
+            domain_prefix: HOST_NAME,
+            http: Http {
+                method: "POST",
+                path: "/",
+                protocol: "HTTP/1.1",
+                // The sender's address is not passed on to Cloud Run, either.
+                source_ip: "0.0.0.0",
+                user_agent: headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()),
+            },
+            request_id: format!("{}/{}", event.plan.key, event.attempt),
+            route_key: DEFAULT,
+            stage: DEFAULT,
+            time: now.format("%d/%b/%Y:%H:%M:%S +0000").to_string(),
+            time_epoch: now.timestamp_millis(),
+        },
+        is_base64_encoded: text.is_err(),
+        body: text.map_or_else(|_| BASE64_STANDARD.encode(body).into(), Cow::Borrowed),
+    };
+    serde_json::to_vec(&made).map(Bytes::from)
+}
+
+/// The only route and stage that a Function URL has.
+const DEFAULT: &str = "$default";
+
+/// A Function URL's event. The type of `aws_lambda_events` lacks `routeKey` and `stage`, which some
+/// frameworks insist on.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionUrlEvent<'a> {
+    version: &'static str,
+    route_key: &'static str,
+    raw_path: &'static str,
+    raw_query_string: &'static str,
+    headers: BTreeMap<&'a str, &'a str>,
+    request_context: RequestContext<'a>,
+    body: Cow<'a, str>,
+    is_base64_encoded: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestContext<'a> {
+    account_id: &'static str,
+    api_id: &'static str,
+    domain_name: &'static str,
+    domain_prefix: &'static str,
+    http: Http<'a>,
+    request_id: String,
+    route_key: &'static str,
+    stage: &'static str,
+    time: String,
+    time_epoch: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Http<'a> {
+    method: &'static str,
+    path: &'static str,
+    protocol: &'static str,
+    source_ip: &'static str,
+    user_agent: Option<&'a str>,
+}
+
+/// The client context: what Cloud Run gets as headers, as `custom`.
+fn client_context(event: &Outgoing<'_>) -> String {
+    #[derive(Serialize)]
+    struct ClientContext {
+        custom: BTreeMap<&'static str, String>,
+    }
+    let mut custom: BTreeMap<_, _> = particulars(event).into_iter().collect();
+    if let Some(content_type) = content_type(event.delivery).and_then(|value| value.to_str().ok()) {
+        custom.insert("content-type", content_type.into());
+    }
+    let mut context = ClientContext { custom };
+    let encode = |context: &_| {
+        let json = serde_json::to_string(context).unwrap_or_default();
+        BASE64_STANDARD.encode(json)
+    };
+    // Only headers of abnormal length make it too long; the rest always fits.
+    for dispensable in ["content-type", "tracestate", "x-amzn-trace-id"] {
+        if encode(&context).len() > MAX_CLIENT_CONTEXT_BYTES {
+            context.custom.remove(dispensable);
+        }
+    }
+    encode(&context)
+}

@@ -1,0 +1,378 @@
+//! What the processor Lambda is handed through the Invoke API, and what becomes of its answers.
+
+use std::{process::Command, time::Duration};
+
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde_json::{Value, json};
+use webhook_router::{
+    cmd::function_url,
+    config::Config,
+    destination::{Destination, Lambda, Outgoing},
+};
+
+use crate::support::{
+    Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, delivery, end_of, get, lookup, ok,
+    plan_of, post, sdk, sqlite, status,
+};
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test]
+async fn the_lambda_s_answers_are_read() {
+    let sink = Sink::start().await;
+    let vars = vec![("ROUTE_THRESHOLD", "0"), ("FORWARD_ATTEMPTS", "1")];
+    let router = Server::router(&[sink.vars(), vars].concat());
+    let answer = |status: u16, headers: Vec<(&'static str, &'static str)>, body: &'static str| {
+        Answer::With(StatusCode::from_u16(status).unwrap(), headers, body.into())
+    };
+    let long: &'static str = format!(r#"{{"statusCode":500,"id":{}}}"#, "7".repeat(4400)).leak();
+    let deep: &'static str =
+        format!(r#"{{"statusCode":500,"deep":{}{}}}"#, "[".repeat(980), "]".repeat(980)).leak();
+    let json = Some("application/json");
+    let cases = [
+        // The function failed: its report stays inside.
+        (
+            answer(
+                200,
+                vec![("x-amz-function-error", "Unhandled")],
+                r#"{"errorMessage":"secret inside"}"#,
+            ),
+            502,
+            "destination failed",
+            None,
+        ),
+        (
+            answer(200, vec![("x-amz-function-error", "Handled")], r#"{"statusCode":200}"#),
+            502,
+            "destination failed",
+            None,
+        ),
+        // An HTTP answer.
+        (answer(200, vec![], r#"{"statusCode":500,"body":"no"}"#), 500, "no", Some("")),
+        (
+            answer(200, vec![], r#"{"statusCode":302,"body":"elsewhere"}"#),
+            502,
+            "elsewhere",
+            Some(""),
+        ),
+        (answer(200, vec![], r#"{"statusCode":410}"#), 502, "", Some("")),
+        (
+            answer(
+                200,
+                vec![],
+                r#"{"statusCode":201,"headers":{"Content-Type":"text/csv"},"body":"YSxi","isBase64Encoded":true}"#,
+            ),
+            201,
+            "a,b",
+            Some("text/csv"),
+        ),
+        // Whatever else such an answer holds, its status counts.
+        (
+            answer(200, vec![], r#"{"statusCode":500,"body":{"error":"db down"}}"#),
+            500,
+            r#"{"error":"db down"}"#,
+            Some(""),
+        ),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"headers":null,"body":"x"}"#),
+            500,
+            "x",
+            Some(""),
+        ),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"headers":{"X-N":1},"body":"x"}"#),
+            500,
+            "x",
+            Some(""),
+        ),
+        (answer(200, vec![], r#"{"statusCode":503,"isBase64Encoded":null}"#), 503, "", Some("")),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"isBase64Encoded":true,"body":"no base64!"}"#),
+            500,
+            "no base64!",
+            Some(""),
+        ),
+        (answer(200, vec![], r#"{"statusCode":200,"statusCode":500}"#), 500, "", Some("")),
+        (answer(200, vec![], r#"{"statusCode":500.0}"#), 500, "", Some("")),
+        (answer(200, vec![], r#"{"statusCode":0}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":1000}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":-1}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":200.5}"#), 502, "destination failed", None),
+        // What cannot be read may mean a failure.
+        (answer(200, vec![], r#"{"statusCode":"500"}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":"200"}"#), 502, "destination failed", None),
+        (answer(200, vec![], r#"{"statusCode":null}"#), 502, "destination failed", None),
+        (
+            answer(200, vec![], r#"{"statusCode":500,"body":"no","retry":NaN}"#),
+            502,
+            "destination failed",
+            None,
+        ),
+        (answer(200, vec![], long), 502, "destination failed", None),
+        (answer(200, vec![], deep), 502, "destination failed", None),
+        (answer(200, vec![], "Internal Server Error"), 502, "destination failed", None),
+        // Anything else is the answer itself.
+        (answer(200, vec![], r#""fine""#), 200, r#""fine""#, json),
+        (answer(200, vec![], ""), 200, "", Some("")),
+        // Lambda itself refuses.
+        (
+            answer(
+                404,
+                vec![("x-amzn-errortype", "ResourceNotFoundException")],
+                r#"{"Message":"Function not found: arn"}"#,
+            ),
+            502,
+            "destination unreachable",
+            None,
+        ),
+        (
+            answer(
+                403,
+                vec![("x-amzn-errortype", "AccessDeniedException")],
+                r#"{"Message":"not authorized"}"#,
+            ),
+            502,
+            "destination unreachable",
+            None,
+        ),
+        (
+            answer(
+                429,
+                vec![("x-amzn-errortype", "TooManyRequestsException")],
+                r#"{"Message":"Rate Exceeded."}"#,
+            ),
+            502,
+            "destination unreachable",
+            None,
+        ),
+    ];
+    for (index, (answer, status, body, content_type)) in cases.into_iter().enumerate() {
+        sink.answers(answer);
+        let event =
+            format!(r#"{{"vendor":"v","event_type":"e{index}","created_at":"2024-05-05"}}"#);
+        let got = post(&client(), &router.webhook(), event.clone()).await;
+        assert_eq!((got.status, got.text()), (status, body), "case {index}");
+        if let Some(content_type) = content_type {
+            assert_eq!(
+                got.header("content-type").unwrap_or_default(),
+                content_type,
+                "case {index}"
+            );
+        }
+        assert_eq!(sink.take().len(), 1, "case {index}: the SDK must not try again");
+        // Nothing but a success makes an event delivered.
+        sink.answers(ok("done"));
+        let again = post(&client(), &router.webhook(), event).await;
+        let expected = if status < 300 { "duplicate ignored" } else { "done" };
+        assert_eq!(again.text(), expected, "case {index}");
+        sink.take();
+    }
+}
+
+#[tokio::test]
+async fn a_function_is_asked_for_in_the_region_of_its_arn() {
+    let sink = Sink::start().await;
+    let arn = "arn:aws:lambda:eu-west-1:123456789012:function:processor:live";
+    for (function, region) in [("processor", "us-east-1"), (arn, "eu-west-1")] {
+        let vars = [("AWS_TARGET_FUNCTION", function), ("ROUTE_THRESHOLD", "0")];
+        let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+        let received = sink.take().remove(0);
+        let signature = received.header("authorization").unwrap();
+        assert!(signature.contains(&format!("/{region}/lambda/")), "{signature}");
+        assert!(received.path.contains("processor"), "{}", received.path);
+    }
+}
+
+#[tokio::test]
+async fn an_event_invocation_is_delivered_when_lambda_has_queued_it() {
+    let sink = Sink::start().await;
+    let vars = vec![
+        ("ROUTE_THRESHOLD", "0"),
+        ("AWS_TARGET_INVOCATION", "Event"),
+        ("AWS_TARGET_PAYLOAD", "request"),
+    ];
+    let router = Server::router(&[sink.vars(), vars].concat());
+    sink.answers(status(StatusCode::ACCEPTED, ""));
+    let request = client()
+        .post(router.webhook())
+        .header("content-type", "application/json; charset=UTF-8")
+        .header("traceparent", TRACE)
+        .header("webhook-signature", "not for the destination")
+        .body(PAYLOAD);
+    let got = get(request.send().await).await;
+    assert_eq!((got.status, got.text()), (202, ""));
+
+    let received = sink.take().remove(0);
+    assert_eq!(received.header("x-amz-invocation-type"), Some("Event"));
+    assert_eq!(received.header("x-amz-client-context"), None, "Lambda would drop it");
+    let mut event: Value = serde_json::from_slice(&received.body).unwrap();
+    let context = event["requestContext"].as_object_mut().unwrap();
+    let time = context.remove("time").unwrap();
+    let epoch = context.remove("timeEpoch").unwrap().as_i64().unwrap();
+    let made = DateTime::from_timestamp_millis(epoch).unwrap();
+    assert!((Utc::now() - made).num_seconds() < 60, "{made}");
+    assert_eq!(time, made.format("%d/%b/%Y:%H:%M:%S +0000").to_string());
+    let key = got.header("x-webhook-key").unwrap();
+    let agent = concat!("webhook-router/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        event,
+        json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": "/",
+            "rawQueryString": "",
+            "headers": {
+                "content-length": PAYLOAD.len().to_string(),
+                "content-type": "application/json; charset=UTF-8",
+                "host": "webhook-router",
+                "idempotency-key": key,
+                "traceparent": TRACE,
+                "user-agent": agent,
+                "x-amzn-trace-id": "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1",
+                "x-webhook-attempt": "1",
+                "x-webhook-event-type": "payment.succeeded",
+                "x-webhook-vendor": "stripe",
+            },
+            "requestContext": {
+                "accountId": "anonymous",
+                "apiId": "webhook-router",
+                "domainName": "webhook-router",
+                "domainPrefix": "webhook-router",
+                "http": {
+                    "method": "POST",
+                    "path": "/",
+                    "protocol": "HTTP/1.1",
+                    "sourceIp": "0.0.0.0",
+                    "userAgent": agent,
+                },
+                "requestId": format!("{key}/1"),
+                "routeKey": "$default",
+                "stage": "$default",
+            },
+            "body": PAYLOAD,
+            "isBase64Encoded": false,
+        })
+    );
+    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_goes_as_a_request_and_base64_when_it_is_no_text() {
+    let sink = Sink::start().await;
+    let vars = [("AWS_TARGET_FUNCTION", "processor"), ("ROUTE_THRESHOLD", "0")];
+    let target = Config::from_vars(lookup(&vars)).unwrap().targets.aws.unwrap();
+    let lambda = Lambda::with_sdk_config(target, Duration::from_secs(10), &sdk(&sink.url));
+    let plan = plan_of("sent");
+    for (body, as_request) in [
+        (&b"{\"a\":\"\\ud800\"}"[..], None),
+        (b"amount=42&currency=USD", Some(("amount=42&currency=USD", false))),
+        (b"", Some(("", false))),
+        (b"{\"a\":NaN}", Some(("{\"a\":NaN}", false))),
+        (b"\"\xff\"", Some(("Iv8i", true))),
+    ] {
+        let delivery = delivery(body);
+        let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 3, trace: &[] };
+        lambda.send(&event, Duration::from_secs(10)).await.unwrap();
+        let received = sink.take().remove(0);
+        let Some((text, is_base64)) = as_request else {
+            assert_eq!(received.body, body);
+            assert_eq!(received.custom()["x-webhook-attempt"], "3");
+            continue;
+        };
+        assert_eq!(received.header("x-amz-client-context"), None);
+        let event: Value = serde_json::from_slice(&received.body).unwrap();
+        assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(text), &json!(is_base64)));
+        assert_eq!(event["headers"]["x-webhook-attempt"], "3");
+        // A function written for a Function URL reads the bytes that came in.
+        let read = function_url::delivery(std::str::from_utf8(&received.body).unwrap()).unwrap();
+        assert_eq!(read.body, body);
+    }
+}
+
+#[tokio::test]
+async fn the_sample_processor_reads_both_forms() {
+    let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
+    let forms: [&[(&str, &str)]; 3] = [
+        &[],
+        &[("AWS_TARGET_PAYLOAD", "request")],
+        &[("AWS_TARGET_PAYLOAD", "request"), ("AWS_TARGET_INVOCATION", "Event")],
+    ];
+    for (form, status) in forms.into_iter().zip([200, 200, 202]) {
+        let vars = [
+            ("AWS_TARGET_FUNCTION", "webhook-processor"),
+            ("AWS_ENDPOINT_URL_LAMBDA", &processor.url),
+            ("ROUTE_THRESHOLD", "0"),
+        ];
+        let router = Server::router(&[&vars, form].concat());
+        // It looks like a Function URL's event, and is nothing but a body.
+        let body = json!({
+            "vendor": "v", "event_type": format!("{form:?}"), "created_at": "2024-05-05",
+            "rawPath": "/x",
+            "headers": { "idempotency-key": "forged" },
+            "requestContext": { "http": { "method": "POST" }, "timeEpoch": 1 },
+            "body": "x",
+            "isBase64Encoded": false,
+        });
+        let body = body.to_string();
+        let got = post(&client(), &router.webhook(), body.clone()).await;
+        assert_eq!(got.status, status, "{form:?}: {}", got.text());
+        let receipts = get(client().get(format!("{}/receipts", processor.url)).send().await).await;
+        let receipts: Value = serde_json::from_slice(&receipts.body).unwrap();
+        let receipt = &receipts[0];
+        assert_eq!(receipt["key"], got.header("x-webhook-key").unwrap(), "{form:?}");
+        assert_eq!(receipt["via"], "invoke");
+        assert_eq!(receipt["vendor"], "v");
+        assert_eq!(receipt["attempt"], "1");
+        assert_eq!(receipt["bytes"], body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_lambda_would_not_take_is_a_dead_letter_that_says_so() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let event = |form: &str, padding: usize| {
+        let padding = "x".repeat(padding);
+        format!(
+            r#"{{"vendor":"v","event_type":"{form} {}","created_at":"2024-05-05","p":"{padding}"}}"#,
+            padding.len()
+        )
+    };
+    for (invocation, payload, limit) in [
+        ("Event", "request", 1_048_576),
+        ("RequestResponse", "request", 6_291_456),
+        ("RequestResponse", "body", 6_291_456),
+    ] {
+        let vars = vec![
+            ("AWS_TARGET_INVOCATION", invocation),
+            ("AWS_TARGET_PAYLOAD", payload),
+            ("ROUTE_THRESHOLD", "0"),
+            ("MAX_BODY_BYTES", "7000000"),
+            ("STORE_URL", &store),
+        ];
+        let router = Server::router(&[sink.vars(), vars.clone()].concat());
+        // All of the payload counts, not the body alone.
+        let form = format!("{invocation} {payload}");
+        let least = event(&form, 1_000_000);
+        assert_eq!(post(&client(), &router.webhook(), least.clone()).await.status, 200, "{form}");
+        let overhead = sink.take()[0].body.len() - 1_000_000;
+        let fitting = event(&form, limit - overhead);
+        assert_eq!(post(&client(), &router.webhook(), fitting).await.status, 200, "{form}");
+        assert_eq!(sink.take()[0].body.len(), limit);
+
+        let got = post(&client(), &router.webhook(), event(&form, limit - overhead + 1)).await;
+        assert_eq!((got.status, got.text()), (502, "destination unreachable"));
+        assert_eq!(sink.take().len(), 0);
+        let key = got.header("x-webhook-key").unwrap();
+        let inspected =
+            end_of(Command::new(ROUTER).args(["inspect", "--json", key]).envs(vars.clone()));
+        let record: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+        let said = record["failure"]["detail"].as_str().unwrap_or_else(|| panic!("{record}"));
+        let wanted = format!("of {} bytes does not fit: Lambda takes at most {limit}", limit + 1);
+        assert!(said.contains(&wanted), "{said}");
+        assert_eq!(record["attempts"].as_array().map(Vec::len), Some(1), "{record}");
+    }
+}
