@@ -1,23 +1,33 @@
-//! A TCP proxy between a router and its store: counts requests, and breaks connections.
+//! A TCP proxy between a router and its store: counts requests, breaks connections, and makes them
+//! hang.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 /// A proxy that counts the requests of all connections, and may break off in an answer.
 pub struct Proxy {
     pub port: u16,
-    requests: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+    /// Shared by the connections since the last time that all hung.
+    hangs: Arc<Mutex<watch::Sender<bool>>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
     /// Answers to pass before.
-    passes: Arc<AtomicUsize>,
+    passes: AtomicUsize,
     /// Answers to break off, one after the other.
-    breaks: Arc<AtomicUsize>,
+    breaks: AtomicUsize,
 }
 
 impl Proxy {
@@ -25,19 +35,17 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
             port: listener.local_addr().unwrap().port(),
-            requests: Arc::default(),
-            passes: Arc::default(),
-            breaks: Arc::default(),
+            counts: Arc::default(),
+            hangs: Arc::new(Mutex::new(watch::Sender::new(false))),
         };
-        let (requests, passes, breaks) =
-            (Arc::clone(&proxy.requests), Arc::clone(&proxy.passes), Arc::clone(&proxy.breaks));
+        let (counts, hangs) = (Arc::clone(&proxy.counts), Arc::clone(&proxy.hangs));
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
-                let (requests, passes, breaks) =
-                    (Arc::clone(&requests), Arc::clone(&passes), Arc::clone(&breaks));
-                tokio::spawn(pass(client, server, requests, passes, breaks));
+                counts.connections.fetch_add(1, Ordering::SeqCst);
+                let hangs = hangs.lock().unwrap().subscribe();
+                tokio::spawn(pass(client, server, Arc::clone(&counts), hangs));
             }
         });
         proxy
@@ -49,30 +57,41 @@ impl Proxy {
 
     /// How many requests there were since the last time.
     pub fn take(&self) -> usize {
-        self.requests.swap(0, Ordering::SeqCst)
+        self.counts.requests.swap(0, Ordering::SeqCst)
+    }
+
+    /// How many connections there were so far.
+    pub fn connections(&self) -> usize {
+        self.counts.connections.load(Ordering::SeqCst)
     }
 
     /// Breaks off in the middle of the answer after that many.
     pub fn break_off_after(&self, answers: usize) {
-        self.passes.store(answers, Ordering::SeqCst);
-        self.breaks.store(1, Ordering::SeqCst);
+        self.counts.passes.store(answers, Ordering::SeqCst);
+        self.counts.breaks.store(1, Ordering::SeqCst);
     }
 
     pub fn left_to_break(&self) -> usize {
-        self.breaks.load(Ordering::SeqCst)
+        self.counts.breaks.load(Ordering::SeqCst)
+    }
+
+    /// From now on, the connections that are open swallow all that is sent, as those do that a
+    /// firewall has forgotten. New ones work.
+    pub fn hang(&self) {
+        self.hangs.lock().unwrap().send_replace(true);
+        *self.hangs.lock().unwrap() = watch::Sender::new(false);
     }
 }
 
 async fn pass(
-    client: TcpStream,
-    server: TcpStream,
-    requests: Arc<AtomicUsize>,
-    passes: Arc<AtomicUsize>,
-    breaks: Arc<AtomicUsize>,
+    mut client: TcpStream,
+    mut server: TcpStream,
+    counts: Arc<Counts>,
+    mut hangs: watch::Receiver<bool>,
 ) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let upstream = tokio::spawn(async move {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let upstream = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
             // An SDK sends a request's head at once, and a Redis client a command of a few hundred
@@ -80,23 +99,35 @@ async fn pass(
             let head = b"POST / HTTP/1.1";
             let heads = buffer[..length].windows(head.len()).filter(|bytes| bytes == head).count();
             let commands = usize::from(buffer[0] == b'*');
-            requests.fetch_add(heads + commands, Ordering::SeqCst);
+            counts.requests.fetch_add(heads + commands, Ordering::SeqCst);
             if to_server.write_all(&buffer[..length]).await.is_err() {
                 break;
             }
         }
-    });
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-        let is_passed = |left: usize| left.checked_sub(1);
-        let passed = passes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_passed).is_ok();
-        if !passed && breaks.swap(0, Ordering::SeqCst) > 0 {
-            let _ = to_client.write_all(&buffer[..length / 2]).await;
-            break;
+    };
+    let downstream = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+            let is_passed = |left: usize| left.checked_sub(1);
+            let passed =
+                counts.passes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_passed).is_ok();
+            if !passed && counts.breaks.swap(0, Ordering::SeqCst) > 0 {
+                let _ = to_client.write_all(&buffer[..length / 2]).await;
+                break;
+            }
+            if to_client.write_all(&buffer[..length]).await.is_err() {
+                break;
+            }
         }
-        if to_client.write_all(&buffer[..length]).await.is_err() {
-            break;
-        }
+    };
+    let is_hung = tokio::select! {
+        biased;
+        _ = hangs.wait_for(|hangs| *hangs) => true,
+        () = upstream => false,
+        () = downstream => false,
+    };
+    if is_hung {
+        let mut nowhere = vec![0; 64 * 1024];
+        while let Ok(1..) = client.read(&mut nowhere).await {}
     }
-    upstream.abort();
 }
