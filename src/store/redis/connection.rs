@@ -68,8 +68,7 @@ pub(super) struct Link {
     ca: Option<Vec<u8>>,
     timeout: Duration,
     current: Mutex<Current>,
-    /// When a cluster's client was last made anew.
-    renewed: Mutex<Option<Instant>>,
+    renewal: Mutex<Renewal>,
 }
 
 /// The connection of the moment, and the how many-th it is.
@@ -77,6 +76,22 @@ pub(super) struct Link {
 struct Current {
     number: u64,
     connection: Option<Connection>,
+}
+
+/// When a new client of the cluster was last made, and how many in a row got no answer either.
+#[derive(Default)]
+struct Renewal {
+    begun: Option<Instant>,
+    failures: u32,
+}
+
+impl Renewal {
+    /// Whether it is too soon for another: the time of an operation must have passed, and up to
+    /// four times that when a server hangs, which many routers may want to reach.
+    fn is_too_soon(&self, timeout: Duration) -> bool {
+        let pause = timeout * 2u32.pow(self.failures.min(2));
+        self.begun.is_some_and(|begun| begun.elapsed() < pause)
+    }
 }
 
 impl Current {
@@ -95,7 +110,7 @@ impl Link {
             ca: url.ca_file.as_deref().map(read_ca).transpose()?,
             timeout,
             current: Mutex::default(),
-            renewed: Mutex::default(),
+            renewal: Mutex::default(),
         })
     }
 
@@ -151,9 +166,8 @@ impl Link {
     /// of the others without a pause.
     ///
     /// A count of timeouts in a row would not tell when to do so: answers of the other servers lie
-    /// between them. Instead, the first timeout makes a new client, and twice the time of an
-    /// operation must pass before there is another: then a cluster whose server hangs for long is
-    /// not flooded with connections.
+    /// between them. So the first timeout does, and [`Renewal`] keeps a cluster whose server hangs
+    /// from being flooded with connections.
     async fn ask_anew<T: FromRedisValue>(
         &self,
         command: &Cmd,
@@ -161,20 +175,22 @@ impl Link {
         deadline: Instant,
     ) -> Result<T, RedisError> {
         // Whoever waits here finds the client that another has made.
-        let mut renewed = self.renewed.lock().await;
+        let mut renewal = self.renewal.lock().await;
         let (number, mut current) = self.connection(None, deadline).await?;
-        let is_too_soon = renewed.is_some_and(|last| last.elapsed() < 2 * self.timeout);
-        if used != Some(number) || is_too_soon {
-            drop(renewed);
+        if used != Some(number) || renewal.is_too_soon(self.timeout) {
+            drop(renewal);
             return command.query_async(&mut current).await;
         }
-        *renewed = Some(Instant::now());
+        renewal.begun = Some(Instant::now());
+        // Also when there is no time to the end.
+        renewal.failures += 1;
         let mut fresh = self.connect_anew(current).await?;
         let result = command.query_async(&mut fresh).await;
         // A server that has just taken over does not know the scripts.
         let is_answer = |error: &RedisError| error.code() == Some("NOSCRIPT");
         if result.as_ref().err().is_none_or(is_answer) {
             tracing::warn!("a connection to the cluster hung, and all of them are made anew");
+            renewal.failures = 0;
             self.current.lock().await.replace(fresh);
         }
         result
