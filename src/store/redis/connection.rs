@@ -10,7 +10,7 @@
 //! ├ on the connection so far ────┤ connect, and ask again ──────┤ the operation failed
 //! ```
 
-use std::{io, path::Path, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use redis::{
@@ -32,8 +32,9 @@ use super::super::StoreError;
 use crate::{config::RedisUrl, secret::Secret};
 
 /// How long nothing is heard from a server before TCP asks whether it is still there, and how long
-/// it has to say so. Short enough that no firewall on the way forgets a connection: AWS's forget
-/// one after 350 s.
+/// it has to say so. Short enough that no firewall on the way forgets a connection: AWS's security
+/// groups and load balancers keep an idle one for 350 s
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>).
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
@@ -78,7 +79,7 @@ struct Current {
     connection: Option<Connection>,
 }
 
-/// When a new client of the cluster was last made, and how many in a row got no answer either.
+/// The time of the last new client of a cluster, and how many in a row got no answer either.
 #[derive(Default)]
 struct Renewal {
     begun: Option<Instant>,
@@ -86,7 +87,7 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// Whether it is too soon for another: the time of an operation must have passed, and up to
+    /// Says whether it is too soon for another: the time of an operation must have passed, and up to
     /// four times that when a server hangs, which many routers may want to reach.
     fn is_too_soon(&self, timeout: Duration) -> bool {
         let pause = timeout * 2u32.pow(self.failures.min(2));
@@ -151,8 +152,8 @@ impl Link {
         })
     }
 
-    /// Whether another connection may do better: this one broke, hangs, or leads to a server that
-    /// became a replica. A cluster's client replaces what broke and follows what moved by itself;
+    /// Says whether another connection may do better: this one broke, hangs, or leads to a server
+    /// that became a replica. A cluster's client replaces what broke and follows what moved by itself;
     /// but it waits forever for a server that hangs, even when another has taken its place.
     fn is_stale(&self, error: &RedisError) -> bool {
         // Redis 6 hides a script's READONLY in the text.
@@ -181,9 +182,8 @@ impl Link {
             drop(renewal);
             return command.query_async(&mut current).await;
         }
-        renewal.begun = Some(Instant::now());
-        // Also when there is no time to the end.
-        renewal.failures += 1;
+        // Counted as a failure until there is an answer: the time may be over before that.
+        *renewal = Renewal { begun: Some(Instant::now()), failures: renewal.failures + 1 };
         let mut fresh = self.connect_anew(current).await?;
         let result = command.query_async(&mut fresh).await;
         // A server that has just taken over does not know the scripts.
@@ -298,32 +298,37 @@ enum Connection {
 }
 
 impl Connection {
-    /// The servers of its cluster, as the first to answer knows them, with the user and settings of
-    /// `info`. Those that failed are not among them.
+    /// The servers of a cluster, as the first of them to answer knows them, with the user and the
+    /// settings of `info`. Servers that failed are not among them.
     async fn servers(self, info: &ConnectionInfo) -> Result<Vec<ConnectionInfo>, RedisError> {
+        // Elsewhere, there is only that of the URL.
         let Self::Cluster(mut cluster) = self else { return Ok(vec![info.clone()]) };
         let mut slots = redis::cmd("CLUSTER");
         slots.arg("SLOTS");
         let all = MultipleNodeRoutingInfo::AllNodes;
         let first = RoutingInfo::MultiNode((all, Some(ResponsePolicy::OneSucceeded)));
-        // A range of slots: its first and last, then its servers.
+        // A range of slots: its first and last, then its servers, which may have other ranges.
         let ranges: Vec<Vec<Value>> =
             redis::from_redis_value(cluster.route_command(slots, first).await?)?;
         let servers = ranges.into_iter().flat_map(|range| range.into_iter().skip(2));
-        let servers = servers.filter_map(|server| {
-            let Value::Array(server) = server else { return None };
-            let mut fields = server.into_iter();
-            let host: String = redis::from_redis_value(fields.next()?).ok()?;
-            let port = redis::from_redis_value(fields.next()?).ok()?;
-            // Without a host, it is on that of the one that answered, which is not told.
-            (!host.is_empty() && host != "?").then(|| info.clone().set_addr(at(info, host, port)))
-        });
-        Ok(servers.collect())
+        let addresses: BTreeSet<(String, u16)> = servers.filter_map(address).collect();
+        let at = |(host, port)| info.clone().set_addr(address_at(info, host, port));
+        Ok(addresses.into_iter().map(at).collect())
     }
 }
 
+/// The address of a server in the reply to CLUSTER SLOTS. One without a host is on that of the
+/// server that answered, which the client does not tell.
+fn address(server: Value) -> Option<(String, u16)> {
+    let Value::Array(server) = server else { return None };
+    let mut fields = server.into_iter();
+    let host: String = redis::from_redis_value(fields.next()?).ok()?;
+    let port = redis::from_redis_value(fields.next()?).ok()?;
+    (!host.is_empty() && host != "?").then_some((host, port))
+}
+
 /// Another address, with the TLS of this one.
-fn at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
+fn address_at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
     match info.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
             let (insecure, tls_params) = (*insecure, tls_params.clone());
@@ -333,8 +338,9 @@ fn at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
     }
 }
 
-/// Finds out that a server is gone although nothing is sent to it, and gives up what it does not
-/// take in the time of an operation. A command does not wait for the answer to the one before.
+/// Settings with which TCP finds out that a server is gone although nothing is sent to it, and gives
+/// up what the server does not take in the time of an operation. A command does not wait for the
+/// answer to the one before.
 fn tcp_settings(timeout: Duration) -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_ANSWER);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -343,7 +349,7 @@ fn tcp_settings(timeout: Duration) -> TcpSettings {
     settings
 }
 
-/// What comes of it by then.
+/// The result of a command, or a timeout when there is none by then.
 async fn until<T>(
     deadline: Instant,
     asked: impl Future<Output = Result<T, RedisError>>,
