@@ -44,8 +44,9 @@ pub const KEPT_ATTEMPTS: usize = 20;
 /// told.
 pub const MAX_NAME_CHARS: usize = 256;
 
-/// Where claims, records and dead letters are kept. All times are the caller's clock, so that a
-/// test can choose them.
+/// Where claims, records and dead letters are kept. All times that go in and come out are by the
+/// caller's clock, so that a test can choose them. SQLite and DynamoDB also judge by it whether a
+/// lease has ended; Redis judges by its server's clock.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Takes the key of a plan until `until`, or says who has it. Atomic, and one round trip.

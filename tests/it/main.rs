@@ -2,6 +2,7 @@
 
 mod attempts;
 mod cli;
+mod clocks;
 mod config;
 mod contract;
 mod crash;
@@ -9,6 +10,7 @@ mod deploy;
 mod destination;
 mod dynamodb;
 mod hostile;
+mod hung;
 mod idle;
 mod invoke;
 mod lambda;

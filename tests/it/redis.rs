@@ -129,7 +129,8 @@ async fn refused_in_time(router: &Server, sink: &Sink, event: u32) {
     assert!(sink.received().is_empty());
 }
 
-async fn delivered(router: &Server, sink: &Sink, event: u32) {
+/// Delivers an event of its own, which is new.
+pub async fn delivered(router: &Server, sink: &Sink, event: u32) {
     let body = PAYLOAD.replace("4200", &event.to_string());
     let got = post(&client(), &router.webhook(), body).await;
     assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
@@ -156,7 +157,7 @@ async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
 }
 
 /// Delivers an event as a vendor does: again until it is taken.
-async fn until_delivered(router: &Server, event: u32) -> u32 {
+pub async fn until_delivered(router: &Server, event: u32) -> u32 {
     let body = PAYLOAD.replace("4200", &event.to_string());
     for refused in 0..600 {
         let got = post(&client(), &router.webhook(), body.clone()).await;
@@ -355,10 +356,10 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
 }
 
 /// Of which each of three masters has a third.
-const SLOTS: u16 = 16384;
+pub const SLOTS: u16 = 16384;
 
 /// The hash slot of an event's key.
-fn slot(cluster: &RedisCluster, event: u32) -> u16 {
+pub fn slot(cluster: &RedisCluster, event: u32) -> u16 {
     let body = PAYLOAD.replace("4200", &event.to_string());
     let plan = plan(&delivery(body), &intake(EXAMPLE_ROUTING_SECRET), chrono::Utc::now()).unwrap();
     let node = cluster.nodes.last().unwrap();

@@ -4,6 +4,7 @@
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only taking
 //! over, from an owner that died or after a failure, costs a second write.
 
+mod connections;
 mod item;
 mod letter;
 
@@ -28,6 +29,7 @@ use tokio::{
 };
 
 use self::{
+    connections::Connections,
     item::{
         Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
         string, taken, text,
@@ -64,7 +66,7 @@ impl DynamoDb {
         Self { table, timeout, client: OnceCell::new() }
     }
 
-    /// A store with settings of the caller's.
+    /// A store with region, credentials and endpoint of the caller's.
     pub fn with_sdk_config(table: String, timeout: Duration, sdk: &SdkConfig) -> Self {
         Self { table, timeout, client: OnceCell::new_with(Some(client(sdk, timeout))) }
     }
@@ -249,6 +251,7 @@ fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
     let config = aws_sdk_dynamodb::config::Builder::from(sdk)
         .retry_config(retry)
         .timeout_config(timeouts.build())
+        .http_client(Connections::new())
         .build();
     Client::from_conf(config)
 }

@@ -1,14 +1,26 @@
-//! The one connection of a process: opened when first needed, kept, and replaced when it broke.
+//! The one connection of a process: opened when first needed, kept, and replaced when it broke or
+//! hangs.
+//!
+//! A connection can die without a word: an idle one whose address translation was forgotten on the
+//! way, or one to a machine that is gone. So a command gets half of its time on the connection that
+//! is there, and the other half on a new one:
+//!
+//! ```text
+//! 0                            half                          STORE_TIMEOUT_MS
+//! ├ on the connection so far ────┤ connect, and ask again ──────┤ the operation failed
+//! ```
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
-    Pipeline, RedisError, RedisFuture, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture, TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo},
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{
@@ -18,6 +30,13 @@ use tokio::{
 
 use super::super::StoreError;
 use crate::{config::RedisUrl, secret::Secret};
+
+/// How long nothing is heard from a server before TCP asks whether it is still there, and how long
+/// it has to say so. Short enough that no firewall on the way forgets a connection: AWS's security
+/// groups and load balancers keep an idle one for 350 s
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>).
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
 /// Why a command did not do what it was to do.
 pub(super) enum Refusal {
@@ -50,6 +69,7 @@ pub(super) struct Link {
     ca: Option<Vec<u8>>,
     timeout: Duration,
     current: Mutex<Current>,
+    renewal: Mutex<Renewal>,
 }
 
 /// The connection of the moment, and the how many-th it is.
@@ -57,6 +77,29 @@ pub(super) struct Link {
 struct Current {
     number: u64,
     connection: Option<Connection>,
+}
+
+/// The time of the last new client of a cluster, and how many in a row got no answer either.
+#[derive(Default)]
+struct Renewal {
+    begun: Option<Instant>,
+    failures: u32,
+}
+
+impl Renewal {
+    /// Says whether it is too soon for another: the time of an operation must have passed, and up to
+    /// four times that when a server hangs, which many routers may want to reach.
+    fn is_too_soon(&self, timeout: Duration) -> bool {
+        let pause = timeout * 2u32.pow(self.failures.min(2));
+        self.begun.is_some_and(|begun| begun.elapsed() < pause)
+    }
+}
+
+impl Current {
+    fn replace(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+        self.number += 1;
+    }
 }
 
 impl Link {
@@ -68,6 +111,7 @@ impl Link {
             ca: url.ca_file.as_deref().map(read_ca).transpose()?,
             timeout,
             current: Mutex::default(),
+            renewal: Mutex::default(),
         })
     }
 
@@ -76,84 +120,151 @@ impl Link {
         Instant::now() + self.timeout
     }
 
-    /// Runs a command, until `deadline` at the latest. A connection that broke, or that leads to a
-    /// server that became a replica, is replaced once: every command may be repeated, because it
-    /// carries its owner. That to a cluster does the same for each of its servers by itself, and
-    /// only it knows the servers beside those of the URL.
+    /// Runs a command, until `deadline` at the latest, and on a new connection when that of the
+    /// moment broke or hangs: every command may be repeated, because it carries its owner.
     pub async fn run<T: FromRedisValue>(
         &self,
         command: &Cmd,
         deadline: Instant,
     ) -> Result<T, Refusal> {
-        let mut may_repeat = true;
-        loop {
-            let mut used = None;
-            let Ok(result) = timeout_at(deadline, self.try_once(command, &mut used)).await else {
-                self.disconnect(used);
-                return Err(StoreError::Timeout(self.timeout).into());
-            };
-            let error = match result {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            // Redis 6 hides a script's READONLY in the text.
-            let is_replica = error.to_string().contains("READONLY");
-            let is_broken = error.is_unrecoverable_error() || error.is_timeout() || is_replica;
-            let is_stale = is_broken && !self.is_cluster;
-            if is_stale {
-                self.disconnect(used);
+        let half = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
+        let (used, mut result) = match self.connection(None, deadline).await {
+            Ok((number, mut connection)) => {
+                (Some(number), until(half, command.query_async(&mut connection)).await)
             }
-            if !(is_stale && may_repeat) {
-                return Err(match error.code() {
-                    Some("NOSCRIPT") => Refusal::NoScript,
-                    _ => StoreError::Failed(error.to_string()).into(),
-                });
-            }
-            may_repeat = false;
+            Err(error) => (None, Err(error)),
+        };
+        if result.as_ref().is_err_and(|error| self.is_stale(error)) {
+            result = if self.is_cluster {
+                until(deadline, self.ask_anew(command, used, deadline)).await
+            } else {
+                until(deadline, async {
+                    let (_, mut connection) = self.connection(used, deadline).await?;
+                    command.query_async(&mut connection).await
+                })
+                .await
+            };
         }
+        result.map_err(|error| match error.code() {
+            Some("NOSCRIPT") => Refusal::NoScript,
+            _ if error.is_timeout() => StoreError::Timeout(self.timeout).into(),
+            _ => StoreError::Failed(error.to_string()).into(),
+        })
     }
 
-    async fn try_once<T: FromRedisValue>(
+    /// Says whether another connection may do better: this one broke, hangs, or leads to a server
+    /// that became a replica. A cluster's client replaces what broke and follows what moved by itself;
+    /// but it waits forever for a server that hangs, even when another has taken its place.
+    fn is_stale(&self, error: &RedisError) -> bool {
+        // Redis 6 hides a script's READONLY in the text.
+        let is_replica = || error.to_string().contains("READONLY");
+        let is_broken = || error.is_unrecoverable_error() || is_replica();
+        error.is_timeout() || (!self.is_cluster && is_broken())
+    }
+
+    /// Asks with a new client of the cluster, and puts it in the place of the old one if it gets an
+    /// answer. If it does not, the server itself hangs, and the old client still serves the slots
+    /// of the others without a pause.
+    ///
+    /// A count of timeouts in a row would not tell when to do so: answers of the other servers lie
+    /// between them. So the first timeout does, and [`Renewal`] keeps a cluster whose server hangs
+    /// from being flooded with connections.
+    async fn ask_anew<T: FromRedisValue>(
         &self,
         command: &Cmd,
-        used: &mut Option<u64>,
+        used: Option<u64>,
+        deadline: Instant,
     ) -> Result<T, RedisError> {
-        let mut connection = self.connection(used).await?;
-        command.query_async(&mut connection).await
+        // Whoever waits here finds the client that another has made.
+        let mut renewal = self.renewal.lock().await;
+        let (number, mut current) = self.connection(None, deadline).await?;
+        if used != Some(number) || renewal.is_too_soon(self.timeout) {
+            drop(renewal);
+            return command.query_async(&mut current).await;
+        }
+        // Counted as a failure until there is an answer: the time may be over before that.
+        *renewal = Renewal { begun: Some(Instant::now()), failures: renewal.failures + 1 };
+        let mut fresh = self.connect_anew(current).await?;
+        let result = command.query_async(&mut fresh).await;
+        // A server that has just taken over does not know the scripts.
+        let is_answer = |error: &RedisError| error.code() == Some("NOSCRIPT");
+        if result.as_ref().err().is_none_or(is_answer) {
+            tracing::warn!("a connection to the cluster hung, and all of them are made anew");
+            renewal.failures = 0;
+            self.current.lock().await.replace(fresh);
+        }
+        result
     }
 
-    async fn connection(&self, used: &mut Option<u64>) -> Result<Connection, RedisError> {
-        let mut current = self.current.lock().await;
-        if current.connection.is_none() {
-            current.connection = Some(self.connect().await?);
-            current.number += 1;
+    /// The connection of the moment and its number; a new one when there is none, or when it is
+    /// still the stale one.
+    async fn connection(
+        &self,
+        stale: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(u64, Connection), RedisError> {
+        until(deadline, async {
+            let mut current = self.current.lock().await;
+            if stale == Some(current.number) {
+                current.connection = None;
+            }
+            if current.connection.is_none() {
+                current.replace(self.connect(&[self.info()?]).await?);
+            }
+            let none = || RedisError::from((ErrorKind::Io, "not connected"));
+            Ok((current.number, current.connection.clone().ok_or_else(none)?))
+        })
+        .await
+    }
+
+    /// Connects to the cluster by the server of the URL, or if that hangs, by those that the client
+    /// so far knows.
+    async fn connect_anew(&self, current: Connection) -> Result<Connection, RedisError> {
+        let info = self.info()?;
+        let by_url = [info.clone()];
+        let by_others = async {
+            let servers = current.servers(&info).await?;
+            self.connect(&servers).await
+        };
+        tokio::select! {
+            Ok(connection) = self.connect(&by_url) => Ok(connection),
+            Ok(connection) = by_others => Ok(connection),
+            else => Err((ErrorKind::Io, "no server of the cluster can be reached").into()),
         }
-        *used = Some(current.number);
-        let none = || RedisError::from((ErrorKind::Io, "not connected"));
-        current.connection.clone().ok_or_else(none)
+    }
+
+    /// Address, user and settings of the server of the URL.
+    fn info(&self) -> Result<ConnectionInfo, RedisError> {
+        Ok(self.url.expose().into_connection_info()?.set_tcp_settings(tcp_settings(self.timeout)))
     }
 
     /// Connects. Without a CA of its own, a server's certificate may come from the public roots
     /// that are compiled in, or else from those of the system, which are only read when needed.
-    async fn connect(&self) -> Result<Connection, RedisError> {
+    async fn connect(&self, servers: &[ConnectionInfo]) -> Result<Connection, RedisError> {
         // rustls takes its cryptography from the process; a second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        match self.connect_with(self.ca.clone()).await {
+        match self.connect_with(servers, self.ca.clone()).await {
             Err(error) if self.ca.is_none() && error.to_string().contains("UnknownIssuer") => {
-                self.connect_with(Some(system_roots())).await
+                self.connect_with(servers, Some(system_roots())).await
             }
             opened => opened,
         }
     }
 
-    /// Connects, with roots in PEM in place of those that are compiled in.
-    async fn connect_with(&self, root_cert: Option<Vec<u8>>) -> Result<Connection, RedisError> {
+    /// Connects to a server, or to a cluster by any of these servers, with roots in PEM in place of
+    /// those that are compiled in.
+    async fn connect_with(
+        &self,
+        servers: &[ConnectionInfo],
+        root_cert: Option<Vec<u8>>,
+    ) -> Result<Connection, RedisError> {
         let timeout = self.timeout;
         let certificates = TlsCertificates { client_tls: None, root_cert };
         if self.is_cluster {
             // One server that hangs must not take the time of the others: half of it for an answer,
             // and less to connect. Redirections count as retries, and TRYAGAIN is worth a few.
-            let mut builder = ClusterClientBuilder::new([self.url.expose()])
+            let mut builder = ClusterClientBuilder::new(servers.to_vec())
+                .tcp_settings(tcp_settings(timeout))
                 .connection_timeout(timeout / 3)
                 .response_timeout(timeout / 2)
                 .overall_response_timeout(Some(timeout))
@@ -165,7 +276,8 @@ impl Link {
             }
             return Ok(Connection::Cluster(builder.build()?.get_async_connection().await?));
         }
-        let info = self.url.expose().into_connection_info()?;
+        let none = || RedisError::from((ErrorKind::InvalidClientConfig, "no server"));
+        let info = servers.first().cloned().ok_or_else(none)?;
         let client = if self.is_tls {
             Client::build_with_tls(info, certificates)?
         } else {
@@ -173,19 +285,8 @@ impl Link {
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
+            .set_response_timeout(None);
         Ok(Connection::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
-    }
-
-    /// Drops the connection that was used, unless somebody has replaced it. Who holds the lock is
-    /// using or replacing it, and will find out.
-    fn disconnect(&self, used: Option<u64>) {
-        if let Ok(mut current) = self.current.try_lock()
-            && used == Some(current.number)
-            && !self.is_cluster
-        {
-            current.connection = None;
-        }
     }
 }
 
@@ -194,6 +295,67 @@ impl Link {
 enum Connection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
+}
+
+impl Connection {
+    /// The servers of a cluster, as the first of them to answer knows them, with the user and the
+    /// settings of `info`. Servers that failed are not among them.
+    async fn servers(self, info: &ConnectionInfo) -> Result<Vec<ConnectionInfo>, RedisError> {
+        // Elsewhere, there is only that of the URL.
+        let Self::Cluster(mut cluster) = self else { return Ok(vec![info.clone()]) };
+        let mut slots = redis::cmd("CLUSTER");
+        slots.arg("SLOTS");
+        let all = MultipleNodeRoutingInfo::AllNodes;
+        let first = RoutingInfo::MultiNode((all, Some(ResponsePolicy::OneSucceeded)));
+        // A range of slots: its first and last, then its servers, which may have other ranges.
+        let ranges: Vec<Vec<Value>> =
+            redis::from_redis_value(cluster.route_command(slots, first).await?)?;
+        let servers = ranges.into_iter().flat_map(|range| range.into_iter().skip(2));
+        let addresses: BTreeSet<(String, u16)> = servers.filter_map(address).collect();
+        let at = |(host, port)| info.clone().set_addr(address_at(info, host, port));
+        Ok(addresses.into_iter().map(at).collect())
+    }
+}
+
+/// The address of a server in the reply to CLUSTER SLOTS. One without a host is on that of the
+/// server that answered, which the client does not tell.
+fn address(server: Value) -> Option<(String, u16)> {
+    let Value::Array(server) = server else { return None };
+    let mut fields = server.into_iter();
+    let host: String = redis::from_redis_value(fields.next()?).ok()?;
+    let port = redis::from_redis_value(fields.next()?).ok()?;
+    (!host.is_empty() && host != "?").then_some((host, port))
+}
+
+/// Another address, with the TLS of this one.
+fn address_at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            let (insecure, tls_params) = (*insecure, tls_params.clone());
+            ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    }
+}
+
+/// Settings with which TCP finds out that a server is gone although nothing is sent to it, and gives
+/// up what the server does not take in the time of an operation. A command does not wait for the
+/// answer to the one before.
+fn tcp_settings(timeout: Duration) -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_ANSWER);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(timeout);
+    settings
+}
+
+/// The result of a command, or a timeout when there is none by then.
+async fn until<T>(
+    deadline: Instant,
+    asked: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, RedisError> {
+    let in_time = timeout_at(deadline, asked).await;
+    in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 /// The certificates that this machine trusts (SSL_CERT_FILE, or the system's bundle), in PEM.

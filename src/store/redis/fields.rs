@@ -1,6 +1,6 @@
 //! The reply of a script, field by field.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::{Attempt, Failed, Record, Settled, State, StoreError, stored};
 use crate::key::Key;
@@ -34,6 +34,13 @@ impl Fields {
         Ok(millis.map_err(StoreError::corrupt)?.and_then(DateTime::from_timestamp_millis))
     }
 
+    /// The end of a lease by the caller's clock, of which a script says how long it still is.
+    pub fn end(&mut self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let left =
+            self.text()?.map(|text| text.parse()).transpose().map_err(StoreError::corrupt)?;
+        Ok(left.and_then(TimeDelta::try_milliseconds).map(|left| now + left))
+    }
+
     pub fn settled(&mut self) -> Result<Settled, StoreError> {
         match self.text()?.as_deref() {
             Some("stored") => Ok(Settled::Stored),
@@ -42,27 +49,19 @@ impl Fields {
         }
     }
 
-    /// A delivered event; nothing once it is forgotten.
-    pub fn delivered(
-        &mut self,
-        key: Key,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Record>, StoreError> {
-        let (details, attempts) = (self.json()?, self.attempts()?);
-        let (at, expires_at) = (self.time()?, self.time()?);
+    /// A delivered event.
+    pub fn delivered(&mut self, key: Key) -> Result<Record, StoreError> {
+        let (details, attempts, at) = (self.json()?, self.attempts()?, self.time()?);
         let (head, body) = (self.text()?, self.bytes());
-        if expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Ok(None);
-        }
         let reply = head.map(|head| stored::reply(&head, body.unwrap_or_default())).transpose()?;
         let state = State::Delivered { at, reply };
-        Ok(Some(Record { key, details, attempts, failed: None, state }))
+        Ok(Record { key, details, attempts, failed: None, state })
     }
 
     /// An event that is not delivered; nothing when nobody has claimed it.
     pub fn open(&mut self, key: Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let (details, attempts) = (self.json()?, self.attempts()?);
-        let held = self.text()?.zip(self.time()?);
+        let held = self.text()?.zip(self.end(now)?);
         let failed = self.failed()?;
         let state = State::open(held, failed.is_some(), now);
         Ok(state.map(|state| Record { key, details, attempts, failed, state }))

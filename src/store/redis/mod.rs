@@ -41,7 +41,14 @@ const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 const DEAD_LETTERS: &str = "webhook:dead-letters";
 
 /// A store in Redis.
-pub struct Redis(Link);
+///
+/// Leases and lifetimes end by the server's clock, so that routers whose clocks differ agree on who
+/// may claim. A lease is handed over as the time that is left of it, and its end is told by the
+/// clock of the caller who asks.
+pub struct Redis {
+    link: Link,
+    is_callers_time: bool,
+}
 
 impl Redis {
     /// A store at that address; nothing is connected yet.
@@ -49,7 +56,18 @@ impl Redis {
     /// # Errors
     /// When the CA's file cannot be used.
     pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self(Link::open(url, timeout)?))
+        Ok(Self { link: Link::open(url, timeout)?, is_callers_time: false })
+    }
+
+    /// The same store, in which leases and lifetimes end by the time that its callers give. The
+    /// contract test of all stores chooses its times, so that it need not wait for them.
+    pub fn by_callers_time(self) -> Self {
+        Self { is_callers_time: true, ..self }
+    }
+
+    /// The time for a script to go by; nothing when that is the server's.
+    fn time(&self, callers: DateTime<Utc>) -> String {
+        if self.is_callers_time { millis(callers) } else { String::new() }
     }
 
     /// Runs a script on the keys of an event.
@@ -76,8 +94,8 @@ impl Redis {
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        let reply = match self.0.run(&command("EVALSHA", &script.sha1), deadline).await {
-            Err(Refusal::NoScript) => self.0.run(&command("EVAL", &script.code), deadline).await,
+        let reply = match self.link.run(&command("EVALSHA", &script.sha1), deadline).await {
+            Err(Refusal::NoScript) => self.link.run(&command("EVAL", &script.code), deadline).await,
             reply => reply,
         };
         Ok(Fields::new(reply?))
@@ -89,7 +107,7 @@ impl Redis {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<T, StoreError> {
-        Ok(self.0.run(command, deadline).await?)
+        Ok(self.link.run(command, deadline).await?)
     }
 
     /// Takes the letter of that time off the list. An entry that stays leads nowhere.
@@ -127,7 +145,7 @@ impl Redis {
         if let Some(limit) = limit {
             command.arg("LIMIT").arg(0).arg(limit);
         }
-        let listed: Vec<(String, i64)> = self.command(&command, self.0.deadline()).await?;
+        let listed: Vec<(String, i64)> = self.command(&command, self.link.deadline()).await?;
         let entries = listed.into_iter().map(|(key, millis)| {
             let failed_at = DateTime::from_timestamp_millis(millis);
             Ok(Entry {
@@ -150,11 +168,10 @@ impl Store for Redis {
         let (key, owner, details) = (plan.key, new_owner(), Details::new(plan, now));
         let lease = (until - now).num_milliseconds().max(1);
         let arguments = [
-            millis(now),
-            millis(until),
+            self.time(now),
+            lease.to_string(),
             owner.clone(),
             stored::to_json(&details),
-            lease.to_string(),
             DETAILS_TTL.as_millis().to_string(),
             match plan.event.identity {
                 Identity::Header(_) => plan.event.digest.clone(),
@@ -162,7 +179,7 @@ impl Store for Redis {
             },
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let deadline = self.0.deadline();
+        let deadline = self.link.deadline();
         let mut fields = self.script(&CLAIM, &key, &arguments, deadline).await?;
         match fields.text()?.as_deref() {
             Some("won") => {
@@ -171,7 +188,7 @@ impl Store for Redis {
                 Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
             }
             Some("in flight") => {
-                let until = fields.time()?.unwrap_or(until);
+                let until = fields.end(now)?.unwrap_or(until);
                 let details = fields.json()?.unwrap_or(details);
                 Ok(details
                     .other_body(plan)
@@ -182,8 +199,7 @@ impl Store for Redis {
                 Ok(Claim::OtherBody { route: details.route })
             }
             Some("delivered") => {
-                let record = fields.delivered(key, now)?;
-                let record = record.ok_or_else(|| StoreError::corrupt("delivered and not"))?;
+                let record = fields.delivered(key)?;
                 let other = record.details.as_ref().and_then(|details| details.other_body(plan));
                 Ok(other.unwrap_or(Claim::Delivered(record)))
             }
@@ -197,21 +213,20 @@ impl Store for Redis {
 
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
         let Delivered { at, ttl, reply, attempts } = delivered;
-        let ttl = ttl.as_millis() as i64;
         let head = reply.as_ref().map(stored::reply_head).unwrap_or_default();
         let body = reply.as_ref().map(|reply| reply.body.as_ref()).unwrap_or_default();
         let texts = [
+            self.time(*at),
             lease.owner.clone(),
             stored::to_json(&lease.details),
             stored::to_json(attempts),
             millis(*at),
-            (at.timestamp_millis() + ttl).to_string(),
-            ttl.to_string(),
+            ttl.as_millis().to_string(),
             head,
         ];
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         arguments.push(body);
-        let deadline = self.0.deadline();
+        let deadline = self.link.deadline();
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         fault::point("inside finish");
@@ -242,7 +257,7 @@ impl Store for Redis {
         arguments.extend([&letter.delivery.body[..], release]);
         // Listed before it is kept, so that no letter is missing from the list. An older entry may
         // be that of another owner's letter, and only changes when ours is kept.
-        let deadline = self.0.deadline();
+        let deadline = self.link.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
         fault::point("inside fail");
         let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
@@ -261,19 +276,21 @@ impl Store for Redis {
     }
 
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
-        let mut fields = self.script(&GET, key, &[], self.0.deadline()).await?;
+        let (time, deadline) = (self.time(now), self.link.deadline());
+        let mut fields = self.script(&GET, key, &[time.as_bytes()], deadline).await?;
         match fields.text()?.as_deref() {
             Some("elsewhere") => {
                 let (details, failed) = (fields.json()?, fields.failed()?);
                 Ok(Some(Record { details, failed, ..delivered_elsewhere(*key) }))
             }
-            Some("delivered") => fields.delivered(*key, now),
+            Some("delivered") => fields.delivered(*key).map(Some),
+            Some("forgotten") => Ok(None),
             _ => fields.open(*key, now),
         }
     }
 
     async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
-        if self.0.is_cluster {
+        if self.link.is_cluster {
             // SCAN asks one server, and the key may be on any.
             return Ok(None);
         }
@@ -291,7 +308,7 @@ impl Store for Redis {
                     .arg(1000)
                     .clone();
                 let (next, names): (u64, Vec<String>) =
-                    self.command(&scan, self.0.deadline()).await?;
+                    self.command(&scan, self.link.deadline()).await?;
                 let keys = names.iter().map(|name| {
                     name.trim_start_matches('{').split('}').next().unwrap_or_default().parse()
                 });
@@ -316,7 +333,7 @@ impl Store for Redis {
         let mut command = redis::cmd("HMGET");
         command.arg(event_key(key));
         command.arg(&["details", "attempts", "failed_at", "failure", "head", "body"]);
-        let mut fields = Fields::new(self.command(&command, self.0.deadline()).await?);
+        let mut fields = Fields::new(self.command(&command, self.link.deadline()).await?);
         let (details, attempts) = (fields.json()?, fields.attempts()?);
         let (failed_at, failure) = (fields.time()?, fields.json()?);
         let (head, body) = (fields.text()?, fields.bytes());
@@ -347,14 +364,15 @@ impl Store for Redis {
     }
 
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
-        let deadline = self.0.deadline();
-        let mut fields = self.script(&DISCARD, key, &[millis(now).as_bytes()], deadline).await?;
+        let deadline = self.link.deadline();
+        let time = self.time(now);
+        let mut fields = self.script(&DISCARD, key, &[time.as_bytes()], deadline).await?;
         match fields.text()?.as_deref() {
             Some("discarded") => {
                 self.unlist(key, fields.time()?, deadline).await;
                 Ok(Discarded::Done)
             }
-            Some("in flight") => Ok(Discarded::InFlight { until: fields.time()?.unwrap_or(now) }),
+            Some("in flight") => Ok(Discarded::InFlight { until: fields.end(now)?.unwrap_or(now) }),
             _ => Ok(Discarded::None),
         }
     }

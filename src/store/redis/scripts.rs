@@ -7,9 +7,22 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Begins every script: whether the Python router has the key, which leaves the string `1` there.
-/// Any other error, or value, is an error of ours: it must not pass for a delivered event.
-const ELSEWHERE: &str = "
+/// Begins every script.
+///
+/// `elsewhere` tells whether the Python router has the key, which leaves the string `1` there. Any
+/// other error, or value, is an error of ours: it must not pass for a delivered event.
+///
+/// `clock` is the time in milliseconds by which leases and lifetimes end: the server's own
+/// (<https://redis.io/docs/latest/commands/time/>), unless a test gives its time. `left` is how long
+/// from `now` until a time. Both are read and written as text, which a reply carries unchanged.
+const COMMON: &str = "
+    local function clock(given)
+        if given ~= '' then return tonumber(given) end
+        local time = redis.call('TIME')
+        return time[1] * 1000 + math.floor(time[2] / 1000)
+    end
+    local function text(milliseconds) return string.format('%.0f', milliseconds) end
+    local function left(time, now) return text(tonumber(time) - now) end
     local function elsewhere(main)
         if not main.err then return false end
         if main.err:find('WRONGTYPE') and redis.call('TYPE', KEYS[1]).ok == 'string'
@@ -26,17 +39,18 @@ pub(super) struct Lua {
 
 impl Lua {
     fn new(code: &str) -> Self {
-        let code = format!("{ELSEWHERE}{code}");
+        let code = format!("{COMMON}{code}");
         let sha1 = Script::new(&code).get_hash().to_owned();
         Self { code, sha1 }
     }
 }
 
-/// Arguments: now, the end of the lease, owner, details, length of the lease, time to keep the
-/// details, and the digest of the body when the sender has named the event.
+/// Arguments: a test's time, length of the lease, owner, details, time to keep the details, and the
+/// digest of the body when the sender has named the event.
 pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local now, until_, owner, details = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+        "local now, owner, details = clock(ARGV[1]), ARGV[3], ARGV[4]
+         local until_ = text(now + ARGV[2])
          local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'delivered_at', 'expires_at')
          if elsewhere(main) then
              local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
@@ -46,29 +60,29 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
          local forgotten = main[4] and tonumber(main[4]) <= now
          if main[3] and not forgotten then
              return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
-                 'delivered_at', 'expires_at', 'reply_head', 'reply_body'))}
+                 'delivered_at', 'reply_head', 'reply_body'))}
          end
          if main[2] and main[1] ~= owner and tonumber(main[2]) > now then
-             return {'in flight', main[2], redis.call('HGET', KEYS[2], 'details')}
+             return {'in flight', left(main[2], now), redis.call('HGET', KEYS[2], 'details')}
          end
          local seen = {}
          if not forgotten then
              seen = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'failed_at')
          end
-         if ARGV[7] ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= ARGV[7] then
+         if ARGV[6] ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= ARGV[6] then
              return {'other body', seen[1]}
          end
          redis.call('HSET', KEYS[2], 'details', seen[1] or details, 'owner', owner, 'until', until_)
-         if not seen[3] then redis.call('PEXPIRE', KEYS[2], ARGV[6]) end
+         if not seen[3] then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_)
-         redis.call('PEXPIRE', KEYS[1], ARGV[5])
+         redis.call('PEXPIRE', KEYS[1], ARGV[2])
          return {'won', seen[1] or details, seen[2] or false}",
     )
 });
 
-/// Arguments: owner, details, attempts, now, the end of the TTL, the TTL, head and body of the
-/// reply. A lease that ran out, and that nobody took over, still counts: then only the second key
+/// Arguments: a test's time, owner, details, attempts, when it was delivered, the TTL, head and body
+/// of the reply. A lease that ran out, and that nobody took over, still counts: then only the second key
 /// knows the owner. When there was a dead letter, its time is noted for a repetition, whose first
 /// answer got lost before the letter was taken off the list.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
@@ -76,11 +90,11 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'failed_at')
          if elsewhere(main) then return {'lost'} end
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
-         if owner ~= ARGV[1] then return {'lost'} end
+         if owner ~= ARGV[2] then return {'lost'} end
          local failed_at = main[2] or redis.call('HGET', KEYS[2], 'failed_at')
          redis.call('DEL', KEYS[1])
-         redis.call('HSET', KEYS[1], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
-             'delivered_at', ARGV[4], 'expires_at', ARGV[5])
+         redis.call('HSET', KEYS[1], 'owner', owner, 'details', ARGV[3], 'attempts', ARGV[4],
+             'delivered_at', ARGV[5], 'expires_at', text(clock(ARGV[1]) + ARGV[6]))
          if ARGV[7] ~= '' then
              redis.call('HSET', KEYS[1], 'reply_head', ARGV[7], 'reply_body', ARGV[8])
          end
@@ -112,21 +126,26 @@ pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
+/// Argument: a test's time.
 pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
-             'expires_at', 'reply_head', 'reply_body')
+        "local now = clock(ARGV[1])
+         local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
+             'reply_head', 'reply_body', 'expires_at')
          if elsewhere(main) then
              return {'elsewhere', unpack(redis.call('HMGET', KEYS[2], 'details', 'failed_at',
                  'failure'))}
          end
-         if main[3] then return {'delivered', unpack(main)} end
-         return {'open', unpack(redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner',
-             'until', 'failed_at', 'failure'))}",
+         if main[6] and tonumber(main[6]) <= now then return {'forgotten'} end
+         if main[3] then return {'delivered', unpack(main, 1, 5)} end
+         local open = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner', 'until',
+             'failed_at', 'failure')
+         if open[4] then open[4] = left(open[4], now) end
+         return {'open', unpack(open)}",
     )
 });
 
-/// Argument: now.
+/// Argument: a test's time.
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at')
@@ -136,7 +155,8 @@ pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
              return {failed_at and 'discarded' or 'none', failed_at}
          end
          if main[2] or not failed_at then return {'none'} end
-         if main[1] and tonumber(main[1]) > tonumber(ARGV[1]) then return {'in flight', main[1]} end
+         local now = clock(ARGV[1])
+         if main[1] and tonumber(main[1]) > now then return {'in flight', left(main[1], now)} end
          redis.call('UNLINK', KEYS[1], KEYS[2])
          return {'discarded', failed_at}",
     )
