@@ -87,7 +87,7 @@ impl HttpConnector for Watched {
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
-            pending.is_answered();
+            pending.answered();
             answer
         })
     }
@@ -100,7 +100,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.used = None;
     }
 }
