@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Intake,
     delivery::Delivery,
-    error::Error,
+    error::{Error, SignatureFault},
     key::{Key, route_byte},
+    secret::Secret,
     vendor::{Event, Identity, VENDORS, Vendor},
 };
 
@@ -83,14 +84,7 @@ impl fmt::Display for Route {
 /// # Errors
 /// The refusals: 400, 401, 404, 405 and 413.
 pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
-    let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
-    let vendor = *vendor.ok_or(Error::UnknownPath)?;
-    if delivery.method != Method::POST {
-        return Err(Error::Method { allow: "POST" });
-    }
-    if delivery.body.len() > intake.max_body_bytes {
-        return Err(Error::TooLarge { limit: intake.max_body_bytes });
-    }
+    let vendor = admit(delivery, delivery.body.len() as u64, intake)?;
     verify(delivery, vendor, intake, now)?;
 
     let mut event = vendor.event(delivery)?;
@@ -104,6 +98,32 @@ pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<
     let to_gcp = u16::from(route_byte(&intake.routing_secret, &logical)) < intake.route_threshold;
     let route = if to_gcp { Route::Gcp } else { Route::Aws };
     Ok(Plan { event, key, previous_key, route, _verified: Verified })
+}
+
+/// Decides by its head alone whether a delivery can be taken. Its body of `length` bytes may still
+/// have to come; a length that is not known yet counts as 0.
+///
+/// # Errors
+/// The refusals that need no body: 404, 405, 413, and 401 for an absent signature.
+pub fn admit(
+    delivery: &Delivery,
+    length: u64,
+    intake: &Intake,
+) -> Result<&'static dyn Vendor, Error> {
+    let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
+    let vendor = *vendor.ok_or(Error::UnknownPath)?;
+    if delivery.method != Method::POST {
+        return Err(Error::Method { allow: "POST" });
+    }
+    if length > intake.max_body_bytes as u64 {
+        return Err(Error::TooLarge { limit: intake.max_body_bytes });
+    }
+    let is_there = |name: &&str| delivery.headers.get(*name).is_some_and(|value| !value.is_empty());
+    let must_be_signed = !secrets(vendor, intake)?.is_empty();
+    if must_be_signed && !vendor.signature_headers().iter().all(is_there) {
+        return Err(Error::Signature(SignatureFault::Missing));
+    }
+    Ok(vendor)
 }
 
 /// The name that the sender gave the event
@@ -121,9 +141,18 @@ fn verify(
     intake: &Intake,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    match intake.secrets(vendor) {
-        [] if vendor.may_be_unsigned() && intake.allow_unsigned => Ok(()),
-        [] => Err(Error::NotServed { vendor: vendor.name(), variable: vendor.secrets_variable() }),
+    match secrets(vendor, intake)? {
+        [] => Ok(()),
         secrets => vendor.verify(delivery, secrets, intake.signature_tolerance, now),
+    }
+}
+
+/// The secrets of a vendor that is served; none when its deliveries may be unsigned.
+fn secrets<'a>(vendor: &dyn Vendor, intake: &'a Intake) -> Result<&'a [Secret], Error> {
+    match intake.secrets(vendor) {
+        [] if !(vendor.may_be_unsigned() && intake.allow_unsigned) => {
+            Err(Error::NotServed { vendor: vendor.name(), variable: vendor.secrets_variable() })
+        }
+        secrets => Ok(secrets),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     destination::{Destinations, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
-    plan::{Plan, plan},
+    plan::{Plan, admit, plan},
     retry::Retries,
     store::{
         Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Release,
@@ -135,10 +135,23 @@ impl Router {
         &*self.store
     }
 
+    /// Refuses, logs and answers a delivery that its head alone forbids, before its body of
+    /// `length` bytes is read.
+    ///
+    /// # Errors
+    /// The answer to the sender.
+    pub fn admit(&self, delivery: &Delivery, length: u64) -> Result<(), Reply> {
+        admit(delivery, length, &self.intake).map(drop).map_err(|refusal| {
+            let reply = refusal.reply();
+            telemetry::refused(delivery, &Origin::default(), &refusal, &reply);
+            reply
+        })
+    }
+
     /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.
     pub async fn handle(&self, delivery: Delivery, origin: Origin, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
-            return health(&delivery);
+            return health(&delivery.method);
         }
         let started = Instant::now();
         let plan = match plan(&delivery, &self.intake, budget.now) {
@@ -393,8 +406,8 @@ fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
 }
 
 /// Says that the process is up; it asks nothing of the store.
-fn health(delivery: &Delivery) -> Reply {
-    if delivery.method == Method::GET || delivery.method == Method::HEAD {
+pub fn health(method: &Method) -> Reply {
+    if method == Method::GET || method == Method::HEAD {
         Reply::text(StatusCode::OK, "ok")
     } else {
         Error::Method { allow: "GET, HEAD" }.reply()

@@ -1,0 +1,112 @@
+//! Requests become deliveries: judged by their heads, read in bounds, and handled.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::Request,
+    response::Response,
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use tokio_util::task::TaskTracker;
+
+use super::{buffers::Buffers, response};
+use crate::{
+    delivery::{Delivery, Reply},
+    error::Error,
+    telemetry::{self, Origin},
+};
+
+/// Time for a sender to send the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Space that a body gets before it arrives.
+const FIRST_CAPACITY: usize = 64 * 1024;
+
+/// Answers deliveries.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Refuses a delivery by its head, before its body of `length` bytes is read. A length that the
+    /// sender does not tell is 0.
+    ///
+    /// # Errors
+    /// The answer to the sender.
+    fn admit(&self, delivery: &Delivery, length: u64) -> Result<(), Reply>;
+
+    fn deliver(self, delivery: Delivery) -> impl Future<Output = Reply> + Send + 'static;
+}
+
+/// What deliveries are taken with.
+#[derive(Clone)]
+pub struct Intake {
+    pub max_body_bytes: usize,
+    pub buffers: Arc<Buffers>,
+    /// Deliveries under way, whether or not their senders still wait.
+    pub tasks: TaskTracker,
+}
+
+/// Routes that give every request to a handler of deliveries.
+pub fn routes(handler: impl Handler, intake: Intake) -> axum::Router {
+    axum::Router::new().fallback(move |request: Request| {
+        let (handler, intake) = (handler.clone(), intake.clone());
+        async move { intake.answer(request, handler).await }
+    })
+}
+
+impl Intake {
+    async fn answer(self, request: Request, handler: impl Handler) -> Response {
+        let reply = match self.take(request, &handler).await {
+            Ok(delivery) => {
+                // In a task of its own: a sender that hangs up must not cancel a delivery half way.
+                let handled = self.tasks.spawn(handler.deliver(delivery)).await;
+                handled.unwrap_or_else(|_| telemetry::panicked())
+            }
+            Err(reply) => reply,
+        };
+        response(Reply { body: self.buffers.keep(reply.body), ..reply })
+    }
+
+    /// Reads a delivery; what it lets lie of the body is drained behind the answer.
+    async fn take(&self, request: Request, handler: &impl Handler) -> Result<Delivery, Reply> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let mut delivery =
+            Delivery { method: parts.method, path, headers: parts.headers, body: Bytes::new() };
+        handler.admit(&delivery, body.size_hint().lower())?;
+        let reading = tokio::time::timeout(BODY_TIMEOUT, self.read(body));
+        match reading.await.unwrap_or(Err(Error::SlowBody)) {
+            Ok(body) => delivery.body = body,
+            Err(refusal) => {
+                let reply = refusal.reply();
+                telemetry::refused(&delivery, &Origin::default(), &refusal, &reply);
+                return Err(reply);
+            }
+        }
+        Ok(delivery)
+    }
+
+    async fn read(&self, mut body: Body) -> Result<Bytes, Error> {
+        let too_large = Error::TooLarge { limit: self.max_body_bytes };
+        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if expected > self.max_body_bytes {
+            return Err(too_large);
+        }
+        let (arriving, mut dropped) = self.buffers.begin(expected)?;
+        let mut kept = BytesMut::with_capacity(expected.min(FIRST_CAPACITY));
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                _ = &mut dropped => return Err(Error::SlowestBody),
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Error::IncompleteBody)?;
+            let Ok(data) = frame.into_data() else { continue };
+            if kept.len() + data.len() > self.max_body_bytes {
+                return Err(too_large);
+            }
+            arriving.add(data.len())?;
+            kept.extend_from_slice(&data);
+        }
+        arriving.complete(kept.freeze())
+    }
+}
