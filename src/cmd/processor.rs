@@ -192,9 +192,8 @@ pub async fn run() -> anyhow::Result<()> {
         }
         None => (Ipv4Addr::LOCALHOST, 9090).into(),
     };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (PORT)"))?;
+    let listener =
+        http_server::bind(address).with_context(|| format!("cannot listen on {address} (PORT)"))?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(serve(listener, processor, stop).await?)

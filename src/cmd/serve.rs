@@ -47,8 +47,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);
-    let listener = TcpListener::bind(address)
-        .await
+    let listener = http_server::bind(address)
         .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
     serve_metrics(config.metrics).await?;
     let stop = stop_signal()?;
@@ -111,7 +110,7 @@ async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
         MetricsListen::Default => MetricsListen::DEFAULT,
         MetricsListen::At(address) => address,
     };
-    let listener = match TcpListener::bind(address).await {
+    let listener = match http_server::bind(address) {
         Ok(listener) => listener,
         Err(error) if listen == MetricsListen::Default => {
             tracing::warn!(%error, %address, "no /metrics: somebody else is there (METRICS_LISTEN)");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
 
@@ -19,14 +19,19 @@ const STEP: usize = 16 * 1024;
 pub struct Buffers {
     limit: usize,
     state: Mutex<State>,
+    /// Told whenever bytes are given back.
+    freed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     /// Bytes that are kept until their owner is done.
     kept: usize,
-    /// Bytes of `bodies`.
+    /// Bytes of bodies that arrive, and those of them that are being dropped.
     arriving: usize,
+    leaving: usize,
+    /// Bytes of heads, which have a quarter of the limit for themselves.
+    heads: usize,
     bodies: HashMap<u64, Body>,
     /// Counts the beginnings and the steps of bodies.
     clock: u64,
@@ -39,13 +44,15 @@ struct Body {
     progress: u64,
     /// Bytes since then.
     since: usize,
-    drop: oneshot::Sender<()>,
+    /// Tells it to go; taken once it is told.
+    drop: Option<oneshot::Sender<()>>,
 }
 
 /// A body's part of the buffers while it arrives; given back when it is dropped.
 pub struct Arriving {
     buffers: Arc<Buffers>,
     id: u64,
+    told_to_go: oneshot::Receiver<()>,
 }
 
 /// Bytes that are counted for as long as a clone of them lives.
@@ -54,27 +61,31 @@ struct Kept {
     buffers: Arc<Buffers>,
 }
 
+/// Whether there is room for more bytes.
+enum Room {
+    Free,
+    /// There will be, when bodies that were told to go have gone.
+    Soon,
+}
+
 impl Buffers {
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default() })
+        Arc::new(Self { limit, state: Mutex::default(), freed: Notify::new() })
     }
 
-    /// Begins a body of at least `expected` bytes. The receiver hears when it is dropped.
+    /// Begins a body of at least `expected` bytes.
     ///
     /// # Errors
     /// [`Error::NoRoom`] when it would not fit beside what is kept.
-    pub fn begin(
-        self: &Arc<Self>,
-        expected: usize,
-    ) -> Result<(Arriving, oneshot::Receiver<()>), Error> {
+    pub fn begin(self: &Arc<Self>, expected: usize) -> Result<Arriving, Error> {
         let mut state = self.state();
         if state.kept.saturating_add(expected) > self.limit {
             return Err(Error::NoRoom);
         }
-        let (drop, dropped) = oneshot::channel();
+        let (drop, told_to_go) = oneshot::channel();
         let id = state.tick();
-        state.bodies.insert(id, Body { bytes: 0, progress: id, since: 0, drop });
-        Ok((Arriving { buffers: Arc::clone(self), id }, dropped))
+        state.bodies.insert(id, Body { bytes: 0, progress: id, since: 0, drop: Some(drop) });
+        Ok(Arriving { buffers: Arc::clone(self), id, told_to_go })
     }
 
     /// Counts the bytes of a reply until they are sent. A reply is never refused: its event is done.
@@ -88,6 +99,20 @@ impl Buffers {
         self.state().kept > self.limit / 2
     }
 
+    /// Counts bytes of a head; false when there is no room for them.
+    pub fn take_for_heads(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        let has_room = bytes == 0 || state.heads + bytes <= self.limit / 4;
+        if has_room {
+            state.heads += bytes;
+        }
+        has_room
+    }
+
+    pub fn give_back_of_heads(&self, bytes: usize) {
+        self.state().heads -= bytes;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,56 +124,90 @@ impl State {
         self.clock
     }
 
-    fn remove(&mut self, id: u64) -> Option<Body> {
-        let body = self.bodies.remove(&id)?;
-        self.arriving -= body.bytes;
-        Some(body)
+    /// Counts bytes of a body if there is room, and else tells as many slower bodies to go as are in
+    /// the way.
+    fn add(&mut self, id: u64, bytes: usize, limit: usize) -> Result<Room, Error> {
+        let held = self.kept + self.arriving + bytes;
+        while held - self.leaving > limit {
+            let holding = self.bodies.iter().filter(|(_, body)| body.bytes > 0);
+            let staying = holding.filter(|(_, body)| body.drop.is_some());
+            match staying.min_by_key(|(_, body)| body.progress).map(|(id, _)| *id) {
+                Some(slowest) if slowest != id => self.tell_to_go(slowest),
+                Some(_) if self.bodies.len() > 1 => return Err(Error::SlowestBody),
+                _ => return Err(Error::NoRoom),
+            }
+        }
+        if held > limit {
+            return Ok(Room::Soon);
+        }
+        let now = self.tick();
+        if let Some(body) = self.bodies.get_mut(&id) {
+            body.bytes += bytes;
+            body.since += bytes;
+            if body.since >= STEP {
+                (body.since, body.progress) = (0, now);
+            }
+            self.arriving += bytes;
+        }
+        Ok(Room::Free)
     }
 
-    /// The body that holds bytes and has gone the longest time without a step.
-    fn slowest(&self) -> Option<u64> {
-        let holding = self.bodies.iter().filter(|(_, body)| body.bytes > 0);
-        holding.min_by_key(|(_, body)| body.progress).map(|(id, _)| *id)
+    fn tell_to_go(&mut self, id: u64) {
+        if let Some(body) = self.bodies.get_mut(&id)
+            && let Some(drop) = body.drop.take()
+        {
+            self.leaving += body.bytes;
+            // A body that does not listen any more has gone already.
+            let _ = drop.send(());
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Some(body) = self.bodies.remove(&id) {
+            self.arriving -= body.bytes;
+            if body.drop.is_none() {
+                self.leaving -= body.bytes;
+            }
+        }
     }
 }
 
 impl Arriving {
-    /// Counts bytes that have arrived, and drops slower bodies where there is no room for them.
+    /// Counts bytes that have arrived. Where there is no room for them, slower bodies are dropped,
+    /// and the bytes wait until those have gone.
     ///
     /// # Errors
-    /// [`Error::SlowestBody`] when this one was or is the slowest, [`Error::NoRoom`] when no other
-    /// can be dropped.
-    pub fn add(&self, bytes: usize) -> Result<(), Error> {
-        let mut state = self.buffers.state();
-        while state.kept + state.arriving + bytes > self.buffers.limit {
-            match state.slowest() {
-                Some(id) if id != self.id => {
-                    let slowest = state.remove(id);
-                    // It may have come to its end meanwhile.
-                    let _ = slowest.map(|body| body.drop.send(()));
-                }
-                Some(_) if state.bodies.len() > 1 => return Err(Error::SlowestBody),
-                _ => return Err(Error::NoRoom),
+    /// [`Error::SlowestBody`] when this one is the slowest, [`Error::NoRoom`] when there is no other
+    /// to drop.
+    pub async fn add(&mut self, bytes: usize) -> Result<(), Error> {
+        let buffers = Arc::clone(&self.buffers);
+        loop {
+            let freed = buffers.freed.notified();
+            if let Room::Free = buffers.state().add(self.id, bytes, buffers.limit)? {
+                return Ok(());
+            }
+            tokio::select! {
+                () = freed => {}
+                () = self.told_to_go() => return Err(Error::SlowestBody),
             }
         }
-        let now = state.tick();
-        let body = state.bodies.get_mut(&self.id).ok_or(Error::SlowestBody)?;
-        body.bytes += bytes;
-        body.since += bytes;
-        if body.since >= STEP {
-            (body.since, body.progress) = (0, now);
-        }
-        state.arriving += bytes;
-        Ok(())
+    }
+
+    /// Waits until this body must go.
+    pub async fn told_to_go(&mut self) {
+        let _ = (&mut self.told_to_go).await;
     }
 
     /// Keeps the body, which has arrived: it is not dropped any more.
     ///
     /// # Errors
-    /// [`Error::SlowestBody`] when it was dropped before its end was seen.
-    pub fn complete(self, bytes: Bytes) -> Result<Bytes, Error> {
+    /// [`Error::SlowestBody`] when it was told to go before its end was seen.
+    pub fn complete(mut self, bytes: Bytes) -> Result<Bytes, Error> {
+        if self.told_to_go.try_recv().is_ok() {
+            return Err(Error::SlowestBody);
+        }
         let mut state = self.buffers.state();
-        state.remove(self.id).ok_or(Error::SlowestBody)?;
+        state.remove(self.id);
         state.kept += bytes.len();
         drop(state);
         Ok(Bytes::from_owner(Kept { bytes, buffers: Arc::clone(&self.buffers) }))
@@ -158,6 +217,7 @@ impl Arriving {
 impl Drop for Arriving {
     fn drop(&mut self) {
         self.buffers.state().remove(self.id);
+        self.buffers.freed.notify_waiters();
     }
 }
 
@@ -170,6 +230,7 @@ impl AsRef<[u8]> for Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.buffers.state().kept -= self.bytes.len();
+        self.buffers.freed.notify_waiters();
     }
 }
 
@@ -177,52 +238,66 @@ impl Drop for Kept {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_body_without_progress_for_the_longest_time_is_dropped_first() {
+    #[tokio::test]
+    async fn the_body_without_progress_for_the_longest_time_is_dropped_first() {
         let buffers = Buffers::new(100_000);
-        let (burst, mut burst_dropped) = buffers.begin(0).unwrap();
-        burst.add(50_000).unwrap();
-        let (honest, mut honest_dropped) = buffers.begin(0).unwrap();
+        let mut burst = buffers.begin(0).unwrap();
+        burst.add(50_000).await.unwrap();
+        let mut honest = buffers.begin(0).unwrap();
         for _ in 0..10 {
             // One byte at a time is no progress, however large the burst was.
-            burst.add(1).unwrap();
-            honest.add(4_000).unwrap();
+            burst.add(1).await.unwrap();
+            honest.add(4_000).await.unwrap();
         }
-        honest.add(10_000).unwrap();
-        assert!(burst_dropped.try_recv().is_ok());
-        assert!(honest_dropped.try_recv().is_err());
-        assert!(matches!(burst.add(1), Err(Error::SlowestBody)));
-        assert!(matches!(burst.complete(Bytes::new()), Err(Error::SlowestBody)));
-        honest.add(50_000).unwrap();
+        let (added, ()) = tokio::join!(honest.add(10_000), async {
+            burst.told_to_go().await;
+            drop(burst);
+        });
+        added.unwrap();
+        honest.add(50_000).await.unwrap();
+        assert!(matches!(honest.add(1).await, Err(Error::NoRoom)));
     }
 
-    #[test]
-    fn what_is_kept_is_counted_until_the_last_clone_is_dropped() {
+    #[tokio::test]
+    async fn bytes_wait_until_those_of_a_dropped_body_are_given_back() {
         let buffers = Buffers::new(1000);
-        let (body, _dropped) = buffers.begin(600).unwrap();
-        body.add(600).unwrap();
+        let mut slow = buffers.begin(0).unwrap();
+        slow.add(600).await.unwrap();
+        let mut fast = buffers.begin(0).unwrap();
+        tokio::select! {
+            biased;
+            _ = fast.add(600) => unreachable!("the slow body is still there"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(matches!(slow.complete(Bytes::new()), Err(Error::SlowestBody)));
+        fast.add(1000).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_counted_until_the_last_clone_is_dropped() {
+        let buffers = Buffers::new(1000);
+        let mut body = buffers.begin(600).unwrap();
+        body.add(600).await.unwrap();
         let body = body.complete(Bytes::from(vec![0; 600])).unwrap();
         let slice = body.slice(0..1);
         drop(body);
         assert!(buffers.are_short());
         assert!(matches!(buffers.begin(500), Err(Error::NoRoom)));
-        let (other, _dropped) = buffers.begin(0).unwrap();
-        assert!(matches!(other.add(401), Err(Error::NoRoom)));
+        let mut other = buffers.begin(0).unwrap();
+        assert!(matches!(other.add(401).await, Err(Error::NoRoom)));
         drop(slice);
         assert!(!buffers.are_short());
-        other.add(1000).unwrap();
+        other.add(1000).await.unwrap();
         drop(other);
         assert_eq!(buffers.keep(Bytes::from(vec![0; 2000])).len(), 2000);
-        let (whole, _dropped) = buffers.begin(1000).unwrap();
-        whole.add(1000).unwrap();
+        buffers.begin(1000).unwrap().add(1000).await.unwrap();
     }
 
-    #[test]
-    fn bodies_that_hold_nothing_are_not_dropped() {
+    #[tokio::test]
+    async fn bodies_that_hold_nothing_are_not_dropped() {
         let buffers = Buffers::new(1000);
-        let (_waiting, mut dropped) = buffers.begin(0).unwrap();
-        let (body, _dropped) = buffers.begin(0).unwrap();
-        body.add(1000).unwrap();
-        assert!(dropped.try_recv().is_err());
+        let waiting = buffers.begin(0).unwrap();
+        buffers.begin(0).unwrap().add(1000).await.unwrap();
+        assert!(waiting.complete(Bytes::new()).is_ok());
     }
 }

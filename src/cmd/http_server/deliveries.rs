@@ -7,7 +7,7 @@ use axum::{
     extract::Request,
     response::Response,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio_util::task::TaskTracker;
 
@@ -21,8 +21,8 @@ use crate::{
 /// Time for a sender to send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Space that a body gets before it arrives.
-const FIRST_CAPACITY: usize = 64 * 1024;
+/// Bytes of a body that are stored in one piece while it arrives.
+const CHUNK: usize = 32 * 1024;
 
 /// Answers deliveries.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -91,22 +91,57 @@ impl Intake {
         if expected > self.max_body_bytes {
             return Err(too_large);
         }
-        let (arriving, mut dropped) = self.buffers.begin(expected)?;
-        let mut kept = BytesMut::with_capacity(expected.min(FIRST_CAPACITY));
+        let mut arriving = self.buffers.begin(expected)?;
+        let mut chunks = Chunks::new(expected);
         loop {
             let frame = tokio::select! {
                 frame = body.frame() => frame,
-                _ = &mut dropped => return Err(Error::SlowestBody),
+                () = arriving.told_to_go() => return Err(Error::SlowestBody),
             };
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|_| Error::IncompleteBody)?;
             let Ok(data) = frame.into_data() else { continue };
-            if kept.len() + data.len() > self.max_body_bytes {
+            if chunks.length + data.len() > self.max_body_bytes {
                 return Err(too_large);
             }
-            arriving.add(data.len())?;
-            kept.extend_from_slice(&data);
+            arriving.add(data.len()).await?;
+            chunks.extend(&data);
         }
-        arriving.complete(kept.freeze())
+        arriving.complete(chunks.join())
+    }
+}
+
+/// A body while it arrives. It takes no more memory than what has arrived: a buffer that grows in
+/// one piece would take up to twice that, and leave holes behind it.
+struct Chunks {
+    chunks: Vec<Vec<u8>>,
+    length: usize,
+}
+
+impl Chunks {
+    /// Makes room for the first bytes of a body of at least `expected`.
+    fn new(expected: usize) -> Self {
+        Self { chunks: vec![Vec::with_capacity(expected.min(CHUNK))], length: 0 }
+    }
+
+    fn extend(&mut self, mut data: &[u8]) {
+        self.length += data.len();
+        while !data.is_empty() {
+            let room = self.chunks.last().map_or(0, |chunk| CHUNK.saturating_sub(chunk.len()));
+            if room == 0 {
+                self.chunks.push(Vec::with_capacity(CHUNK));
+            } else if let Some(chunk) = self.chunks.last_mut() {
+                let (now, later) = data.split_at(room.min(data.len()));
+                chunk.extend_from_slice(now);
+                data = later;
+            }
+        }
+    }
+
+    fn join(mut self) -> Bytes {
+        match self.chunks.len() {
+            1 => self.chunks.remove(0).into(),
+            _ => self.chunks.concat().into(),
+        }
     }
 }

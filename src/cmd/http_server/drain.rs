@@ -6,14 +6,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::{Body, HttpBody},
-    extract::Request,
-};
+use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use http::header::EXPECT;
+use http::{Request, header::EXPECT};
 use http_body_util::BodyExt as _;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
+
+use super::head::Reading;
 
 /// Most bytes that are read, and dropped, after an answer.
 const MAX_DRAINED_BYTES: usize = 32 * 1024 * 1024;
@@ -24,53 +23,58 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A body whose unread rest is drained when it is dropped. A sender whose connection closes while it
 /// still sends may never see the answer.
 struct Drained {
-    body: Body,
+    /// The body, and what says that it is read. Gone once they are being drained.
+    unread: Option<(Incoming, Reading)>,
     /// Whether the sender waits for `100 Continue` before it sends the body.
-    awaited: bool,
+    is_awaited: bool,
 }
 
 /// Has the body of a request drained if it is not read.
-pub fn drain_unread(request: Request) -> Request {
-    let awaited = request.headers().contains_key(EXPECT);
-    request.map(|body| Body::new(Drained { body, awaited }))
+pub fn drain_unread(request: Request<Incoming>, reading: Reading) -> Request<Body> {
+    let is_awaited = request.headers().contains_key(EXPECT);
+    request.map(|body| Body::new(Drained { unread: Some((body, reading)), is_awaited }))
 }
 
 impl HttpBody for Drained {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.awaited = false;
-        Pin::new(&mut self.body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.is_awaited = false;
+        match &mut self.unread {
+            Some((body, _)) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.unread.as_ref().is_none_or(|(body, _)| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.unread.as_ref().map_or_else(SizeHint::default, |(body, _)| body.size_hint())
     }
 }
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        // Its first poll would ask for a body that nobody wants.
-        if self.awaited || self.body.is_end_stream() {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(drain(std::mem::take(&mut self.body)));
+        // The first look at an awaited body would ask for what nobody wants.
+        let is_needless = self.is_awaited || self.is_end_stream();
+        if let Some((body, reading)) = self.unread.take()
+            && !is_needless
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(drain(body, reading));
         }
     }
 }
 
 /// Reads a body to its end, within bounds. Its connection closes when the body is dropped before.
-async fn drain(mut body: Body) {
-    let reading = async {
+async fn drain(mut body: Incoming, _reading: Reading) {
+    let draining = async {
         let mut drained = 0;
         while let Some(Ok(frame)) = body.frame().await {
             drained += frame.data_ref().map_or(0, Bytes::len);
@@ -79,5 +83,5 @@ async fn drain(mut body: Body) {
             }
         }
     };
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, draining).await;
 }

@@ -5,21 +5,30 @@
 mod buffers;
 mod deliveries;
 mod drain;
+mod head;
 mod limits;
 mod stream;
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, middleware::map_request, response::Response};
+use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
-use hyper::server::conn::http1;
+use http::{HeaderMap, Method, Request, Uri};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+    task::JoinHandle,
+};
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -28,7 +37,7 @@ pub use self::{
     deliveries::{Handler, Intake},
     limits::Limits,
 };
-use self::{drain::drain_unread, stream::Stream};
+use self::{drain::drain_unread, head::Head, stream::Stream};
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
@@ -48,11 +57,33 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Headers of a request; more get 431.
 const MAX_HEADERS: usize = 100;
 
+/// Connections that the kernel takes before they are accepted. More in one moment would be lost, and
+/// come again after a second.
+const BACKLOG: u32 = 1024;
+
+/// Bytes of a connection that the kernel may hold in either direction. By itself it would hold
+/// megabytes (<https://man7.org/linux/man-pages/man7/tcp.7.html>, `tcp_rmem` and `tcp_wmem`).
+const KERNEL_BUFFER: u32 = 256 * 1024;
+
 /// What a server answers.
 pub struct App {
     /// Routes that answer although all connections are taken.
     pub vital: axum::Router,
     pub rest: axum::Router,
+}
+
+/// Listens on an address. Its connections inherit the bounds of the kernel's buffers.
+///
+/// # Errors
+/// An address that cannot be used.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A server that starts again must not wait for the connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(KERNEL_BUFFER)?;
+    socket.set_recv_buffer_size(KERNEL_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Answers deliveries with `handler`, and `vital` routes, until `stop`; then finishes those under
@@ -113,11 +144,16 @@ pub async fn serve(
             },
             () = &mut stop => break,
         };
-        let Ok(stream) = Stream::new(tcp, Arc::clone(&limits.buffers)) else { continue };
+        let head = Head::new(Arc::clone(&limits.buffers));
+        let stream = Stream::new(tcp, Arc::clone(&limits.buffers), Arc::clone(&head));
+        let Ok(stream) = stream else { continue };
         let place = Arc::clone(&places).try_acquire_owned().ok();
         let is_placed = place.is_some();
         let (http, app) = if is_placed { (&http, &app) } else { (&http_once, &past_limits) };
-        let service = TowerToHyperService::new(app.clone());
+        let routes = TowerToHyperService::new(app.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            routes.call(drain_unread(request, head.read()))
+        });
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         let task = tokio::spawn(async move {
             let _place = place;
@@ -126,7 +162,7 @@ pub async fn serve(
             }
         });
         if !is_placed {
-            reserve.take_in(task.abort_handle());
+            reserve.take_in(task).await;
         }
     }
     drop(listener);
@@ -138,26 +174,26 @@ pub async fn serve(
 /// who sends a request at once is answered, however many send none.
 #[derive(Default)]
 struct Reserve {
-    open: VecDeque<AbortHandle>,
+    open: VecDeque<JoinHandle<()>>,
 }
 
 impl Reserve {
-    fn take_in(&mut self, connection: AbortHandle) {
+    async fn take_in(&mut self, connection: JoinHandle<()>) {
         self.open.retain(|connection| !connection.is_finished());
         if self.open.len() >= limits::RESERVE
             && let Some(oldest) = self.open.pop_front()
         {
             oldest.abort();
+            // Its descriptor is free when it has ended.
+            let _ = oldest.await;
         }
         self.open.push_back(connection);
     }
 }
 
-/// Routes whose panics are answered, and whose unread bodies are drained.
+/// Routes whose panics are answered.
 fn guarded(app: axum::Router) -> axum::Router {
-    let panics = CatchPanicLayer::custom(|_| response(telemetry::panicked()));
-    let drains = map_request(async |request| drain_unread(request));
-    app.layer(panics).layer(drains)
+    app.layer(CatchPanicLayer::custom(|_| response(telemetry::panicked())))
 }
 
 /// Refuses a request on a connection of the reserve.

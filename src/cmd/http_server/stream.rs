@@ -1,4 +1,4 @@
-//! A connection whose peer must read.
+//! A connection whose peer must read, and whose heads are counted.
 
 use std::{
     io,
@@ -8,14 +8,13 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
-use super::buffers::Buffers;
+use super::{buffers::Buffers, head::Head};
 
 /// Time for a peer to take an answer, or [`STEP`] of it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,14 +25,15 @@ const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that renew the patience with a peer.
 const STEP: usize = 64 * 1024;
 
-/// Bytes that the kernel may hold in either direction. By itself it would hold megabytes of each
-/// connection (<https://man7.org/linux/man-pages/man7/tcp.7.html>, `tcp_rmem` and `tcp_wmem`).
-const KERNEL_BUFFER: usize = 256 * 1024;
+/// Most bytes of one read. After reads that fill its first buffer of 8 KiB, hyper doubles it, and would
+/// end with 128 KiB for each connection that sends.
+const MAX_READ: usize = 8 * 1024 - 1;
 
 /// A connection that fails when its peer does not read what it is sent.
 pub struct Stream {
     tcp: TcpStream,
     buffers: Arc<Buffers>,
+    head: Arc<Head>,
     stall: Option<Stall>,
 }
 
@@ -47,14 +47,10 @@ struct Stall {
 impl Stream {
     /// # Errors
     /// When the peer has gone already.
-    pub fn new(tcp: TcpStream, buffers: Arc<Buffers>) -> io::Result<Self> {
+    pub fn new(tcp: TcpStream, buffers: Arc<Buffers>, head: Arc<Head>) -> io::Result<Self> {
         // Answers are small and complete; waiting to fill a packet only delays them.
         tcp.set_nodelay(true)?;
-        let socket = SockRef::from(&tcp);
-        socket.set_send_buffer_size(KERNEL_BUFFER)?;
-        socket.set_recv_buffer_size(KERNEL_BUFFER)?;
-        drop(socket);
-        Ok(Self { tcp, buffers, stall: None })
+        Ok(Self { tcp, buffers, head, stall: None })
     }
 
     /// Looks at the result of a write of `offered` bytes, and fails when the patience is over.
@@ -100,7 +96,16 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        let length = buffer.remaining().min(MAX_READ);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(length));
+        ready!(Pin::new(&mut self.tcp).poll_read(context, &mut part))?;
+        let read = part.filled().len();
+        buffer.advance(read);
+        if self.head.add(read) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Ready(Err(io::Error::other("all heads have reached their part of the buffers")))
+        }
     }
 }
 
