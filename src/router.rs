@@ -135,17 +135,13 @@ impl Router {
         &*self.store
     }
 
-    /// Refuses, logs and answers a delivery that its head alone forbids, before its body of
-    /// `length` bytes is read.
-    ///
-    /// # Errors
-    /// The answer to the sender.
-    pub fn admit(&self, delivery: &Delivery, length: u64) -> Result<(), Reply> {
-        admit(delivery, length, &self.intake).map(drop).map_err(|refusal| {
-            let reply = refusal.reply();
-            telemetry::refused(delivery, &Origin::default(), &refusal, &reply);
-            reply
-        })
+    /// Answers and logs a delivery that its head alone forbids, before its body of `length` bytes
+    /// is read.
+    pub fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
+        let refusal = admit(delivery, length, &self.intake).err()?;
+        let reply = refusal.reply();
+        telemetry::refused(delivery, &Origin::default(), &refusal, &reply);
+        Some(reply)
     }
 
     /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.

@@ -215,8 +215,8 @@ pub async fn serve(
 
 impl Handler for Arc<Processor> {
     /// Every request may have a body.
-    fn admit(&self, _: &Delivery, _: u64) -> Result<(), Reply> {
-        Ok(())
+    fn refuse(&self, _: &Delivery, _: u64) -> Option<Reply> {
+        None
     }
 
     async fn deliver(self, request: Delivery) -> Reply {

@@ -93,8 +93,8 @@ struct Deliveries {
 }
 
 impl Handler for Deliveries {
-    fn admit(&self, delivery: &Delivery, length: u64) -> Result<(), Reply> {
-        self.router.admit(delivery, length)
+    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
+        self.router.refuse(delivery, length)
     }
 
     async fn deliver(self, delivery: Delivery) -> Reply {

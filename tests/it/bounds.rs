@@ -339,7 +339,8 @@ fn address(router: &Server) -> SocketAddr {
 }
 
 async fn healthz(router: &Server) -> Got {
-    get(client().get(format!("{}/healthz", router.url)).send().await).await
+    let request = client().get(format!("{}/healthz", router.url));
+    get(request.timeout(Duration::from_secs(20)).send().await).await
 }
 
 /// A router in a shell's limits.

@@ -26,19 +26,16 @@ const CHUNK: usize = 32 * 1024;
 
 /// Answers deliveries.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Refuses a delivery by its head, before its body of `length` bytes is read. A length that the
-    /// sender does not tell is 0.
-    ///
-    /// # Errors
-    /// The answer to the sender.
-    fn admit(&self, delivery: &Delivery, length: u64) -> Result<(), Reply>;
+    /// Answers a delivery that its head alone forbids, before its body of `length` bytes is read. A
+    /// length that the sender does not tell is 0.
+    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply>;
 
     fn deliver(self, delivery: Delivery) -> impl Future<Output = Reply> + Send + 'static;
 }
 
 /// What deliveries are taken with.
 #[derive(Clone)]
-pub struct Intake {
+pub struct Reception {
     pub max_body_bytes: usize,
     pub buffers: Arc<Buffers>,
     /// Deliveries under way, whether or not their senders still wait.
@@ -46,14 +43,14 @@ pub struct Intake {
 }
 
 /// Routes that give every request to a handler of deliveries.
-pub fn routes(handler: impl Handler, intake: Intake) -> axum::Router {
+pub fn routes(handler: impl Handler, reception: Reception) -> axum::Router {
     axum::Router::new().fallback(move |request: Request| {
-        let (handler, intake) = (handler.clone(), intake.clone());
-        async move { intake.answer(request, handler).await }
+        let (handler, reception) = (handler.clone(), reception.clone());
+        async move { reception.answer(request, handler).await }
     })
 }
 
-impl Intake {
+impl Reception {
     async fn answer(self, request: Request, handler: impl Handler) -> Response {
         let reply = match self.take(request, &handler).await {
             Ok(delivery) => {
@@ -72,7 +69,9 @@ impl Intake {
         let path = parts.uri.path().to_owned();
         let mut delivery =
             Delivery { method: parts.method, path, headers: parts.headers, body: Bytes::new() };
-        handler.admit(&delivery, body.size_hint().lower())?;
+        if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower()) {
+            return Err(reply);
+        }
         let reading = tokio::time::timeout(BODY_TIMEOUT, self.read(body));
         match reading.await.unwrap_or(Err(Error::SlowBody)) {
             Ok(body) => delivery.body = body,

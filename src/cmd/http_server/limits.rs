@@ -14,8 +14,8 @@ const OWN_FILES: usize = 64;
 /// What a server takes at a time.
 #[derive(Clone)]
 pub struct Limits {
-    pub connections: usize,
-    pub buffers: Arc<Buffers>,
+    pub(super) connections: usize,
+    pub(super) buffers: Arc<Buffers>,
 }
 
 impl Limits {

@@ -32,12 +32,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use self::{
-    buffers::Buffers,
-    deliveries::{Handler, Intake},
-    limits::Limits,
-};
-use self::{drain::drain_unread, head::Head, stream::Stream};
+pub use self::{deliveries::Handler, limits::Limits};
+use self::{deliveries::Reception, drain::drain_unread, head::Head, stream::Stream};
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
@@ -50,8 +46,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the requests under way when the server stops: for a head, and for a body after it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Size from which no more of a request's head is read. The read that reaches it may go beyond, so
-/// heads up to this size are taken, and those of more than twice as much get 431.
+/// Size from which no more of a request's head is read. The read that reaches it may go beyond by
+/// [`stream::MAX_READ`], so heads up to this size are taken, and those beyond the sum get 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Headers of a request; more get 431.
@@ -100,8 +96,8 @@ pub async fn serve_deliveries(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (buffers, tasks) = (Arc::clone(&limits.buffers), TaskTracker::new());
-    let intake = Intake { max_body_bytes, buffers, tasks: tasks.clone() };
-    let app = App { vital, rest: deliveries::routes(handler, intake) };
+    let reception = Reception { max_body_bytes, buffers, tasks: tasks.clone() };
+    let app = App { vital, rest: deliveries::routes(handler, reception) };
     serve(listener, app, limits, stop).await?;
     tasks.close();
     tasks.wait().await;

@@ -27,7 +27,7 @@ const STEP: usize = 64 * 1024;
 
 /// Most bytes of one read. After reads that fill its first buffer of 8 KiB, hyper doubles it, and would
 /// end with 128 KiB for each connection that sends.
-const MAX_READ: usize = 8 * 1024 - 1;
+pub const MAX_READ: usize = 8 * 1024 - 1;
 
 /// A connection that fails when its peer does not read what it is sent.
 pub struct Stream {
