@@ -15,8 +15,8 @@ use crate::{
     timestamp::TimestampError,
 };
 
-/// Seconds after which a sender may try again when the store did not answer.
-const STORE_RETRY_SECONDS: i64 = 5;
+/// Seconds after which a sender may try again when the store did not answer, or there was no room.
+const RETRY_SECONDS: i64 = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +30,12 @@ pub enum Error {
     TooLarge { limit: usize },
     #[error("the body did not come in time")]
     SlowBody,
+    #[error("the body was the slowest when all bodies reached MAX_BUFFERED_BYTES")]
+    SlowestBody,
+    #[error("all bodies and replies have reached MAX_BUFFERED_BYTES")]
+    NoRoom,
+    #[error("all connections have reached MAX_CONNECTIONS")]
+    NoConnection,
     #[error("the body ended early")]
     IncompleteBody,
     #[error("signature {0}")]
@@ -96,7 +102,9 @@ impl Error {
             Self::TooLarge { limit } => {
                 Reply::text(Status::PAYLOAD_TOO_LARGE, format!("larger than {limit} bytes"))
             }
-            Self::SlowBody => Reply::text(Status::REQUEST_TIMEOUT, "body too slow"),
+            Self::SlowBody | Self::SlowestBody => {
+                Reply::text(Status::REQUEST_TIMEOUT, "body too slow")
+            }
             Self::IncompleteBody => Reply::text(Status::BAD_REQUEST, "body incomplete"),
             Self::Signature(_) => Reply::text(Status::UNAUTHORIZED, "invalid signature"),
             Self::NotFromHere(_) => Reply::text(Status::FORBIDDEN, "forbidden"),
@@ -126,9 +134,9 @@ impl Error {
                 Status::UNPROCESSABLE_ENTITY,
                 "idempotency key reused with another body",
             ),
-            Self::Store(_) | Self::NoTime => retry_after(
+            Self::Store(_) | Self::NoTime | Self::NoRoom | Self::NoConnection => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
-                STORE_RETRY_SECONDS,
+                RETRY_SECONDS,
             ),
             Self::Rejected(reply) => {
                 // 410 would make some vendors delete the subscription, and whoever answered 3xx

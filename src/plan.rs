@@ -7,7 +7,7 @@ use http::Method;
 use crate::{
     config::{Intake, Unsigned},
     delivery::Delivery,
-    error::Error,
+    error::{Error, SignatureFault},
     event::{Event, Identity},
     key::{Key, route_byte},
     route::Route,
@@ -42,15 +42,10 @@ impl Plan {
 /// # Errors
 /// The refusals: 400, 401, 403, 404, 405 and 413.
 pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
-    let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
-    let vendor = *vendor.ok_or(Error::UnknownPath)?;
-    if delivery.method != Method::POST {
-        return Err(Error::Method { allow: "POST" });
+    let (vendor, cover) = admit(delivery, delivery.body.len() as u64, intake)?;
+    if cover == Cover::WebhookId {
+        vendor.verify(delivery, intake.secrets(vendor), intake.signature_tolerance, now)?;
     }
-    if delivery.body.len() > intake.max_body_bytes {
-        return Err(Error::TooLarge { limit: intake.max_body_bytes });
-    }
-    let cover = verify(delivery, vendor, intake, now)?;
 
     let mut event = vendor.event(delivery)?;
     if intake.trust_idempotency_header && vendor.may_name_events() {
@@ -65,9 +60,46 @@ pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<
     Ok(Plan { event, key, previous_key, route, _verified: Verified })
 }
 
+/// Decides by its head alone whether a delivery can be taken, and what its signature must cover.
+/// Its body of `length` bytes may still have to come; a length that is not known yet counts as 0.
+///
+/// # Errors
+/// The refusals that need no body: 403, 404, 405, 413, and 401 for an absent signature.
+pub fn admit(
+    delivery: &Delivery,
+    length: u64,
+    intake: &Intake,
+) -> Result<(&'static dyn Vendor, Cover), Error> {
+    let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
+    let vendor = *vendor.ok_or(Error::UnknownPath)?;
+    if delivery.method != Method::POST {
+        return Err(Error::Method { allow: "POST" });
+    }
+    if length > intake.max_body_bytes as u64 {
+        return Err(Error::TooLarge { limit: intake.max_body_bytes });
+    }
+    if !intake.secrets(vendor).is_empty() {
+        let is_there =
+            |name: &&str| delivery.headers.get(*name).is_some_and(|value| !value.is_empty());
+        if !vendor.signature_headers().iter().all(is_there) {
+            return Err(Error::Signature(SignatureFault::Missing));
+        }
+        return Ok((vendor, Cover::WebhookId));
+    }
+    match intake.unsigned {
+        Unsigned::FromAnyone if vendor.may_be_unsigned() => {}
+        Unsigned::FromThisMachine if vendor.may_be_unsigned() => loopback::check(delivery)?,
+        _ => {
+            let (vendor, variable) = (vendor.name(), vendor.secrets_variable());
+            return Err(Error::NotServed { vendor, variable });
+        }
+    }
+    Ok((vendor, Cover::Nothing))
+}
+
 /// Whether a delivery's headers are the sender's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cover {
+pub enum Cover {
     /// The signature covers `webhook-id`, and no other header that could name an event.
     WebhookId,
     /// Nothing is signed.
@@ -95,26 +127,4 @@ fn name(delivery: &Delivery, cover: Cover) -> Result<Option<String>, Error> {
         }
     };
     Ok(value.map(|value| value.as_bytes().iter().copied().map(char::from).collect()))
-}
-
-fn verify(
-    delivery: &Delivery,
-    vendor: &dyn Vendor,
-    intake: &Intake,
-    now: DateTime<Utc>,
-) -> Result<Cover, Error> {
-    let secrets = intake.secrets(vendor);
-    if !secrets.is_empty() {
-        vendor.verify(delivery, secrets, intake.signature_tolerance, now)?;
-        return Ok(Cover::WebhookId);
-    }
-    match intake.unsigned {
-        Unsigned::FromAnyone if vendor.may_be_unsigned() => {}
-        Unsigned::FromThisMachine if vendor.may_be_unsigned() => loopback::check(delivery)?,
-        _ => {
-            let (vendor, variable) = (vendor.name(), vendor.secrets_variable());
-            return Err(Error::NotServed { vendor, variable });
-        }
-    }
-    Ok(Cover::Nothing)
 }

@@ -10,10 +10,10 @@ use aws_credential_types::Credentials;
 use clap::Args;
 use http::{HeaderMap, StatusCode};
 use sha2::{Digest as _, Sha256};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    function_url,
+    function_url, http_server,
     processor::{self, Processor, Receipt},
     serve,
 };
@@ -172,7 +172,7 @@ impl Site {
         };
         let opened = store::open(&config.store).await?;
         let router = Arc::new(Router::new(&config, opened, destinations));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = http_server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = format!("http://{}", listener.local_addr()?);
         tokio::spawn(
             async move { serve::listen_on(listener, router, &config, until(stopped)).await },
@@ -288,7 +288,7 @@ async fn start_processor(
     stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<(Arc<Processor>, String)> {
     let processor = Arc::new(Processor::open(":memory:")?);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let listener = http_server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let address = format!("http://{}", listener.local_addr()?);
     tokio::spawn(processor::serve(listener, Arc::clone(&processor), until(stopped)));
     Ok((processor, address))

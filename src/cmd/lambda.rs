@@ -23,7 +23,6 @@ use super::{function_url, redrive, serve::stop_signal, variables};
 use crate::{
     config::Config,
     delivery::Reply,
-    error::Error,
     outcome::Origin,
     router::{Budget, Router},
     telemetry,
@@ -132,7 +131,7 @@ impl Function {
         // In a task of its own: a panic is an answer too, and not the end of the process.
         let answering = async move { function.answer(&payload, &context, origin).await };
         let answered = tokio::spawn(answering.in_current_span()).await;
-        let reply = answered.unwrap_or_else(|_| telemetry::unread(&Error::Panic));
+        let reply = answered.unwrap_or_else(|_| telemetry::panicked());
         function_url::response(reply)
     }
 

@@ -25,11 +25,18 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
-use super::{env, function_url, http_server, serve::stop_signal};
+use super::{
+    env, function_url,
+    http_server::{self, Handler, Limits},
+    serve::stop_signal,
+};
 use crate::delivery::{Delivery, Reply};
 
 /// Largest event that is taken; the router's own default limit.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+/// Most connections and bytes at a time.
+const MAX_CONNECTIONS: usize = 1024;
+const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
 /// Most receipts that a listing shows, the newest.
 const LISTED: u32 = 1000;
 
@@ -191,9 +198,8 @@ pub async fn run() -> anyhow::Result<()> {
         }
         None => (Ipv4Addr::LOCALHOST, 9090).into(),
     };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (PORT)"))?;
+    let listener =
+        http_server::bind(address).with_context(|| format!("cannot listen on {address} (PORT)"))?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(serve(listener, processor, stop).await?)
@@ -208,11 +214,20 @@ pub async fn serve(
     processor: Arc<Processor>,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let handler = move |request: Delivery| {
-        let processor = Arc::clone(&processor);
-        async move { processor.handle(&request) }
-    };
-    http_server::serve(listener, MAX_BODY_BYTES, handler, stop).await
+    let vital = axum::Router::new();
+    let limits = Limits::new(MAX_CONNECTIONS, MAX_BUFFERED_BYTES);
+    http_server::serve_deliveries(listener, vital, processor, MAX_BODY_BYTES, limits, stop).await
+}
+
+impl Handler for Arc<Processor> {
+    /// Every request may have a body.
+    fn refuse(&self, _: &Delivery, _: u64) -> Option<Reply> {
+        None
+    }
+
+    async fn deliver(self, request: Delivery) -> Reply {
+        self.handle(&request)
+    }
 }
 
 async fn run_in_lambda(processor: Arc<Processor>) -> anyhow::Result<()> {

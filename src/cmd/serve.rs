@@ -6,20 +6,27 @@ use std::{
 };
 
 use anyhow::Context as _;
+use axum::routing;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 
-use super::{http_server, variables};
+use super::{
+    http_server::{self, App, Handler, Limits, response},
+    variables,
+};
 use crate::{
     config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
     delivery::{Delivery, Reply},
     outcome::Origin,
-    router::{Budget, Router},
+    router::{Budget, Router, health},
     telemetry,
 };
+
+/// Connections that may ask for metrics at a time. Prometheus needs one.
+const MAX_METRICS_CONNECTIONS: usize = 32;
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
@@ -44,8 +51,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);
-    let listener = TcpListener::bind(address)
-        .await
+    let listener = http_server::bind(address)
         .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
     serve_metrics(config.metrics).await?;
     let stop = stop_signal()?;
@@ -74,13 +80,31 @@ pub async fn listen_on(
     config: &Config,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let limit = config.intake.max_body_bytes;
-    let config = Arc::new(config.clone());
-    let handler = move |delivery| {
-        let (router, config) = (Arc::clone(&router), Arc::clone(&config));
-        async move { router.handle(delivery, Origin::default(), Budget::configured(&config)).await }
-    };
-    http_server::serve(listener, limit, handler, stop).await
+    let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
+    let is_up = routing::any(async |method: Method| response(health(&method)));
+    let vital = axum::Router::new().route("/healthz", is_up);
+    let max_body_bytes = config.intake.max_body_bytes;
+    let handler = Deliveries { router, config: Arc::new(config.clone()) };
+    let limits = limits.within_open_files();
+    http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
+}
+
+/// The router as a handler of deliveries.
+#[derive(Clone)]
+struct Deliveries {
+    router: Arc<Router>,
+    config: Arc<Config>,
+}
+
+impl Handler for Deliveries {
+    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
+        self.router.refuse(delivery, length)
+    }
+
+    async fn deliver(self, delivery: Delivery) -> Reply {
+        let budget = Budget::configured(&self.config);
+        self.router.handle(delivery, Origin::default(), budget).await
+    }
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
@@ -90,7 +114,7 @@ async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
         MetricsListen::Default => MetricsListen::DEFAULT,
         MetricsListen::At(address) => address,
     };
-    let listener = match TcpListener::bind(address).await {
+    let listener = match http_server::bind(address) {
         Ok(listener) => listener,
         Err(error) if listen == MetricsListen::Default => {
             tracing::warn!(%error, %address, "no /metrics: somebody else is there (METRICS_LISTEN)");
@@ -102,14 +126,16 @@ async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
         }
     };
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let handler = |request: Delivery| async move {
-        match (request.method, request.path.as_str()) {
-            (Method::GET, "/metrics") => Reply::text(StatusCode::OK, telemetry::prometheus())
-                .with_header(CONTENT_TYPE, HeaderValue::from_static(telemetry::OPENMETRICS)),
-            _ => Reply::text(StatusCode::NOT_FOUND, "GET /metrics"),
-        }
+    let metrics = async || {
+        let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
+        let text = Reply::text(StatusCode::OK, telemetry::prometheus());
+        response(text.with_header(CONTENT_TYPE, content_type))
     };
-    tokio::spawn(http_server::serve(listener, 0, handler, std::future::pending()));
+    let nothing_else = async || response(Reply::text(StatusCode::NOT_FOUND, "GET /metrics"));
+    let rest = axum::Router::new().route("/metrics", routing::get(metrics)).fallback(nothing_else);
+    let app = App { vital: axum::Router::new(), rest };
+    let limits = Limits::new(MAX_METRICS_CONNECTIONS, 0);
+    tokio::spawn(http_server::serve(listener, app, limits, std::future::pending()));
     Ok(())
 }
 

@@ -67,6 +67,10 @@ pub const VARIABLES: &[Variable] = &[
         "true: an envelope's Idempotency-Key (or X-Idempotency-Key) header takes the event's place in its key; with ENVELOPE_SECRETS, the signed webhook-id does."),
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
+    variable("MAX_CONNECTIONS", "4096",
+        "Most connections that serve has at a time; beyond them it answers 503, and GET /healthz. Fewer where the limit of open files says so."),
+    variable("MAX_BUFFERED_BYTES", "50331648",
+        "Most bytes of bodies and replies that serve holds at a time (48 MiB), at least MAX_BODY_BYTES; beyond them the slowest body is dropped with 408, or a new one answered with 503."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
         "Where claims and dead letters are kept: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
     variable("REDIS_URL", "",
@@ -132,6 +136,7 @@ pub struct Config {
     /// Redrives in a row with an answer that will not change, after which a dead letter is left to
     /// the operator.
     pub redrive_limit: u32,
+    pub serving: Serving,
     /// The port that `serve` shall listen on.
     pub port: Option<u16>,
     pub metrics: MetricsListen,
@@ -164,6 +169,14 @@ pub enum Unsigned {
     FromThisMachine,
     /// Taken from everyone: ALLOW_UNSIGNED=true.
     FromAnyone,
+}
+
+/// What `serve` takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    pub max_connections: usize,
+    /// Most bytes of bodies and replies, over all connections.
+    pub max_buffered_bytes: usize,
 }
 
 /// Where `serve` shows its metrics.
@@ -256,6 +269,7 @@ impl Config {
                 reply_keep_bytes: vars.number("REPLY_KEEP_BYTES", 0..=262_144) as usize,
             },
             redrive_limit: vars.number("REDRIVE_LIMIT", 1..=MAX_REDRIVE_LIMIT.into()) as u32,
+            serving: vars.serving(intake.max_body_bytes),
             metrics: vars.metrics(),
             is_emulated: vars.is_emulated,
             port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
@@ -344,6 +358,19 @@ impl Vars<'_> {
                 self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,
             ),
             secrets: VENDORS.iter().map(|vendor| (vendor.name(), self.secrets(*vendor))).collect(),
+        }
+    }
+
+    fn serving(&mut self, max_body_bytes: usize) -> Serving {
+        const NAME: &str = "MAX_BUFFERED_BYTES";
+        let bytes = self.number(NAME, 1..=1 << 40) as usize;
+        if bytes < max_body_bytes && self.text(NAME).is_some() {
+            self.problem(NAME, "must be at least MAX_BODY_BYTES");
+        }
+        Serving {
+            max_connections: self.number("MAX_CONNECTIONS", 1..=1_000_000) as usize,
+            // Its default grows with the largest body.
+            max_buffered_bytes: bytes.max(max_body_bytes),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     fault,
     outcome::{Ending, Origin, Outcome, Times, Trigger},
-    plan::{Plan, plan},
+    plan::{Plan, admit, plan},
     store::{
         Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Release, Settled,
         State, Store, StoreError,
@@ -149,10 +149,19 @@ impl Router {
         &*self.store
     }
 
+    /// Answers and logs a delivery that its head alone forbids, before its body of `length` bytes
+    /// is read.
+    pub fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
+        let refusal = admit(delivery, length, &self.intake).err()?;
+        let reply = refusal.reply();
+        telemetry::refused(delivery, &Origin::default(), &refusal, &reply);
+        Some(reply)
+    }
+
     /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.
     pub async fn handle(&self, delivery: Delivery, origin: Origin, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
-            return health(&delivery);
+            return health(&delivery.method);
         }
         let started = Instant::now();
         let plan = match plan(&delivery, &self.intake, budget.now) {
@@ -415,8 +424,8 @@ fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
 }
 
 /// Says that the process is up; it asks nothing of the store.
-fn health(delivery: &Delivery) -> Reply {
-    if delivery.method == Method::GET || delivery.method == Method::HEAD {
+pub fn health(method: &Method) -> Reply {
+    if method == Method::GET || method == Method::HEAD {
         Reply::text(StatusCode::OK, "ok")
     } else {
         Error::Method { allow: "GET, HEAD" }.reply()

@@ -36,6 +36,10 @@ impl Vendor for Envelope {
         standard_webhooks::check_secret(secret)
     }
 
+    fn signature_headers(&self) -> &'static [&'static str] {
+        standard_webhooks::HEADERS
+    }
+
     fn verify(
         &self,
         delivery: &Delivery,

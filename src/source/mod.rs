@@ -44,6 +44,10 @@ pub trait Vendor: Sync {
     /// What the secret must look like.
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str>;
 
+    /// The headers that every signature of its needs, so that a delivery without them is refused
+    /// before its body is read.
+    fn signature_headers(&self) -> &'static [&'static str];
+
     /// Checks that one of the secrets signed the delivery, `now` or less than `tolerance` away
     /// from it.
     ///

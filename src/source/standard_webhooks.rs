@@ -29,6 +29,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// The headers of a signature.
+pub(super) const HEADERS: &[&str] = &["webhook-id", "webhook-timestamp", "webhook-signature"];
+
 pub(super) fn verify(
     delivery: &Delivery,
     secrets: &[Secret],

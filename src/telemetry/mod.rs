@@ -100,17 +100,10 @@ pub fn prometheus() -> String {
     METRICS.text()
 }
 
-/// Logs a request that no delivery could be read from, or that failed in a way it never should,
-/// and answers it.
-pub fn unread(error: &Error) -> Reply {
-    let reply = error.reply();
-    let status = reply.status.as_u16();
-    if reply.status.is_server_error() {
-        tracing::error!(status, reason = %error, "failed");
-    } else {
-        METRICS.refused(status);
-        tracing::warn!(status, reason = %error, "refused");
-    }
+/// Logs a request that ended in a panic, and answers it.
+pub fn panicked() -> Reply {
+    let reply = Error::Panic.reply();
+    tracing::error!(status = reply.status.as_u16(), reason = %Error::Panic, "failed");
     reply
 }
 

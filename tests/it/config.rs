@@ -37,6 +37,8 @@ fn defaults_are_those_of_the_table() {
     let config = config(&TARGETS).unwrap();
     assert_eq!(config.intake.route_threshold, 128);
     assert_eq!(config.intake.max_body_bytes, 6 * 1024 * 1024);
+    assert_eq!(config.serving.max_connections, 4096);
+    assert_eq!(config.serving.max_buffered_bytes, 48 * 1024 * 1024);
     assert_eq!(config.intake.signature_tolerance.num_seconds(), 300);
     assert_eq!(config.intake.unsigned, Unsigned::Refused);
     assert_eq!(config.store.url, StoreUrl::Sqlite("webhook-router.db".into()));
@@ -49,6 +51,12 @@ fn defaults_are_those_of_the_table() {
     let (invocation, payload) = (Invocation::RequestResponse, Payload::Body);
     let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation, payload };
     assert_eq!(config.targets.aws, Some(aws));
+}
+
+#[test]
+fn the_largest_body_has_room_in_the_buffers() {
+    let vars = [&TARGETS[..], &[("MAX_BODY_BYTES", "100000000")]].concat();
+    assert_eq!(config(&vars).unwrap().serving.max_buffered_bytes, 100_000_000);
 }
 
 #[test]
@@ -78,6 +86,8 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
     for (name, value, wanted) in [
         ("ROUTE_THRESHOLD", "-1", "must be a whole number from 0 to 256"),
         ("ROUTE_THRESHOLD", "1.5", "must be a whole number from 0 to 256"),
+        ("MAX_CONNECTIONS", "0", "must be a whole number from 1 to 1000000"),
+        ("MAX_BUFFERED_BYTES", "6291455", "must be at least MAX_BODY_BYTES"),
         ("PORT", "65536", "must be a whole number from 0 to 65535"),
         ("DEDUP_TTL_SECONDS", "0", "must be a whole number from 1 to 31536000"),
         ("REDRIVE_LIMIT", "0", "must be a whole number from 1 to 20"),

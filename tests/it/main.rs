@@ -1,6 +1,7 @@
 //! The tests that need more than one function: real processes, real HTTP, real files.
 
 mod attempts;
+mod bounds;
 mod cli;
 mod clocks;
 mod config;

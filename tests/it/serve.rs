@@ -136,6 +136,19 @@ async fn a_head_of_64_kib_is_taken_and_one_of_more_than_128_refused() {
 }
 
 #[tokio::test]
+async fn a_head_of_more_than_a_hundred_headers_is_refused() {
+    let sink = Sink::start().await;
+    let router = Server::router(&sink.vars());
+    for (count, status) in [(90, 200), (101, 431)] {
+        let mut request = client().post(router.webhook());
+        for index in 0..count {
+            request = request.header(format!("x-{index}"), "x");
+        }
+        assert_eq!(crate::support::get(request.body(PAYLOAD).send().await).await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn a_log_line_holds_no_more_of_a_payload_than_names_cut_short() {
     let sink = Sink::start().await;
     let router = Server::router(&sink.vars());

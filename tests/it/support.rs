@@ -108,6 +108,10 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: the process does not get to do anything more.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

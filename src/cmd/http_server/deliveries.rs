@@ -1,0 +1,147 @@
+//! Requests become deliveries: judged by their heads, read in bounds, and handled.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::Request,
+    response::Response,
+};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use tokio_util::task::TaskTracker;
+
+use super::{buffers::Buffers, response};
+use crate::{
+    delivery::{Delivery, Reply},
+    error::Error,
+    outcome::Origin,
+    telemetry,
+};
+
+/// Time for a sender to send the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a body that are stored in one piece while it arrives.
+const CHUNK: usize = 32 * 1024;
+
+/// Answers deliveries.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Answers a delivery that its head alone forbids, before its body of `length` bytes is read. A
+    /// length that the sender does not tell is 0.
+    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply>;
+
+    fn deliver(self, delivery: Delivery) -> impl Future<Output = Reply> + Send + 'static;
+}
+
+/// What deliveries are taken with.
+#[derive(Clone)]
+pub struct Reception {
+    pub max_body_bytes: usize,
+    pub buffers: Arc<Buffers>,
+    /// Deliveries under way, whether or not their senders still wait.
+    pub tasks: TaskTracker,
+}
+
+/// Routes that give every request to a handler of deliveries.
+pub fn routes(handler: impl Handler, reception: Reception) -> axum::Router {
+    axum::Router::new().fallback(move |request: Request| {
+        let (handler, reception) = (handler.clone(), reception.clone());
+        async move { reception.answer(request, handler).await }
+    })
+}
+
+impl Reception {
+    async fn answer(self, request: Request, handler: impl Handler) -> Response {
+        let reply = match self.take(request, &handler).await {
+            Ok(delivery) => {
+                // In a task of its own: a sender that hangs up must not cancel a delivery half way.
+                let handled = self.tasks.spawn(handler.deliver(delivery)).await;
+                handled.unwrap_or_else(|_| telemetry::panicked())
+            }
+            Err(reply) => reply,
+        };
+        response(Reply { body: self.buffers.keep(reply.body), ..reply })
+    }
+
+    /// Reads a delivery; what it lets lie of the body is drained behind the answer.
+    async fn take(&self, request: Request, handler: &impl Handler) -> Result<Delivery, Reply> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let mut delivery =
+            Delivery { method: parts.method, path, headers: parts.headers, body: Bytes::new() };
+        if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower()) {
+            return Err(reply);
+        }
+        let reading = tokio::time::timeout(BODY_TIMEOUT, self.read(body));
+        match reading.await.unwrap_or(Err(Error::SlowBody)) {
+            Ok(body) => delivery.body = body,
+            Err(refusal) => {
+                let reply = refusal.reply();
+                telemetry::refused(&delivery, &Origin::default(), &refusal, &reply);
+                return Err(reply);
+            }
+        }
+        Ok(delivery)
+    }
+
+    async fn read(&self, mut body: Body) -> Result<Bytes, Error> {
+        let too_large = Error::TooLarge { limit: self.max_body_bytes };
+        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if expected > self.max_body_bytes {
+            return Err(too_large);
+        }
+        let mut arriving = self.buffers.begin(expected)?;
+        let mut chunks = Chunks::new(expected);
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = arriving.told_to_go() => return Err(Error::SlowestBody),
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Error::IncompleteBody)?;
+            let Ok(data) = frame.into_data() else { continue };
+            if chunks.length + data.len() > self.max_body_bytes {
+                return Err(too_large);
+            }
+            arriving.add(data.len()).await?;
+            chunks.extend(&data);
+        }
+        arriving.complete(chunks.join())
+    }
+}
+
+/// A body while it arrives. It takes no more memory than what has arrived: a buffer that grows in
+/// one piece would take up to twice that, and leave holes behind it.
+struct Chunks {
+    chunks: Vec<Vec<u8>>,
+    length: usize,
+}
+
+impl Chunks {
+    /// Makes room for the first bytes of a body of at least `expected`.
+    fn new(expected: usize) -> Self {
+        Self { chunks: vec![Vec::with_capacity(expected.min(CHUNK))], length: 0 }
+    }
+
+    fn extend(&mut self, mut data: &[u8]) {
+        self.length += data.len();
+        while !data.is_empty() {
+            let room = self.chunks.last().map_or(0, |chunk| CHUNK.saturating_sub(chunk.len()));
+            if room == 0 {
+                self.chunks.push(Vec::with_capacity(CHUNK));
+            } else if let Some(chunk) = self.chunks.last_mut() {
+                let (now, later) = data.split_at(room.min(data.len()));
+                chunk.extend_from_slice(now);
+                data = later;
+            }
+        }
+    }
+
+    fn join(mut self) -> Bytes {
+        match self.chunks.len() {
+            1 => self.chunks.remove(0).into(),
+            _ => self.chunks.concat().into(),
+        }
+    }
+}
