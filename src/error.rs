@@ -12,6 +12,7 @@ use http::{
 use crate::{
     delivery::Reply,
     json::{JsonError, JsonFault},
+    outcome::Ending,
     timestamp::TimestampError,
 };
 
@@ -90,6 +91,17 @@ pub enum SignatureFault {
 }
 
 impl Error {
+    /// Returns what became of a planned event that ended with this.
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::InFlight { .. } => Ending::InProgress,
+            Self::OtherBody => Ending::OtherBody,
+            Self::NoTime => Ending::NoTime,
+            Self::Store(_) => Ending::StoreUnavailable,
+            _ => Ending::Failed,
+        }
+    }
+
     /// The answer to the sender.
     pub fn reply(&self) -> Reply {
         use StatusCode as Status;

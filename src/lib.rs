@@ -15,15 +15,15 @@ pub mod lowercase;
 
 pub mod key;
 
+pub mod outcome;
+
+pub mod trace;
+
 pub mod error;
 
 pub mod event;
 
 pub mod route;
-
-pub mod outcome;
-
-pub mod trace;
 
 pub mod source;
 

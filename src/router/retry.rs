@@ -1,4 +1,4 @@
-//! Whether a failed attempt is followed by another, and when.
+//! Decides whether and when to retry a failed attempt.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,49 +6,74 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use http::header::RETRY_AFTER;
 use tokio::time::Instant;
 
-use crate::{config::Forward, delivery::Reply, destination::SendError, outcome::Outcome};
+use super::attempt::{Verdict, answer};
+use crate::{
+    config::Forward, delivery::Reply, destination::SendError, outcome::Outcome, store::Release,
+};
 
 /// Longest pause between two attempts, but for what a destination asks for.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The attempts that a delivery has left.
-pub struct Retries {
+pub(super) struct Retries {
     /// The longest pauses, one for each attempt that is left.
     pauses: ExponentialBackoff,
     attempt_timeout: Duration,
     /// When the last of them must have ended.
     until: Instant,
+    /// When the key becomes free, should all attempts fail.
+    release: Release,
 }
 
 impl Retries {
-    /// Those after the first attempt, which is always made.
+    /// Creates the retries that follow the first attempt, which is always made.
     pub fn new(forward: &Forward, until: Instant) -> Self {
         let pauses = ExponentialBuilder::new()
             .with_min_delay(forward.backoff.min(MAX_PAUSE))
             .with_max_delay(MAX_PAUSE)
             .with_max_times(forward.attempts.saturating_sub(1) as usize)
             .build();
-        Self { pauses, attempt_timeout: forward.timeout, until }
+        Self { pauses, attempt_timeout: forward.timeout, until, release: Release::Now }
     }
 
-    /// How long to wait before the attempt after this one, if there is to be one: none when it
-    /// would not help, when all are used up, and when it could not end in time.
+    /// Decides what an attempt means. One whose outcome is unknown, among however many, holds the
+    /// key until the lease ends: the destination may still be working on the event.
+    pub fn judge(&mut self, sent: Result<Reply, SendError>) -> Verdict {
+        if matches!(sent, Err(SendError::Unknown(_))) {
+            self.release = Release::AtLeaseEnd;
+        }
+        let asked = asked_pause(&sent);
+        match answer(sent) {
+            Ok(reply) => Verdict::Delivered(reply),
+            Err(failure) => match asked.and_then(|asked| self.pause(asked)) {
+                Some(after) => Verdict::TryAgain { after, failure },
+                None => Verdict::GiveUp { failure, release: self.release },
+            },
+        }
+    }
+
+    /// Returns the pause before the next attempt, at least as long as asked for; nothing when all
+    /// attempts are used up, or the next one could not end in time.
     ///
     /// The pause is random between nothing and the backoff ("full jitter",
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that events
     /// that failed together do not come back together.
-    pub fn next(&mut self, sent: &Result<Reply, SendError>) -> Option<Duration> {
-        let asked = match sent {
-            Ok(reply) if Outcome::Status(reply.status.as_u16()).is_worth_another() => {
-                retry_after(reply).unwrap_or_default()
-            }
-            Err(SendError::NotSent { retry_after, .. }) => retry_after.unwrap_or_default(),
-            Err(SendError::Unknown(_)) => Duration::ZERO,
-            Ok(_) | Err(SendError::Refused(_)) => return None,
-        };
+    fn pause(&mut self, asked: Duration) -> Option<Duration> {
         let pause = self.pauses.next()?.mul_f64(rand::random()).max(asked);
         let end = Instant::now().checked_add(pause)?.checked_add(self.attempt_timeout)?;
         (end <= self.until).then_some(pause)
+    }
+}
+
+/// Returns how long the destination asks to wait; nothing when another attempt would not help.
+fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
+    match sent {
+        Ok(reply) if Outcome::Status(reply.status.as_u16()).is_worth_another() => {
+            Some(retry_after(reply).unwrap_or_default())
+        }
+        Err(SendError::NotSent { retry_after, .. }) => Some(retry_after.unwrap_or_default()),
+        Err(SendError::Unknown(_)) => Some(Duration::ZERO),
+        Ok(_) | Err(SendError::Refused(_)) => None,
     }
 }
 

@@ -111,6 +111,17 @@ pub enum Claim {
     OtherBody { route: Route },
 }
 
+impl Claim {
+    /// Returns the route that the event's record has; nothing when a Python router delivered it.
+    pub fn route(&self) -> Option<Route> {
+        match self {
+            Self::Won(lease) => Some(lease.details.route),
+            Self::InFlight { route, .. } | Self::OtherBody { route } => Some(*route),
+            Self::Delivered(record) => Some(record.details.as_ref()?.route),
+        }
+    }
+}
+
 /// When the key of a failed event becomes free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {

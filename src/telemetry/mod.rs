@@ -107,8 +107,9 @@ pub fn panicked() -> Reply {
     reply
 }
 
-/// Logs a delivery that was refused before anything was touched.
-pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error, reply: &Reply) {
+/// Logs a delivery that was refused before anything was touched, and answers it.
+pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
+    let reply = refusal.reply();
     let Delivery { method, path, body, .. } = delivery;
     let (method, path) = (cut(method.as_str()), cut(path));
     let (status, bytes) = (reply.status.as_u16(), body.len());
@@ -117,6 +118,7 @@ pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error, reply: &Re
         METRICS.refused(status);
     }
     tracing::warn!(method, path, bytes, status, cold_start, reason = %refusal, "refused");
+    reply
 }
 
 /// What became of a delivery, for the log and the metrics.

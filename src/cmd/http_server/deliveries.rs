@@ -77,9 +77,7 @@ impl Reception {
         match reading.await.unwrap_or(Err(Error::SlowBody)) {
             Ok(body) => delivery.body = body,
             Err(refusal) => {
-                let reply = refusal.reply();
-                telemetry::refused(&delivery, &Origin::default(), &refusal, &reply);
-                return Err(reply);
+                return Err(telemetry::refused(&delivery, &Origin::default(), &refusal));
             }
         }
         Ok(delivery)

@@ -196,9 +196,7 @@ fn guarded(app: axum::Router) -> axum::Router {
 /// Refuses a request on a connection of the reserve.
 async fn no_connection(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let delivery = Delivery { method, path: uri.path().to_owned(), headers, body: Bytes::new() };
-    let (refusal, reply) = (Error::NoConnection, Error::NoConnection.reply());
-    telemetry::refused(&delivery, &Origin::default(), &refusal, &reply);
-    response(reply)
+    response(telemetry::refused(&delivery, &Origin::default(), &Error::NoConnection))
 }
 
 /// A reply as axum sends it.

@@ -1,0 +1,73 @@
+//! The time that a delivery may take.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use crate::config::Config;
+
+/// How much longer a lease lasts than all that its owner may do.
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
+
+/// Tries to store a result outside Lambda, for which the lease leaves time.
+const SETTLE_TRIES: u32 = 4;
+
+/// The time that a delivery may take.
+///
+/// ```text
+/// claim                     forward_until                    lease_until
+///   ├ attempt ─ pause ─ attempt ──┤                               │
+///   │                             ├ finish or fail ┤              │
+///   │                             │    settling    │    margin    │ claim: a successor takes over;
+///   ▼                             ▼                ▼              ▼ from now on, a finish or fail
+///   the key is ours    no attempt is under way     the answer       of ours changes nothing
+/// ```
+///
+/// An owner that dies anywhere on this line leaves the lease behind it; nobody starts before its
+/// end. A failure that is certain frees the key at once, and one that is not leaves the lease, too.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// When the delivery came in.
+    pub now: DateTime<Utc>,
+    /// When forwarding must have ended, by a clock that stands still while the machine is
+    /// suspended.
+    pub(super) forward_until: Instant,
+    /// Time to store the result in, from the end of forwarding on.
+    pub(super) settling: Duration,
+    /// When the key may be taken over. Later than `forward_until`, so that no other owner starts
+    /// while this one may still be sending.
+    pub(super) lease_until: DateTime<Utc>,
+}
+
+impl Budget {
+    /// A budget from now on: `forwarding` for the attempts, `settling` for storing the result, and
+    /// a lease that outlives both by a second.
+    pub fn new(forwarding: Duration, settling: Duration) -> Self {
+        let (now, started) = (Utc::now(), Instant::now());
+        Self {
+            now,
+            forward_until: started + forwarding,
+            settling,
+            lease_until: now + forwarding + settling + LEASE_MARGIN,
+        }
+    }
+
+    /// Time left for forwarding. The wall clock is asked as well: a machine that was suspended, or a
+    /// function that was frozen, may wake up when another owner has taken over.
+    pub(super) fn left(&self) -> Duration {
+        let until = self.lease_until - self.settling - LEASE_MARGIN;
+        let by_wall_clock = (until - Utc::now()).to_std().unwrap_or_default();
+        self.forward_until.saturating_duration_since(Instant::now()).min(by_wall_clock)
+    }
+
+    /// Whether a whole attempt could be made.
+    pub fn has_time_for(&self, attempt: Duration) -> bool {
+        self.left() >= attempt
+    }
+
+    /// The budget of a delivery outside Lambda.
+    pub fn configured(config: &Config) -> Self {
+        Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
+    }
+}

@@ -1,0 +1,63 @@
+//! A verified event on its way, and what there is to tell of it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    delivery::{Delivery, Reply},
+    error::Error,
+    outcome::{Ending, Origin, Times, Trigger},
+    plan::Plan,
+    telemetry::{self, Handled},
+    trace::Trace,
+};
+
+/// A verified event on its way.
+pub(super) struct Job {
+    pub delivery: Delivery,
+    pub plan: Plan,
+    pub by: Trigger,
+    pub trace: Trace,
+    /// Attempts of this delivery.
+    pub attempts: u32,
+    pub times: Times,
+    /// Whether the store knows the result, from this router or from another owner.
+    pub settled: bool,
+    origin: Origin,
+    started: Instant,
+}
+
+impl Job {
+    pub fn new(delivery: Delivery, plan: Plan, by: Trigger, origin: Origin) -> Self {
+        let trace = Trace::of(&delivery, origin.trace.as_deref());
+        let (attempts, times, settled, started) = (0, Times::default(), true, Instant::now());
+        Self { delivery, plan, by, trace, attempts, times, settled, origin, started }
+    }
+
+    /// Logs and counts what became of the event.
+    pub fn ended(&mut self, ending: Ending, error: Option<&Error>, reply: &Reply) {
+        self.times.total = self.started.elapsed();
+        telemetry::handled(&Handled {
+            delivery: &self.delivery,
+            plan: &self.plan,
+            origin: &self.origin,
+            trace: &self.trace,
+            ending,
+            error,
+            status: reply.status.as_u16(),
+            source: self.by,
+            attempts: self.attempts,
+            settled: self.settled,
+            times: self.times,
+        });
+    }
+}
+
+/// Runs a step, and adds its time to a total.
+pub(super) async fn timed<T>(total: &mut Duration, step: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let result = step.await;
+    *total += started.elapsed();
+    result
+}

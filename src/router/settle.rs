@@ -1,0 +1,122 @@
+//! Storing what came of an event, while there is time.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Budget, Router,
+    job::{Job, timed},
+};
+use crate::{
+    delivery::Reply,
+    error::Error,
+    fault,
+    outcome::Outcome,
+    store::{Attempt, DeadLetter, Delivered, Failure, Lease, Release, Settled, StoreError},
+};
+
+/// Longest reason that a dead letter keeps, in characters.
+const MAX_DETAIL_CHARS: usize = 1000;
+
+/// Pause before a result that could not be stored is stored again; it doubles each time.
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What came of all attempts.
+pub(super) struct Forwarded {
+    pub result: Result<Reply, (Error, Release)>,
+    /// The attempts of this claim and of earlier ones, as the record keeps them.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Router {
+    /// Makes the event delivered, or a dead letter, and returns the answer to the sender.
+    ///
+    /// A success counts although the store could not be told. A failure is the destination's
+    /// answer only when its dead letter is kept.
+    pub(super) async fn settle(
+        &self,
+        job: &mut Job,
+        lease: &Lease,
+        forwarded: Forwarded,
+        budget: Budget,
+    ) -> Result<Reply, Error> {
+        let Forwarded { result, attempts } = forwarded;
+        match result {
+            Ok(reply) => {
+                let delivered = Delivered {
+                    at: Utc::now(),
+                    ttl: self.dedup_ttl.max(job.plan.event.retry_horizon()),
+                    reply: self.duplicates.keeps(&reply).then(|| reply.clone()),
+                    attempts,
+                };
+                let finish = until_stored(lease, || self.store.finish(lease, &delivered), budget);
+                job.settled = timed(&mut job.times.store, finish).await.is_some();
+                Ok(reply)
+            }
+            Err((failure, release)) => {
+                let letter = dead_letter(job, lease, &failure, attempts);
+                let fail = until_stored(lease, || self.store.fail(lease, &letter, release), budget);
+                let settled = timed(&mut job.times.store, fail).await;
+                job.settled = settled.is_some();
+                match settled {
+                    Some(Settled::Stored) => Err(failure),
+                    // Another owner's write is no letter of this failure.
+                    Some(Settled::LeaseLost) | None => {
+                        Err(Error::NotKept { failure: failure.into(), until: lease.until })
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>) -> DeadLetter {
+    let outcome = attempts.last().map_or(Outcome::Unreachable, |last| last.outcome);
+    let detail = failure.to_string().chars().take(MAX_DETAIL_CHARS).collect();
+    DeadLetter {
+        key: lease.key,
+        details: lease.details.clone(),
+        failed_at: Utc::now(),
+        failure: Failure { outcome, detail },
+        attempts,
+        delivery: job.delivery.kept(),
+    }
+}
+
+/// Repeats a write of the lease's owner while there is time. Returns nothing when the store could
+/// not be told. Then what was delivered is delivered all the same, and what failed is claimed anew
+/// by the vendor's next delivery, once the lease has run out.
+async fn until_stored<F>(lease: &Lease, write: impl Fn() -> F, budget: Budget) -> Option<Settled>
+where
+    F: Future<Output = Result<Settled, StoreError>>,
+{
+    let key = lease.key;
+    let until = Instant::now().min(budget.forward_until) + budget.settling;
+    let mut pause = SETTLE_PAUSE;
+    loop {
+        fault::point("before settle");
+        // The answer must not wait for longer than the sender, or Lambda, waits for it.
+        let settled = timeout_at(until, write()).await;
+        fault::point("after settle");
+        let out_of_time = || StoreError::Failed("no time was left to store it".into());
+        match settled.unwrap_or_else(|_| Err(out_of_time())) {
+            Ok(settled) => {
+                if settled == Settled::LeaseLost {
+                    tracing::warn!(%key, "the lease was lost to another owner");
+                }
+                return Some(settled);
+            }
+            Err(error) if Instant::now() + pause < until => {
+                tracing::warn!(%key, %error, "the result could not be stored yet");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Err(error) => {
+                tracing::error!(%key, %error, "the result could not be stored");
+                return None;
+            }
+        }
+    }
+}
