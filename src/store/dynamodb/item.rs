@@ -38,21 +38,11 @@ pub(super) fn taken(
     item: &Item,
     now: DateTime<Utc>,
 ) -> Result<Option<Claim>, StoreError> {
-    let record = record(plan.key, item, now)?;
-    let details = record.details.as_ref().ok_or_else(|| StoreError::corrupt("no details"))?;
     if is_forgotten(item, now)? {
-        return Ok(None);
+        Ok(None)
+    } else {
+        record(plan.key, item, now)?.against(plan, now)
     }
-    if let Some(other) = details.other_body(plan) {
-        return Ok(Some(other));
-    }
-    Ok(match &record.state {
-        State::Delivered { .. } => Some(Claim::Delivered(record)),
-        State::InFlight { until, .. } if *until > now => {
-            Some(Claim::InFlight { until: *until, route: details.route })
-        }
-        State::InFlight { .. } | State::DeadLetter => None,
-    })
 }
 
 pub(super) fn failed(item: &Item) -> Result<Option<Failed>, StoreError> {

@@ -37,16 +37,13 @@ use self::{
     letter::Packed,
 };
 use super::{
-    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
-    State, Store, StoreError, new_owner, stored,
+    Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
+    Release, Settled, State, Store, StoreError, new_owner, stored,
 };
 use crate::{aws, fault, key::Key, plan::Plan};
 
 /// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
 pub const INDEX: &str = "dead_letters";
-
-/// How long an event whose owner died keeps its route.
-const DETAILS_TTL_SECONDS: i64 = 30 * 86_400;
 
 /// How often an operation may find that an item has changed under its hands.
 const TRIES: u32 = 3;
@@ -484,5 +481,5 @@ fn ours(lease: Lease, found: Item) -> Result<Lease, Item> {
 }
 
 fn details_end(now: DateTime<Utc>) -> AttributeValue {
-    seconds(now.timestamp() + DETAILS_TTL_SECONDS)
+    seconds((now + DETAILS_TTL).timestamp())
 }

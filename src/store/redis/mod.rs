@@ -30,13 +30,10 @@ use self::{
     scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua, UNLIST},
 };
 use super::{
-    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
-    State, Store, StoreError, new_owner, stored,
+    Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
+    Release, Settled, State, Store, StoreError, new_owner, stored,
 };
 use crate::{config::RedisUrl, event::Identity, fault, key::Key, plan::Plan};
-
-/// How long the route of an event is kept after its owner died.
-const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 const DEAD_LETTERS: &str = "webhook:dead-letters";
 

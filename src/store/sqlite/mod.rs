@@ -21,8 +21,8 @@ use rusqlite::{
 };
 
 use super::{
-    Claim, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record, Release, Settled,
-    State, Store, StoreError, new_owner, stored,
+    Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
+    Release, Settled, State, Store, StoreError, new_owner, stored,
 };
 use crate::{fault, key::Key, plan::Plan};
 
@@ -58,9 +58,6 @@ const VERSION: i64 = 1;
 
 /// Expired records that one `finish` deletes: more than it adds, so that the file does not grow.
 const SWEPT_AT_ONCE: u32 = 4;
-
-/// How long an event whose owner died keeps its route.
-const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Beyond the timeout, time for a commit that has begun.
 const DISK_GRACE: Duration = Duration::from_millis(500);
@@ -217,7 +214,7 @@ impl Store for Sqlite {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
         if let Some(found) = self.run(&self.reader, deadline, reading).await?
-            && let Some(taken) = found.taken(plan, now)
+            && let Some(taken) = found.taken(plan, now)?
         {
             return Ok(taken);
         }
@@ -227,7 +224,7 @@ impl Store for Sqlite {
             let found =
                 rows::select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
-                Some(found) => match found.taken(&plan, now) {
+                Some(found) => match rows::convert(found.taken(&plan, now))? {
                     Some(taken) => taken,
                     None => take_over(&transaction, found.record, now, until)?,
                 },

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::de::DeserializeOwned;
 
-use super::super::{Claim, DeadLetter, Entry, Failed, Record, State, stored};
+use super::super::{Claim, DeadLetter, Entry, Failed, Record, State, StoreError, stored};
 use crate::{delivery::Reply, key::Key, plan::Plan};
 
 /// A record, and when it is forgotten.
@@ -19,19 +19,8 @@ impl Found {
     }
 
     /// The answer to a claim, when the record cannot be claimed.
-    pub fn taken(&self, plan: &Plan, now: DateTime<Utc>) -> Option<Claim> {
-        if self.is_expired(now) {
-            return None;
-        }
-        let Record { details, state, .. } = &self.record;
-        let details = details.as_ref()?;
-        details.other_body(plan).or_else(|| match state {
-            State::Delivered { .. } => Some(Claim::Delivered(self.record.clone())),
-            State::InFlight { until, .. } if *until > now => {
-                Some(Claim::InFlight { until: *until, route: details.route })
-            }
-            State::InFlight { .. } | State::DeadLetter => None,
-        })
+    pub fn taken(&self, plan: &Plan, now: DateTime<Utc>) -> Result<Option<Claim>, StoreError> {
+        if self.is_expired(now) { Ok(None) } else { self.record.against(plan, now) }
     }
 }
 
@@ -110,7 +99,7 @@ fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Resu
 }
 
 /// A value in the file that is not what this code wrote there.
-fn convert<T, E>(result: Result<T, E>) -> rusqlite::Result<T>
+pub(super) fn convert<T, E>(result: Result<T, E>) -> rusqlite::Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
