@@ -14,22 +14,34 @@ pub struct Delivery {
     pub method: Method,
     /// The path as it was requested, percent-encoded, without the query.
     pub path: String,
+    /// The query as it was requested, percent-encoded, without the question mark. Some vendors
+    /// sign it.
+    pub query: Option<String>,
     pub headers: HeaderMap,
     /// The exact bytes of the body; a Function URL's base64 is already undone.
     pub body: Bytes,
 }
 
 impl Delivery {
+    /// The value of a header, when it is visible ASCII and the header stands only once.
+    pub fn single_header(&self, name: &HeaderName) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            _ => None,
+        }
+    }
+
     /// The first value of a header, when it is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-// A payload or a signature must not reach a log line through `{:?}`.
+// A payload, a signature or a token in the query must not reach a log line through `{:?}`.
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, path, headers, body } = self;
+        let Self { method, path, headers, body, .. } = self;
         write!(f, "Delivery({method} {path}, {} headers, {} bytes)", headers.len(), body.len())
     }
 }

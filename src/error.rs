@@ -15,7 +15,8 @@ use crate::{
     timestamp::TimestampError,
 };
 
-/// Seconds after which a sender may try again when the store did not answer.
+/// Seconds after which a sender may try again when the store, or whoever has a vendor's
+/// certificate, did not answer.
 const STORE_RETRY_SECONDS: i64 = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum Error {
     #[error("no such path")]
     UnknownPath,
     #[error("{vendor} is not served: set {variable}")]
-    NotServed { vendor: &'static str, variable: String },
+    NotServed { vendor: String, variable: String },
     #[error("the method must be {allow}")]
     Method { allow: &'static str },
     #[error("the body is larger than {limit} bytes (MAX_BODY_BYTES)")]
@@ -34,6 +35,8 @@ pub enum Error {
     IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
+    #[error("the vendor's certificate cannot be had: {0}")]
+    Certificate(String),
     #[error(
         "unsigned, and {0} tells of a sender elsewhere: set ENVELOPE_SECRETS, or \
          ALLOW_UNSIGNED=true to take it all the same"
@@ -81,6 +84,8 @@ pub enum SignatureFault {
     Wrong,
     #[error("stale")]
     Stale,
+    #[error("covers the address, which PUBLIC_URL must tell")]
+    NoUrl,
 }
 
 impl Error {
@@ -126,7 +131,7 @@ impl Error {
                 Status::UNPROCESSABLE_ENTITY,
                 "idempotency key reused with another body",
             ),
-            Self::Store(_) | Self::NoTime => retry_after(
+            Self::Store(_) | Self::NoTime | Self::Certificate(_) => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 STORE_RETRY_SECONDS,
             ),

@@ -35,6 +35,8 @@ pub mod store;
 
 pub mod destination;
 
+pub mod certificates;
+
 pub mod telemetry;
 
 mod retry;

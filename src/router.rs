@@ -8,12 +8,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    certificates::Certificates,
     config::{Config, Duplicates, Forward, Intake},
     delivery::{Delivery, Reply},
     destination::{Destinations, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
-    plan::{Plan, plan},
+    plan::{Plan, Planned, certificate_address, plan},
     retry::Retries,
     store::{
         Attempt, Claim, DeadLetter, Delivered, Failure, KEPT_ATTEMPTS, Lease, Outcome, Release,
@@ -39,6 +40,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Takes deliveries, and answers them.
 pub struct Router {
     intake: Intake,
+    certificates: Certificates,
     store: Arc<dyn Store>,
     destinations: Destinations,
     dedup_ttl: Duration,
@@ -63,7 +65,17 @@ struct Job {
 }
 
 impl Job {
-    fn new(delivery: Delivery, plan: Plan, by: Source, origin: Origin, started: Instant) -> Self {
+    fn new(
+        mut delivery: Delivery,
+        plan: Plan,
+        by: Source,
+        origin: Origin,
+        started: Instant,
+    ) -> Self {
+        // They were checked, and must be neither forwarded nor kept.
+        for name in plan.secret_headers() {
+            delivery.headers.remove(name);
+        }
         let trace = Trace::of(&delivery, origin.trace.as_deref());
         let (attempts, times, settled) = (0, Times::default(), true);
         Self { delivery, plan, by, origin, trace, started, attempts, times, settled }
@@ -133,12 +145,18 @@ impl Router {
     pub fn new(config: &Config, store: Arc<dyn Store>, destinations: Destinations) -> Self {
         Self {
             intake: config.intake.clone(),
+            certificates: Certificates::default(),
             store,
             destinations,
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
         }
+    }
+
+    /// The same router with certificates from elsewhere.
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -151,16 +169,34 @@ impl Router {
             return health(&delivery);
         }
         let started = Instant::now();
-        let plan = match plan(&delivery, &self.intake, budget.now) {
-            Ok(plan) => plan,
+        match self.plan(&delivery, budget).await {
+            Ok(Planned::Deliver(plan)) => {
+                let mut job = Job::new(delivery, *plan, Source::Vendor, origin, started);
+                self.process(&mut job, budget).await.1
+            }
+            Ok(Planned::Handshake(reply)) => {
+                telemetry::handshake(&delivery, &origin, &reply);
+                reply
+            }
+            Ok(Planned::Filtered { event, reply }) => {
+                telemetry::filtered(&delivery, &origin, &event);
+                reply
+            }
             Err(refusal) => {
                 let reply = refusal.reply();
                 telemetry::refused(&delivery, &origin, &refusal, &reply);
-                return reply;
+                reply
             }
+        }
+    }
+
+    /// Plans a delivery, with the certificate that it is signed with.
+    async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
+        let certificate = match certificate_address(delivery, &self.intake)? {
+            Some(address) => Some(self.certificates.get(&address).await?),
+            None => None,
         };
-        let mut job = Job::new(delivery, plan, Source::Vendor, origin, started);
-        self.process(&mut job, budget).await.1
+        plan(delivery, &self.intake, certificate.as_deref(), budget.now)
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
@@ -175,7 +211,8 @@ impl Router {
     ) -> (Ending, bool) {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
-        let plan = Plan::kept(details.into(), key, route);
+        let source = self.intake.sources.at(&delivery.path).ok().cloned();
+        let plan = Plan::kept(details.into(), key, route, source);
         let mut job = Job::new(delivery, plan, by, origin, Instant::now());
         (self.process(&mut job, budget).await.0, job.settled)
     }
@@ -226,6 +263,7 @@ impl Router {
             settled: job.settled,
             times: job.times,
         });
+        let reply = job.plan.wish().apply(reply);
         let reply = reply
             .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))
             .with_header(X_WEBHOOK_DESTINATION, HeaderValue::from_static(job.plan.route.as_str()));
@@ -276,7 +314,7 @@ impl Router {
         let result_to_store = match &result {
             Ok(reply) => Ok(Delivered {
                 at: Utc::now(),
-                ttl: self.dedup_ttl.max(job.plan.event.retry_horizon()),
+                ttl: self.dedup_ttl.max(job.plan.retry_horizon()),
                 reply: self.duplicates.keeps(reply).then(|| reply.clone()),
                 attempts,
             }),

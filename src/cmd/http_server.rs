@@ -100,7 +100,8 @@ async fn read(request: Request<Incoming>, max_body_bytes: usize) -> Result<Deliv
     let body = tokio::time::timeout(READ_TIMEOUT, read_body(body, max_body_bytes));
     let body = body.await.map_err(|_| Error::SlowBody)??;
     let path = parts.uri.path().to_owned();
-    Ok(Delivery { method: parts.method, path, headers: parts.headers, body })
+    let query = parts.uri.query().map(str::to_owned);
+    Ok(Delivery { method: parts.method, path, query, headers: parts.headers, body })
 }
 
 async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Error> {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     Destination, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, content_type, kept_headers,
-    limited, particulars,
+    limited, particulars, signature_headers,
 };
 use crate::{config::GcpTarget, delivery::Reply};
 
@@ -47,6 +47,9 @@ impl CloudRun {
             .body(event.delivery.body.clone());
         if let Some(content_type) = content_type(event.delivery) {
             request = request.header(CONTENT_TYPE, content_type);
+        }
+        for (name, value) in signature_headers(event) {
+            request = request.header(name, value);
         }
         for (name, value) in particulars(event) {
             request = request.header(name, value);

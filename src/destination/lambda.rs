@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     Destination, NoAnswer, Outgoing, SendError, connect_timeout, content_type, particulars,
+    signature_headers,
 };
 use crate::{
     aws,
@@ -133,11 +134,20 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
 fn client_context(event: &Outgoing<'_>) -> String {
     #[derive(Serialize)]
     struct ClientContext {
-        custom: BTreeMap<&'static str, String>,
+        custom: BTreeMap<String, String>,
     }
-    let mut custom: BTreeMap<_, _> = particulars(event).into_iter().collect();
+    let particulars = particulars(event).into_iter().map(|(name, value)| (name.to_owned(), value));
+    let mut custom: BTreeMap<_, _> = particulars.collect();
     if let Some(content_type) = content_type(event.delivery).and_then(|value| value.to_str().ok()) {
-        custom.insert("content-type", content_type.into());
+        custom.insert("content-type".into(), content_type.into());
+    }
+    let signature: Vec<_> = signature_headers(event).map(|(name, _)| name.to_string()).collect();
+    for (name, value) in signature_headers(event) {
+        if let Ok(value) = value.to_str() {
+            // Several lines are one, as for every header (RFC 9110, section 5.2).
+            let lines = custom.entry(name.to_string()).or_default();
+            *lines = if lines.is_empty() { value.into() } else { format!("{lines}, {value}") };
+        }
     }
     let mut context = ClientContext { custom };
     let encode = |context: &_| {
@@ -145,7 +155,8 @@ fn client_context(event: &Outgoing<'_>) -> String {
         BASE64_STANDARD.encode(json)
     };
     // Only headers of abnormal length make it too long; the rest always fits.
-    for dispensable in ["content-type", "tracestate", "x-amzn-trace-id"] {
+    let dispensable = signature.iter().map(String::as_str);
+    for dispensable in dispensable.chain(["content-type", "tracestate", "x-amzn-trace-id"]) {
         if encode(&context).len() > MAX_CLIENT_CONTEXT_BYTES {
             context.custom.remove(dispensable);
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use cloud_run::CloudRun;
 use http::{
-    HeaderMap, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 pub use lambda::Lambda;
@@ -134,6 +134,23 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     ];
     particulars.extend_from_slice(trace);
     particulars
+}
+
+/// The vendor's own headers about its signature, so that the destination can verify it again.
+fn signature_headers<'a>(
+    event: &'a Outgoing<'_>,
+) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
+    // A description may name what the router itself tells.
+    let is_ours = |name: &HeaderName| {
+        let name = name.as_str();
+        ["content-type", "content-length", "host", "idempotency-key"].contains(&name)
+            || name.starts_with("x-webhook-")
+    };
+    let names = event.plan.signature_headers().into_iter();
+    names.filter(move |name| !is_ours(name)).flat_map(|name| {
+        let values = event.delivery.headers.get_all(&name).iter();
+        values.map(move |value| (name.clone(), value))
+    })
 }
 
 /// Time for name, connection and TLS within an attempt. It ends before the attempt does, so that

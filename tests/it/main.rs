@@ -22,6 +22,7 @@ mod rough;
 mod secrets;
 mod serve;
 mod servers;
+mod sources;
 mod stack;
 mod store;
 mod support;
