@@ -4,18 +4,22 @@
 //! (`scheme.rs`) with `vendor = "custom"`. A vendor that no description fits has a file of its own,
 //! and its row in [`vendors`].
 
+mod adyen;
 mod body;
+mod braintree;
 mod certificate;
 mod description;
 pub(crate) mod envelope;
 mod happened;
 pub(crate) mod loopback;
+mod paypal;
 mod rows;
 mod rules;
 mod scheme;
 pub mod settings;
 mod standard_webhooks;
 mod template;
+mod twilio;
 
 use std::{
     fmt,

@@ -6,11 +6,15 @@ use http::HeaderName;
 
 use super::{
     Described, Vendor,
+    adyen::Adyen,
+    braintree::Braintree,
     description::{
         Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
         Stamp, StampPlace, Tolerance, Unit, Wish,
     },
+    paypal::PayPal,
     template::Template,
+    twilio::Twilio,
 };
 use crate::json::Pointer;
 
@@ -19,20 +23,27 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Every vendor that is built in, in the order of their rank.
 pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
-    let rows = [
-        stripe(),
-        github(),
-        shopify(),
-        standard_webhooks(),
-        slack(),
-        square(),
-        paddle(),
-        razorpay(),
-        mollie(),
-        gocardless(),
-        klarna(),
-    ];
-    rows.into_iter().map(|row| Arc::new(Described(row)) as Arc<dyn Vendor>).collect()
+    vec![
+        row(stripe()),
+        Arc::new(Adyen::new()),
+        row(github()),
+        row(shopify()),
+        row(standard_webhooks()),
+        row(slack()),
+        Arc::new(PayPal::new()),
+        Arc::new(Twilio::new()),
+        row(square()),
+        row(paddle()),
+        row(razorpay()),
+        Arc::new(Braintree::new()),
+        row(mollie()),
+        row(gocardless()),
+        row(klarna()),
+    ]
+}
+
+fn row(description: Description) -> Arc<dyn Vendor> {
+    Arc::new(Described(description))
 }
 
 /// The signature covers type, time and id. `pending_webhooks` changes between deliveries, and each
@@ -311,6 +322,11 @@ fn template(text: &str) -> Template {
 #[expect(clippy::expect_used, reason = "a test reads every row of this table")]
 pub(super) fn pointer_to(path: &str) -> Pointer {
     path.parse().expect("a pointer")
+}
+
+/// A value that is made of the values at all of these pointers.
+pub(super) fn joined(paths: &[&str], with: &'static str) -> Joined {
+    Joined { places: paths.iter().map(|path| pointer(path)).collect(), with, needs_all: true }
 }
 
 fn pointer(path: &str) -> Place {

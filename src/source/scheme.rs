@@ -32,9 +32,9 @@ use crate::{
 /// Most signatures of the version that counts. A sender needs one for each secret that it rotates.
 pub(super) const MAX_ENTRIES: usize = 16;
 
-/// A body up to this size is checked against every Ed25519 signature of a list; a larger one only
-/// against as many as there are keys, because each of these signatures has a hash of its own.
-const CHEAP_BODY_BYTES: usize = 16 * 1024;
+/// A body up to this size may be hashed a few times for a secret, where a signature needs a hash of
+/// its own: Ed25519's, and those of an address that can be written in two ways.
+pub(super) const CHEAP_BODY_BYTES: usize = 16 * 1024;
 
 /// Base64 with and without padding.
 pub(super) const BASE64: GeneralPurpose = lenient(&alphabet::STANDARD);
@@ -291,7 +291,7 @@ impl Encoding {
 }
 
 impl Algorithm {
-    fn signature_bytes(self) -> usize {
+    pub(super) fn signature_bytes(self) -> usize {
         match self {
             Self::HmacSha1 => 20,
             Self::HmacSha256 => 32,
