@@ -14,6 +14,9 @@ pub struct Delivery {
     pub method: Method,
     /// The path as it was requested, percent-encoded, without the query.
     pub path: String,
+    /// The query as it was requested, percent-encoded, without the question mark. Some vendors
+    /// sign it.
+    pub query: Option<String>,
     pub headers: HeaderMap,
     /// The exact bytes of the body; a Function URL's base64 is already undone.
     pub body: Bytes,
@@ -30,12 +33,23 @@ const FORWARDED: [HeaderName; 5] = [
 
 impl Delivery {
     /// Returns the delivery as a dead letter keeps it: whole, but with those headers alone that a
-    /// replay forwards. Cookies, credentials and signatures are of no more use once the delivery
-    /// was verified, and whoever reads the store must not find them.
-    pub fn kept(&self) -> Self {
-        let headers = self.headers.iter().filter(|(name, _)| FORWARDED.contains(name));
-        let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Self { headers, ..self.clone() }
+    /// replay forwards, among them the vendor's `signature_headers`. Cookies and credentials are of
+    /// no more use once the delivery was verified, and whoever reads the store must not find them.
+    pub fn kept(&self, signature_headers: &[HeaderName]) -> Self {
+        let headers = self.headers.iter();
+        let headers = headers
+            .filter(|(name, _)| FORWARDED.contains(name) || signature_headers.contains(name))
+            .map(|(name, value)| (name.clone(), value.clone()));
+        Self { headers: headers.collect(), ..self.clone() }
+    }
+
+    /// The value of a header, when it is visible ASCII and the header stands only once.
+    pub fn single_header(&self, name: &HeaderName) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            _ => None,
+        }
     }
 
     /// The first value of a header, when it is visible ASCII.
@@ -44,10 +58,10 @@ impl Delivery {
     }
 }
 
-// A payload or a signature must not reach a log line through `{:?}`.
+// A payload, a signature or a token in the query must not reach a log line through `{:?}`.
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, path, headers, body } = self;
+        let Self { method, path, headers, body, .. } = self;
         write!(f, "Delivery({method} {path}, {} headers, {} bytes)", headers.len(), body.len())
     }
 }

@@ -16,7 +16,8 @@ use crate::{
     timestamp::TimestampError,
 };
 
-/// Seconds after which a sender may try again when the store did not answer, or there was no room.
+/// Seconds after which a sender may try again when the store, or whoever has a vendor's
+/// certificate, did not answer, or there was no room.
 const RETRY_SECONDS: i64 = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum Error {
     #[error("no such path")]
     UnknownPath,
     #[error("{vendor} is not served: set {variable}")]
-    NotServed { vendor: &'static str, variable: String },
+    NotServed { vendor: String, variable: String },
     #[error("the method must be {allow}")]
     Method { allow: &'static str },
     #[error("the body is larger than {limit} bytes (MAX_BODY_BYTES)")]
@@ -41,6 +42,8 @@ pub enum Error {
     IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
+    #[error("the vendor's certificate cannot be had: {0}")]
+    Certificate(String),
     #[error(
         "unsigned, and {0} tells of a sender elsewhere: set ENVELOPE_SECRETS, or \
          ALLOW_UNSIGNED=true to take it all the same"
@@ -88,6 +91,8 @@ pub enum SignatureFault {
     Wrong,
     #[error("stale")]
     Stale,
+    #[error("covers the address, which PUBLIC_URL must tell")]
+    NoUrl,
 }
 
 impl Error {
@@ -146,7 +151,11 @@ impl Error {
                 Status::UNPROCESSABLE_ENTITY,
                 "idempotency key reused with another body",
             ),
-            Self::Store(_) | Self::NoTime | Self::NoRoom | Self::NoConnection => retry_after(
+            Self::Store(_)
+            | Self::NoTime
+            | Self::NoRoom
+            | Self::NoConnection
+            | Self::Certificate(_) => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 RETRY_SECONDS,
             ),

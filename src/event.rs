@@ -1,16 +1,18 @@
 //! The logical thing that happened, whichever delivery brings it.
 
-use std::time::Duration;
-
 use crate::{lowercase::python_lower, timestamp::Timestamp};
 
 /// The logical thing that happened, whichever delivery brought it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The sender's name as the payload spells it.
+    /// The sender's name: as the envelope spells it, or that of the source's vendor.
     pub vendor: String,
+    /// The source that it came from; none for an envelope, and for an event that a store kept.
+    pub source: Option<String>,
+    /// Empty where the vendor names no type.
     pub event_type: String,
-    pub created_at: Timestamp,
+    /// Nothing where the vendor tells no time. An envelope always does.
+    pub created_at: Option<Timestamp>,
     /// SHA-256 of the body's canonical JSON, as 64 lower-case hex digits.
     pub digest: String,
     pub identity: Identity,
@@ -19,47 +21,34 @@ pub struct Event {
 /// What makes two deliveries the same event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// Vendor, type, time and body.
+    /// Sender, type, time and body.
     Content,
     /// Vendor and the name that the sender gave the event in a header: `Idempotency-Key`, or
     /// `webhook-id` where that is signed. The body must be the same, too.
     Header(String),
+    /// Source and the provider's id for the event, or those of a batch, joined with commas. The
+    /// body may differ: it may tell of the delivery itself.
+    EventId(String),
 }
-
-/// For how long vendors go on delivering an event that was not answered with 2xx, in hours, as far
-/// as that is more than a day. Adyen: <https://docs.adyen.com/development-resources/webhooks/>;
-/// GitHub redelivers on demand: <https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks>;
-/// Mollie: <https://docs.mollie.com/reference/webhooks>;
-/// Paddle: <https://developer.paddle.com/webhooks/respond-to-webhooks>;
-/// PayPal: <https://developer.paypal.com/api/rest/webhooks/>;
-/// Razorpay: replayed on demand, <https://razorpay.com/docs/webhooks/>;
-/// Stripe: <https://docs.stripe.com/webhooks>.
-const RETRY_HOURS: &[(&str, u32)] = &[
-    ("adyen", 30 * 24),
-    ("github", 3 * 24),
-    ("mollie", 26),
-    ("paddle", 3 * 24),
-    ("paypal", 3 * 24),
-    ("razorpay", 7 * 24),
-    ("stripe", 3 * 24),
-];
 
 impl Event {
     /// What the key is derived from: equal for every delivery of one event.
     pub fn logical(&self) -> String {
-        let Self { vendor, event_type, created_at, digest, identity } = self;
-        let vendor = python_lower(vendor);
+        let Self { vendor, source, event_type, created_at, digest, identity } = self;
+        let sender = source.clone().unwrap_or_else(|| python_lower(vendor));
+        let created_at = created_at.map_or_else(String::new, |time| time.to_string());
         match identity {
-            Identity::Content => format!("{vendor}|{event_type}|{created_at}|{digest}"),
-            Identity::Header(value) => format!("header|{vendor}|{value}"),
+            Identity::Content => format!("{sender}|{event_type}|{created_at}|{digest}"),
+            Identity::Header(value) => format!("header|{sender}|{value}"),
+            Identity::EventId(id) => format!("event-id|{sender}|{id}"),
         }
     }
 
-    /// For how long its vendor may deliver it again; nothing when that is a day or less, or not
-    /// known.
-    pub fn retry_horizon(&self) -> Duration {
-        let vendor = python_lower(&self.vendor);
-        let hours = RETRY_HOURS.iter().find(|(name, _)| *name == vendor);
-        Duration::from_secs(hours.map_or(0, |(_, hours)| u64::from(*hours) * 3600))
+    /// The provider's id; nothing when the event is known by something else.
+    pub fn id(&self) -> Option<&str> {
+        match &self.identity {
+            Identity::EventId(id) => Some(id),
+            Identity::Content | Identity::Header(_) => None,
+        }
     }
 }

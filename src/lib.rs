@@ -41,6 +41,8 @@ pub mod store;
 
 pub mod destination;
 
+pub mod certificates;
+
 pub mod telemetry;
 
 pub mod router;

@@ -1,18 +1,42 @@
 //! What is to be done with a delivery: verify, read, derive, choose. No clock, no network, no
 //! store; `explain` prints it, and production acts on it.
 
+use std::{sync::Arc, time::Duration};
+
 use chrono::{DateTime, Utc};
-use http::Method;
+use http::{HeaderName, Method, StatusCode};
 
 use crate::{
     config::{Intake, Unsigned},
-    delivery::Delivery,
+    delivery::{Delivery, Reply},
     error::{Error, SignatureFault},
     event::{Event, Identity},
     key::{Key, route_byte},
+    lowercase::python_lower,
     route::Route,
-    source::{VENDORS, Vendor, loopback},
+    source::{self, Body, Certificate, Check, Happened, KeyRule, Source, Wish, envelope, loopback},
 };
+
+/// What is to be done with a delivery.
+#[derive(Debug, Clone)]
+pub enum Planned {
+    /// Its event is to be delivered.
+    Deliver(Box<Plan>),
+    /// It is no event but a question of the vendor's, and this is the answer.
+    Handshake(Reply),
+    /// The rules of its source leave its event out.
+    Filtered { event: Box<Event>, reply: Reply },
+}
+
+impl Planned {
+    /// The plan, when the event is to be delivered.
+    pub fn plan(self) -> Option<Plan> {
+        match self {
+            Self::Deliver(plan) => Some(*plan),
+            Self::Handshake(_) | Self::Filtered { .. } => None,
+        }
+    }
+}
 
 /// A verified event with its key and its destination. Only [`plan`] makes one of a delivery, so
 /// what is not verified cannot be routed.
@@ -23,6 +47,8 @@ pub struct Plan {
     /// The key under the secret before a rotation.
     pub previous_key: Option<Key>,
     pub route: Route,
+    /// Where it came from; none for an envelope, and when the source is no longer configured.
+    source: Option<Arc<Source>>,
     _verified: Verified,
 }
 
@@ -32,72 +58,200 @@ struct Verified;
 impl Plan {
     /// What is to be done with an event that was verified when it first came in, as a store has
     /// kept it.
-    pub fn kept(event: Event, key: Key, route: Route) -> Self {
-        Self { event, key, previous_key: None, route, _verified: Verified }
+    pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
+        Self { event, key, previous_key: None, route, source, _verified: Verified }
+    }
+
+    /// The vendor's own headers about its signature, which a receiver gets to verify it again.
+    pub fn signature_headers(&self) -> Vec<HeaderName> {
+        self.source.as_ref().map(|source| source.vendor.signature_headers()).unwrap_or_default()
+    }
+
+    /// Headers that hold a secret: they are neither forwarded nor stored.
+    pub fn secret_headers(&self) -> Vec<HeaderName> {
+        self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
+    }
+
+    /// What its vendor wants to hear.
+    pub fn wish(&self) -> Wish {
+        self.source.as_ref().map(|source| source.vendor.description().wish).unwrap_or_default()
+    }
+
+    /// For how long its vendor may deliver it again; nothing when that is a day or less, or not
+    /// known. An envelope's vendor may be one of those that are built in.
+    pub fn retry_horizon(&self) -> Duration {
+        let vendor = match &self.source {
+            Some(source) => Some(&source.vendor),
+            None => source::vendor(&python_lower(&self.event.vendor)),
+        };
+        vendor.map_or(Duration::ZERO, |vendor| vendor.description().retry_horizon)
     }
 }
 
-/// Decides what is to be done with a delivery that came in at `now`.
+/// Decides what is to be done with a delivery that came in at `now`. `certificate` is the one that
+/// [`certificate_address`] leads to.
 ///
 /// # Errors
 /// The refusals: 400, 401, 403, 404, 405 and 413.
-pub fn plan(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
-    let (vendor, cover) = admit(delivery, delivery.body.len() as u64, intake)?;
-    if cover == Cover::WebhookId {
-        vendor.verify(delivery, intake.secrets(vendor), intake.signature_tolerance, now)?;
-    }
+pub fn plan(
+    delivery: &Delivery,
+    intake: &Intake,
+    certificate: Option<&Certificate>,
+    now: DateTime<Utc>,
+) -> Result<Planned, Error> {
+    let source = match admit(delivery, delivery.body.len() as u64, intake)? {
+        Admitted::Envelope(cover) => {
+            let plan = envelope(delivery, cover, intake, now)?;
+            return Ok(Planned::Deliver(Box::new(plan)));
+        }
+        Admitted::Challenge(reply) => return Ok(Planned::Handshake(reply)),
+        Admitted::Source(source) => source,
+    };
+    let certificate = certificate.or(intake.paypal_certificate.as_deref());
+    source.verify(delivery, certificate, intake.signature_tolerance, now)?;
 
-    let mut event = vendor.event(delivery)?;
-    if intake.trust_idempotency_header && vendor.may_name_events() {
-        event.identity = name(delivery, cover)?.map_or(Identity::Content, Identity::Header);
+    let body = Body::new(&delivery.body);
+    if let Some(reply) = source.vendor.handshake(&body) {
+        return Ok(Planned::Handshake(reply));
     }
+    let happened = source.vendor.happened(delivery, &body);
+    let event = event(source, &happened, &body);
+    if !source.rules.take(&happened, &body) {
+        let reply = Reply::text(StatusCode::OK, "filtered");
+        let reply = source.vendor.description().wish.apply(reply);
+        return Ok(Planned::Filtered { event: Box::new(event), reply });
+    }
+    Ok(Planned::Deliver(Box::new(derive(event, intake, Some(source)))))
+}
+
+/// The address of the certificate that a delivery is signed with, when it is signed with one and
+/// all is checked that can be checked without it.
+///
+/// # Errors
+/// [`Error::Signature`] when the delivery cannot be genuine.
+pub fn certificate_address(
+    delivery: &Delivery,
+    intake: &Intake,
+) -> Result<Option<url::Url>, Error> {
+    match admit(delivery, delivery.body.len() as u64, intake) {
+        Ok(Admitted::Source(source)) if intake.paypal_certificate.is_none() => {
+            source.vendor.certificate_address(delivery)
+        }
+        // The plan says what is wrong.
+        _ => Ok(None),
+    }
+}
+
+/// The event of a source's delivery, or the one that a batch makes up.
+fn event(source: &Source, happened: &[Happened], body: &Body<'_>) -> Event {
+    let ids: Option<Vec<_>> = happened.iter().map(|one| one.id.as_deref()).collect();
+    let identity = match (source.rules.key, ids) {
+        (KeyRule::Id, Some(ids)) => Identity::EventId(ids.join(",")),
+        _ => Identity::Content,
+    };
+    let mut types: Vec<_> = happened.iter().filter_map(|one| one.event_type.as_deref()).collect();
+    types.dedup();
+    Event {
+        vendor: source.vendor.name().to_owned(),
+        source: Some(source.name.clone()),
+        event_type: types.join(","),
+        created_at: happened.first().and_then(|first| first.created_at),
+        digest: body.digest(&source.rules.ignore),
+        identity,
+    }
+}
+
+/// The plan of an event that is genuine.
+fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
     let logical = event.logical();
     let key = Key::derive(&intake.routing_secret, &logical);
     let previous = intake.previous_routing_secret.as_ref();
     let previous_key = previous.map(|secret| Key::derive(secret, &logical));
-    let to_gcp = u16::from(route_byte(&intake.routing_secret, &logical)) < intake.route_threshold;
-    let route = if to_gcp { Route::Gcp } else { Route::Aws };
-    Ok(Plan { event, key, previous_key, route, _verified: Verified })
+    let rules = source.map(|source| &source.rules);
+    let threshold = rules.and_then(|rules| rules.threshold).unwrap_or(intake.route_threshold);
+    let route = rules.and_then(|rules| rules.destination).unwrap_or_else(|| {
+        let byte = route_byte(&intake.routing_secret, &logical);
+        if u16::from(byte) < threshold { Route::Gcp } else { Route::Aws }
+    });
+    Plan { event, key, previous_key, route, source: source.cloned(), _verified: Verified }
 }
 
-/// Decides by its head alone whether a delivery can be taken, and what its signature must cover.
-/// Its body of `length` bytes may still have to come; a length that is not known yet counts as 0.
+/// What a delivery is, as far as its head tells.
+#[derive(Debug)]
+pub enum Admitted<'a> {
+    Envelope(Cover),
+    /// A vendor's question that comes unsigned, and its answer.
+    Challenge(Reply),
+    Source(&'a Arc<Source>),
+}
+
+/// Decides by its head alone whether a delivery can be taken. Its body of `length` bytes may still
+/// have to come; a length that is not known yet counts as 0.
 ///
 /// # Errors
 /// The refusals that need no body: 403, 404, 405, 413, and 401 for an absent signature.
-pub fn admit(
+pub fn admit<'a>(
     delivery: &Delivery,
     length: u64,
-    intake: &Intake,
-) -> Result<(&'static dyn Vendor, Cover), Error> {
-    let vendor = VENDORS.iter().find(|vendor| vendor.path() == delivery.path);
-    let vendor = *vendor.ok_or(Error::UnknownPath)?;
+    intake: &'a Intake,
+) -> Result<Admitted<'a>, Error> {
+    let is_envelope = delivery.path == envelope::PATH;
+    let source = if is_envelope { None } else { Some(intake.sources.at(&delivery.path)?) };
+    if let Some(source) = source
+        && let Some(reply) = source.vendor.challenge(delivery, &source.secrets)
+    {
+        return Ok(Admitted::Challenge(reply));
+    }
     if delivery.method != Method::POST {
         return Err(Error::Method { allow: "POST" });
     }
     if length > intake.max_body_bytes as u64 {
         return Err(Error::TooLarge { limit: intake.max_body_bytes });
     }
-    if !intake.secrets(vendor).is_empty() {
-        let is_there =
-            |name: &&str| delivery.headers.get(*name).is_some_and(|value| !value.is_empty());
-        if !vendor.signature_headers().iter().all(is_there) {
-            return Err(Error::Signature(SignatureFault::Missing));
-        }
-        return Ok((vendor, Cover::WebhookId));
+    match source {
+        None => admit_envelope(delivery, intake).map(Admitted::Envelope),
+        Some(source) if source.has_signature(delivery) => Ok(Admitted::Source(source)),
+        Some(_) => Err(Error::Signature(SignatureFault::Missing)),
+    }
+}
+
+fn admit_envelope(delivery: &Delivery, intake: &Intake) -> Result<Cover, Error> {
+    if !intake.envelope_secrets.is_empty() {
+        return match envelope::has_signature(&delivery.headers) {
+            true => Ok(Cover::WebhookId),
+            false => Err(Error::Signature(SignatureFault::Missing)),
+        };
     }
     match intake.unsigned {
-        Unsigned::FromAnyone if vendor.may_be_unsigned() => {}
-        Unsigned::FromThisMachine if vendor.may_be_unsigned() => loopback::check(delivery)?,
-        _ => {
-            let (vendor, variable) = (vendor.name(), vendor.secrets_variable());
+        Unsigned::FromAnyone => {}
+        Unsigned::FromThisMachine => loopback::check(delivery)?,
+        Unsigned::Refused => {
+            let (vendor, variable) = ("envelope".into(), envelope::SECRETS.into());
             return Err(Error::NotServed { vendor, variable });
         }
     }
-    Ok((vendor, Cover::Nothing))
+    Ok(Cover::Nothing)
 }
 
-/// Whether a delivery's headers are the sender's own.
+fn envelope(
+    delivery: &Delivery,
+    cover: Cover,
+    intake: &Intake,
+    now: DateTime<Utc>,
+) -> Result<Plan, Error> {
+    if cover == Cover::WebhookId {
+        let (secrets, tolerance) = (&intake.envelope_secrets[..], intake.signature_tolerance);
+        let (url, certificate) = (None, None);
+        envelope::verify(&Check { delivery, secrets, url, tolerance, now, certificate })?;
+    }
+    let mut event = envelope::event(delivery)?;
+    if intake.trust_idempotency_header {
+        event.identity = name(delivery, cover)?.map_or(Identity::Content, Identity::Header);
+    }
+    Ok(derive(event, intake, None))
+}
+
+/// Whether an envelope's headers are the sender's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cover {
     /// The signature covers `webhook-id`, and no other header that could name an event.

@@ -18,7 +18,7 @@ use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::Delivery,
     key::route_byte,
-    plan::{Plan, plan},
+    plan::{Plan, Planned, plan},
 };
 
 #[derive(Args)]
@@ -105,6 +105,7 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
         Delivery {
             method: Method::POST,
             path: "/webhook".into(),
+            query: None,
             headers: HeaderMap::new(),
             body: Bytes::from(bytes),
         }
@@ -114,19 +115,27 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
 }
 
 fn explain(delivery: &Delivery, intake: &Intake) -> Explanation {
-    match plan(delivery, intake, Utc::now()) {
-        Ok(Plan { event, key, route, .. }) => Explanation {
+    let plan = match plan(delivery, intake, None, Utc::now()) {
+        Ok(Planned::Deliver(plan)) => plan,
+        Ok(Planned::Handshake(reply) | Planned::Filtered { reply, .. }) => {
+            let status = reply.status.as_u16();
+            return Explanation { status, ..Explanation::default() };
+        }
+        Err(error) => return refusal(error.reply().status.as_u16(), error.to_string()),
+    };
+    let Plan { event, key, route, .. } = *plan;
+    {
+        Explanation {
             status: 200,
             route_byte: Some(route_byte(&intake.routing_secret, &event.logical())),
             vendor: Some(event.vendor),
             event_type: Some(event.event_type),
-            created_at: Some(event.created_at.to_string()),
+            created_at: event.created_at.map(|time| time.to_string()),
             digest: Some(event.digest),
             key: Some(key.to_string()),
             destination: Some(route.as_str()),
             ..Explanation::default()
-        },
-        Err(error) => refusal(error.reply().status.as_u16(), error.to_string()),
+        }
     }
 }
 

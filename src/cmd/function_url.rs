@@ -25,8 +25,15 @@ pub enum NotAnEvent {
 /// # Errors
 /// What the event lacks.
 pub fn delivery(event: &str) -> Result<Delivery, NotAnEvent> {
-    let Request { raw_path, headers, request_context, body, is_base64_encoded, .. } =
-        serde_json::from_str(event)?;
+    let Request {
+        raw_path,
+        raw_query_string,
+        headers,
+        request_context,
+        body,
+        is_base64_encoded,
+        ..
+    } = serde_json::from_str(event)?;
     let method = request_context.http.method.and_then(|name| Method::try_from(&*name).ok());
     let body = match body.unwrap_or_default() {
         text if is_base64_encoded => {
@@ -38,6 +45,7 @@ pub fn delivery(event: &str) -> Result<Delivery, NotAnEvent> {
     Ok(Delivery {
         method: method.ok_or(NotAnEvent::Part("requestContext.http.method"))?,
         path: raw_path.ok_or(NotAnEvent::Part("rawPath"))?,
+        query: raw_query_string.filter(|query| !query.is_empty()),
         headers,
         body,
     })

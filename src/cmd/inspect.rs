@@ -91,7 +91,7 @@ struct ShownDelivery {
 
 impl From<&Delivery> for ShownDelivery {
     fn from(delivery: &Delivery) -> Self {
-        let Delivery { method, path, headers, body } = delivery;
+        let Delivery { method, path, headers, body, .. } = delivery;
         let text = std::str::from_utf8(body).ok();
         let headers = headers.iter().map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -69,7 +69,7 @@ impl From<&Record> for Shown {
         if let Some(details) = details {
             shown.vendor = Some(details.vendor.clone());
             shown.event_type = Some(details.event_type.clone());
-            shown.created_at = Some(details.created_at.to_string());
+            shown.created_at = details.created_at.map(|time| time.to_string());
             shown.destination = Some(details.route);
             shown.first_seen = Some(time(details.first_seen));
         }

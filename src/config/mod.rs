@@ -2,6 +2,7 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod sources;
 mod store;
 mod targets;
 mod vars;
@@ -9,6 +10,7 @@ mod vars;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +24,7 @@ pub use self::{
 use crate::{
     delivery::Reply,
     secret::Secret,
-    source::{VENDORS, Vendor},
+    source::{Certificate, Sources, envelope},
 };
 
 const ROUTING_SECRET: &str = "ROUTING_SECRET";
@@ -59,6 +61,16 @@ pub const VARIABLES: &[Variable] = &[
         "Events whose route byte (0 to 255) is below this go to gcp, the others to aws: 0 to 256."),
     variable("ENVELOPE_SECRETS", "",
         "Standard Webhooks secrets of POST /webhook, separated by commas; any may match."),
+    variable("<VENDOR>_SECRETS", "",
+        "What a vendor signs with, separated by commas; any may match. STRIPE_SECRETS makes the source stripe at POST /webhook/stripe, STANDARD_WEBHOOKS_SECRETS the source standard-webhooks, and so on."),
+    variable("SOURCES", "",
+        "More sources, and rules for them, as TOML: see docs/sources.md."),
+    variable("SOURCES_FILE", "",
+        "File that holds what SOURCES would."),
+    variable("PUBLIC_URL", "",
+        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (Square, Twilio): https://hooks.example.com."),
+    variable("PAYPAL_CERT_FILE", "",
+        "PEM file of the certificate that PayPal signs with; without it, the certificate is fetched from PayPal."),
     variable("ALLOW_UNSIGNED", "false",
         "true: take unsigned envelopes from anyone while ENVELOPE_SECRETS is not set. serve on loopback takes them from programs on the same machine without it."),
     variable("SIGNATURE_TOLERANCE_SECONDS", "300",
@@ -119,8 +131,10 @@ pub const VARIABLES: &[Variable] = &[
 
 /// Whether a variable of that name is read.
 pub fn is_variable(name: &str) -> bool {
-    let is_vendor = || VENDORS.iter().any(|vendor| vendor.secrets_variable() == name);
-    VARIABLES.iter().any(|variable| variable.name == name) || is_vendor()
+    // Those of the vendors, and those that a source's `secrets_from` names.
+    let is_allowed = |byte: u8| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_');
+    let holds_secrets = || name.ends_with("_SECRETS") && name.bytes().all(is_allowed);
+    VARIABLES.iter().any(|variable| variable.name == name) || holds_secrets()
 }
 
 /// All settings, checked.
@@ -157,8 +171,11 @@ pub struct Intake {
     /// Whether an envelope's `Idempotency-Key` takes the event's place in the key.
     pub trust_idempotency_header: bool,
     pub signature_tolerance: TimeDelta,
-    /// By the name of the vendor.
-    secrets: Vec<(&'static str, Vec<Secret>)>,
+    /// Those of the envelope.
+    pub envelope_secrets: Vec<Secret>,
+    pub sources: Sources,
+    /// The certificate that PayPal signs with, where it is not fetched.
+    pub paypal_certificate: Option<Arc<Certificate>>,
 }
 
 /// Whose unsigned envelopes are taken while ENVELOPE_SECRETS is not set.
@@ -253,9 +270,11 @@ impl Config {
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
+        let targets = vars.targets(intake.route_threshold);
+        vars.check_sources(&intake.sources, &targets);
         let config = Self {
             store: vars.store(),
-            targets: vars.targets(intake.route_threshold),
+            targets,
             forward: Forward {
                 attempts: vars.number("FORWARD_ATTEMPTS", 1..=20) as u32,
                 backoff: vars.millis("FORWARD_BACKOFF_MS"),
@@ -293,25 +312,26 @@ impl Intake {
     /// What an operator should know at start: what is not served and which variable changes that,
     /// and what is served unsigned.
     pub fn warnings(&self) -> Vec<String> {
-        let without_secrets = VENDORS.iter().filter(|vendor| self.secrets(**vendor).is_empty());
-        let warnings = without_secrets.map(|vendor| {
-            let (path, variable) = (vendor.path(), vendor.secrets_variable());
-            match self.unsigned {
-                Unsigned::FromThisMachine if vendor.may_be_unsigned() => format!(
-                    "POST {path} takes unsigned envelopes from programs on this machine: set \
-                     {variable} to have them signed"
-                ),
-                Unsigned::FromAnyone if vendor.may_be_unsigned() => format!(
-                    "POST {path} takes unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
-                     {variable} to have them signed"
-                ),
-                Unsigned::Refused if vendor.may_be_unsigned() => {
-                    format!("POST {path} is not served: set {variable}, or ALLOW_UNSIGNED=true")
-                }
-                _ => format!("POST {path} is not served: set {variable}"),
+        let (path, variable) = (envelope::PATH, envelope::SECRETS);
+        let unsigned = match self.unsigned {
+            _ if !self.envelope_secrets.is_empty() => None,
+            Unsigned::FromThisMachine => Some(format!(
+                "POST {path} takes unsigned envelopes from programs on this machine: set \
+                 {variable} to have them signed"
+            )),
+            Unsigned::FromAnyone => Some(format!(
+                "POST {path} takes unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
+                 {variable} to have them signed"
+            )),
+            Unsigned::Refused => {
+                Some(format!("POST {path} is not served: set {variable}, or ALLOW_UNSIGNED=true"))
             }
+        };
+        let idle = self.sources.iter().filter(|source| !source.is_served());
+        let idle = idle.map(|source| {
+            format!("POST {} is not served: set {}", source.path(), source.secrets_from)
         });
-        warnings.collect()
+        unsigned.into_iter().chain(idle).collect()
     }
 
     /// Checks that the routing secret may be used where others than this machine's users send.
@@ -322,12 +342,6 @@ impl Intake {
         routing_secret_problem(self.routing_secret.expose()).map_or(Ok(()), |remedy| {
             Err(ConfigErrors(vec![ConfigError { variable: ROUTING_SECRET.into(), remedy }]))
         })
-    }
-
-    /// The vendor's secrets; none when it is not configured.
-    pub fn secrets(&self, vendor: &dyn Vendor) -> &[Secret] {
-        let found = self.secrets.iter().find(|(name, _)| *name == vendor.name());
-        found.map_or(&[], |(_, secrets)| secrets)
     }
 }
 
@@ -357,7 +371,9 @@ impl Vars<'_> {
             signature_tolerance: TimeDelta::seconds(
                 self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,
             ),
-            secrets: VENDORS.iter().map(|vendor| (vendor.name(), self.secrets(*vendor))).collect(),
+            envelope_secrets: self.envelope_secrets(),
+            sources: self.sources(),
+            paypal_certificate: self.paypal_certificate(),
         }
     }
 
@@ -404,17 +420,5 @@ impl Vars<'_> {
             self.problem(NAME, "is ROUTING_SECRET itself: set it to the one before, or not at all");
         }
         Some(Secret::new(previous))
-    }
-
-    fn secrets(&mut self, vendor: &dyn Vendor) -> Vec<Secret> {
-        let name = vendor.secrets_variable();
-        let Some(list) = self.text(&name) else {
-            return Vec::new();
-        };
-        let secrets: Vec<_> = list.split(',').map(|secret| Secret::new(secret.trim())).collect();
-        if let Some(problem) = secrets.iter().find_map(|secret| vendor.check_secret(secret).err()) {
-            self.problem(&name, format!("each secret {problem}"));
-        }
-        secrets
     }
 }

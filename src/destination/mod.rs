@@ -137,8 +137,8 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     particulars
 }
 
-/// The headers of the request that a destination gets: its particulars, who sends it, and the
-/// content type as received.
+/// The headers of the request that a destination gets: its particulars, who sends it, the content
+/// type as received, and the vendor's own headers about its signature.
 fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
     const AGENT: &str = concat!("webhook-router/", env!("CARGO_PKG_VERSION"));
     let particulars = particulars(outgoing).into_iter().filter_map(|(name, value)| {
@@ -149,7 +149,27 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
     if let Some(content_type) = content_type(outgoing.delivery) {
         headers.insert(CONTENT_TYPE, content_type.clone());
     }
+    for (name, value) in signature_headers(outgoing) {
+        headers.append(name, value.clone());
+    }
     headers
+}
+
+/// The vendor's own headers about its signature, so that the destination can verify it again.
+fn signature_headers<'a>(
+    event: &'a Outgoing<'_>,
+) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
+    // A description may name what the router itself tells.
+    let is_ours = |name: &HeaderName| {
+        let name = name.as_str();
+        ["content-type", "content-length", "host", "idempotency-key", "user-agent"].contains(&name)
+            || name.starts_with("x-webhook-")
+    };
+    let names = event.plan.signature_headers().into_iter();
+    names.filter(move |name| !is_ours(name)).flat_map(|name| {
+        let values = event.delivery.headers.get_all(&name).iter();
+        values.map(move |value| (name.clone(), value))
+    })
 }
 
 /// Time for name, connection and TLS within an attempt. It ends before the attempt does, so that

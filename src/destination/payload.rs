@@ -5,10 +5,13 @@ use std::{borrow::Cow, collections::BTreeMap};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::Utc;
-use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
+use http::{
+    HeaderValue,
+    header::{CONTENT_LENGTH, HOST, USER_AGENT},
+};
 use serde::{Serialize, de::IgnoredAny};
 
-use super::{Outgoing, SendError, content_type, headers, particulars};
+use super::{Outgoing, SendError, content_type, headers, particulars, signature_headers};
 use crate::config::{AwsTarget, Invocation, Payload};
 
 /// Most bytes of a client context, counted in its base64 form.
@@ -71,8 +74,12 @@ fn is_json(body: &[u8]) -> bool {
 fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
     let body = &event.delivery.body;
     let mut headers = headers(event);
-    headers.insert(HOST, http::HeaderValue::from_static(HOST_NAME));
+    headers.insert(HOST, HeaderValue::from_static(HOST_NAME));
     headers.insert(CONTENT_LENGTH, body.len().into());
+    let mut lines = BTreeMap::new();
+    for (name, value) in &headers {
+        add_line(&mut lines, name.as_str(), value);
+    }
     let text = std::str::from_utf8(body);
     let now = Utc::now();
     let made = FunctionUrlEvent {
@@ -80,10 +87,7 @@ fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
         route_key: DEFAULT,
         raw_path: "/",
         raw_query_string: "",
-        headers: headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-            .collect(),
+        headers: lines,
         request_context: RequestContext {
             // What a URL without authentication has here.
             account_id: "anonymous",
@@ -122,7 +126,7 @@ struct FunctionUrlEvent<'a> {
     route_key: &'static str,
     raw_path: &'static str,
     raw_query_string: &'static str,
-    headers: BTreeMap<&'a str, &'a str>,
+    headers: BTreeMap<String, String>,
     request_context: RequestContext<'a>,
     body: Cow<'a, str>,
     is_base64_encoded: bool,
@@ -153,15 +157,28 @@ struct Http<'a> {
     user_agent: Option<&'a str>,
 }
 
+/// Adds a line of a header. Several lines are one, as for every header (RFC 9110, section 5.2).
+fn add_line(headers: &mut BTreeMap<String, String>, name: &str, value: &HeaderValue) {
+    if let Ok(value) = value.to_str() {
+        let lines = headers.entry(name.to_owned()).or_default();
+        *lines = if lines.is_empty() { value.to_owned() } else { format!("{lines}, {value}") };
+    }
+}
+
 /// The client context: what Cloud Run gets as headers, as `custom`.
 fn client_context(event: &Outgoing<'_>) -> String {
     #[derive(Serialize)]
     struct ClientContext {
-        custom: BTreeMap<&'static str, String>,
+        custom: BTreeMap<String, String>,
     }
-    let mut custom: BTreeMap<_, _> = particulars(event).into_iter().collect();
+    let particulars = particulars(event).into_iter().map(|(name, value)| (name.to_owned(), value));
+    let mut custom: BTreeMap<_, _> = particulars.collect();
     if let Some(content_type) = content_type(event.delivery).and_then(|value| value.to_str().ok()) {
-        custom.insert("content-type", content_type.into());
+        custom.insert("content-type".into(), content_type.into());
+    }
+    let signature: Vec<_> = signature_headers(event).map(|(name, _)| name.to_string()).collect();
+    for (name, value) in signature_headers(event) {
+        add_line(&mut custom, name.as_str(), value);
     }
     let mut context = ClientContext { custom };
     let encode = |context: &_| {
@@ -169,7 +186,8 @@ fn client_context(event: &Outgoing<'_>) -> String {
         BASE64_STANDARD.encode(json)
     };
     // Only headers of abnormal length make it too long; the rest always fits.
-    for dispensable in ["content-type", "tracestate", "x-amzn-trace-id"] {
+    let dispensable = signature.iter().map(String::as_str);
+    for dispensable in dispensable.chain(["content-type", "tracestate", "x-amzn-trace-id"]) {
         if encode(&context).len() > MAX_CLIENT_CONTEXT_BYTES {
             context.custom.remove(dispensable);
         }

@@ -4,23 +4,31 @@ use std::io::{self, BufWriter, Write};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Document, Kind, text::first_code_point};
+use super::{Document, Kind, Pointer, text::first_code_point};
 
 impl Document<'_> {
     /// SHA-256 of the canonical form.
     pub fn digest(&self) -> [u8; 32] {
+        self.digest_without(&[])
+    }
+
+    /// SHA-256 of the canonical form that the document has without these members and elements.
+    pub fn digest_without(&self, left_out: &[Pointer]) -> [u8; 32] {
+        let found = left_out.iter().filter_map(|pointer| pointer.find(self.root()));
+        let left_out: Vec<_> = found.map(|value| value.index).collect();
         let mut out = BufWriter::new(Hasher(Sha256::new()));
-        let written = self.write_canonical(&mut out).and_then(|()| out.flush());
+        let written = self.write_node(0, &left_out, &mut out).and_then(|()| out.flush());
         debug_assert!(written.is_ok(), "a hasher takes everything");
         out.get_ref().0.clone().finalize().into()
     }
 
     /// Writes the canonical form.
     pub fn write_canonical(&self, out: &mut impl Write) -> io::Result<()> {
-        self.write_node(0, out)
+        self.write_node(0, &[], out)
     }
 
-    fn write_node(&self, index: u32, out: &mut impl Write) -> io::Result<()> {
+    /// Writes a node without the values whose indices are in `left_out`.
+    fn write_node(&self, index: u32, left_out: &[u32], out: &mut impl Write) -> io::Result<()> {
         let node = self.nodes[index as usize];
         match node.kind {
             // Python reads -0 as an integer, which has no sign.
@@ -30,25 +38,30 @@ impl Document<'_> {
             Kind::String => write_string(self.raw(index), out),
             Kind::Array => {
                 out.write_all(b"[")?;
-                let mut child = index + 1;
+                let (mut child, mut is_first) = (index + 1, true);
                 while child < node.end {
-                    if child > index + 1 {
-                        out.write_all(b",")?;
+                    if !left_out.contains(&child) {
+                        if !is_first {
+                            out.write_all(b",")?;
+                        }
+                        is_first = false;
+                        self.write_node(child, left_out, out)?;
                     }
-                    self.write_node(child, out)?;
                     child = self.after(child);
                 }
                 out.write_all(b"]")
             }
             Kind::Object => {
                 out.write_all(b"{")?;
-                for (position, &key) in self.members_of(node).iter().enumerate() {
+                let members = self.members_of(node).iter();
+                let members = members.filter(|key| !left_out.contains(&(**key + 1)));
+                for (position, &key) in members.enumerate() {
                     if position > 0 {
                         out.write_all(b",")?;
                     }
                     write_string(self.raw(key), out)?;
                     out.write_all(b":")?;
-                    self.write_node(key + 1, out)?;
+                    self.write_node(key + 1, left_out, out)?;
                 }
                 out.write_all(b"}")
             }

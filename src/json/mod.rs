@@ -14,10 +14,12 @@
 
 mod canonical;
 mod parser;
+mod pointer;
 mod text;
 
 use std::{fmt, ops::Range};
 
+pub use pointer::Pointer;
 use text::decoded;
 
 /// Deepest nesting that is read; the outermost object is level 1.
@@ -174,6 +176,38 @@ impl<'d> Value<'d> {
             Kind::Verbatim if is_number => raw.parse().ok(),
             _ => None,
         }
+    }
+
+    /// `true` or `false`; nothing for any other value.
+    pub fn as_bool(self) -> Option<bool> {
+        match (self.node().kind, self.document.raw(self.index)) {
+            (Kind::Verbatim, "true") => Some(true),
+            (Kind::Verbatim, "false") => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The text of a string, or a number as it is written; nothing for any other value, and for a
+    /// string that holds a lone surrogate.
+    pub fn as_text(self) -> Option<String> {
+        match self.as_str() {
+            Some(text) => text.ok(),
+            None => self.as_f64().map(|_| self.document.raw(self.index).to_owned()),
+        }
+    }
+
+    /// The elements of an array; nothing when this is none.
+    pub fn elements(self) -> Option<Vec<Value<'d>>> {
+        let node = self.node();
+        if node.kind != Kind::Array {
+            return None;
+        }
+        let (mut elements, mut index) = (Vec::new(), self.index + 1);
+        while index < node.end {
+            elements.push(Value { document: self.document, index });
+            index = self.document.after(index);
+        }
+        Some(elements)
     }
 
     fn node(self) -> Node {

@@ -29,7 +29,11 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub fn new(delivery: Delivery, plan: Plan, by: Trigger, origin: Origin) -> Self {
+    pub fn new(mut delivery: Delivery, plan: Plan, by: Trigger, origin: Origin) -> Self {
+        // They were checked, and must be neither forwarded nor kept.
+        for name in plan.secret_headers() {
+            delivery.headers.remove(name);
+        }
         let trace = Trace::of(&delivery, origin.trace.as_deref());
         let (attempts, times, settled, started) = (0, Times::default(), true, Instant::now());
         Self { delivery, plan, by, trace, attempts, times, settled, origin, started }

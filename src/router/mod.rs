@@ -19,13 +19,14 @@ use self::{
     settle::Forwarded,
 };
 use crate::{
+    certificates::Certificates,
     config::{Config, Duplicates, Forward, Intake},
     delivery::{Delivery, Reply},
     destination::Destinations,
     error::Error,
     fault,
     outcome::{Ending, Origin, Trigger},
-    plan::{Plan, admit, plan},
+    plan::{Plan, Planned, admit, certificate_address, plan},
     store::{Claim, DeadLetter, KEPT_ATTEMPTS, Lease, State, Store, StoreError},
     telemetry,
 };
@@ -37,6 +38,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Handles deliveries from plan to reply.
 pub struct Router {
     intake: Intake,
+    certificates: Certificates,
     store: Arc<dyn Store>,
     destinations: Destinations,
     dedup_ttl: Duration,
@@ -48,12 +50,18 @@ impl Router {
     pub fn new(config: &Config, store: Arc<dyn Store>, destinations: Destinations) -> Self {
         Self {
             intake: config.intake.clone(),
+            certificates: Certificates::default(),
             store,
             destinations,
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
         }
+    }
+
+    /// The same router with certificates from elsewhere.
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -72,13 +80,30 @@ impl Router {
         if delivery.path == "/healthz" {
             return health(&delivery.method);
         }
-        match plan(&delivery, &self.intake, budget.now) {
-            Ok(plan) => {
-                let mut job = Job::new(delivery, plan, Trigger::Vendor, origin);
+        match self.plan(&delivery, budget).await {
+            Ok(Planned::Deliver(plan)) => {
+                let mut job = Job::new(delivery, *plan, Trigger::Vendor, origin);
                 self.process(&mut job, budget).await.1
+            }
+            Ok(Planned::Handshake(reply)) => {
+                telemetry::handshake(&delivery, &origin, &reply);
+                reply
+            }
+            Ok(Planned::Filtered { event, reply }) => {
+                telemetry::filtered(&delivery, &origin, &event);
+                reply
             }
             Err(refusal) => telemetry::refused(&delivery, &origin, &refusal),
         }
+    }
+
+    /// Plans a delivery, with the certificate that it is signed with.
+    async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
+        let certificate = match certificate_address(delivery, &self.intake)? {
+            Some(address) => Some(self.certificates.get(&address).await?),
+            None => None,
+        };
+        plan(delivery, &self.intake, certificate.as_deref(), budget.now)
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
@@ -92,7 +117,9 @@ impl Router {
     ) -> (Ending, bool) {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
-        let mut job = Job::new(delivery, Plan::kept(details.into(), key, route), by, origin);
+        let source = self.intake.sources.at(&delivery.path).ok().cloned();
+        let plan = Plan::kept(details.into(), key, route, source);
+        let mut job = Job::new(delivery, plan, by, origin);
         (self.process(&mut job, budget).await.0, job.settled)
     }
 
@@ -104,6 +131,7 @@ impl Router {
             Err(error) => (error.ending(), error.reply()),
         };
         job.ended(ending, lived.as_ref().err(), &reply);
+        let reply = job.plan.wish().apply(reply);
         let reply = reply
             .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))
             .with_header(X_WEBHOOK_DESTINATION, header_value(&job.plan.route));

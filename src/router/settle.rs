@@ -47,7 +47,7 @@ impl Router {
             Ok(reply) => {
                 let delivered = Delivered {
                     at: Utc::now(),
-                    ttl: self.dedup_ttl.max(job.plan.event.retry_horizon()),
+                    ttl: self.dedup_ttl.max(job.plan.retry_horizon()),
                     reply: self.duplicates.keeps(&reply).then(|| reply.clone()),
                     attempts,
                 };
@@ -81,7 +81,7 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
         failed_at: Utc::now(),
         failure: Failure { outcome, detail },
         attempts,
-        delivery: job.delivery.kept(),
+        delivery: job.delivery.kept(&job.plan.signature_headers()),
     }
 }
 

@@ -1,8 +1,9 @@
-//! The envelope: a JSON object with vendor, event_type, created_at and anything else.
+//! The envelope: a JSON object with vendor, event_type, created_at and anything else, posted to
+//! `/webhook` and signed as Standard Webhooks.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderMap;
 
-use super::{Vendor, standard_webhooks};
+use super::{scheme::Check, standard_webhooks};
 use crate::{
     delivery::Delivery,
     error::Error,
@@ -12,68 +13,58 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// The vendor-neutral form, posted to `/webhook` and signed as Standard Webhooks.
-pub(super) struct Envelope;
+pub const PATH: &str = "/webhook";
+pub const SECRETS: &str = "ENVELOPE_SECRETS";
 
-impl Vendor for Envelope {
-    fn name(&self) -> &'static str {
-        "envelope"
+/// Checks the form of a secret when the process starts.
+///
+/// # Errors
+/// What the secret must look like.
+pub fn check_secret(secret: &Secret) -> Result<(), &'static str> {
+    standard_webhooks::check_secret(secret, 16)
+}
+
+/// Whether a request has the headers of a signature.
+pub fn has_signature(headers: &HeaderMap) -> bool {
+    let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+    names.iter().all(|name| headers.get(*name).is_some_and(|value| !value.is_empty()))
+}
+
+/// Checks that one of the secrets signed the envelope.
+///
+/// # Errors
+/// [`Error::Signature`] when the signature is missing, wrong or stale.
+pub fn verify(check: &Check<'_>) -> Result<(), Error> {
+    standard_webhooks::verify(check, &["webhook"]).map(|_| ())
+}
+
+/// Reads what happened from the body.
+///
+/// # Errors
+/// The refusals that are answered with 400.
+pub fn event(delivery: &Delivery) -> Result<Event, Error> {
+    let document = Document::parse(&delivery.body).map_err(Error::InvalidJson)?;
+    let body = document.root();
+    if !body.is_object() {
+        return Err(Error::NotAnObject);
     }
-
-    fn path(&self) -> String {
-        "/webhook".into()
-    }
-
-    fn may_be_unsigned(&self) -> bool {
-        true
-    }
-
-    fn may_name_events(&self) -> bool {
-        true
-    }
-
-    fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
-        standard_webhooks::check_secret(secret)
-    }
-
-    fn signature_headers(&self) -> &'static [&'static str] {
-        standard_webhooks::HEADERS
-    }
-
-    fn verify(
-        &self,
-        delivery: &Delivery,
-        secrets: &[Secret],
-        tolerance: TimeDelta,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        standard_webhooks::verify(delivery, secrets, tolerance, now)
-    }
-
-    fn event(&self, delivery: &Delivery) -> Result<Event, Error> {
-        let document = Document::parse(&delivery.body).map_err(Error::InvalidJson)?;
-        let body = document.root();
-        if !body.is_object() {
-            return Err(Error::NotAnObject);
+    let mut missing = Vec::new();
+    let mut field = |name| {
+        let text = text(body, name)?;
+        if text.is_none() {
+            missing.push(name);
         }
-        let mut missing = Vec::new();
-        let mut field = |name| {
-            let text = text(body, name)?;
-            if text.is_none() {
-                missing.push(name);
-            }
-            Ok(text.unwrap_or_default())
-        };
-        let (vendor, event_type, created_at) =
-            (field("vendor")?, field("event_type")?, field("created_at")?);
-        if !missing.is_empty() {
-            return Err(Error::MissingFields(missing));
-        }
-        let created_at = Timestamp::parse(&created_at).map_err(Error::CreatedAt)?;
-        let digest = hex::encode(document.digest());
-        let identity = Identity::Content;
-        Ok(Event { vendor, event_type, created_at, digest, identity })
+        Ok(text.unwrap_or_default())
+    };
+    let (vendor, event_type, created_at) =
+        (field("vendor")?, field("event_type")?, field("created_at")?);
+    if !missing.is_empty() {
+        return Err(Error::MissingFields(missing));
     }
+    let created_at = Some(Timestamp::parse(&created_at).map_err(Error::CreatedAt)?);
+    let digest = hex::encode(document.digest());
+    let identity = Identity::Content;
+    Ok(Event { vendor, source: None, event_type, created_at, digest, identity })
 }
 
 /// A member that is a string and not empty.

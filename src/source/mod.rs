@@ -1,69 +1,318 @@
-//! Who sends: how a vendor signs, and where its payload says what happened.
+//! Where events come from: configured sources, and the vendors behind them.
 //!
-//! A new vendor is a file here, its `mod` line, and its row in [`VENDORS`].
+//! Most vendors are rows of data in `rows.rs`, which share the [`Description`] and its engine
+//! (`scheme.rs`) with `vendor = "custom"`. A vendor that no description fits has a file of its own,
+//! and its row in [`vendors`].
 
-mod envelope;
+mod adyen;
+mod body;
+mod braintree;
+mod certificate;
+mod description;
+pub(crate) mod envelope;
+mod happened;
 pub(crate) mod loopback;
+mod paypal;
+mod rows;
+mod rules;
+mod scheme;
+pub mod settings;
 mod standard_webhooks;
+mod template;
+mod twilio;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
-use crate::{delivery::Delivery, error::Error, event::Event, secret::Secret};
+use http::{HeaderName, header::AUTHORIZATION};
+use url::Url;
 
-/// Every vendor that the router knows. A vendor is served when it has secrets.
-pub const VENDORS: &[&dyn Vendor] = &[&envelope::Envelope];
+pub use self::{
+    body::Body,
+    certificate::{Certificate, NotACertificate},
+    description::{
+        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
+        Stamp, StampPlace, Tolerance, Unit, Wish,
+    },
+    happened::Happened,
+    rules::{Glob, KeyRule, Rules, Wanted},
+    scheme::Check,
+    template::{NotATemplate, Template},
+};
+use crate::{
+    delivery::{Delivery, Reply},
+    error::Error,
+    secret::Secret,
+};
 
-/// How to read one sender's deliveries. Pure: no clock, no network, no store.
-pub trait Vendor: Sync {
-    /// The name in lower case. `<NAME>_SECRETS` holds the secrets.
-    fn name(&self) -> &'static str;
+/// What the path of every source begins with.
+const PATH: &str = "/webhook/";
 
-    /// The variable that holds its secrets, separated by commas; any of them may match.
-    fn secrets_variable(&self) -> String {
-        format!("{}_SECRETS", self.name().to_ascii_uppercase())
-    }
+/// How to read one vendor's deliveries. Pure: no clock, no network, no store.
+pub trait Vendor: Send + Sync + fmt::Debug {
+    fn description(&self) -> &Description;
 
-    /// The path that its deliveries are posted to.
-    fn path(&self) -> String {
-        format!("/webhook/{}", self.name())
-    }
-
-    /// Whether it may be served without secrets, when the operator says so outright.
-    fn may_be_unsigned(&self) -> bool {
-        false
-    }
-
-    /// Whether its senders may name their events in an `Idempotency-Key` header.
-    fn may_name_events(&self) -> bool {
-        false
+    /// The name in lower case.
+    fn name(&self) -> &str {
+        &self.description().name
     }
 
     /// Checks the form of a secret when the process starts.
     ///
     /// # Errors
     /// What the secret must look like.
-    fn check_secret(&self, secret: &Secret) -> Result<(), &'static str>;
+    fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
+        scheme::check_secret(self.description(), secret)
+    }
 
-    /// The headers that every signature of its needs, so that a delivery without them is refused
-    /// before its body is read.
-    fn signature_headers(&self) -> &'static [&'static str];
+    /// Whether the head of a delivery has a signature, where it must be there. A delivery without
+    /// is refused before its body is read.
+    fn has_signature(&self, delivery: &Delivery) -> bool {
+        let scheme = self.description().scheme.as_ref();
+        scheme.is_none_or(|scheme| scheme.may_be_in(&delivery.headers))
+    }
 
-    /// Checks that one of the secrets signed the delivery, `now` or less than `tolerance` away
-    /// from it.
+    /// Checks that one of the secrets signed the delivery.
     ///
     /// # Errors
     /// [`Error::Signature`] when the signature is missing, wrong or stale.
-    fn verify(
-        &self,
-        delivery: &Delivery,
-        secrets: &[Secret],
-        tolerance: TimeDelta,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error>;
+    fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
+        scheme::verify(self.description(), check)
+    }
 
-    /// Reads what happened from the body.
+    /// Reads what happened: one event, or those of a batch. Never none.
+    fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
+        happened::read(&self.description().fields, delivery, body)
+    }
+
+    /// Whether the signature covers the address that the vendor called.
+    fn signs_url(&self) -> bool {
+        match &self.description().scheme {
+            Some(Scheme::Signed(signed)) => signed.template.needs_url(),
+            _ => false,
+        }
+    }
+
+    /// The answer to a question that comes unsigned, before anything else is looked at.
+    fn challenge(&self, _delivery: &Delivery, _secrets: &[Secret]) -> Option<Reply> {
+        None
+    }
+
+    /// The answer to a question whose signature is verified.
+    fn handshake(&self, body: &Body<'_>) -> Option<Reply> {
+        let Echo { when: (pointer, expected), answer } = self.description().handshake.as_ref()?;
+        let text = |pointer: &crate::json::Pointer| pointer.find(body.root()?)?.as_text();
+        let is_question = text(pointer).as_ref() == Some(expected);
+        let answer = is_question.then(|| text(answer)).flatten()?;
+        Some(Reply::text(http::StatusCode::OK, answer))
+    }
+
+    /// The address of the certificate that a delivery is signed with, once all is checked that can
+    /// be checked without it; nothing for a vendor that has no certificates.
     ///
     /// # Errors
-    /// The refusals that are answered with 400.
-    fn event(&self, delivery: &Delivery) -> Result<Event, Error>;
+    /// [`Error::Signature`] when the delivery cannot be genuine, or the address is not the vendor's.
+    fn certificate_address(&self, _delivery: &Delivery) -> Result<Option<Url>, Error> {
+        Ok(None)
+    }
+
+    /// The headers that hold the signature and what it covers, so that a receiver can verify it
+    /// again. A header that is itself the secret is none of them.
+    fn signature_headers(&self) -> Vec<HeaderName> {
+        scheme_headers(self.description())
+    }
+
+    /// Headers that hold a secret: they are neither forwarded nor stored.
+    fn secret_headers(&self) -> Vec<HeaderName> {
+        match &self.description().scheme {
+            Some(Scheme::SharedSecret { header, .. }) => vec![header.clone(), AUTHORIZATION],
+            _ => vec![AUTHORIZATION],
+        }
+    }
+}
+
+/// A vendor that its description says all of.
+#[derive(Debug)]
+pub(crate) struct Described(pub Description);
+
+impl Vendor for Described {
+    fn description(&self) -> &Description {
+        &self.0
+    }
+}
+
+fn scheme_headers(description: &Description) -> Vec<HeaderName> {
+    let mut headers = description.signature_headers.clone();
+    let mut add = |place: &Place| {
+        if let Place::Header(name) = place {
+            headers.push(name.clone());
+        }
+    };
+    if let Some(Scheme::Signed(signed)) = &description.scheme {
+        signed.signature.iter().for_each(&mut add);
+        if let Some(Stamp { place: StampPlace::At(place), .. }) = &signed.stamp {
+            add(place);
+        }
+        headers.extend(signed.key_id.clone());
+        headers.extend(signed.template.headers().cloned());
+    }
+    headers
+}
+
+/// Every vendor that is built in.
+pub fn vendors() -> &'static [Arc<dyn Vendor>] {
+    static VENDORS: LazyLock<Vec<Arc<dyn Vendor>>> = LazyLock::new(rows::all);
+    &VENDORS
+}
+
+/// The built-in vendor of that name.
+pub fn vendor(name: &str) -> Option<&'static Arc<dyn Vendor>> {
+    vendors().iter().find(|vendor| vendor.name() == name)
+}
+
+/// The variable that holds the secrets of the source that bears a vendor's name.
+pub fn secrets_variable(name: &str) -> String {
+    format!("{}_SECRETS", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// A configured place that events come from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Of letters, digits and hyphens, as in `/webhook/<name>`.
+    pub name: String,
+    pub vendor: Arc<dyn Vendor>,
+    /// Any of them may have signed. Without any, the source is not served.
+    pub secrets: Vec<Secret>,
+    /// Where the secrets come from: a variable, or `SOURCES`.
+    pub secrets_from: String,
+    pub rules: Rules,
+    /// Where the vendor calls, for vendors that sign it.
+    pub address: Option<Address>,
+    /// Whether nobody sent its deliveries, so that there is nothing to verify.
+    is_explained: bool,
+}
+
+/// Where the vendor calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Origin and optional prefix, to which path and query are added.
+    Prefix(String),
+    /// The address as a whole.
+    Whole(String),
+}
+
+impl Address {
+    /// The address of a delivery, as the vendor called it.
+    fn of(&self, delivery: &Delivery) -> String {
+        match self {
+            Self::Whole(url) => url.clone(),
+            Self::Prefix(prefix) => {
+                let prefix = prefix.trim_end_matches('/');
+                // Whoever writes the whole address means the same.
+                let path = if prefix.ends_with(&delivery.path) { "" } else { &delivery.path };
+                let query = delivery.query.iter().flat_map(|query| ["?", query]);
+                [prefix, path].into_iter().chain(query).collect()
+            }
+        }
+    }
+}
+
+impl Source {
+    pub fn new(name: impl Into<String>, vendor: Arc<dyn Vendor>) -> Self {
+        Self {
+            name: name.into(),
+            vendor,
+            secrets: Vec::new(),
+            secrets_from: String::new(),
+            rules: Rules::default(),
+            address: None,
+            is_explained: false,
+        }
+    }
+
+    /// A source whose deliveries nobody sent, such as a file: what it holds is not verified.
+    pub fn explained(self) -> Self {
+        Self { is_explained: true, ..self }
+    }
+
+    /// The path that its deliveries are posted to.
+    pub fn path(&self) -> String {
+        format!("{PATH}{}", self.name)
+    }
+
+    /// Whether the head of a delivery has a signature, where it must be there.
+    pub fn has_signature(&self, delivery: &Delivery) -> bool {
+        self.is_explained || self.vendor.has_signature(delivery)
+    }
+
+    pub fn is_served(&self) -> bool {
+        self.is_explained || !self.secrets.is_empty()
+    }
+
+    /// Checks that the source's vendor sent a delivery.
+    ///
+    /// # Errors
+    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    pub(crate) fn verify(
+        &self,
+        delivery: &Delivery,
+        certificate: Option<&Certificate>,
+        tolerance: chrono::TimeDelta,
+        now: chrono::DateTime<chrono::Utc>,
+    ) -> Result<(), Error> {
+        if self.is_explained {
+            return Ok(());
+        }
+        let url = self.address.as_ref().map(|address| address.of(delivery));
+        let (secrets, url) = (&self.secrets[..], url.as_deref());
+        self.vendor.verify(&Check { delivery, secrets, url, tolerance, now, certificate })
+    }
+}
+
+/// The configured sources.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(Vec<Arc<Source>>);
+
+impl Sources {
+    pub fn new(sources: Vec<Source>) -> Self {
+        Self(sources.into_iter().map(Arc::new).collect())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.0.iter().map(|source| &**source)
+    }
+
+    /// Adds a source, in place of one of the same name.
+    pub fn insert(&mut self, source: Source) {
+        self.0.retain(|other| other.name != source.name);
+        self.0.push(Arc::new(source));
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Source>> {
+        self.0.iter().find(|source| source.name == name)
+    }
+
+    /// The source that deliveries to this path are for.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPath`], or [`Error::NotServed`] with the variable that changes that.
+    pub fn at(&self, path: &str) -> Result<&Arc<Source>, Error> {
+        let name = path.strip_prefix(PATH).ok_or(Error::UnknownPath)?;
+        match self.get(name) {
+            Some(source) if source.is_served() => Ok(source),
+            Some(source) => Err(Error::NotServed {
+                vendor: source.name.clone(),
+                variable: source.secrets_from.clone(),
+            }),
+            None => match vendor(name) {
+                Some(vendor) => Err(Error::NotServed {
+                    vendor: vendor.name().to_owned(),
+                    variable: secrets_variable(name),
+                }),
+                None => Err(Error::UnknownPath),
+            },
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! Standard Webhooks signatures
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
-//! `webhook-signature` is a list, separated by spaces, of `v1,` and the base64 of
-//! HMAC-SHA256 over `<webhook-id>.<webhook-timestamp>.<body>`.
+//! `webhook-signature` is a list, separated by spaces. An entry is `v1,` and the base64 of
+//! HMAC-SHA256 over `<webhook-id>.<webhook-timestamp>.<body>`, or `v1a,` and the base64 of an
+//! Ed25519 signature over the same. A `whsec_` secret verifies the first kind, a `whpk_` public key
+//! the second. Svix's own headers begin with `svix-` instead
+//! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
 //! The list comes from a stranger. However long it is, the body is hashed once for each secret.
 
@@ -10,71 +13,98 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use chrono::{DateTime, TimeDelta, Utc};
 use subtle::ConstantTimeEq as _;
 
-use crate::{
-    delivery::Delivery,
-    error::{Error, SignatureFault},
-    key::hmac_sha256,
-    secret::Secret,
-};
+use super::scheme::{BASE64, Check, MAX_ENTRIES, is_signed_by_one, missing, stale, wrong};
+use crate::{error::Error, key::hmac_sha256, secret::Secret};
 
-/// Most `v1` entries of a `webhook-signature`. A sender needs one for each secret that it rotates.
-const MAX_ENTRIES: usize = 16;
-
-/// Secrets come with and without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Base64 as senders have it in secrets: padded or not, and with any bits after the last byte.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
-/// The headers of a signature.
-pub(super) const HEADERS: &[&str] = &["webhook-id", "webhook-timestamp", "webhook-signature"];
+/// A key of one of the two kinds.
+enum Key {
+    Hmac(Vec<u8>),
+    Ed25519(Vec<u8>),
+}
 
-pub(super) fn verify(
-    delivery: &Delivery,
-    secrets: &[Secret],
-    tolerance: TimeDelta,
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
+/// Checks a delivery under the first of these families of headers that has a signature, and
+/// returns the signed id.
+pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Error> {
+    let Check { delivery, .. } = check;
+    let family =
+        families.iter().find(|family| delivery.headers.contains_key(format!("{family}-signature")));
+    let family = family.ok_or_else(missing)?;
     let header = |name| {
-        let missing = Error::Signature(SignatureFault::Missing);
-        delivery.header(name).filter(|value| !value.is_empty()).ok_or(missing)
+        let mut values = delivery.headers.get_all(format!("{family}-{name}")).iter();
+        let value = values.next().filter(|_| values.next().is_none());
+        let value = value.and_then(|value| value.to_str().ok());
+        value.filter(|value| !value.is_empty()).ok_or_else(missing)
     };
-    let (id, timestamp, signatures) =
-        (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
+    let (id, timestamp, signatures) = (header("id")?, header("timestamp")?, header("signature")?);
 
-    let sent = timestamp.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let sent = sent.ok_or(Error::Signature(SignatureFault::Wrong))?;
-    if (now - sent).abs() > tolerance {
-        return Err(Error::Signature(SignatureFault::Stale));
+    let sent = super::description::Unit::Seconds.read_stamp(timestamp).ok_or_else(wrong)?;
+    if !check.is_fresh(sent, Some(check.tolerance)) {
+        return Err(stale());
     }
 
-    let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", &delivery.body];
-    let entries = signatures.split(' ').filter_map(|entry| entry.strip_prefix("v1,"));
+    let signed: [&[u8]; 5] = [id.as_bytes(), b".", timestamp.as_bytes(), b".", &delivery.body];
+    let keys: Vec<_> = check.secrets.iter().filter_map(key).collect();
+    let (mut hmac_keys, mut public_keys) = (Vec::new(), Vec::new());
+    for key in keys {
+        match key {
+            Key::Hmac(key) => hmac_keys.push(key),
+            Key::Ed25519(key) => public_keys.push(key),
+        }
+    }
+    let mut is_genuine = false;
+    if !hmac_keys.is_empty() {
+        let claimed = claimed(signatures, "v1,", 32)?;
+        is_genuine |= !claimed.is_empty()
+            && hmac_keys.iter().any(|key| {
+                let expected = hmac_sha256(key, &signed);
+                claimed.iter().any(|signature| expected[..].ct_eq(signature).into())
+            });
+    }
+    if !is_genuine && !public_keys.is_empty() {
+        let claimed = claimed(signatures, "v1a,", 64)?;
+        is_genuine = !claimed.is_empty() && is_signed_by_one(&public_keys, &claimed, &signed);
+    }
+    if is_genuine { Ok(id.to_owned()) } else { Err(wrong()) }
+}
+
+/// The entries of a version that are as long as its signatures.
+fn claimed(signatures: &str, version: &str, bytes: usize) -> Result<Vec<Vec<u8>>, Error> {
+    let entries = signatures.split(' ').filter_map(|entry| entry.strip_prefix(version));
     if entries.clone().count() > MAX_ENTRIES {
-        return Err(Error::Signature(SignatureFault::Wrong));
+        return Err(wrong());
     }
-    let claimed: Vec<_> = entries.filter_map(|entry| BASE64.decode(entry).ok()).collect();
-    let is_genuine = !claimed.is_empty()
-        && secrets.iter().filter_map(key_bytes).any(|key| {
-            let expected = hmac_sha256(&key, &signed);
-            claimed.iter().any(|signature| expected[..].ct_eq(signature).into())
-        });
-    if is_genuine { Ok(()) } else { Err(Error::Signature(SignatureFault::Wrong)) }
+    let claimed = entries.filter_map(|entry| BASE64.decode(entry).ok());
+    Ok(claimed.filter(|claimed| claimed.len() == bytes).collect())
 }
 
-/// Checks that a secret is base64 of at least 16 bytes.
-pub(super) fn check_secret(secret: &Secret) -> Result<(), &'static str> {
-    match key_bytes(secret) {
-        Some(bytes) if bytes.len() >= 16 => Ok(()),
-        _ => Err("must be `whsec_` and the base64 of at least 16 bytes"),
+/// Checks that a secret is base64 of at least so many bytes, or a public key.
+pub(super) fn check_secret(secret: &Secret, least: usize) -> Result<(), &'static str> {
+    match key(secret) {
+        Some(Key::Hmac(bytes)) if bytes.len() >= least => Ok(()),
+        Some(Key::Ed25519(_)) => Ok(()),
+        _ if secret.expose().starts_with("whpk_") => {
+            Err("must be `whpk_` and the base64 of the 32 bytes of an Ed25519 public key")
+        }
+        _ if least == 16 => Err("must be `whsec_` and the base64 of at least 16 bytes"),
+        _ => Err("must be `whsec_` and base64"),
     }
 }
 
-/// The bytes of a secret: base64, mostly behind `whsec_`.
-fn key_bytes(secret: &Secret) -> Option<Vec<u8>> {
+/// The key in a secret: base64, mostly behind `whsec_`.
+fn key(secret: &Secret) -> Option<Key> {
     let text = secret.expose();
-    BASE64.decode(text.strip_prefix("whsec_").unwrap_or(text)).ok()
+    if let Some(text) = text.strip_prefix("whpk_") {
+        return KEY_BASE64.decode(text).ok().filter(|key| key.len() == 32).map(Key::Ed25519);
+    }
+    KEY_BASE64.decode(text.strip_prefix("whsec_").unwrap_or(text)).ok().map(Key::Hmac)
 }

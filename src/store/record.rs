@@ -32,7 +32,9 @@ pub struct Details {
     /// Cut to [`MAX_NAME_CHARS`], as is the type.
     pub vendor: String,
     pub event_type: String,
-    pub created_at: Timestamp,
+    /// Nothing where the vendor tells no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     /// SHA-256 of the body's canonical JSON, in hex.
     pub digest: String,
     pub route: Route,
@@ -41,10 +43,11 @@ pub struct Details {
 }
 
 impl From<Details> for Event {
-    /// The event that these are of. Its name, when the sender chose one, is in its key already.
+    /// The event that these are of. What it is known by is in its key already.
     fn from(details: Details) -> Self {
         let Details { vendor, event_type, created_at, digest, .. } = details;
-        Self { vendor, event_type, created_at, digest, identity: Identity::Content }
+        let (source, identity) = (None, Identity::Content);
+        Self { vendor, source, event_type, created_at, digest, identity }
     }
 }
 

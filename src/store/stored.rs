@@ -20,6 +20,8 @@ pub(super) struct ReplyHead {
 pub(super) struct DeliveryHead {
     method: String,
     path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
     /// A name may stand twice.
     headers: Vec<(String, HeaderText)>,
 }
@@ -79,17 +81,18 @@ pub(super) fn delivery_head(delivery: &Delivery) -> String {
     to_json(&DeliveryHead {
         method: delivery.method.to_string(),
         path: delivery.path.clone(),
+        query: delivery.query.clone(),
         headers: headers.collect(),
     })
 }
 
 pub(super) fn delivery(head: &str, body: impl Into<Bytes>) -> Result<Delivery, StoreError> {
-    let DeliveryHead { method, path, headers } = from_json(head)?;
+    let DeliveryHead { method, path, query, headers } = from_json(head)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(StoreError::corrupt)?;
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::try_from(name).map_err(StoreError::corrupt)?;
         map.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(StoreError::corrupt)?);
     }
-    Ok(Delivery { method, path, headers: map, body: body.into() })
+    Ok(Delivery { method, path, query, headers: map, body: body.into() })
 }

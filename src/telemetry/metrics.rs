@@ -41,6 +41,11 @@ struct Status {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Vendor {
+    vendor: String,
+}
+
 pub(super) struct Metrics {
     registry: Registry,
     deliveries: Family<Labels, Counter>,
@@ -50,6 +55,7 @@ pub(super) struct Metrics {
     store_seconds: Histogram,
     destination_seconds: Family<Destination, Histogram>,
     refused: Family<Status, Counter>,
+    filtered: Family<Vendor, Counter>,
     unsettled: Counter,
     panics: Counter,
 }
@@ -65,6 +71,7 @@ impl Metrics {
             store_seconds: Histogram::new(SECONDS),
             destination_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             refused: Family::default(),
+            filtered: Family::default(),
             unsettled: Counter::default(),
             panics: Counter::default(),
         };
@@ -87,6 +94,8 @@ impl Metrics {
             "Requests that were refused before anything was touched",
             refused,
         );
+        let filtered = metrics.filtered.clone();
+        registry.register("filtered", "Events that the rules of a source leave out", filtered);
         let unsettled = metrics.unsettled.clone();
         registry.register("unsettled", "Results that could not be stored", unsettled);
         registry.register("panics", "Bugs that were answered with 500", metrics.panics.clone());
@@ -120,6 +129,10 @@ impl Metrics {
 
     pub(super) fn refused(&self, status: u16) {
         self.refused.get_or_create(&Status { status }).inc();
+    }
+
+    pub(super) fn filtered(&self, name: &str) {
+        self.filtered.get_or_create(&Vendor { vendor: vendor(name) }).inc();
     }
 
     /// In the text format of OpenMetrics.

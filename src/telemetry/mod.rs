@@ -21,6 +21,7 @@ use self::metrics::METRICS;
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
+    event::Event,
     outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
     trace::Trace,
@@ -119,6 +120,31 @@ pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
     }
     tracing::warn!(method, path, bytes, status, cold_start, reason = %refusal, "refused");
     reply
+}
+
+/// Logs a vendor's question that was answered, and was no event.
+pub fn handshake(delivery: &Delivery, origin: &Origin, reply: &Reply) {
+    let (method, path) = (cut(delivery.method.as_str()), cut(&delivery.path));
+    let (status, cold_start) = (reply.status.as_u16(), origin.is_cold_start);
+    tracing::info!(method, path, status, cold_start, "handshake");
+}
+
+/// Logs and counts an event that the rules of its source leave out.
+pub fn filtered(delivery: &Delivery, origin: &Origin, event: &Event) {
+    let (vendor, event_type) = (cut(&event.vendor), cut(&event.event_type));
+    let (path, cold_start) = (cut(&delivery.path), origin.is_cold_start);
+    if format() == Format::Embedded {
+        let mut line = line("INFO", "filtered");
+        line["path"] = path.into();
+        line["vendor"] = vendor.into();
+        line["event_type"] = event_type.into();
+        line["cold_start"] = cold_start.into();
+        embedded::add_count(&mut line, "filtered", 1);
+        print_line(&line);
+    } else {
+        METRICS.filtered(vendor);
+        tracing::info!(path, vendor, event_type, cold_start, "filtered");
+    }
 }
 
 /// What became of a delivery, for the log and the metrics.

@@ -68,6 +68,13 @@ impl Timestamp {
         let fields = reader::read(tokens).ok_or(TimestampError::Unreadable)?;
         fields.timestamp()
     }
+
+    /// The point in time that lies so many microseconds after the beginning of 1970; nothing when
+    /// its year is none of Python's.
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        let time = DateTime::from_timestamp_micros(micros)?;
+        (1..=9999).contains(&time.year()).then_some(Self(time))
+    }
 }
 
 impl Fields {

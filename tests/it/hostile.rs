@@ -125,7 +125,8 @@ fn time_of(delivery: &Delivery, intake: &Intake) -> Duration {
     let mean = || {
         let (started, mut runs) = (on_processor(), 0);
         loop {
-            let _ = black_box(plan(black_box(delivery), intake, chrono::DateTime::UNIX_EPOCH));
+            let _ =
+                black_box(plan(black_box(delivery), intake, None, chrono::DateTime::UNIX_EPOCH));
             runs += 1;
             let took = on_processor() - started;
             if took > Duration::from_millis(100) {
@@ -161,7 +162,8 @@ async fn over_http_every_truncation_of_an_event_is_refused() {
 fn every_truncation_of_a_body_is_refused() {
     let intake = intake("test-routing-secret");
     for end in 0..PAYLOAD.len() {
-        let refusal = plan(&delivery(&PAYLOAD[..end]), &intake, chrono::Utc::now()).unwrap_err();
+        let refusal = plan(&delivery(&PAYLOAD[..end]), &intake, None, chrono::Utc::now());
+        let refusal = refusal.unwrap_err();
         assert_eq!(refusal.reply().status, 400, "{}", &PAYLOAD[..end]);
     }
 }

@@ -27,6 +27,7 @@ mod rough;
 mod secrets;
 mod serve;
 mod servers;
+mod sources;
 mod stack;
 mod store;
 mod support;

@@ -9,9 +9,8 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use webhook_router::plan::plan;
 
-use crate::support::{delivery, intake, venv};
+use crate::support::{delivery, intake, planned, venv};
 
 /// The secret of reference.py.
 const SECRET: &str = "parity-secret-é";
@@ -43,9 +42,9 @@ fn generated_cases_get_the_answers_of_the_python_reference() {
         let family = fields.next().unwrap().to_owned();
         let body = BASE64_STANDARD.decode(fields.next().unwrap()).unwrap();
         let want = fields.collect::<Vec<_>>().join(" ");
-        let got = match plan(&delivery(body.clone()), &intake, chrono::Utc::now()) {
+        let got = match planned(&delivery(body.clone()), &intake, chrono::Utc::now()) {
             Ok(plan) => {
-                let (created_at, digest) = (plan.event.created_at, &plan.event.digest);
+                let (created_at, digest) = (plan.event.created_at.unwrap(), &plan.event.digest);
                 format!("200 {} {} {created_at} {digest}", plan.key, plan.route)
             }
             Err(refusal) => refusal.reply().status.as_u16().to_string(),

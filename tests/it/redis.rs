@@ -8,9 +8,11 @@ use std::{
 use crate::{
     proxy::Proxy,
     servers::{Authority, Redis, RedisCluster, wait_for},
-    support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, intake, post, venv},
+    support::{
+        PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, intake, planned, post, venv,
+    },
 };
-use webhook_router::{config::EXAMPLE_ROUTING_SECRET, plan::plan};
+use webhook_router::config::EXAMPLE_ROUTING_SECRET;
 
 /// The key of [`PAYLOAD`] under the secret of the examples.
 const KEY: &str = "webhook:dedup:b1c2385d2d97926fb253b63a6d3a27d1f34482c217b909e48054f1d8dd6ffe8f";
@@ -361,7 +363,8 @@ pub const SLOTS: u16 = 16384;
 /// The hash slot of an event's key.
 pub fn slot(cluster: &RedisCluster, event: u32) -> u16 {
     let body = PAYLOAD.replace("4200", &event.to_string());
-    let plan = plan(&delivery(body), &intake(EXAMPLE_ROUTING_SECRET), chrono::Utc::now()).unwrap();
+    let plan =
+        planned(&delivery(body), &intake(EXAMPLE_ROUTING_SECRET), chrono::Utc::now()).unwrap();
     let node = cluster.nodes.last().unwrap();
     node.cli(&["CLUSTER", "KEYSLOT", &plan.key.to_string()]).trim().parse().unwrap()
 }

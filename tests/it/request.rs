@@ -271,7 +271,7 @@ fn malformed_signatures_are_refused() {
             delivery.headers.insert(name, value.parse().unwrap());
         }
         let now = chrono::DateTime::from_timestamp(1_614_265_330, 0).unwrap();
-        assert_eq!(plan(&delivery, &intake, now).unwrap_err().reply().status, 401);
+        assert_eq!(plan(&delivery, &intake, None, now).unwrap_err().reply().status, 401);
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
+    error::Error,
     key::hmac_sha256,
     plan::{Plan, plan},
 };
@@ -373,7 +374,7 @@ pub async fn post(client: &reqwest::Client, url: &str, body: impl Into<Bytes>) -
 /// A delivery of the envelope.
 pub fn delivery(body: impl Into<Bytes>) -> Delivery {
     let (method, path) = (Method::POST, "/webhook".into());
-    Delivery { method, path, headers: HeaderMap::new(), body: body.into() }
+    Delivery { method, path, query: None, headers: HeaderMap::new(), body: body.into() }
 }
 
 /// What a plan depends on, with a secret and without signatures.
@@ -388,13 +389,18 @@ pub fn lookup(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
     move |name| vars.get(name).cloned()
 }
 
+/// The plan of a delivery that is to be delivered.
+pub fn planned(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
+    plan(delivery, intake, None, now).map(|planned| planned.plan().expect("an event"))
+}
+
 /// The plan of an event that no other test has.
 pub fn plan_of(event: &str) -> Plan {
     let body = format!(
         r#"{{"vendor":"stripe","event_type":{},"created_at":"2026-05-06T12:34:56Z"}}"#,
         serde_json::to_string(event).unwrap()
     );
-    plan(&delivery(body), &intake("test-routing-secret"), Utc::now()).unwrap()
+    planned(&delivery(body), &intake("test-routing-secret"), Utc::now()).unwrap()
 }
 
 /// A point in time, that many tenths of a second after some day. The leases and lifetimes that

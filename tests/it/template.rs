@@ -269,7 +269,14 @@ fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
 #[test]
 fn every_variable_of_a_deployment_can_be_set() {
     // In the secret, beside whatever one likes to put there.
-    let secret = ["ROUTING_SECRET", "ROUTING_SECRET_PREVIOUS", "ENVELOPE_SECRETS"];
+    let secret = [
+        "ROUTING_SECRET",
+        "ROUTING_SECRET_PREVIOUS",
+        "ENVELOPE_SECRETS",
+        "<VENDOR>_SECRETS",
+        "SOURCES",
+        "PUBLIC_URL",
+    ];
     // Not in Lambda: of `serve` or of emulators; another name; and files, which Lambda has none of.
     let elsewhere = [
         "PORT",
@@ -279,6 +286,8 @@ fn every_variable_of_a_deployment_can_be_set() {
         "REDIS_URL",
         "REDIS_CA_FILE",
         "GCP_CA_FILE",
+        "SOURCES_FILE",
+        "PAYPAL_CERT_FILE",
     ];
     let variables = &TEMPLATE["Resources"]["Router"]["Properties"]["Environment"]["Variables"];
     let set: BTreeSet<_> = variables.as_object().unwrap().keys().map(String::as_str).collect();

@@ -68,8 +68,9 @@ impl Reception {
     async fn take(&self, request: Request, handler: &impl Handler) -> Result<Delivery, Reply> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
-        let mut delivery =
-            Delivery { method: parts.method, path, headers: parts.headers, body: Bytes::new() };
+        let query = parts.uri.query().map(str::to_owned);
+        let (method, headers, body_to_come) = (parts.method, parts.headers, Bytes::new());
+        let mut delivery = Delivery { method, path, query, headers, body: body_to_come };
         if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower()) {
             return Err(reply);
         }

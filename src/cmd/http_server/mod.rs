@@ -195,7 +195,8 @@ fn guarded(app: axum::Router) -> axum::Router {
 
 /// Refuses a request on a connection of the reserve.
 async fn no_connection(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let delivery = Delivery { method, path: uri.path().to_owned(), headers, body: Bytes::new() };
+    let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
+    let delivery = Delivery { method, path, query, headers, body: Bytes::new() };
     response(telemetry::refused(&delivery, &Origin::default(), &Error::NoConnection))
 }
 

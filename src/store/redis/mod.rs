@@ -172,7 +172,7 @@ impl Store for Redis {
             DETAILS_TTL.as_millis().to_string(),
             match plan.event.identity {
                 Identity::Header(_) => plan.event.digest.clone(),
-                Identity::Content => String::new(),
+                Identity::Content | Identity::EventId(_) => String::new(),
             },
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);

@@ -1,0 +1,156 @@
+//! Where events come from: the secrets of the vendors, and SOURCES.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use super::{Targets, vars::Vars};
+use crate::{
+    route::Route,
+    secret::Secret,
+    source::{
+        Address, Certificate, Source, Sources, envelope, secrets_variable, settings, vendors,
+    },
+};
+
+impl Vars<'_> {
+    pub(super) fn envelope_secrets(&mut self) -> Vec<Secret> {
+        self.secrets(envelope::SECRETS, envelope::check_secret)
+    }
+
+    /// The sources that bear the names of their vendors, and those of SOURCES.
+    pub(super) fn sources(&mut self) -> Sources {
+        let mut sources = Vec::new();
+        for vendor in vendors() {
+            let variable = secrets_variable(vendor.name());
+            let secrets = self.secrets(&variable, |secret| vendor.check_secret(secret));
+            if !secrets.is_empty() {
+                let mut source = Source::new(vendor.name(), Arc::clone(vendor));
+                (source.secrets, source.secrets_from) = (secrets, variable);
+                sources.push(source);
+            }
+        }
+        if let Some((variable, text)) = self.sources_text() {
+            match settings::read(&text, &|name| self.text(name)) {
+                Ok(described) => sources.extend(described),
+                Err(problems) => {
+                    problems.iter().for_each(|one| self.problem(variable, one.to_string()));
+                }
+            }
+        }
+        let public = self.public_url();
+        for source in &mut sources {
+            source.address = source.address.take().or_else(|| public.clone());
+        }
+        Sources::new(sources)
+    }
+
+    /// The certificate that PayPal signs with, where it is not to be fetched.
+    pub(super) fn paypal_certificate(&mut self) -> Option<Arc<Certificate>> {
+        const NAME: &str = "PAYPAL_CERT_FILE";
+        let pem = std::fs::read(self.text(NAME)?);
+        match pem.map(|pem| Certificate::from_pem(&pem)) {
+            Ok(Ok(certificate)) => Some(Arc::new(certificate)),
+            Ok(Err(error)) => {
+                self.problem(NAME, error.to_string());
+                None
+            }
+            Err(error) => {
+                self.problem(NAME, format!("cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Notes what the sources need to be served: the address that is signed, and the targets that
+    /// their rules name.
+    pub(super) fn check_sources(&mut self, sources: &Sources, targets: &Targets) {
+        for source in sources.iter() {
+            let at = match source.secrets_from.as_str() {
+                variable if variable == secrets_variable(&source.name) => variable,
+                _ => "SOURCES",
+            };
+            let name = &source.name;
+            if source.vendor.signs_url() && source.address.is_none() {
+                let remedy = format!(
+                    "must be set for the source {name}: its vendor signs the address that it calls \
+                     (or `url` of [sources.{name}])"
+                );
+                self.problem("PUBLIC_URL", remedy);
+            }
+            let threshold = source.rules.threshold;
+            let may_go = |route| match source.rules.destination {
+                Some(only) => only == route,
+                None => match route {
+                    Route::Gcp => threshold.is_some_and(|threshold| threshold > 0),
+                    Route::Aws => threshold.is_some_and(|threshold| threshold < 256),
+                },
+            };
+            for (route, is_there, variable) in [
+                (Route::Gcp, targets.gcp.is_some(), "GCP_TARGET_URL"),
+                (Route::Aws, targets.aws.is_some(), "AWS_TARGET_FUNCTION"),
+            ] {
+                // A variable that is set and wrong has its own problem.
+                if may_go(route) && !is_there && self.text(variable).is_none() {
+                    let remedy =
+                        format!("[sources.{name}] sends events to {route}: set {variable}");
+                    self.problem(at, remedy);
+                }
+            }
+        }
+    }
+
+    fn secrets(
+        &mut self,
+        variable: &str,
+        check: impl Fn(&Secret) -> Result<(), &'static str>,
+    ) -> Vec<Secret> {
+        let Some(list) = self.text(variable) else {
+            return Vec::new();
+        };
+        let secrets: Vec<_> = list.split(',').map(|secret| Secret::new(secret.trim())).collect();
+        if let Some(problem) = secrets.iter().find_map(|secret| check(secret).err()) {
+            self.problem(variable, format!("each secret {problem}"));
+        }
+        secrets
+    }
+
+    /// The text of SOURCES or of the file that SOURCES_FILE names, and which of them it is.
+    fn sources_text(&mut self) -> Option<(&'static str, String)> {
+        match (self.text("SOURCES"), self.text("SOURCES_FILE")) {
+            (Some(_), Some(_)) => {
+                self.problem("SOURCES_FILE", "must not be set beside SOURCES");
+                None
+            }
+            (Some(text), None) => Some(("SOURCES", text)),
+            (None, Some(path)) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(("SOURCES_FILE", text)),
+                Err(error) => {
+                    self.problem("SOURCES_FILE", format!("cannot be read: {error}"));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    fn public_url(&mut self) -> Option<Address> {
+        const NAME: &str = "PUBLIC_URL";
+        let text = self.text(NAME)?;
+        let url = Url::parse(&text).ok();
+        let is_origin = |url: &Url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        };
+        if !url.as_ref().is_some_and(is_origin) {
+            self.problem(
+                NAME,
+                "must be an origin with an optional prefix: https://hooks.example.com",
+            );
+            return None;
+        }
+        Some(Address::Prefix(text))
+    }
+}

@@ -1,0 +1,161 @@
+//! Adyen, whose standard notifications are signed item by item, inside the body
+//! (<https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures/>).
+//!
+//! A standard notification's signature covers `pspReference`, `originalReference`,
+//! `merchantAccountCode`, `merchantReference`, `amount`, `eventCode` and `success`; `eventDate` and
+//! the rest could be changed by anybody. A platform webhook has one signature in the
+//! `HmacSignature` header, over the whole body.
+//!
+//! Several events share a `pspReference`, so the id of a standard event is made of the signed
+//! `eventCode`, `pspReference`, `merchantAccountCode` and `success`. Duplicates may differ in all
+//! that is not signed. Adyen retries for up to 30 days, and older configurations need `[accepted]`
+//! in the answer.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use http::HeaderName;
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    Body, Check, Happened, Vendor,
+    description::{Algorithm, Description, Fields, Wish},
+    happened,
+    rows::{fields, joined, names},
+    scheme::{BASE64, hmac, missing, wrong},
+};
+use crate::{
+    delivery::Delivery,
+    error::Error,
+    json::{Document, Value},
+    secret::Secret,
+    timestamp::Timestamp,
+};
+
+const SIGNATURE: HeaderName = HeaderName::from_static("hmacsignature");
+
+/// The fields that an item's signature covers, in the order in which they are signed.
+const SIGNED: [&[&str]; 8] = [
+    &["pspReference"],
+    &["originalReference"],
+    &["merchantAccountCode"],
+    &["merchantReference"],
+    &["amount", "value"],
+    &["amount", "currency"],
+    &["eventCode"],
+    &["success"],
+];
+
+#[derive(Debug)]
+pub(super) struct Adyen(Description);
+
+impl Adyen {
+    pub(super) fn new() -> Self {
+        // Those of a platform webhook. Not all of them have a time or an id.
+        let fields = Fields {
+            created_at: ["/timestamp", "/createdAt", "/data/creationDate"]
+                .into_iter()
+                .flat_map(|path| fields("", path, "").created_at)
+                .collect(),
+            id: vec![
+                joined(&["/type", "/eventId"], ":"),
+                joined(&["/type", "/data/id", "/data/sequenceNumber"], ":"),
+            ],
+            ..fields("/type", "", "")
+        };
+        Self(Description {
+            name: "adyen".into(),
+            documentation: "https://docs.adyen.com/development-resources/webhooks/",
+            fields,
+            retry_horizon: Duration::from_secs(30 * 24 * 3600),
+            wish: Wish { accepted: Some("[accepted]"), ..Wish::default() },
+            signature_headers: names(&["hmacsignature", "protocol"]),
+            ..Description::default()
+        })
+    }
+}
+
+impl Vendor for Adyen {
+    fn description(&self) -> &Description {
+        &self.0
+    }
+
+    fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
+        let is_key = key(secret).is_some_and(|key| !key.is_empty());
+        if is_key { Ok(()) } else { Err("must be the HMAC key's hex digits") }
+    }
+
+    fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
+        let keys: Vec<_> = check.secrets.iter().filter_map(key).collect();
+        let document = Document::parse(&check.delivery.body).ok();
+        match document.as_ref().and_then(|document| items(document.root())) {
+            Some(items) if items.is_empty() => Err(missing()),
+            // Every item must be genuine: a batch is delivered as a whole.
+            Some(items) => items.into_iter().try_for_each(|item| verify_item(item, &keys)),
+            None => verify_body(check.delivery, &keys),
+        }
+    }
+
+    fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
+        match body.root().and_then(items) {
+            Some(items) if !items.is_empty() => items.into_iter().map(item_happened).collect(),
+            _ => happened::read(&self.0.fields, delivery, body),
+        }
+    }
+}
+
+/// The items of a standard notification.
+fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
+    let items = root.get("notificationItems")?.elements()?;
+    Some(
+        items.into_iter().map(|item| item.get("NotificationRequestItem").unwrap_or(item)).collect(),
+    )
+}
+
+fn verify_item(item: Value<'_>, keys: &[Vec<u8>]) -> Result<(), Error> {
+    let claimed = text(item, &["additionalData", "hmacSignature"]).ok_or_else(missing)?;
+    let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
+    let signed = SIGNED.map(|path| text(item, path).unwrap_or_default()).join(":");
+    is_signed(&claimed, signed.as_bytes(), keys)
+}
+
+fn verify_body(delivery: &Delivery, keys: &[Vec<u8>]) -> Result<(), Error> {
+    if delivery.body.is_empty() {
+        return Err(missing());
+    }
+    let claimed = delivery.single_header(&SIGNATURE).ok_or_else(missing)?;
+    let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
+    is_signed(&claimed, &delivery.body, keys)
+}
+
+fn is_signed(claimed: &[u8], message: &[u8], keys: &[Vec<u8>]) -> Result<(), Error> {
+    let is_by = |key: &Vec<u8>| {
+        let expected = hmac(Algorithm::HmacSha256, key, &[message]);
+        expected.ct_eq(claimed).into()
+    };
+    // What is not as long as a signature is not worth a hash.
+    if claimed.len() == 32 && keys.iter().any(is_by) { Ok(()) } else { Err(wrong()) }
+}
+
+fn key(secret: &Secret) -> Option<Vec<u8>> {
+    hex::decode(secret.expose()).ok()
+}
+
+fn item_happened(item: Value<'_>) -> Happened {
+    let code = text(item, &["eventCode"]);
+    let reference = text(item, &["pspReference"]);
+    let others = || [&["merchantAccountCode"], &["success"]].map(|path| text(item, path));
+    let id = code.clone().zip(reference).map(|(code, reference)| {
+        let parts = [Some(code), Some(reference)].into_iter().chain(others());
+        parts.map(Option::unwrap_or_default).collect::<Vec<_>>().join(":")
+    });
+    let created_at = text(item, &["eventDate"]).and_then(|text| Timestamp::parse(&text).ok());
+    Happened { event_type: code, created_at, id }
+}
+
+/// The text, number or truth value at a path; nothing when it is absent, empty or null.
+fn text(item: Value<'_>, path: &[&str]) -> Option<String> {
+    let value = path.iter().try_fold(item, |value, name| value.get(name))?;
+    let text = value.as_text().or_else(|| value.as_bool().map(|is| is.to_string()));
+    text.filter(|text| !text.is_empty())
+}

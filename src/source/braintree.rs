@@ -1,0 +1,173 @@
+//! Braintree, which signs a field of a form
+//! (<https://developer.paypal.com/braintree/docs/guides/webhooks/parse>).
+//!
+//! The form has `bt_payload`, the base64 of an XML document, and `bt_signature`, a list of
+//! `public key|signature` pairs. The signature covers the payload, and so its kind and time. There
+//! is no id. The key is the SHA-1 of the private key; a secret is `public:private`.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use http::{Method, StatusCode};
+use sha1::{Digest as _, Sha1};
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    Body, Check, Happened, Vendor,
+    description::Description,
+    scheme::{MAX_ENTRIES, missing, wrong},
+};
+use crate::{
+    delivery::{Delivery, Reply},
+    error::Error,
+    secret::Secret,
+    timestamp::Timestamp,
+};
+
+/// Most fields of the form. Braintree sends two.
+const MAX_FIELDS: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Braintree(Description);
+
+impl Braintree {
+    pub(super) fn new() -> Self {
+        Self(Description {
+            name: "braintree".into(),
+            documentation: "https://developer.paypal.com/braintree/docs/guides/webhooks/overview",
+            ..Description::default()
+        })
+    }
+}
+
+impl Vendor for Braintree {
+    fn description(&self) -> &Description {
+        &self.0
+    }
+
+    fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
+        let is_pair = pair(secret).is_some_and(|(public, private)| {
+            !public.is_empty() && !public.contains(['|', '&']) && !private.is_empty()
+        });
+        if is_pair { Ok(()) } else { Err("must be `public key:private key`") }
+    }
+
+    fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
+        let form = Form::of(&check.delivery.body).ok_or_else(missing)?;
+        let is_allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'=' | b'/' | b'\n');
+        // The answer to a challenge is a signature, too, but of a text that is no XML.
+        if !form.payload.bytes().all(is_allowed) || form.xml().is_none() {
+            return Err(wrong());
+        }
+        let pairs = form.signature.split('&').filter_map(|pair| pair.split_once('|'));
+        let mut claimed = Vec::new();
+        for (public, signature) in pairs {
+            claimed.push((public, hex::decode(signature).ok().filter(|bytes| bytes.len() == 20)));
+            if claimed.len() > MAX_ENTRIES {
+                return Err(wrong());
+            }
+        }
+        let is_genuine = check.secrets.iter().filter_map(pair).any(|(public, private)| {
+            let of_this_key = claimed.iter().filter(|(name, _)| *name == public);
+            let signatures: Vec<_> = of_this_key.filter_map(|(_, bytes)| bytes.as_ref()).collect();
+            !signatures.is_empty() && {
+                let mac = mac(private, form.payload.as_bytes());
+                // The payload may have lost the end of its last line on its way.
+                let with_newline = mac.clone().chain_update("\n").finalize().into_bytes();
+                let expected = [mac.finalize().into_bytes(), with_newline];
+                signatures.iter().any(|signature| {
+                    expected.iter().any(|expected| bool::from(expected.ct_eq(&signature[..])))
+                })
+            }
+        });
+        if is_genuine { Ok(()) } else { Err(wrong()) }
+    }
+
+    fn happened(&self, delivery: &Delivery, _body: &Body<'_>) -> Vec<Happened> {
+        let xml = Form::of(&delivery.body).and_then(|form| form.xml()).unwrap_or_default();
+        let event_type = element(&xml, "kind").map(str::to_owned);
+        let created_at = element(&xml, "timestamp").and_then(|text| Timestamp::parse(text).ok());
+        vec![Happened { event_type, created_at, id: None }]
+    }
+
+    /// Answers the question by which Braintree checks an address: `GET ?bt_challenge=...`.
+    fn challenge(&self, delivery: &Delivery, secrets: &[Secret]) -> Option<Reply> {
+        if delivery.method != Method::GET {
+            return None;
+        }
+        let query = delivery.query.as_deref()?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes()).take(MAX_FIELDS);
+        let (_, challenge) = pairs.find(|(name, _)| name == "bt_challenge")?;
+        // Nothing else is signed for a stranger.
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_challenge = (20..=32).contains(&challenge.len()) && challenge.bytes().all(is_hex);
+        let (public, private) = secrets.first().and_then(pair).filter(|_| is_challenge)?;
+        let signature = hex::encode(mac(private, challenge.as_bytes()).finalize().into_bytes());
+        Some(Reply::text(StatusCode::OK, format!("{public}|{signature}")))
+    }
+}
+
+fn pair(secret: &Secret) -> Option<(&str, &str)> {
+    secret.expose().split_once(':')
+}
+
+fn mac(private: &str, message: &[u8]) -> Hmac<Sha1> {
+    let key = Sha1::digest(private);
+    #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]
+    let mac = <Hmac<Sha1> as KeyInit>::new_from_slice(&key).expect("any length of key is valid");
+    mac.chain_update(message)
+}
+
+/// The fields of a delivery.
+struct Form {
+    signature: String,
+    payload: String,
+}
+
+impl Form {
+    fn of(body: &[u8]) -> Option<Self> {
+        let (mut signature, mut payload) = (None, None);
+        for (name, value) in form_urlencoded::parse(body).take(MAX_FIELDS) {
+            match &*name {
+                "bt_signature" => signature = Some(value.into_owned()),
+                "bt_payload" => payload = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        Some(Self { signature: signature?, payload: payload? })
+    }
+
+    /// The document in the payload; nothing when it is none.
+    fn xml(&self) -> Option<String> {
+        let bytes = BASE64_STANDARD.decode(self.payload.replace('\n', "")).ok()?;
+        String::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with('<'))
+    }
+}
+
+/// The text of the first element of that name.
+fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
+    let opening = format!("<{name}");
+    let mut rest = xml;
+    while let Some((_, after)) = rest.split_once(opening.as_str()) {
+        let (attributes, content) = after.split_once('>')?;
+        if attributes.is_empty() || attributes.starts_with(' ') {
+            return Some(content.split_once('<')?.0).filter(|text| !text.is_empty());
+        }
+        rest = content;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::element;
+
+    #[test]
+    fn elements_are_found_by_their_whole_name() {
+        let xml = r#"<n><kinds>no</kinds><kind>paid</kind><timestamp type="datetime">2026-01-02T03:04:05Z</timestamp><empty/></n>"#;
+        assert_eq!(element(xml, "kind"), Some("paid"));
+        assert_eq!(element(xml, "timestamp"), Some("2026-01-02T03:04:05Z"));
+        assert_eq!(element(xml, "absent"), None);
+        assert_eq!(element("<kind", "kind"), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! An X.509 certificate that signs deliveries (RFC 5280).
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, pem::parse_x509_pem,
+    prelude::FromDer as _, time::ASN1Time,
+};
+
+/// What a certificate says, as far as a signature depends on it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// PKCS#1, as DER.
+    public_key: Vec<u8>,
+    not_before: i64,
+    not_after: i64,
+    /// The DNS names that it is for.
+    names: Vec<String>,
+}
+
+/// A text that holds no certificate with an RSA key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a certificate in PEM form")]
+pub struct NotACertificate;
+
+impl Certificate {
+    /// The first certificate of a PEM text; those of its issuers may follow.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, NotACertificate> {
+        let (_, pem) = parse_x509_pem(pem).map_err(|_| NotACertificate)?;
+        let parsed = X509Certificate::from_der(&pem.contents);
+        let (_, certificate) = parsed.map_err(|_| NotACertificate)?;
+        let alternatives = certificate.subject_alternative_name().ok().flatten();
+        let alternatives = alternatives.iter().flat_map(|names| &names.value.general_names);
+        let names = alternatives.filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_ascii_lowercase()),
+            _ => None,
+        });
+        let validity = certificate.validity();
+        let seconds = |time: ASN1Time| time.timestamp();
+        Ok(Self {
+            public_key: certificate.public_key().subject_public_key.data.to_vec(),
+            not_before: seconds(validity.not_before),
+            not_after: seconds(validity.not_after),
+            names: names.collect(),
+        })
+    }
+
+    pub fn is_for(&self, name: &str) -> bool {
+        self.names.iter().any(|one| one == name)
+    }
+
+    pub fn is_valid_at(&self, time: DateTime<Utc>) -> bool {
+        (self.not_before..=self.not_after).contains(&time.timestamp())
+    }
+
+    /// Whether its key made this signature: RSA PKCS#1 v1.5 with SHA-256.
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.public_key);
+        key.verify(message, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({})", self.names.join(", "))
+    }
+}

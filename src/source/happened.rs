@@ -1,0 +1,59 @@
+//! What a delivery says happened.
+
+use super::{
+    body::Body,
+    description::{Fields, Place, Unit},
+};
+use crate::{delivery::Delivery, json::Value, timestamp::Timestamp};
+
+/// One of the events of a delivery. What the payload lacks, or what cannot be read, is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Happened {
+    pub event_type: Option<String>,
+    pub created_at: Option<Timestamp>,
+    /// The vendor's name for the event.
+    pub id: Option<String>,
+}
+
+/// Reads the events of a delivery: one, but for a batch.
+pub(super) fn read(fields: &Fields, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
+    let root = body.root();
+    let batch = fields.each.as_ref().and_then(|each| each.find(root?)?.elements());
+    match batch {
+        Some(items) if !items.is_empty() => {
+            items.into_iter().map(|item| read_one(fields, delivery, Some(item))).collect()
+        }
+        _ => vec![read_one(fields, delivery, root)],
+    }
+}
+
+fn read_one(fields: &Fields, delivery: &Delivery, value: Option<Value<'_>>) -> Happened {
+    let Fields { event_type, created_at, unit, id, .. } = fields;
+    Happened {
+        event_type: event_type.iter().find_map(|joined| joined.text(delivery, value)),
+        created_at: created_at.iter().find_map(|place| time(place, *unit, delivery, value)),
+        id: id.iter().find_map(|joined| joined.text(delivery, value)),
+    }
+}
+
+fn time(
+    place: &Place,
+    unit: Unit,
+    delivery: &Delivery,
+    value: Option<Value<'_>>,
+) -> Option<Timestamp> {
+    let text = place.text(delivery, value)?;
+    let micros = match unit {
+        Unit::Text => return Timestamp::parse(&text).ok(),
+        Unit::Seconds => 1_000_000.0,
+        Unit::Milliseconds => 1_000.0,
+    };
+    // A vendor may write both: Stripe's newer events have a text where the older have seconds.
+    match text.parse::<i64>() {
+        Ok(whole) => Timestamp::from_micros(whole.checked_mul(micros as i64)?),
+        Err(_) => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Timestamp::from_micros((number * micros) as i64),
+            _ => Timestamp::parse(&text).ok(),
+        },
+    }
+}

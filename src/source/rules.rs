@@ -1,0 +1,160 @@
+//! What an operator wants of a source's events, beyond that they are genuine.
+
+use super::{body::Body, happened::Happened};
+use crate::{
+    json::{Pointer, Value},
+    route::Route,
+};
+
+/// The rules of a source. They apply once a delivery is verified.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub key: KeyRule,
+    /// Left out of the digest of the body.
+    pub ignore: Vec<Pointer>,
+    /// Types that are taken; all, when there are none.
+    pub only: Vec<Glob>,
+    /// Types that are left out.
+    pub except: Vec<Glob>,
+    /// Values that the body must hold.
+    pub wanted: Vec<(Pointer, Wanted)>,
+    /// Where its events go, in place of what the route byte says.
+    pub destination: Option<Route>,
+    /// In place of ROUTE_THRESHOLD.
+    pub threshold: Option<u16>,
+}
+
+/// What makes two deliveries of a source the same event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyRule {
+    /// The vendor's id, where there is one.
+    #[default]
+    Id,
+    /// Type, time and body.
+    Content,
+}
+
+/// A value that a rule asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wanted {
+    Text(String),
+    Number(f64),
+    Bool(bool),
+}
+
+impl Wanted {
+    fn is(&self, value: Value<'_>) -> bool {
+        match self {
+            Self::Text(text) => value.as_str().is_some_and(|found| found.as_ref() == Ok(text)),
+            Self::Number(number) => value.as_f64() == Some(*number),
+            Self::Bool(is) => value.as_bool() == Some(*is),
+        }
+    }
+}
+
+/// A pattern of event types, in which `*` stands for any text: `invoice.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<String>);
+
+impl Glob {
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.split('*').map(str::to_owned).collect())
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        let [first, middle @ .., last] = self.0.as_slice() else {
+            return self.0.first().is_some_and(|all| all == text);
+        };
+        let rest = text.strip_prefix(first.as_str());
+        let Some(mut rest) = rest.and_then(|rest| rest.strip_suffix(last.as_str())) else {
+            return false;
+        };
+        for piece in middle {
+            match rest.split_once(piece.as_str()) {
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Rules {
+    /// Whether a delivery is taken. A batch is left out only when every event in it is.
+    pub fn take(&self, events: &[Happened], body: &Body<'_>) -> bool {
+        let holds = |(pointer, wanted): &(Pointer, Wanted)| {
+            body.root().and_then(|root| pointer.find(root)).is_some_and(|found| wanted.is(found))
+        };
+        self.wanted.iter().all(holds) && events.iter().any(|event| self.take_one(event))
+    }
+
+    fn take_one(&self, event: &Happened) -> bool {
+        // An event without a type matches nothing.
+        let matches = |globs: &[Glob]| {
+            let matching = |name: &str| globs.iter().any(|glob| glob.matches(name));
+            event.event_type.as_deref().is_some_and(matching)
+        };
+        (self.only.is_empty() || matches(&self.only)) && !matches(&self.except)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, Glob, Happened, Rules, Wanted};
+
+    #[test]
+    fn globs_match_whole_types() {
+        for (pattern, text, expected) in [
+            ("invoice.*", "invoice.paid", true),
+            ("invoice.*", "invoice.", true),
+            ("invoice.*", "an.invoice.paid", false),
+            ("invoice", "invoice", true),
+            ("invoice", "invoices", false),
+            ("*", "", true),
+            ("*.paid", "invoice.paid", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("ab*ba", "aba", false),
+            ("a**a", "aa", true),
+        ] {
+            assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn rules_leave_out_what_they_name() {
+        let event = |name: Option<&str>| Happened {
+            event_type: name.map(str::to_owned),
+            ..Happened::default()
+        };
+        let body = Body::new(br#"{"livemode":true,"n":1,"s":"x"}"#);
+        let invoices = Rules {
+            only: vec![Glob::new("invoice.*")],
+            except: vec![Glob::new("*.draft")],
+            ..Rules::default()
+        };
+        let take = |rules: &Rules, types: &[Option<&str>]| {
+            let events: Vec<_> = types.iter().map(|name| event(*name)).collect();
+            rules.take(&events, &body)
+        };
+        assert!(take(&invoices, &[Some("invoice.paid")]));
+        assert!(!take(&invoices, &[Some("invoice.draft")]));
+        assert!(!take(&invoices, &[Some("charge.paid")]));
+        assert!(!take(&invoices, &[None]));
+        assert!(take(&Rules { only: vec![], ..invoices.clone() }, &[None]));
+        // A batch is taken whole for the sake of one of its events.
+        assert!(take(&invoices, &[Some("charge.paid"), Some("invoice.paid")]));
+        for (pointer, wanted, expected) in [
+            ("/livemode", Wanted::Bool(true), true),
+            ("/livemode", Wanted::Bool(false), false),
+            ("/livemode", Wanted::Text("true".into()), false),
+            ("/n", Wanted::Number(1.0), true),
+            ("/s", Wanted::Text("x".into()), true),
+            ("/absent", Wanted::Bool(false), false),
+        ] {
+            let wanted = vec![(pointer.parse().unwrap(), wanted)];
+            let rules = Rules { wanted, ..Rules::default() };
+            assert_eq!(take(&rules, &[None]), expected, "{pointer}");
+        }
+    }
+}

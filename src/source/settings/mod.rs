@@ -1,0 +1,239 @@
+//! The sources in the text of SOURCES: TOML, read with the line of every value, so that each
+//! problem names its source, line and field, and all of them are found at once.
+
+mod custom;
+mod reader;
+
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+use url::Url;
+
+pub use self::reader::Problem;
+use self::reader::{Reader, Text};
+use super::{
+    Address, Described, Source, Vendor,
+    rules::{Glob, KeyRule, Rules, Wanted},
+    secrets_variable, vendor,
+};
+use crate::{json::Pointer, route::Route, secret::Secret};
+
+/// Fields that every source may have; a custom one has those of its description, too.
+const FIELDS: [&str; 13] = [
+    "vendor",
+    "secrets",
+    "secrets_from",
+    "key",
+    "ignore",
+    "only",
+    "except",
+    "where",
+    "answer",
+    "destination",
+    "threshold",
+    "url",
+    "scheme",
+];
+
+/// Reads the sources of a text. `get` looks up the variables that `secrets_from` names.
+///
+/// # Errors
+/// Every problem there is, not only the first.
+pub fn read(text: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Source>, Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let text = Text::new(text);
+    let mut problems: Vec<_> = errors.iter().map(|error| text.syntax(error)).collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut sources = Vec::new();
+    for (name, value) in document.get_ref() {
+        let line = text.line(name.span());
+        match (name.get_ref().as_ref(), value.get_ref()) {
+            ("sources", DeValue::Table(tables)) => {
+                for (name, value) in tables {
+                    let line = text.line(name.span());
+                    let name = name.get_ref().to_string();
+                    let DeValue::Table(table) = value.get_ref() else {
+                        problems.push(Problem::new(line, &name, "", "must be a table"));
+                        continue;
+                    };
+                    let mut reader = Reader::new(&text, &name, line, table, &mut problems);
+                    let source = source(&mut reader, get);
+                    sources.extend(source);
+                }
+            }
+            (name, _) => {
+                problems.push(Problem::new(line, "", name, "is unknown: write [sources.NAME]"));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(sources) } else { Err(problems) }
+}
+
+fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> Option<Source> {
+    let name = reader.source.to_owned();
+    let is_name = |name: &str| {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        (1..=63).contains(&name.len()) && name.bytes().all(allowed)
+    };
+    if !is_name(&name) {
+        reader.problem("", "must be named with 1 to 63 of a-z, 0-9 and `-`");
+    }
+    if vendor(&name).is_some() && get(&secrets_variable(&name)).is_some() {
+        let variable = secrets_variable(&name);
+        reader.problem(
+            "",
+            format!("is configured by {variable}, too: name it otherwise, or unset that"),
+        );
+    }
+    let vendor = sender(reader)?;
+    let (secrets, secrets_from) = secrets(reader, &*vendor, get);
+    reader.check("answer", |text| match text {
+        "delivered" => Ok(()),
+        "accepted" => Err("= \"accepted\" is not supported by this version"),
+        _ => Err("must be \"delivered\""),
+    });
+    let rules = rules(reader);
+    let address = reader.text("url", |text| {
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        url.map(|_| Address::Prefix(text.to_owned())).ok_or("must be an http:// or https:// URL")
+    });
+    let mut source = Source::new(name, vendor);
+    (source.secrets, source.secrets_from) = (secrets, secrets_from);
+    (source.rules, source.address) = (rules, address);
+    Some(source)
+}
+
+/// The vendor of a source: one that is built in, or the one that its fields describe.
+fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
+    let Some(name) = reader.text("vendor", |text| Ok::<_, &str>(text.to_owned())) else {
+        reader.missing("vendor", "names a built-in vendor, or \"custom\"");
+        return None;
+    };
+    if name == "custom" {
+        if vendor(reader.source).is_some() {
+            reader.problem(
+                "vendor",
+                "must not be \"custom\" for a source with a built-in vendor's name",
+            );
+        }
+        reader.only_fields(&[&FIELDS[..], &custom::FIELDS].concat());
+        return Some(Arc::new(Described(custom::description(reader)?)));
+    }
+    let built_in = &FIELDS[..FIELDS.len() - 1];
+    reader.only_fields(built_in);
+    let found = vendor(&name).cloned();
+    if found.is_none() {
+        reader
+            .problem("vendor", format!("`{name}` is no built-in vendor; \"custom\" describes one"));
+    }
+    found
+}
+
+fn secrets(
+    reader: &mut Reader<'_, '_>,
+    vendor: &dyn Vendor,
+    get: &dyn Fn(&str) -> Option<String>,
+) -> (Vec<Secret>, String) {
+    let from = reader.text("secrets_from", |text| {
+        let is_variable = text.ends_with("_SECRETS")
+            && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'));
+        is_variable
+            .then(|| text.to_owned())
+            .ok_or("must be a variable's name that ends in _SECRETS")
+    });
+    let listed = reader.texts("secrets");
+    let field = if from.is_some() { "secrets_from" } else { "secrets" };
+    let variable = secrets_variable(reader.source);
+    let (secrets, from) = match (listed, from) {
+        (Some(_), Some(_)) => {
+            reader.problem("secrets_from", "must not stand beside `secrets`");
+            return (Vec::new(), String::new());
+        }
+        (Some(list), None) => {
+            if get(&variable).is_some() && super::vendor(reader.source).is_none() {
+                reader.problem("secrets", format!("stands beside the variable {variable}"));
+            }
+            if list.is_empty() {
+                reader.problem("secrets", "must not be empty");
+            }
+            (list, "SOURCES".to_owned())
+        }
+        (None, Some(from)) => {
+            let list = get(&from).filter(|list| !list.is_empty());
+            let list = list.iter().flat_map(|list| list.split(','));
+            (list.map(|secret| secret.trim().to_owned()).collect(), from)
+        }
+        (None, None) => {
+            reader.missing(
+                "secrets",
+                "holds what the vendor signs with, unless `secrets_from` names a variable",
+            );
+            return (Vec::new(), String::new());
+        }
+    };
+    let secrets: Vec<_> = secrets.into_iter().map(Secret::new).collect();
+    if let Some(wrong) = secrets.iter().find_map(|secret| vendor.check_secret(secret).err()) {
+        reader.problem(field, format!("each secret {wrong}"));
+    }
+    (secrets, from)
+}
+
+fn rules(reader: &mut Reader<'_, '_>) -> Rules {
+    let key = reader.text("key", |text| match text {
+        "id" => Ok(KeyRule::Id),
+        "content" => Ok(KeyRule::Content),
+        _ => Err("must be \"id\" or \"content\""),
+    });
+    let ignore = reader.texts("ignore").unwrap_or_default();
+    let ignore: Vec<_> = ignore.iter().map(|text| text.parse::<Pointer>()).collect();
+    if let Some(Err(wrong)) = ignore.iter().find(|pointer| pointer.is_err()) {
+        reader.problem("ignore", wrong.to_string());
+    }
+    let mut globs = |field| {
+        let patterns = reader.texts(field);
+        if patterns.as_ref().is_some_and(|patterns| patterns.is_empty()) {
+            reader.problem(field, "must name event types");
+        }
+        patterns.iter().flatten().map(|pattern| Glob::new(pattern)).collect()
+    };
+    let (only, except) = (globs("only"), globs("except"));
+    let destination = reader.text("destination", |text| {
+        text.parse::<Route>().map_err(|_| "must be \"gcp\" or \"aws\"")
+    });
+    let threshold = reader.number("threshold", 0..=256).map(|threshold| threshold as u16);
+    if destination.is_some() && threshold.is_some() {
+        reader.problem("threshold", "must not stand beside `destination`");
+    }
+    Rules {
+        key: key.unwrap_or_default(),
+        ignore: ignore.into_iter().flatten().collect(),
+        only,
+        except,
+        wanted: wanted(reader),
+        destination,
+        threshold,
+    }
+}
+
+fn wanted(reader: &mut Reader<'_, '_>) -> Vec<(Pointer, Wanted)> {
+    let mut wanted = Vec::new();
+    for (key, value) in reader.table("where") {
+        let Ok(pointer) = key.parse() else {
+            reader.problem("where", "must have JSON pointers as names, as in \"/livemode\" = true");
+            continue;
+        };
+        let value = match value {
+            DeValue::String(text) => Some(Wanted::Text(text.to_string())),
+            DeValue::Boolean(is) => Some(Wanted::Bool(*is)),
+            DeValue::Integer(_) | DeValue::Float(_) => reader::float(value).map(Wanted::Number),
+            _ => None,
+        };
+        match value {
+            Some(value) => wanted.push((pointer, value)),
+            None => reader.problem("where", "must have texts, numbers or true and false as values"),
+        }
+    }
+    wanted
+}

@@ -1,0 +1,198 @@
+//! Reading the fields of one source, and collecting what is wrong with them.
+
+use std::ops::{Range, RangeInclusive};
+
+use toml::de::{DeTable, DeValue};
+
+/// Something that must be changed in the text of SOURCES. Values are not repeated: they may be
+/// secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    /// Empty when it is about no source.
+    pub source: String,
+    /// Empty when it is about the source as a whole.
+    pub field: String,
+    pub remedy: String,
+}
+
+impl Problem {
+    pub(super) fn new(line: usize, source: &str, field: &str, remedy: impl Into<String>) -> Self {
+        Self { line, source: source.into(), field: field.into(), remedy: remedy.into() }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { line, source, field, remedy } = self;
+        write!(f, "line {line}:")?;
+        if !source.is_empty() {
+            write!(f, " [sources.{source}]")?;
+        }
+        if !field.is_empty() {
+            write!(f, " `{field}`")?;
+        }
+        write!(f, " {remedy}")
+    }
+}
+
+/// The text of SOURCES.
+pub(super) struct Text<'t>(&'t str);
+
+impl<'t> Text<'t> {
+    pub fn new(text: &'t str) -> Self {
+        Self(text)
+    }
+
+    /// The line of a place, counted from 1.
+    pub fn line(&self, span: Range<usize>) -> usize {
+        let before = self.0.as_bytes().get(..span.start).unwrap_or_default();
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// A text that is not TOML. The parser's own message names what it expected, and quotes nothing.
+    pub fn syntax(&self, error: &toml::de::Error) -> Problem {
+        let line = error.span().map_or(1, |span| self.line(span));
+        Problem::new(line, "", "", format!("is not TOML: {}", error.message()))
+    }
+}
+
+/// The fields of one source while they are read.
+pub(super) struct Reader<'a, 'i> {
+    text: &'a Text<'a>,
+    pub source: &'a str,
+    /// Of the source's name.
+    line: usize,
+    table: &'a DeTable<'i>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a, 'i> Reader<'a, 'i> {
+    pub fn new(
+        text: &'a Text<'a>,
+        source: &'a str,
+        line: usize,
+        table: &'a DeTable<'i>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        Self { text, source, line, table, problems }
+    }
+
+    /// Notes a problem of a field, at its line; of the source as a whole, when it names none.
+    pub fn problem(&mut self, field: &str, remedy: impl Into<String>) {
+        let found = self.table.iter().find(|(name, _)| name.get_ref() == field);
+        let line = found.map_or(self.line, |(name, _)| self.text.line(name.span()));
+        self.problems.push(Problem::new(line, self.source, field, remedy));
+    }
+
+    pub fn missing(&mut self, field: &str, meaning: &str) {
+        self.problem(field, format!("is missing: it {meaning}"));
+    }
+
+    /// Checks a text that has but one meaning.
+    pub fn check(&mut self, field: &str, check: impl FnOnce(&str) -> Result<(), &'static str>) {
+        let _checked: Option<()> = self.text(field, check);
+    }
+
+    /// Notes the fields that are none of these.
+    pub fn only_fields(&mut self, known: &[&str]) {
+        let names = self.table.iter().map(|(name, _)| name.get_ref().to_string());
+        let unknown: Vec<_> = names.filter(|name| !known.contains(&name.as_str())).collect();
+        for name in unknown {
+            self.problem(&name, "is no field of such a source");
+        }
+    }
+
+    pub fn has(&self, field: &str) -> bool {
+        self.get(field).is_some()
+    }
+
+    fn get(&self, field: &str) -> Option<&'a DeValue<'i>> {
+        let found = self.table.iter().find(|(name, _)| name.get_ref() == field);
+        found.map(|(_, value)| value.get_ref())
+    }
+
+    /// A text, read further; nothing when it is not there or wrong.
+    pub fn text<T, E: Into<String>>(
+        &mut self,
+        field: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match self.get(field)? {
+            DeValue::String(text) => match read(text) {
+                Ok(value) => Some(value),
+                Err(remedy) => {
+                    self.problem(field, remedy);
+                    None
+                }
+            },
+            _ => {
+                self.problem(field, "must be a text in quotes");
+                None
+            }
+        }
+    }
+
+    /// A list of texts; nothing when it is not there or wrong.
+    pub fn texts(&mut self, field: &str) -> Option<Vec<String>> {
+        let texts = match self.get(field)? {
+            DeValue::Array(items) => items
+                .iter()
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        if texts.is_none() {
+            self.problem(field, "must be a list of texts: [\"...\"]");
+        }
+        texts
+    }
+
+    /// One text or a list of them; nothing when it is not there or wrong.
+    pub fn one_or_more(&mut self, field: &str) -> Option<Vec<String>> {
+        match self.get(field)? {
+            DeValue::String(text) => Some(vec![text.to_string()]),
+            _ => self.texts(field),
+        }
+    }
+
+    pub fn number(&mut self, field: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        let number = float(self.get(field)?).filter(|number| number.fract() == 0.0);
+        let (least, most) = (f64::from(*range.start()), f64::from(*range.end()));
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.problem(field, format!("must be a whole number from {least} to {most}"));
+        }
+        number.map(|number| number as u32)
+    }
+
+    /// The members of a table.
+    pub fn table(&mut self, field: &str) -> Vec<(String, &'a DeValue<'i>)> {
+        match self.get(field) {
+            None => Vec::new(),
+            Some(DeValue::Table(table)) => {
+                let members = table.iter();
+                members.map(|(name, value)| (name.get_ref().to_string(), value.get_ref())).collect()
+            }
+            Some(_) => {
+                self.problem(field, "must be a table: { \"/pointer\" = value }");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// A number as the nearest double.
+pub(super) fn float(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Integer(integer) => {
+            let integer = i64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+            Some(integer as f64)
+        }
+        DeValue::Float(float) => {
+            float.as_str().parse().ok().filter(|float: &f64| float.is_finite())
+        }
+        _ => None,
+    }
+}

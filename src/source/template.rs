@@ -1,0 +1,133 @@
+//! The bytes that a signature covers, as a template: `{timestamp}.{body}`.
+
+use std::str::FromStr;
+
+use http::HeaderName;
+
+use crate::delivery::Delivery;
+
+/// The bytes that a signature covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Body,
+    Timestamp,
+    Url,
+    Method,
+    Header(HeaderName),
+}
+
+/// Why a text is no template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotATemplate {
+    #[error("must hold {{body}} once, or the body could be changed")]
+    NoBody,
+    #[error("holds `{{` without `}}`")]
+    Open,
+    #[error(
+        "holds `{{{0}}}`: only {{body}}, {{timestamp}}, {{url}}, {{method}} and {{header:NAME}} \
+         stand for something"
+    )]
+    Unknown(String),
+}
+
+impl FromStr for Template {
+    type Err = NotATemplate;
+
+    fn from_str(text: &str) -> Result<Self, NotATemplate> {
+        let (mut parts, mut rest) = (Vec::new(), text);
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').ok_or(NotATemplate::Open)?;
+            if !before.is_empty() {
+                parts.push(Part::Text(before.into()));
+            }
+            let unknown = || NotATemplate::Unknown(name.into());
+            parts.push(match name {
+                "body" => Part::Body,
+                "timestamp" => Part::Timestamp,
+                "url" => Part::Url,
+                "method" => Part::Method,
+                _ => {
+                    let header = name.strip_prefix("header:").ok_or_else(unknown)?;
+                    Part::Header(header.parse().map_err(|_| unknown())?)
+                }
+            });
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.into()));
+        }
+        // A second one would have the body hashed twice.
+        match parts.iter().filter(|part| **part == Part::Body).count() {
+            1 => Ok(Self(parts)),
+            _ => Err(NotATemplate::NoBody),
+        }
+    }
+}
+
+impl Default for Template {
+    fn default() -> Self {
+        Self(vec![Part::Body])
+    }
+}
+
+impl Template {
+    pub fn needs_url(&self) -> bool {
+        self.0.contains(&Part::Url)
+    }
+
+    pub fn needs_timestamp(&self) -> bool {
+        self.0.contains(&Part::Timestamp)
+    }
+
+    /// The headers that are signed.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Header(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// The signed bytes of a delivery, in pieces; nothing when the delivery lacks a piece.
+    pub fn pieces<'a>(
+        &'a self,
+        delivery: &'a Delivery,
+        timestamp: Option<&'a str>,
+        url: Option<&'a str>,
+    ) -> Option<Vec<&'a [u8]>> {
+        let pieces = self.0.iter().map(|part| match part {
+            Part::Text(text) => Some(text.as_bytes()),
+            Part::Body => Some(&delivery.body[..]),
+            Part::Timestamp => timestamp.map(str::as_bytes),
+            Part::Url => url.map(str::as_bytes),
+            Part::Method => Some(delivery.method.as_str().as_bytes()),
+            Part::Header(name) => delivery.single_header(name).map(str::as_bytes),
+        });
+        pieces.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NotATemplate, Template};
+
+    #[test]
+    fn templates_name_what_is_wrong_with_them() {
+        for good in ["{body}", "v0:{timestamp}:{body}", "{method}{url}{body}{header:X-Id}"] {
+            assert!(good.parse::<Template>().is_ok(), "{good}");
+        }
+        for (text, wrong) in [
+            ("", NotATemplate::NoBody),
+            ("{timestamp}", NotATemplate::NoBody),
+            ("{body}{body}", NotATemplate::NoBody),
+            ("{body", NotATemplate::Open),
+            ("{boddy}", NotATemplate::Unknown("boddy".into())),
+            ("{header:}{body}", NotATemplate::Unknown("header:".into())),
+        ] {
+            assert_eq!(text.parse::<Template>(), Err(wrong), "{text}");
+        }
+    }
+}

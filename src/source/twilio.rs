@@ -1,0 +1,197 @@
+//! Twilio, which signs the address that it calls and the fields of the form
+//! (<https://www.twilio.com/docs/usage/security#validating-requests>).
+//!
+//! The signature covers the address with its query, then the name and the distinct values of every
+//! field, sorted. Of a JSON body the query has the SHA-256, as `bodySHA256`. It does not cover
+//! `I-Twilio-Idempotency-Token`, which is the only name that Twilio gives to an event: `MessageSid`
+//! and `CallSid` name what the event is about. There is no field that all events have as their
+//! type, so the type is made of the status that there is: `CallStatus.completed`.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use base64::Engine as _;
+use http::HeaderName;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    Body, Check, Happened, Vendor,
+    description::{Algorithm, Description},
+    rows::names,
+    scheme::{BASE64, CHEAP_BODY_BYTES, hmac, missing, wrong},
+};
+use crate::{
+    delivery::Delivery,
+    error::{Error, SignatureFault},
+    timestamp::Timestamp,
+};
+
+const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
+const TOKEN: &str = "i-twilio-idempotency-token";
+
+/// Most fields of a form. Twilio sends some fifty.
+const MAX_FIELDS: usize = 1000;
+
+/// Fields that hold a status, and whose name and value make the type.
+const STATUSES: [&str; 8] = [
+    "EventType",
+    "MessageStatus",
+    "SmsStatus",
+    "CallStatus",
+    "RecordingStatus",
+    "TranscriptionStatus",
+    "StatusCallbackEvent",
+    "Status",
+];
+
+#[derive(Debug)]
+pub(super) struct Twilio(Description);
+
+impl Twilio {
+    pub(super) fn new() -> Self {
+        Self(Description {
+            name: "twilio".into(),
+            documentation: "https://www.twilio.com/docs/usage/webhooks/webhooks-security",
+            signature_headers: names(&[SIGNATURE.as_str(), SETTINGS.as_str(), TOKEN]),
+            ..Description::default()
+        })
+    }
+}
+
+impl Vendor for Twilio {
+    fn has_signature(&self, delivery: &Delivery) -> bool {
+        delivery.headers.contains_key(SIGNATURE)
+    }
+
+    fn description(&self) -> &Description {
+        &self.0
+    }
+
+    fn signs_url(&self) -> bool {
+        true
+    }
+
+    fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
+        let delivery = check.delivery;
+        let claimed = delivery.single_header(&SIGNATURE).ok_or_else(missing)?;
+        let settings = delivery.header(SETTINGS.as_str()).unwrap_or_default();
+        let algorithm = match settings.split(',').any(|one| one.trim() == "algorithm=HMAC_SHA256") {
+            true => Algorithm::HmacSha256,
+            false => Algorithm::HmacSha1,
+        };
+        let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
+        if delivery.body.is_empty() {
+            return Err(missing());
+        }
+        if claimed.len() != algorithm.signature_bytes() {
+            return Err(wrong());
+        }
+        let url = check.url.ok_or(Error::Signature(SignatureFault::NoUrl))?;
+        let fields = match body_hash(url) {
+            Some(expected) => {
+                let found = hex::encode(Sha256::digest(&delivery.body));
+                if !bool::from(found.as_bytes().ct_eq(expected.to_ascii_lowercase().as_bytes())) {
+                    return Err(wrong());
+                }
+                String::new()
+            }
+            None => sorted_fields(&delivery.body).ok_or_else(wrong)?,
+        };
+        // Twilio signs with or without the port, and not always as the address is written.
+        let urls = [Cow::Borrowed(url), other_port(url)];
+        let tried = if fields.len() <= CHEAP_BODY_BYTES { 2 } else { 1 };
+        let is_genuine = check.secrets.iter().any(|secret| {
+            let key = secret.expose().as_bytes();
+            urls.iter().take(tried).any(|url| {
+                let expected = hmac(algorithm, key, &[url.as_bytes(), fields.as_bytes()]);
+                expected.ct_eq(&claimed).into()
+            })
+        });
+        if is_genuine { Ok(()) } else { Err(wrong()) }
+    }
+
+    fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
+        let id = delivery.header(TOKEN).filter(|token| !token.is_empty()).map(str::to_owned);
+        let fields: BTreeMap<_, _> = match body.root() {
+            Some(_) => BTreeMap::new(),
+            None => form_urlencoded::parse(&delivery.body).take(MAX_FIELDS).collect(),
+        };
+        let status = STATUSES.iter().find_map(|name| {
+            let value = fields.get(*name).filter(|value| !value.is_empty())?;
+            Some(format!("{name}.{value}"))
+        });
+        let created_at = fields.get("Timestamp").and_then(|text| Timestamp::parse(text).ok());
+        vec![Happened { event_type: status, created_at, id }]
+    }
+}
+
+/// The hash of the body that the address has.
+fn body_hash(url: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "bodySHA256").map(|(_, value)| value.into_owned())
+}
+
+/// Names and distinct values, sorted, without anything between them; nothing of a form with too
+/// many fields.
+fn sorted_fields(body: &[u8]) -> Option<String> {
+    let mut fields = BTreeMap::<_, BTreeSet<_>>::new();
+    for (count, (name, value)) in form_urlencoded::parse(body).enumerate() {
+        if count >= MAX_FIELDS {
+            return None;
+        }
+        fields.entry(name).or_default().insert(value);
+    }
+    let mut text = String::new();
+    for (name, values) in &fields {
+        for value in values {
+            text += name;
+            text += value;
+        }
+    }
+    Some(text)
+}
+
+/// The address without its port, or with the standard one when it has none.
+fn other_port(url: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let port = authority
+        .rsplit_once(':')
+        .filter(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    match port {
+        Some((host, _)) => format!("{scheme}://{host}{path}").into(),
+        None => {
+            let port = if scheme == "http" { 80 } else { 443 };
+            format!("{scheme}://{authority}:{port}{path}").into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{other_port, sorted_fields};
+
+    #[test]
+    fn ports_are_added_and_removed() {
+        for (url, other) in [
+            ("https://a.example/x?y=1", "https://a.example:443/x?y=1"),
+            ("http://a.example", "http://a.example:80"),
+            ("https://a.example:1234/x:9", "https://a.example/x:9"),
+            ("https://[::1]/x", "https://[::1]:443/x"),
+        ] {
+            assert_eq!(other_port(url), other);
+        }
+    }
+
+    #[test]
+    fn fields_are_sorted_and_distinct() {
+        assert_eq!(sorted_fields(b"b=2&a=%2B1&b=1&b=2&c=").as_deref(), Some("a+1b1b2c"));
+        assert_eq!(sorted_fields(&b"a&".repeat(1001)), None);
+    }
+}
