@@ -1,6 +1,7 @@
 //! The tests that need more than one function: real processes, real HTTP, real files.
 
 mod attempts;
+mod certificates;
 mod cli;
 mod config;
 mod contract;
@@ -24,7 +25,9 @@ mod serve;
 mod servers;
 mod signed;
 mod sources;
+mod sources_config;
 mod sources_property;
+mod sources_serve;
 mod stack;
 mod store;
 mod support;
