@@ -62,8 +62,8 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntemplate = \"{payload}{body}\"",
             custom(
                 6,
-                "`template` holds `{payload}`: only {body}, {timestamp}, {url}, {method} and \
-                 {header:NAME} stand for something",
+                "`template` holds `{payload}`: only {body}, {timestamp}, {url}, {method}, \
+                 {header:NAME} and a {/json/pointer} stand for something",
             ),
         ),
         (

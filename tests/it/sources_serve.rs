@@ -139,6 +139,14 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
         timestamp_prefix = "t="
         template = "{{timestamp}}.{{body}}"
 
+        [sources.within]
+        vendor = "custom"
+        secrets = ["plainly-within"]
+        scheme = "hmac-body"
+        header = "/signed/by"
+        template = "{{/id}}|{{/at}}|{{/absent}}"
+        id = "/id"
+
         [sources.standard]
         vendor = "custom"
         secrets = ["{whsec}"]
@@ -230,6 +238,14 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
         }
     }
     assert!(sink.take().is_empty());
+    // A signature inside the body covers the values that the template names.
+    let signature = hex::encode(sha256("plainly-within", "one|1778070000123|"));
+    let signed = format!(r#"{{"id":"one","at":1778070000123,"signed":{{"by":"{signature}"}}}}"#);
+    assert_eq!(post(&url("within"), &[], &signed).await.status, 200);
+    assert_eq!(sink.take().len(), 1);
+    for changed in [signed.replace("one", "two"), signed.replace("123", "124"), body.into()] {
+        assert_eq!(post(&url("within"), &[], &changed).await.status, 401, "{changed}");
+    }
     // A question is answered, and is no event.
     let question = r#"{"type":"ping","token":"so be it"}"#;
     let signature = hex::encode(ED25519.sign(format!("{seconds}{question}").as_bytes()));
