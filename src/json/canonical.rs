@@ -38,13 +38,11 @@ impl Document<'_> {
             Kind::String => write_string(self.raw(index), out),
             Kind::Array => {
                 out.write_all(b"[")?;
-                let (mut child, mut is_first) = (index + 1, true);
+                let (mut child, mut before) = (index + 1, "");
                 while child < node.end {
                     if !left_out.contains(&child) {
-                        if !is_first {
-                            out.write_all(b",")?;
-                        }
-                        is_first = false;
+                        out.write_all(before.as_bytes())?;
+                        before = ",";
                         self.write_node(child, left_out, out)?;
                     }
                     child = self.after(child);
@@ -52,20 +50,23 @@ impl Document<'_> {
                 out.write_all(b"]")
             }
             Kind::Object => {
-                out.write_all(b"{")?;
-                let members = self.members_of(node).iter();
-                let members = members.filter(|key| !left_out.contains(&(**key + 1)));
-                for (position, &key) in members.enumerate() {
-                    if position > 0 {
-                        out.write_all(b",")?;
+                let mut before = "{";
+                for &key in self.members_of(node) {
+                    if !left_out.contains(&(key + 1)) {
+                        self.write_key(before, key, out)?;
+                        before = ",";
+                        self.write_node(key + 1, left_out, out)?;
                     }
-                    write_string(self.raw(key), out)?;
-                    out.write_all(b":")?;
-                    self.write_node(key + 1, left_out, out)?;
                 }
-                out.write_all(b"}")
+                out.write_all(if before == "{" { b"{}" } else { b"}" })
             }
         }
+    }
+
+    fn write_key(&self, before: &str, key: u32, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(before.as_bytes())?;
+        write_string(self.raw(key), out)?;
+        out.write_all(b":")
     }
 }
 

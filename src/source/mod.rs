@@ -265,7 +265,8 @@ impl Source {
         if self.is_explained {
             return Ok(());
         }
-        let url = self.address.as_ref().map(|address| address.of(delivery));
+        let address = self.address.as_ref().filter(|_| self.vendor.signs_url());
+        let url = address.map(|address| address.of(delivery));
         let (secrets, url) = (&self.secrets[..], url.as_deref());
         self.vendor.verify(&Check { delivery, secrets, url, tolerance, now, certificate })
     }

@@ -161,6 +161,7 @@ fn verify_signed(signed: &Signed, check: &Check<'_>) -> Result<(), Error> {
     }
     let pieces = signed.template.pieces(delivery, timestamp.as_deref(), check.url);
     let pieces = pieces.ok_or_else(missing)?;
+    let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
     let key_id = match &signed.key_id {
         Some(name) => Some(delivery.single_header(name).ok_or_else(missing)?),
         None => None,

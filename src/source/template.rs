@@ -1,10 +1,13 @@
 //! The bytes that a signature covers, as a template: `{timestamp}.{body}`.
 
-use std::str::FromStr;
+use std::{borrow::Cow, str::FromStr};
 
 use http::HeaderName;
 
-use crate::delivery::Delivery;
+use crate::{
+    delivery::Delivery,
+    json::{Document, Pointer},
+};
 
 /// The bytes that a signature covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,8 @@ enum Part {
     Url,
     Method,
     Header(HeaderName),
+    /// A value of the body: nothing where it is absent, as signatures inside a body have it.
+    Pointer(Pointer),
 }
 
 /// Why a text is no template.
@@ -25,11 +30,13 @@ enum Part {
 pub enum NotATemplate {
     #[error("must hold {{body}} once, or the body could be changed")]
     NoBody,
+    #[error("holds `{{{0}}}`, which is no JSON pointer as in {{/data/id}}")]
+    Pointer(String),
     #[error("holds `{{` without `}}`")]
     Open,
     #[error(
-        "holds `{{{0}}}`: only {{body}}, {{timestamp}}, {{url}}, {{method}} and {{header:NAME}} \
-         stand for something"
+        "holds `{{{0}}}`: only {{body}}, {{timestamp}}, {{url}}, {{method}}, {{header:NAME}} and a \
+         {{/json/pointer}} stand for something"
     )]
     Unknown(String),
 }
@@ -50,6 +57,10 @@ impl FromStr for Template {
                 "timestamp" => Part::Timestamp,
                 "url" => Part::Url,
                 "method" => Part::Method,
+                _ if name.starts_with('/') => {
+                    let pointer = name.parse().map_err(|_| NotATemplate::Pointer(name.into()));
+                    Part::Pointer(pointer?)
+                }
                 _ => {
                     let header = name.strip_prefix("header:").ok_or_else(unknown)?;
                     Part::Header(header.parse().map_err(|_| unknown())?)
@@ -60,9 +71,12 @@ impl FromStr for Template {
         if !rest.is_empty() {
             parts.push(Part::Text(rest.into()));
         }
-        // A second one would have the body hashed twice.
+        // A second one would have the body hashed twice. A signature inside the body cannot cover
+        // all of it, but values.
+        let has_values = parts.iter().any(|part| matches!(part, Part::Pointer(_)));
         match parts.iter().filter(|part| **part == Part::Body).count() {
             1 => Ok(Self(parts)),
+            0 if has_values => Ok(Self(parts)),
             _ => Err(NotATemplate::NoBody),
         }
     }
@@ -77,6 +91,11 @@ impl Default for Template {
 impl Template {
     pub fn needs_url(&self) -> bool {
         self.0.contains(&Part::Url)
+    }
+
+    /// Whether all of the body is signed.
+    pub fn has_body(&self) -> bool {
+        self.0.contains(&Part::Body)
     }
 
     pub fn needs_timestamp(&self) -> bool {
@@ -97,14 +116,26 @@ impl Template {
         delivery: &'a Delivery,
         timestamp: Option<&'a str>,
         url: Option<&'a str>,
-    ) -> Option<Vec<&'a [u8]>> {
-        let pieces = self.0.iter().map(|part| match part {
-            Part::Text(text) => Some(text.as_bytes()),
-            Part::Body => Some(&delivery.body[..]),
-            Part::Timestamp => timestamp.map(str::as_bytes),
-            Part::Url => url.map(str::as_bytes),
-            Part::Method => Some(delivery.method.as_str().as_bytes()),
-            Part::Header(name) => delivery.single_header(name).map(str::as_bytes),
+    ) -> Option<Vec<Cow<'a, [u8]>>> {
+        let has_values = self.0.iter().any(|part| matches!(part, Part::Pointer(_)));
+        let document = if has_values { Some(Document::parse(&delivery.body).ok()?) } else { None };
+        let value = |pointer: &Pointer| {
+            let value = pointer.find(document.as_ref()?.root())?;
+            value.as_text().or_else(|| value.as_bool().map(|is| is.to_string()))
+        };
+        let pieces = self.0.iter().map(|part| {
+            let piece = match part {
+                Part::Text(text) => text.as_bytes(),
+                Part::Body => &delivery.body[..],
+                Part::Timestamp => timestamp?.as_bytes(),
+                Part::Url => url?.as_bytes(),
+                Part::Method => delivery.method.as_str().as_bytes(),
+                Part::Header(name) => delivery.single_header(name)?.as_bytes(),
+                Part::Pointer(pointer) => {
+                    return Some(Cow::Owned(value(pointer).unwrap_or_default().into_bytes()));
+                }
+            };
+            Some(Cow::Borrowed(piece))
         });
         pieces.collect()
     }
@@ -116,13 +147,16 @@ mod tests {
 
     #[test]
     fn templates_name_what_is_wrong_with_them() {
-        for good in ["{body}", "v0:{timestamp}:{body}", "{method}{url}{body}{header:X-Id}"] {
+        for good in
+            ["{body}", "v0:{timestamp}:{body}", "{method}{url}{body}{header:X-Id}", "{/a}:{/b/0}"]
+        {
             assert!(good.parse::<Template>().is_ok(), "{good}");
         }
         for (text, wrong) in [
             ("", NotATemplate::NoBody),
             ("{timestamp}", NotATemplate::NoBody),
             ("{body}{body}", NotATemplate::NoBody),
+            ("{/a~2}", NotATemplate::Pointer("/a~2".into())),
             ("{body", NotATemplate::Open),
             ("{boddy}", NotATemplate::Unknown("boddy".into())),
             ("{header:}{body}", NotATemplate::Unknown("header:".into())),

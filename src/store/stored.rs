@@ -96,3 +96,23 @@ pub(super) fn delivery(head: &str, body: impl Into<Bytes>) -> Result<Delivery, S
     }
     Ok(Delivery { method, path, query, headers: map, body: body.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{delivery, delivery_head, from_json, to_json};
+    use crate::store::Details;
+
+    #[test]
+    fn records_from_before_queries_and_absent_times_are_still_read() {
+        let head = r#"{"method":"POST","path":"/webhook","headers":[["a","b"]]}"#;
+        let read = delivery(head, "body").unwrap();
+        assert_eq!((read.path.as_str(), read.query.as_deref()), ("/webhook", None));
+        assert_eq!(delivery_head(&read), head);
+        let details = r#"{"vendor":"v","event_type":"e","created_at":"2026-05-06T12:34:56Z","digest":"d","route":"gcp","first_seen":1}"#;
+        let read: Details = from_json(details).unwrap();
+        assert!(read.created_at.is_some());
+        assert_eq!(to_json(&read), details);
+        let without = Details { created_at: None, ..read };
+        assert_eq!(from_json::<Details>(&to_json(&without)).unwrap(), without);
+    }
+}

@@ -139,7 +139,7 @@ fn time_of(delivery: &Delivery, intake: &Intake) -> Duration {
 
 /// How long this thread has been on a processor: the time that others took from it does not count
 /// (<https://docs.kernel.org/scheduler/sched-stats.html>).
-fn on_processor() -> Duration {
+pub fn on_processor() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
 }

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod bounds;
+mod certificates;
 mod cli;
 mod clocks;
 mod config;
@@ -27,7 +28,11 @@ mod rough;
 mod secrets;
 mod serve;
 mod servers;
+mod signed;
 mod sources;
+mod sources_config;
+mod sources_property;
+mod sources_serve;
 mod stack;
 mod store;
 mod support;

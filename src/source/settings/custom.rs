@@ -105,7 +105,8 @@ fn scheme(reader: &mut Reader<'_, '_>) -> Option<Scheme> {
                     &signed.stamp,
                     Some(Stamp { place: StampPlace::At(Place::Pointer(_)), .. })
                 );
-                if !is_in_body && !signed.template.needs_timestamp() {
+                let is_covered = is_in_body && signed.template.has_body();
+                if !is_covered && !signed.template.needs_timestamp() {
                     reader.problem("template", "must hold {timestamp}, or anybody could change it");
                 }
             }

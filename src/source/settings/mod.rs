@@ -166,10 +166,13 @@ fn secrets(
             (list.map(|secret| secret.trim().to_owned()).collect(), from)
         }
         (None, None) => {
-            reader.missing(
-                "secrets",
-                "holds what the vendor signs with, unless `secrets_from` names a variable",
-            );
+            // A field that is wrong has its own problem.
+            if !reader.has("secrets") && !reader.has("secrets_from") {
+                reader.missing(
+                    "secrets",
+                    "holds what the vendor signs with, unless `secrets_from` names a variable",
+                );
+            }
             return (Vec::new(), String::new());
         }
     };
