@@ -27,7 +27,7 @@ PROGRAMS := cc:gcc ps:procps faketime:faketime redis-server:redis-server java:de
 .DEFAULT_GOAL := help
 # Two builds of the functions at once would take each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay run test check advisories requirements build invoke watch parity clean bench-cold-start \
+.PHONY: help demo demo-stay record-demo run test check advisories requirements build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -41,7 +41,11 @@ demo-stay: ## The same, and keep its servers running for trying by hand.
 	cargo build --locked
 	target/debug/webhook-router demo --stay
 
-run: ## Serve on 127.0.0.1:8080 (see README.md for the variables).
+record-demo: ## Draw the demo's output for README.md, from a run.
+	cargo build --locked
+	python3 scripts/record_demo.py target/debug/webhook-router docs/demo.svg
+
+run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 

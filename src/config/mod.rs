@@ -37,7 +37,7 @@ const MIN_ROUTING_SECRET_BYTES: usize = 16;
 /// Largest REDRIVE_LIMIT: the redrives are counted in the attempts that a record keeps.
 pub const MAX_REDRIVE_LIMIT: u32 = 20;
 
-/// A variable, for `--help` and the README.
+/// A variable, for `--help` and docs/configuration.md.
 pub struct Variable {
     pub name: &'static str,
     pub default: &'static str,
@@ -56,7 +56,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("ROUTING_SECRET_PREVIOUS", "",
         "The secret before a rotation: what was claimed or delivered under it is still known. Costs a lookup for each event."),
     variable("SECRETS_ARN", "",
-        "ARN or name of a Secrets Manager secret: a JSON object of these same variables, read once at start. What is set itself goes before it."),
+        "ARN or name of a Secrets Manager secret: a JSON object of these same variables, read once at start. Environment variables override the secret's values."),
     variable("ROUTE_THRESHOLD", "128",
         "Events whose route byte (0 to 255) is below this go to gcp, the others to aws: 0 to 256."),
     variable("ENVELOPE_SECRETS", "",
