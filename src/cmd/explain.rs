@@ -4,11 +4,12 @@ use std::{
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
@@ -16,9 +17,10 @@ use serde::Serialize;
 use super::function_url;
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
-    delivery::Delivery,
+    delivery::{Delivery, Reply},
     key::route_byte,
     plan::{Plan, Planned, plan},
+    source::{self, Address, Source, Vendor, envelope},
 };
 
 #[derive(Args)]
@@ -32,6 +34,15 @@ pub struct Options {
     /// A header of the delivery; may be given several times.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The vendor whose own payloads the files hold. With <VENDOR>_SECRETS, they are verified.
+    #[arg(long, value_name = "NAME", conflicts_with = "event", value_parser = parse_vendor)]
+    vendor: Option<Arc<dyn Vendor>>,
+    /// The time to verify at, in Unix seconds [default: now].
+    #[arg(long, value_name = "UNIX_SECONDS", value_parser = parse_time)]
+    now: Option<DateTime<Utc>>,
+    /// The address that the vendor called, where it signs the address.
+    #[arg(long, requires = "vendor")]
+    url: Option<String>,
     /// Files with a raw body each; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -45,11 +56,15 @@ struct Explanation {
     status: u16,
     vendor: Option<String>,
     event_type: Option<String>,
+    event_id: Option<String>,
     created_at: Option<String>,
     digest: Option<String>,
     key: Option<String>,
     route_byte: Option<u8>,
     destination: Option<&'static str>,
+    /// Why nothing is forwarded, although nothing is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<&'static str>,
     error: Option<String>,
 }
 
@@ -62,6 +77,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut intake = Intake::from_vars(super::variables().await?)?;
     // What is explained was not sent by anybody: without secrets, there is nothing to verify.
     intake.unsigned = Unsigned::FromAnyone;
+    if let Some(vendor) = &options.vendor {
+        intake.sources.insert(source(&intake, vendor, &options));
+    }
     if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         eprintln!("by the example's ROUTING_SECRET; set your own for your keys and destinations");
     }
@@ -69,7 +87,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut exit = ExitCode::SUCCESS;
     for file in &options.files {
         let explanation = match read(file, &options) {
-            Ok(Ok(delivery)) => explain(&delivery, &intake),
+            Ok(Ok(delivery)) => explain(&delivery, &intake, options.now.unwrap_or_else(Utc::now)),
             Ok(Err(refused)) => refused,
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -104,39 +122,58 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
     } else {
         Delivery {
             method: Method::POST,
-            path: "/webhook".into(),
+            path: options.vendor.as_ref().map_or_else(
+                || envelope::PATH.to_owned(),
+                |vendor| format!("{}/{}", envelope::PATH, vendor.name()),
+            ),
             query: None,
             headers: HeaderMap::new(),
             body: Bytes::from(bytes),
         }
     };
-    delivery.headers.extend(options.headers.iter().cloned());
+    for (name, value) in &options.headers {
+        delivery.headers.append(name, value.clone());
+    }
     Ok(Ok(delivery))
 }
 
-fn explain(delivery: &Delivery, intake: &Intake) -> Explanation {
-    let plan = match plan(delivery, intake, None, Utc::now()) {
-        Ok(Planned::Deliver(plan)) => plan,
-        Ok(Planned::Handshake(reply) | Planned::Filtered { reply, .. }) => {
-            let status = reply.status.as_u16();
-            return Explanation { status, ..Explanation::default() };
-        }
+/// The source that a vendor's payloads are explained for: the one that bears its name, if there is
+/// one. Without secrets, nothing is verified: nobody sent what is in a file.
+fn source(intake: &Intake, vendor: &Arc<dyn Vendor>, options: &Options) -> Source {
+    let found = intake.sources.get(vendor.name());
+    let mut source = found
+        .map_or_else(|| Source::new(vendor.name(), Arc::clone(vendor)), |found| (**found).clone());
+    if let Some(url) = &options.url {
+        source.address = Some(Address::Whole(url.clone()));
+    }
+    if source.secrets.is_empty() { source.explained() } else { source }
+}
+
+fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanation {
+    let Plan { event, key, route, .. } = match plan(delivery, intake, None, now) {
+        Ok(Planned::Deliver(plan)) => *plan,
+        Ok(Planned::Handshake(reply)) => return answered(&reply, "a handshake, which is answered"),
+        Ok(Planned::Filtered { reply, .. }) => return answered(&reply, "filtered by the rules"),
         Err(error) => return refusal(error.reply().status.as_u16(), error.to_string()),
     };
-    let Plan { event, key, route, .. } = *plan;
-    {
-        Explanation {
-            status: 200,
-            route_byte: Some(route_byte(&intake.routing_secret, &event.logical())),
-            vendor: Some(event.vendor),
-            event_type: Some(event.event_type),
-            created_at: event.created_at.map(|time| time.to_string()),
-            digest: Some(event.digest),
-            key: Some(key.to_string()),
-            destination: Some(route.as_str()),
-            ..Explanation::default()
-        }
+    Explanation {
+        status: 200,
+        route_byte: Some(route_byte(&intake.routing_secret, &event.logical())),
+        event_id: event.id().map(str::to_owned),
+        vendor: Some(event.vendor),
+        event_type: Some(event.event_type),
+        created_at: event.created_at.map(|time| time.to_string()),
+        digest: Some(event.digest),
+        key: Some(key.to_string()),
+        destination: Some(route.as_str()),
+        ..Explanation::default()
     }
+}
+
+/// What is answered with 2xx, and reaches no destination.
+fn answered(reply: &Reply, why: &'static str) -> Explanation {
+    let (status, answered) = (reply.status.as_u16(), Some(why));
+    Explanation { status, answered, ..Explanation::default() }
 }
 
 fn refusal(status: u16, error: String) -> Explanation {
@@ -153,16 +190,20 @@ fn print(
     if let Some(error) = error {
         return writeln!(out, "  refused      {status}: {error}");
     }
+    if let Some(answered) = explanation.answered {
+        return writeln!(out, "  answered     {status}: {answered}");
+    }
     let lines = [
         ("vendor", &explanation.vendor),
         ("event_type", &explanation.event_type),
+        ("event_id", &explanation.event_id),
         ("created_at", &explanation.created_at),
         ("digest", &explanation.digest),
         ("key", &explanation.key),
     ];
     for (name, value) in lines {
+        let Some(value) = value else { continue };
         // A name from a payload must not control the terminal.
-        let value = value.as_deref().unwrap_or_default();
         let shown: String = value
             .chars()
             .map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char })
@@ -173,6 +214,23 @@ fn print(
     let sign = if u16::from(byte) < threshold { "<" } else { ">=" };
     writeln!(out, "  {:<12} {byte} ({sign} {threshold})", "route byte")?;
     writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())
+}
+
+/// A built-in vendor. Its two libraries call Standard Webhooks by names of their own.
+fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
+    let name = match name {
+        "standardwebhooks" | "svix" => "standard-webhooks",
+        name => name,
+    };
+    source::vendor(name).cloned().ok_or_else(|| {
+        let names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
+        format!("no such vendor: there are {}", names.join(", "))
+    })
+}
+
+fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    let seconds = text.parse().map_err(|_| "must be whole seconds since 1970")?;
+    DateTime::from_timestamp(seconds, 0).ok_or("is beyond every calendar")
 }
 
 fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {

@@ -38,7 +38,7 @@ async fn idle_and_slow_connections_cost_little_memory_and_at_most_half_the_rate(
         keep_open(&mut crowd, move || async move {
             let mut stream = TcpStream::connect(address).await?;
             if index % 2 == 0 {
-                stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
             }
             stream.read_to_end(&mut vec![]).await.map(drop)
         });
@@ -147,18 +147,18 @@ async fn a_refusal_that_needs_no_body_waits_for_none() {
         ("POST /webhook", 1000, 401),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         assert_eq!(status(&mut stream).await, expected, "{line}");
         // The body may still come; then the connection is as good as any.
         stream.write_all(&vec![b'x'; length]).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         assert_eq!(status(&mut stream).await, 200, "{line}");
     }
     // Who asks before sending is not told to send.
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head =
-        "POST /nobody HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
+    let head = "POST /nobody HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     assert_eq!(status(&mut stream).await, 404);
     assert_eq!(router.log().matches("\"path\":\"/webhook\"").count(), 3, "{}", router.log());
@@ -172,7 +172,7 @@ async fn beyond_max_connections_only_healthz_answers() {
     let mut idle = vec![];
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         assert_eq!(status(&mut stream).await, 200);
         idle.push(stream);
     }
@@ -253,7 +253,7 @@ async fn metrics_are_bounded_by_the_same_server() {
     let mut idle = vec![];
     loop {
         let mut stream = TcpStream::connect(metrics).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         match status(&mut stream).await {
             503 => break,
             other => assert_eq!(other, 200),
@@ -309,12 +309,14 @@ fn event(name: &str, bytes: usize) -> String {
 
 fn request(path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}").into()
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into()
 }
 
 /// A request that lacks the end of its body.
 fn unfinished(path: &str, length: usize, sent: usize) -> Vec<u8> {
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
     [head.as_bytes(), &vec![b' '; sent]].concat()
 }
 

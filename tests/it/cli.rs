@@ -59,6 +59,40 @@ fn explain_tells_a_person_what_is_derived() {
 }
 
 #[test]
+fn explain_reads_a_vendor_s_own_payload_and_verifies_it_at_a_given_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("event.json");
+    let body = r#"{"id":"evt_1","type":"invoice.paid","created":1780000000}"#;
+    std::fs::write(&file, body).unwrap();
+    let file = file.to_str().unwrap();
+    let secret = "plainly-a-secret-of-the-tests";
+    let signature = webhook_router::key::hmac_sha256(
+        secret.as_bytes(),
+        &[b"1780000000", b".", body.as_bytes()],
+    );
+    let header = format!("stripe-signature: t=1780000000,v1={}", hex::encode(signature));
+    let explain = |more: &[&str], vars: &[(&str, &str)]| {
+        let args = ["explain", "--json", "--vendor", "stripe", "--header", &header];
+        let output = router(&[&args[..], more, &[file]].concat(), vars);
+        serde_json::from_str::<serde_json::Value>(stdout(&output)).unwrap()
+    };
+    let secrets = [("STRIPE_SECRETS", secret)];
+    let genuine = explain(&["--now", "1780000100"], &secrets);
+    assert_eq!((&genuine["status"], &genuine["event_id"]), (&200.into(), &"evt_1".into()));
+    assert_eq!(genuine["event_type"], "invoice.paid");
+    assert_eq!(genuine["created_at"], "2026-05-28T20:26:40Z");
+    assert_eq!(explain(&["--now", "1780000301"], &secrets)["status"], 401);
+    let other = [("STRIPE_SECRETS", "plainly-another-secret")];
+    assert_eq!(explain(&["--now", "1780000100"], &other)["status"], 401);
+    // Nobody sent what is in a file: without secrets, nothing is verified.
+    assert_eq!(explain(&[], &[])["key"], genuine["key"]);
+
+    let unknown = router(&["explain", "--vendor", "nobody", file], &[]);
+    assert!(!unknown.status.success());
+    assert!(stderr(&unknown).contains("there are stripe, adyen"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn explain_goes_on_after_a_refusal_and_fails_for_a_missing_file() {
     let folder = tempfile::tempdir().unwrap();
     let bad = file(&folder, "bad", "{");
