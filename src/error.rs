@@ -69,9 +69,9 @@ pub enum Error {
     NoTime,
     #[error("the store does not answer: {0}")]
     Store(String),
-    /// The destination did not take the event, and the store could not be told.
-    #[error("{failure}; its dead letter could not be stored")]
-    NotKept { failure: Box<Self>, until: DateTime<Utc> },
+    /// The destination did not take the event, and no dead letter of this failure is kept.
+    #[error("{failure}; {why}")]
+    NotKept { failure: Box<Self>, why: &'static str, until: DateTime<Utc> },
     #[error("the destination answered {}", .0.status)]
     Rejected(Box<Reply>),
     #[error("the destination cannot be reached: {0}")]

@@ -20,8 +20,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// That which came with the delivery, or from Lambda; else a new one, which nobody samples. Of
-    /// W3C's form and AWS's, the one that is missing is made of the other.
+    /// Uses the trace that came with the delivery, else Lambda's, else starts a new one, which nobody
+    /// samples. Of W3C's form and AWS's, the one that is missing is made of the other.
     pub fn of(delivery: &Delivery, lambda: Option<&str>) -> Self {
         let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);
         // Lambda's own says more than the header that a Function URL adds: the parent and the sampling.

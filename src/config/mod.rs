@@ -133,7 +133,9 @@ pub const VARIABLES: &[Variable] = &[
 pub fn is_variable(name: &str) -> bool {
     // Those of the vendors, and those that a source's `secrets_from` names.
     let is_allowed = |byte: u8| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_');
-    let holds_secrets = || name.ends_with("_SECRETS") && name.bytes().all(is_allowed);
+    // ROUTING_SECRETS would be a slip for ROUTING_SECRET, and leave it unset.
+    let is_slip = name == format!("{ROUTING_SECRET}S");
+    let holds_secrets = || name.ends_with("_SECRETS") && name.bytes().all(is_allowed) && !is_slip;
     VARIABLES.iter().any(|variable| variable.name == name) || holds_secrets()
 }
 

@@ -187,6 +187,10 @@ impl Router {
                 Verdict::TryAgain { after, failure } => {
                     telemetry::tried(&job.plan, number, &failure, after);
                     timed(&mut job.times.pauses, tokio::time::sleep(after)).await;
+                    // The machine may have been suspended meanwhile, for longer than the lease.
+                    if budget.left().is_zero() {
+                        break Err((failure, retries.release()));
+                    }
                 }
             }
         };

@@ -36,6 +36,11 @@ impl Retries {
         Self { pauses, attempt_timeout: forward.timeout, until, release: Release::Now }
     }
 
+    /// Returns when the key becomes free, after the attempts that were made.
+    pub fn release(&self) -> Release {
+        self.release
+    }
+
     /// Decides what an attempt means. One whose outcome is unknown, among however many, holds the
     /// key until the lease ends: the destination may still be working on the event.
     pub fn judge(&mut self, sent: Result<Reply, SendError>) -> Verdict {

@@ -63,13 +63,18 @@ impl Router {
                 match settled {
                     Some(Settled::Stored) => Err(failure),
                     // Another owner's write is no letter of this failure.
-                    Some(Settled::LeaseLost) | None => {
-                        Err(Error::NotKept { failure: failure.into(), until: lease.until })
+                    Some(Settled::LeaseLost) => {
+                        Err(not_kept(failure, "another owner has taken over", lease))
                     }
+                    None => Err(not_kept(failure, "its dead letter could not be stored", lease)),
                 }
             }
         }
     }
+}
+
+fn not_kept(failure: Error, why: &'static str, lease: &Lease) -> Error {
+    Error::NotKept { failure: failure.into(), why, until: lease.until }
 }
 
 fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>) -> DeadLetter {

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::{
     proxy::Proxy,
     redis::{SLOTS, delivered, slot, until_delivered},
@@ -114,6 +116,31 @@ async fn a_cluster_s_connections_that_swallow_everything_are_replaced_within_3_s
 }
 
 #[tokio::test]
+async fn a_server_that_is_slow_to_connect_to_is_used_all_the_same() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let port = redis.port;
+    tokio::spawn(async move {
+        loop {
+            let (near, _) = listener.accept().await.unwrap();
+            let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let ((mut from_router, mut to_router), (mut from_redis, mut to_redis)) =
+                (near.into_split(), far.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_router, &mut to_redis).await });
+            tokio::spawn(async move {
+                // The first answer takes more than half of STORE_TIMEOUT_MS.
+                tokio::time::sleep(Duration::from_millis(650)).await;
+                tokio::io::copy(&mut from_redis, &mut to_router).await
+            });
+        }
+    });
+    let router = router(&sink, &[("STORE_URL", &url)]);
+    delivered(&router, &sink, 1).await;
+    delivered(&router, &sink, 2).await;
+}
+
+#[tokio::test]
 async fn a_replica_that_takes_over_from_a_stopped_master_serves_within_10_s() {
     // The master of the URL, and another one.
     tokio::join!(taken_over_within_10_s(0), taken_over_within_10_s(1));
@@ -137,14 +164,17 @@ async fn taken_over_within_10_s(stopped: usize) {
     // Some come while nobody serves their slots.
     let event = (20..).find(|event| of_stopped(*event)).unwrap();
     let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", &event.to_string())).await;
-    assert_eq!(got.status, 503, "{}", router.log());
+    // A replica may be quicker than the router's timeout.
+    assert!([200, 503].contains(&got.status), "{}", router.log());
     let is_taken_over = || {
         let replica = |node: &Redis| node.cli(&["ROLE"]).starts_with("master");
         cluster.nodes[3..].iter().any(|node| {
             replica(node) && node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
         })
     };
+    let stopped_at = Instant::now();
     while !is_taken_over() {
+        assert!(stopped_at.elapsed() < Duration::from_secs(60), "no replica took over");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let taken_over = Instant::now();

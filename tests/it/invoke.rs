@@ -94,7 +94,7 @@ async fn the_lambda_s_answers_are_read() {
             Some(""),
         ),
         (answer(200, vec![], r#"{"statusCode":200,"statusCode":500}"#), 500, "", Some("")),
-        (answer(200, vec![], r#"{"statusCode":500.0}"#), 500, "", Some("")),
+        (answer(200, vec![], r#"{"statusCode":500.0}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":0}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":1000}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":-1}"#), 502, "destination failed", None),

@@ -280,6 +280,8 @@ fn every_variable_of_a_deployment_can_be_set() {
     // Not in Lambda: of `serve` or of emulators; another name; and files, which Lambda has none of.
     let elsewhere = [
         "PORT",
+        "MAX_CONNECTIONS",
+        "MAX_BUFFERED_BYTES",
         "METRICS_LISTEN",
         "FORWARD_BUDGET_MS",
         "LAMBDA_EMULATOR",

@@ -127,9 +127,10 @@ impl Link {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<T, Refusal> {
-        let half = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
         let (used, mut result) = match self.connection(None, deadline).await {
             Ok((number, mut connection)) => {
+                // Half of what is left: connecting may have taken most of the time.
+                let half = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
                 (Some(number), until(half, command.query_async(&mut connection)).await)
             }
             Err(error) => (None, Err(error)),

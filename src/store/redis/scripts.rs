@@ -106,7 +106,7 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
 });
 
 /// Arguments: owner, details, attempts, now, failure, head and body of the delivery, and `free` or
-/// `hold`. Whose lease is lost learns the time of the letter that is there.
+/// `hold`. If the lease was lost, returns the time of the letter that is there.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at')
