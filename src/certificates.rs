@@ -1,7 +1,7 @@
 //! The certificates that vendors sign with, fetched from their addresses.
 //!
 //! Whoever sends a request chooses the address, within the hosts that the vendor's file allows. So
-//! redirects are not followed, an answer has at most [`MAX_BYTES`] and [`TIMEOUT`], each address
+//! redirects are not followed, an answer has at most 64 KiB and 2 s to come, each address
 //! is asked once at a time and few are asked at once, and a failure is remembered.
 
 use std::{

@@ -34,7 +34,8 @@ pub struct Options {
     /// A header of the delivery; may be given several times.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The vendor whose own payloads the files hold. With <VENDOR>_SECRETS, they are verified.
+    /// The vendor whose own payloads the files hold. They are verified when its variable, such as
+    /// STRIPE_SECRETS, is set.
     #[arg(long, value_name = "NAME", conflicts_with = "event", value_parser = parse_vendor)]
     vendor: Option<Arc<dyn Vendor>>,
     /// The time to verify at, in Unix seconds [default: now].
