@@ -57,7 +57,7 @@ impl Outcome {
     /// Returns whether another attempt may end differently. A redirect and most refusals do not
     /// change.
     ///
-    /// Without an answer, another attempt may help. The cause is not recorded, and even a call that
+    /// Without an answer, another attempt may help: the cause is not known, and even a call that
     /// AWS refused succeeds once the role or the name is corrected.
     pub fn is_worth_another(self) -> bool {
         const TOO_EARLY: u16 = 425;

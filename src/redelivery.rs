@@ -29,7 +29,7 @@ const AT_ONCE: usize = 8;
 /// Entries that are read per page. Small pages let a Lambda begin its first replays early.
 const PAGE: usize = 64;
 
-// The count in `is_left_to_operator` cannot exceed the attempts that a record keeps.
+// A record must keep enough attempts to count as many redrives.
 const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
 
 /// Selects dead letters. Each field that is `None` selects all.

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use webhook_router::{cmd::processor, telemetry};
 
-/// The sample destination of webhook-router: processes each event once by the key it is handed,
-/// and lists what it received at /receipts.
+/// The sample destination of webhook-router: processes each event once by its key, and lists the
+/// received events at /receipts.
 ///
-/// Started by Lambda, it is a function; elsewhere an HTTP service that takes events as Cloud Run
-/// does and through an Invoke API.
+/// In Lambda, it runs as a function. Elsewhere, it runs as an HTTP service that takes events as
+/// Cloud Run does and through an Invoke API.
 #[derive(Parser)]
 #[command(version, after_help = VARIABLES)]
 struct Cli {}
