@@ -165,8 +165,8 @@ const REMEDIES: [(&str, &str); 4] = [
     ("missing signing region", "set AWS_REGION"),
     (
         "requires following cargo feature(s)",
-        "this profile's way to credentials is not built in: \
-         eval \"$(aws configure export-credentials --format env)\" makes variables of them",
+        "this binary does not support the profile's kind of credentials: run \
+         eval \"$(aws configure export-credentials --format env)\" to export them as variables",
     ),
     ("no credentials found in chain", "set AWS_PROFILE, or the variables of AWS's credentials"),
 ];

@@ -42,11 +42,11 @@ pub enum Error {
     IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
-    #[error("the vendor's certificate cannot be had: {0}")]
+    #[error("the vendor's certificate is not available: {0}")]
     Certificate(String),
     #[error(
-        "unsigned, and {0} tells of a sender elsewhere: set ENVELOPE_SECRETS, or \
-         ALLOW_UNSIGNED=true to take it all the same"
+        "unsigned, and {0} shows that the sender is not on this machine: set ENVELOPE_SECRETS, or \
+         ALLOW_UNSIGNED=true to accept it anyway"
     )]
     NotFromHere(&'static str),
     #[error("Idempotency-Key is not the signed webhook-id")]
@@ -91,7 +91,7 @@ pub enum SignatureFault {
     Wrong,
     #[error("stale")]
     Stale,
-    #[error("covers the address, which PUBLIC_URL must tell")]
+    #[error("covers the called URL: set PUBLIC_URL")]
     NoUrl,
 }
 

@@ -154,7 +154,7 @@ fn failed() -> Reply {
 enum Unreadable {
     #[error("{0}")]
     Json(#[from] JsonError),
-    #[error("its statusCode is no integer from 100 to 599")]
+    #[error("its statusCode is not an integer from 100 to 599")]
     Status,
     #[error("it holds text or a number that cannot be represented")]
     Value,

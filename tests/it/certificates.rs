@@ -58,7 +58,7 @@ async fn failures_are_named_and_kept() {
         let address = address(&sink, name);
         for _ in 0..2 {
             let text = reason(certificates.get(&address).await);
-            assert_eq!(text, format!("the vendor's certificate cannot be had: {expected}"));
+            assert_eq!(text, format!("the vendor's certificate is not available: {expected}"));
         }
         assert_eq!(sink.take().len(), 1, "{name}");
     }

@@ -105,7 +105,7 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         (
             "STORE_URL",
             "mysql://localhost",
-            "is no store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH",
+            "is not a store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH",
         ),
         (
             "STORE_URL",
