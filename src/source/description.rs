@@ -208,8 +208,8 @@ pub struct Fields {
     /// The places of the time. The first one that is present counts.
     pub created_at: Vec<Place>,
     pub unit: Unit,
-    /// The places of the id. The first one that is present counts. An id must be the same in all
-    /// deliveries of the event, and in deliveries of no other event.
+    /// The places of the id. The first one that is present counts. The id must be the vendor's name
+    /// for the event: equal in all deliveries of the event, and different for every other event.
     pub id: Vec<Joined>,
 }
 

@@ -67,8 +67,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         scheme::check_secret(self.description(), secret)
     }
 
-    /// Returns whether the head of a delivery has every signature header that it must have. A
-    /// delivery without them is refused before its body is read.
+    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
+    /// there. A delivery without one is refused before its body is read.
     fn has_signature(&self, delivery: &Delivery) -> bool {
         let scheme = self.description().scheme.as_ref();
         scheme.is_none_or(|scheme| scheme.may_be_in(&delivery.headers))
@@ -245,7 +245,8 @@ impl Source {
         format!("{PATH}{}", self.name)
     }
 
-    /// Returns whether the head of a delivery has every signature header that it must have.
+    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
+    /// there.
     pub fn has_signature(&self, delivery: &Delivery) -> bool {
         self.is_explained || self.vendor.has_signature(delivery)
     }

@@ -228,7 +228,7 @@ fn sources_that_contradict_variables_are_errors() {
     );
     assert_eq!(
         problems(&[("SOURCES", STRIPE), ("SOURCES_FILE", "sources.toml")]),
-        ["SOURCES_FILE: must not be set beside SOURCES"]
+        ["SOURCES_FILE: must not be set together with SOURCES"]
     );
     let missing = problems(&[("SOURCES_FILE", "/nowhere/sources.toml")]);
     assert!(missing[0].starts_with("SOURCES_FILE: cannot be read: "), "{missing:?}");
