@@ -1,11 +1,11 @@
-"""Prints how long the router's cold start takes beside that of a bare function.
+"""Compares the router's cold start with that of a bare function.
 
-The router starts with its secrets in variables, and with them in a secret of moto's server, on
-loopback and without TLS: Secrets Manager's own answer takes longer.
+The router starts once with its secrets in variables, and once with a secret on moto's server. That
+server is on loopback and has no TLS, so the real Secrets Manager takes longer.
 
-Both are release builds in AWS's Runtime Interface Emulator, started one after the other, so that
-whatever else the machine does hits both alike. INIT is from the start of the process to its first
-request for an event, by the emulator's own report; the first answer includes it.
+Both are release builds in AWS's Runtime Interface Emulator. They start alternately, so that other
+load on the machine affects both. INIT is the time from the start of the process to its first request
+for an event, as the emulator reports it. The first answer includes it.
 """
 
 import glob, json, os, re, socket, statistics, subprocess, sys, tempfile, time, urllib.request, zipfile
@@ -42,7 +42,7 @@ def free_port():
 
 
 def start_moto():
-    """moto's server, and the variables that lead to a secret in it."""
+    """Starts moto's server, and returns it with the variables that name a secret on it."""
     port = free_port()
     log = subprocess.DEVNULL
     command = ["target/venv/bin/moto_server", "-H", "127.0.0.1", "-p", str(port)]
@@ -64,11 +64,11 @@ def start_moto():
         except (ConnectionError, urllib.error.URLError):
             time.sleep(0.05)
     moto.kill()
-    sys.exit("moto took no secret")
+    sys.exit("moto did not accept the secret")
 
 
 def init(program, variables):
-    """The INIT of one start, in milliseconds."""
+    """Returns the INIT of one start, in milliseconds."""
     port = free_port()
     addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     addresses += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
@@ -78,7 +78,7 @@ def init(program, variables):
         )
         try:
             url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
-            # A request that is refused at once: what is measured is the start.
+            # The request is refused at once, because only the start is measured.
             event = json.dumps({**json.loads(EVENT), "body": "no JSON"}).encode()
             for _ in range(200):
                 try:

@@ -160,7 +160,8 @@ impl Tolerance {
 /// The format of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unit {
-    /// Text. A number counts as seconds.
+    /// Text: RFC 3339 for the time of a signature, and the formats of `created_at` for the time of
+    /// an event.
     #[default]
     Text,
     Seconds,

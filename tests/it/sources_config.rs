@@ -10,7 +10,7 @@ const TARGETS: [(&str, &str); 2] = [
     ("AWS_TARGET_FUNCTION", "processor"),
 ];
 
-/// What is said of variables that cannot be used.
+/// Returns the problems of variables that cannot be used.
 fn problems(vars: &[(&str, &str)]) -> Vec<String> {
     let errors = Config::from_vars(lookup(&[&TARGETS, vars].concat())).unwrap_err();
     errors.0.iter().map(|error| format!("{}: {}", error.variable, error.remedy)).collect()
@@ -274,7 +274,7 @@ fn a_source_without_secrets_says_which_variable_to_set() {
     let text = "[sources.eu]\nvendor = \"stripe\"\nsecrets_from = \"STRIPE_EU_SECRETS\"\n";
     let intake = Intake::from_vars(lookup(&[("SOURCES", text)])).unwrap();
     let warnings = intake.warnings();
-    // Nothing is said of vendors that nobody named.
+    // Vendors that nobody named cause no warning.
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(warnings[1], "POST /webhook/eu is not served: set STRIPE_EU_SECRETS");
     for (path, expected) in [

@@ -1,4 +1,4 @@
-//! The least that a function behind a Function URL can be.
+//! The smallest possible function behind a Function URL.
 
 use lambda_http::{Body, Error, Request, Response, run, service_fn};
 
