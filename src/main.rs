@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
         let io = error.downcast_ref::<std::io::Error>();
         if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
-            // The reader of the output has closed it, as `head` does.
+            // The reader of the output, such as `head`, has closed it. That is not an error.
             return ExitCode::SUCCESS;
         }
         eprintln!("error: {error:#}");

@@ -20,7 +20,7 @@ use crate::{
     store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
-/// The allowed limits of replays that begin per second.
+/// The allowed range for the number of replays that begin per second.
 pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
 
 /// Most events that are replayed at the same time.
@@ -258,7 +258,7 @@ async fn replay_one(
     }
 }
 
-/// Creates ticks at this rate. Missed ticks are not made up for.
+/// Creates a timer with this many ticks per second. It does not catch up on missed ticks.
 fn interval(per_second: u32) -> Interval {
     let mut interval = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -19,7 +19,7 @@ struct Cli {}
 const VARIABLES: &str = "Variables:
   PORT          listen on this port of all addresses [default: 127.0.0.1:9090]
   PROCESSOR_DB  SQLite file of the receipts [default: in memory]
-  RUST_LOG      what is logged [default: info]";
+  RUST_LOG      log level [default: info]";
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -29,7 +29,7 @@ use crate::{
 /// base64 turns three bytes into four.
 pub const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Longest vendor name or event type that a destination gets beside the body, in bytes.
+/// Longest vendor name or event type that a destination gets in addition to the body, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
 /// A place that events are delivered to.
@@ -127,8 +127,8 @@ impl Destinations {
     }
 }
 
-/// Returns what a destination gets beside the body, by name: HTTP headers for Cloud Run, entries of
-/// the client context for the Lambda. All values are visible ASCII.
+/// Returns the values that a destination gets in addition to the body, by name: HTTP headers for
+/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII.
 fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     let Outgoing { plan, attempt, trace, .. } = outgoing;
     let mut particulars = vec![

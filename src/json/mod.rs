@@ -1,9 +1,10 @@
 //! Canonical JSON, streamed into a hasher.
 //!
-//! The canonical form of a body is what Python prints for `json.dumps(json.loads(body),
-//! sort_keys=True, separators=(",", ":"))`, because the Python router hashes that text. RFC 8259
-//! defines which bodies are JSON. CPython's `json` module defines how they are printed: ASCII only,
-//! keys sorted by code point, the last of equal keys, floats as `repr` prints them.
+//! The canonical form of a body is what Python prints for
+//! `json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))`, because the Python
+//! router hashes that text. RFC 8259 defines which bodies are JSON. CPython's `json` module
+//! defines how they are printed: ASCII only, keys sorted by code point, only the last of equal
+//! keys, floats as `repr` prints them.
 //!
 //! serde_json cannot do this. Its `Value` rejects lone surrogates. With its `arbitrary_precision`
 //! or `raw_value` feature, which a dependency may switch on, a body can forge the value of another

@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Time by which a lease outlasts everything that its owner may do.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Number of tries to store a result for which a lease has time, outside Lambda.
+/// Number of tries to store a result that a lease leaves time for, outside Lambda.
 const SETTLE_TRIES: u32 = 4;
 
 /// The time that a delivery may take.

@@ -39,7 +39,7 @@ impl Job {
         Self { delivery, plan, by, trace, attempts, times, settled, origin, started }
     }
 
-    /// Logs and counts what became of the event.
+    /// Logs and counts the result of the event.
     pub fn ended(&mut self, ending: Ending, error: Option<&Error>, reply: &Reply) {
         self.times.total = self.started.elapsed();
         telemetry::handled(&Handled {

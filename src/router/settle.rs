@@ -62,7 +62,8 @@ impl Router {
                 job.settled = settled.is_some();
                 match settled {
                     Some(Settled::Stored) => Err(failure),
-                    // Another owner has written something else than a dead letter of this failure.
+                    // Another owner has taken over, and its writes are no dead letter of this
+                    // failure.
                     Some(Settled::LeaseLost) => {
                         Err(not_kept(failure, "another owner has taken over", lease))
                     }

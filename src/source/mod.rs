@@ -136,7 +136,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     }
 }
 
-/// A vendor that is completely described by its description.
+/// A vendor whose description covers everything.
 #[derive(Debug)]
 pub(crate) struct Described(pub Description);
 
@@ -235,7 +235,8 @@ impl Source {
         }
     }
 
-    /// Returns the source for deliveries that nobody sent, such as a file. They are not verified.
+    /// Returns the source for deliveries that nobody sent, such as the body of a file. They are not
+    /// verified.
     pub fn explained(self) -> Self {
         Self { is_explained: true, ..self }
     }

@@ -197,7 +197,7 @@ fn square() -> Description {
 }
 
 /// The signature covers type, time and id. Paddle's libraries accept a timestamp for only 5
-/// seconds, which is less than a cold start takes.
+/// seconds, which is less than a cold start takes. So the configured tolerance applies instead.
 fn paddle() -> Description {
     Description {
         name: "paddle".into(),

@@ -124,8 +124,8 @@ impl Claim {
 pub enum Release {
     /// At once, because the event was certainly not processed.
     Now,
-    /// At the end of the lease, because the event may have been processed or may still be in
-    /// processing.
+    /// At the end of the lease, because the destination may have processed the event, or may still
+    /// be processing it.
     AtLeaseEnd,
 }
 

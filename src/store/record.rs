@@ -103,7 +103,7 @@ pub enum State {
 impl Record {
     /// Decides whether an event may be claimed: returns the answer if this record prevents the
     /// claim, or `None` if the claim takes the event over. SQLite and DynamoDB use this function.
-    /// The claim script of Redis has the same rule in Lua, and the contract test compares them.
+    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both agree.
     ///
     /// # Errors
     /// When the record has no details. No claim of this router writes such a record.

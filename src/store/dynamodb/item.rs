@@ -66,7 +66,7 @@ pub(super) fn entry(sort_key: &str) -> Result<Entry, StoreError> {
         let failed_at = DateTime::from_timestamp_millis(millis.parse().ok()?)?;
         Some(Entry { failed_at, key: key.parse().ok()? })
     });
-    parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is no time and key")))
+    parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is not a time and a key")))
 }
 
 pub(super) fn text(text: impl ToString) -> AttributeValue {

@@ -1,4 +1,4 @@
-//! Stores the deliveries of dead letters. Only small deliveries fit whole into DynamoDB.
+//! Stores the deliveries of dead letters. One item of DynamoDB can hold only a small delivery.
 //!
 //! An item has at most 400 KB
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A larger

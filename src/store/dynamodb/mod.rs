@@ -277,7 +277,7 @@ impl Store for DynamoDb {
                     claimed = self.take_over(plan.key, &found, now, until).await?;
                 }
             }
-            Err(StoreError::Failed("the key changes hands too quickly".into()))
+            Err(StoreError::Failed("the owner of the key changes too often".into()))
         })
         .await
     }

@@ -31,9 +31,9 @@ use tokio::{
 use super::super::StoreError;
 use crate::{config::RedisUrl, secret::Secret};
 
-/// Silence of a server after which TCP probes whether it is still there, and the time that the
-/// server has for an answer. The probes come often enough that no firewall on the way forgets a
-/// connection: AWS's security groups and load balancers keep an idle connection for 350 s
+/// Time without data from a server after which TCP probes whether it is still there, and the time
+/// that the server has for an answer. The probes come often enough that no firewall on the way
+/// forgets a connection: AWS's security groups and load balancers keep an idle connection for 350 s
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>).
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
@@ -195,7 +195,7 @@ impl Link {
         // NOSCRIPT is an answer, too: a server that has just taken over does not have the scripts.
         let is_answer = |error: &RedisError| error.code() == Some("NOSCRIPT");
         if result.as_ref().err().is_none_or(is_answer) {
-            tracing::warn!("a connection to the cluster hung, and all of them are made anew");
+            tracing::warn!("a connection to the cluster hung, and all of them are replaced");
             renewal.failures = 0;
             self.current.lock().await.replace(fresh);
         }

@@ -45,7 +45,7 @@ impl Fields {
         match self.text()?.as_deref() {
             Some("stored") => Ok(Settled::Stored),
             Some("lost") => Ok(Settled::LeaseLost),
-            other => Err(StoreError::corrupt(format!("a script gave {other:?}"))),
+            other => Err(StoreError::corrupt(format!("a script returned {other:?}"))),
         }
     }
 

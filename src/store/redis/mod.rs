@@ -40,8 +40,8 @@ const DEAD_LETTERS: &str = "webhook:dead-letters";
 /// A store in Redis.
 ///
 /// Leases and lifetimes end by the server's clock, so that routers whose clocks differ agree on who
-/// may claim. A lease is passed to the server as the time that is left. The server returns the time
-/// that is left, and its end is computed by the caller's clock.
+/// may claim. The router and the server exchange the time that is left of a lease, not its end. The
+/// end that a caller gets is computed by the caller's clock.
 pub struct Redis {
     link: Link,
     is_callers_time: bool,
@@ -106,8 +106,7 @@ impl Redis {
         Ok(self.link.run(command, deadline).await?)
     }
 
-    /// Removes the letter of that time from the list. If that fails, the entry remains without a
-    /// letter.
+    /// Removes the letter of that time from the list. If that fails, a stale entry remains.
     async fn unlist(&self, key: &Key, failed_at: Option<DateTime<Utc>>, deadline: Instant) {
         let Some(failed_at) = failed_at.map(millis) else { return };
         let (list, entry) = ([DEAD_LETTERS.to_owned()], key.to_string());
@@ -205,7 +204,7 @@ impl Store for Redis {
                 self.unlist(&key, fields.time()?, deadline).await;
                 Ok(Claim::Delivered(delivered_elsewhere(key)))
             }
-            other => Err(StoreError::corrupt(format!("claim gave {other:?}"))),
+            other => Err(StoreError::corrupt(format!("claim returned {other:?}"))),
         }
     }
 
@@ -290,7 +289,7 @@ impl Store for Redis {
 
     async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
         if self.link.is_cluster {
-            // SCAN searches one server, and the key may be on any server.
+            // SCAN searches one server, but the key may be on another.
             return Ok(None);
         }
         let mut found = BTreeSet::new();
@@ -318,7 +317,7 @@ impl Store for Redis {
                 }
             }
         }
-        // The server's own clock decides what is forgotten.
+        // SCAN may list events that are forgotten already. They are left out.
         let mut known = Vec::new();
         for key in found {
             if self.get(&key, now).await?.is_some() {

@@ -81,7 +81,8 @@ impl Sqlite {
     /// dead letters hold payloads. An existing file keeps its mode.
     ///
     /// # Errors
-    /// When the folder does not exist or is not writable, or the file is not such a store.
+    /// When the folder does not exist or is not writable, or the file is not a store of this
+    /// version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let path = PathBuf::from(path);
         let opened = tokio::task::spawn_blocking(move || {
