@@ -1,11 +1,11 @@
 """Compares the router's cold start with that of a bare function.
 
-The router starts in two ways: with its secrets in variables, and with its secrets in moto's Secrets
-Manager. moto runs on loopback and without TLS, so AWS takes longer to answer.
+The router starts once with its secrets in variables, and once with a secret on moto's server. That
+server is on loopback and has no TLS, so the real Secrets Manager takes longer.
 
-All are release builds in AWS's Runtime Interface Emulator. They start in turn, so that other load on the
-machine affects all of them alike. INIT is the time from the start of the process to its first request for
-an event, as the emulator reports it. It is part of the time to the first answer.
+Both are release builds in AWS's Runtime Interface Emulator. They start alternately, so that other
+load on the machine affects both. INIT is the time from the start of the process to its first request
+for an event, as the emulator reports it. The first answer includes it.
 """
 
 import glob, json, os, re, socket, statistics, subprocess, sys, tempfile, time, urllib.request, zipfile
@@ -42,7 +42,7 @@ def free_port():
 
 
 def start_moto():
-    """Starts moto's server with a secret, and returns it with the variables that name the secret."""
+    """Starts moto's server, and returns it with the variables that name a secret on it."""
     port = free_port()
     log = subprocess.DEVNULL
     command = ["target/venv/bin/moto_server", "-H", "127.0.0.1", "-p", str(port)]
@@ -68,7 +68,7 @@ def start_moto():
 
 
 def init(program, variables):
-    """Starts a function once, and returns its INIT time in milliseconds."""
+    """Returns the INIT of one start, in milliseconds."""
     port = free_port()
     addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     addresses += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
@@ -78,7 +78,7 @@ def init(program, variables):
         )
         try:
             url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
-            # The router refuses this request at once, because only the start is measured.
+            # The request is refused at once, because only the start is measured.
             event = json.dumps({**json.loads(EVENT), "body": "no JSON"}).encode()
             for _ in range(200):
                 try:
@@ -111,7 +111,7 @@ def main():
     yardstick = statistics.median(times["bare"])
     for name, values in times.items():
         median = statistics.median(values)
-        print(f"{name:12} INIT median {median:.2f} ms, minimum {min(values):.2f} ms, of {ROUNDS} starts: {median / yardstick:.2f} x bare")
+        print(f"{name:12} INIT median {median:.2f} ms, least {min(values):.2f} ms, of {ROUNDS} starts: {median / yardstick:.2f} x bare")
 
 
 sys.exit(main())

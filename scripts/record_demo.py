@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Runs `webhook-router demo` and draws its output as an SVG, for README.md.
+"""Runs `webhook-router demo` and writes its output as an SVG, for README.md.
 
     scripts/record_demo.py target/debug/webhook-router docs/demo.svg
 
-The picture shows what the program printed, except for the last part, which says how to continue by hand.
+The picture has everything that the program printed, except its last part about continuing by hand.
 """
 
 import html
@@ -14,7 +14,7 @@ from pathlib import Path
 
 COMMAND = "$ make demo"
 LEFT_OUT_FROM = "Go on by hand"
-# Sizes in units of the picture. A browser scales the picture to the page.
+# Sizes in units of the picture, which a browser scales to the page.
 CHARACTER, LINE, MARGIN = 8.4, 20, 20
 COLOURS = [
     (re.compile(r"200 processed"), "#7ee787"),
@@ -27,7 +27,7 @@ HEADINGS = re.compile(r"(\$|EVENT|What this shows)")
 
 def main() -> None:
     program, picture = sys.argv[1:]
-    # The demo fails if its checks fail. Then there is no picture.
+    # The demo fails if its claims do not hold. Then there is no picture.
     run = subprocess.run([program, "demo"], stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     shown = run.stdout.partition(LEFT_OUT_FROM)[0].rstrip()
     Path(picture).write_text(svg([COMMAND, *shown.splitlines()]), encoding="utf-8")
@@ -50,14 +50,14 @@ fill="#c9d1d9" xml:space="preserve">
 
 
 def text(line: str, number: int) -> str:
-    """Returns a line of the terminal, with its length, so that columns align in any font."""
+    """Returns a line of the terminal. It has a fixed length, so that columns align in any font."""
     weight = ' font-weight="bold"' if HEADINGS.match(line) else ""
     length = f'textLength="{len(line) * CHARACTER:.1f}" lengthAdjust="spacingAndGlyphs"'
     return f'<text x="{MARGIN}" y="{MARGIN + number * LINE - 6}" {length}{weight}>{coloured(line)}</text>'
 
 
 def coloured(line: str) -> str:
-    """Returns a line as XML, with coloured answers."""
+    """Returns a line as XML, with its answers coloured."""
     found = sorted((match.span(), fill) for answer, fill in COLOURS for match in answer.finditer(line))
     pieces, end = [], 0
     for (start, stop), fill in found:

@@ -1,4 +1,5 @@
-//! What all AWS clients share: settings, HTTP, and the secret that holds variables.
+//! The settings and the HTTP client that all AWS clients share, and the secret that holds
+//! variables.
 
 use std::{
     collections::HashMap,
@@ -26,11 +27,11 @@ use tokio::sync::OnceCell;
 
 use crate::http_client;
 
-/// Time to read the secret in, once for a process.
+/// Time limit for reading the secret, once per process.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Region, credentials and endpoints of the standard AWS variables and files, with the HTTP client
-/// of this binary; read once for a process, when first needed.
+/// Returns the region, credentials and endpoints from the standard AWS variables and files,
+/// together with the HTTP client of this binary. They are read once per process, at the first use.
 pub async fn sdk_config() -> &'static SdkConfig {
     static SDK_CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
     SDK_CONFIG
@@ -40,11 +41,11 @@ pub async fn sdk_config() -> &'static SdkConfig {
         .await
 }
 
-/// Time to connect for an SDK that names none, which is the SDKs' own default.
+/// Time limit for connecting if an SDK sets none. This is the SDKs' own default.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
-/// TLS with the system's roots, as the SDKs have it, or the compiled-in ones where the system has
-/// none. All SDKs share it, and with it the sessions that can be resumed.
+/// TLS with the system's roots, as in the SDKs, or with the compiled-in roots if the system has
+/// none. All SDKs share it, and so they can resume each other's TLS sessions.
 static TLS: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -54,12 +55,12 @@ static TLS: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> = LazyLock::new(|
     http_client::tls(roots).map(Arc::new)
 });
 
-/// The HTTP client of the AWS SDKs: the one of all of this binary.
+/// Returns the HTTP client for the AWS SDKs. It makes connections as the rest of this binary does.
 pub fn http_client() -> SharedHttpClient {
     SharedHttpClient::new(SdkClient::default())
 }
 
-/// Clients by their times to connect and to wait for an answer, which every SDK chooses.
+/// HTTP clients by connect timeout and read timeout. Each SDK chooses both.
 #[derive(Debug, Default)]
 struct SdkClient {
     connectors: Mutex<HashMap<(Duration, Option<Duration>), SharedHttpConnector>>,
@@ -85,7 +86,7 @@ impl HttpClient for SdkClient {
 
 struct SdkConnector {
     client: Result<Client<http_client::Connector, SdkBody>, rustls::Error>,
-    /// Time for an answer to begin.
+    /// Time limit until an answer begins.
     waiting: Option<Duration>,
 }
 
@@ -106,7 +107,7 @@ impl HttpConnector for SdkConnector {
             Ok(request) => request,
             Err(error) => return failed(error.into()),
         };
-        // The SDK closes the connection of an answer that makes it try again.
+        // The SDK closes the connection when an answer makes it try again.
         let connection = capture_connection(&mut request);
         if let Some(captured) = request.extensions().get::<CaptureSmithyConnection>() {
             captured.set_connection_retriever(move || {
@@ -135,8 +136,8 @@ impl HttpConnector for SdkConnector {
     }
 }
 
-/// What went wrong, without the request and the response, which the SDK's own text quotes: they may
-/// hold a payload.
+/// Describes an error without the request and the response. The SDK's own text quotes them, and
+/// they may hold a payload.
 pub fn describe<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -158,23 +159,23 @@ where
     }
 }
 
-/// What the SDK says when its settings are wanting, and what to do then.
+/// Texts of the SDK about missing settings, and the remedy for each.
 const REMEDIES: [(&str, &str); 4] = [
     ("Missing Region", "set AWS_REGION"),
     ("missing signing region", "set AWS_REGION"),
     (
         "requires following cargo feature(s)",
-        "this profile's way to credentials is not built in: \
-         eval \"$(aws configure export-credentials --format env)\" makes variables of them",
+        "this binary does not support the profile's kind of credentials: run \
+         eval \"$(aws configure export-credentials --format env)\" to export them as variables",
     ),
     ("no credentials found in chain", "set AWS_PROFILE, or the variables of AWS's credentials"),
 ];
 
-/// The variables in a Secrets Manager secret: a JSON object of strings
+/// Reads the variables from a Secrets Manager secret, which holds a JSON object of strings
 /// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).
 ///
 /// # Errors
-/// When it cannot be read, or is something else. The text never quotes the secret.
+/// When the secret cannot be read or holds something else. The text never quotes the secret.
 pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, String> {
     let timeouts = TimeoutConfig::builder().operation_timeout(SECRET_TIMEOUT).build();
     let config = aws_sdk_secretsmanager::config::Builder::from(sdk_config().await)
@@ -184,7 +185,7 @@ pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, Stri
     let got = client.get_secret_value().secret_id(arn).send().await;
     let got = got.map_err(|error| format!("cannot be read: {}", describe(&error)))?;
     let text = got.secret_string().ok_or("holds bytes: it must hold a JSON object of strings")?;
-    // The error's own text may quote a value.
+    // The text of this error may quote a value.
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!("must hold a JSON object of strings: see line {line}, column {column}")

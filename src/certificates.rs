@@ -1,8 +1,8 @@
 //! The certificates that vendors sign with, fetched from their addresses.
 //!
-//! Whoever sends a request chooses the address, within the hosts that the vendor's file allows. So
-//! redirects are not followed, an answer has at most 64 KiB and 2 s to come, each address
-//! is asked once at a time and few are asked at once, and a failure is remembered.
+//! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
+//! redirects are not followed, and an answer has at most 64 KiB and 2 s. Each address is fetched
+//! once at a time, few addresses are fetched at once, and a failure is remembered.
 
 use std::{
     collections::HashMap,
@@ -18,25 +18,25 @@ use url::Url;
 
 use crate::{destination::tls_config, error::Error, source::Certificate};
 
-/// Time for an address to answer.
+/// Time limit for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Largest answer that is read.
+/// Largest answer that is read, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Addresses that are asked at the same time.
+/// Most addresses that are fetched at the same time.
 const AT_ONCE: usize = 4;
 
-/// Addresses that are remembered.
+/// Most addresses that are remembered.
 const MAX_ADDRESSES: usize = 64;
 
-/// For how long a certificate is kept. The vendor puts a new one at a new address.
+/// Time for which a certificate is kept. A vendor publishes a new certificate at a new address.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long a failure is kept.
+/// Time for which a failure is kept.
 const FAILURE_KEPT: Duration = Duration::from_secs(30);
 
-/// What came of asking an address, and when.
+/// The result of fetching an address, and the time of the fetch.
 struct Answer {
     at: Instant,
     result: Result<Arc<Certificate>, String>,
@@ -49,12 +49,12 @@ impl Answer {
     }
 }
 
-/// Filled by the first who asks; the others wait for it.
+/// An answer that the first caller fetches. Other callers wait for it.
 type Slot = Arc<OnceCell<Answer>>;
 
 /// The certificates of this process.
 pub struct Certificates {
-    /// Made for the first certificate, so that a cold start that needs none makes none.
+    /// Created for the first certificate, so that a cold start without one does not pay for it.
     client: OnceCell<reqwest::Client>,
     slots: Mutex<HashMap<Url, Slot>>,
     permits: Semaphore,
@@ -68,20 +68,20 @@ impl Default for Certificates {
 }
 
 impl Certificates {
-    /// Certificates that this client fetches. It must not follow redirects.
+    /// Fetches certificates with this client, which must not follow redirects.
     pub fn with_client(client: reqwest::Client) -> Self {
         Self { client: OnceCell::new_with(Some(client)), ..Self::default() }
     }
 
-    /// The certificate at an address.
+    /// Returns the certificate at an address, and fetches it if it is not kept.
     ///
     /// # Errors
-    /// [`Error::Certificate`] when it cannot be had.
+    /// [`Error::Certificate`] when it cannot be fetched.
     pub async fn get(&self, address: &Url) -> Result<Arc<Certificate>, Error> {
         let slot = self.slot(address);
         let answer = slot.get_or_try_init(|| async {
             let permit = timeout(TIMEOUT, self.permits.acquire()).await;
-            // Not the address's failure, so the slot stays empty.
+            // The address did not fail, so its slot stays empty.
             let busy = || Error::Certificate("too many are being fetched".into());
             let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
             let fetched = timeout(TIMEOUT, self.fetch(address)).await;
@@ -95,12 +95,13 @@ impl Certificates {
         answer.await?.result.clone().map_err(Error::Certificate)
     }
 
-    /// The place of an address: the one that is there, or a new one when it is out of date.
+    /// Returns the slot of an address. A slot that is out of date is replaced.
     fn slot(&self, address: &Url) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| slot.get().is_none_or(Answer::is_current));
         if slots.len() >= MAX_ADDRESSES && !slots.contains_key(address) {
-            // A stranger may name any number of addresses, but only the vendor has certificates.
+            // A stranger can name any number of addresses, but only the vendor's addresses have
+            // certificates. The slots without one make room.
             slots.retain(|_, slot| slot.get().is_some_and(|answer| answer.result.is_ok()));
         }
         Arc::clone(slots.entry(address.clone()).or_default())

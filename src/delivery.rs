@@ -1,4 +1,4 @@
-//! One HTTP request of a vendor and the answer to it, free of any server's types.
+//! One HTTP request from a vendor, and the answer to it. Neither depends on the types of a server.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub struct Delivery {
     /// sign it.
     pub query: Option<String>,
     pub headers: HeaderMap,
-    /// The exact bytes of the body; a Function URL's base64 is already undone.
+    /// The exact bytes of the body. Base64 from a Function URL is already decoded.
     pub body: Bytes,
 }
 
@@ -32,9 +32,10 @@ const FORWARDED: [HeaderName; 5] = [
 ];
 
 impl Delivery {
-    /// Returns the delivery as a dead letter keeps it: whole, but with those headers alone that a
-    /// replay forwards, among them the vendor's `signature_headers`. Cookies and credentials are of
-    /// no more use once the delivery was verified, and whoever reads the store must not find them.
+    /// Returns the delivery as a dead letter keeps it: complete, except that it has only the
+    /// headers that a replay forwards. These include the vendor's `signature_headers`. Cookies and
+    /// credentials are left out: they have no use after verification, and a reader of the store
+    /// must not find them.
     pub fn kept(&self, signature_headers: &[HeaderName]) -> Self {
         let headers = self.headers.iter();
         let headers = headers
@@ -43,7 +44,7 @@ impl Delivery {
         Self { headers: headers.collect(), ..self.clone() }
     }
 
-    /// The value of a header, when it is visible ASCII and the header stands only once.
+    /// Returns the value of a header if it is visible ASCII and the header occurs only once.
     pub fn single_header(&self, name: &HeaderName) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -52,7 +53,7 @@ impl Delivery {
         }
     }
 
-    /// The first value of a header, when it is visible ASCII.
+    /// Returns the first value of a header if it is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -66,7 +67,7 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// An HTTP answer: the one the sender gets, or the one a destination gave.
+/// An HTTP answer: to the sender, or from a destination.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: StatusCode,
@@ -75,7 +76,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A sentence of our own.
+    /// Creates a plain-text reply.
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         Self {
@@ -90,7 +91,7 @@ impl Reply {
         self
     }
 
-    /// The content type, when it is visible ASCII.
+    /// Returns the content type if it is visible ASCII.
     pub fn content_type(&self) -> Option<&str> {
         self.headers.get(CONTENT_TYPE)?.to_str().ok()
     }

@@ -1,7 +1,7 @@
-//! Everything that keeps an event from being delivered, and what the sender hears of it.
+//! Every reason why an event is not delivered, and the answer that the sender gets.
 //!
-//! The `Display` text of an [`Error`] says all, and goes to the log. The sender gets
-//! [`Error::reply`], which tells nothing about the inside.
+//! The `Display` text of an [`Error`] has all details and goes to the log. The sender gets
+//! [`Error::reply`], which reveals no internals.
 
 use chrono::{DateTime, Utc};
 use http::{
@@ -16,8 +16,8 @@ use crate::{
     timestamp::TimestampError,
 };
 
-/// Seconds after which a sender may try again when the store, or whoever has a vendor's
-/// certificate, did not answer, or there was no room.
+/// Seconds in `Retry-After` when the store or the host of a vendor's certificate did not answer, or
+/// when there was no room or no time.
 const RETRY_SECONDS: i64 = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +42,11 @@ pub enum Error {
     IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
-    #[error("the vendor's certificate cannot be had: {0}")]
+    #[error("the vendor's certificate is not available: {0}")]
     Certificate(String),
     #[error(
-        "unsigned, and {0} tells of a sender elsewhere: set ENVELOPE_SECRETS, or \
-         ALLOW_UNSIGNED=true to take it all the same"
+        "unsigned, and {0} shows that the sender is not on this machine: set ENVELOPE_SECRETS, or \
+         ALLOW_UNSIGNED=true to accept it anyway"
     )]
     NotFromHere(&'static str),
     #[error("Idempotency-Key is not the signed webhook-id")]
@@ -69,7 +69,7 @@ pub enum Error {
     NoTime,
     #[error("the store does not answer: {0}")]
     Store(String),
-    /// The destination did not take the event, and no dead letter of this failure is kept.
+    /// The destination did not accept the event, and the store has no dead letter of this failure.
     #[error("{failure}; {why}")]
     NotKept { failure: Box<Self>, why: &'static str, until: DateTime<Utc> },
     #[error("the destination answered {}", .0.status)]
@@ -82,7 +82,7 @@ pub enum Error {
     Panic,
 }
 
-/// What is the matter with a signature. The sender is not told which.
+/// Reasons to reject a signature. The log names the reason; the sender does not learn it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureFault {
     #[error("missing")]
@@ -91,12 +91,12 @@ pub enum SignatureFault {
     Wrong,
     #[error("stale")]
     Stale,
-    #[error("covers the address, which PUBLIC_URL must tell")]
+    #[error("covers the called URL: set PUBLIC_URL")]
     NoUrl,
 }
 
 impl Error {
-    /// Returns what became of a planned event that ended with this.
+    /// Returns the ending of a planned event that failed with this error.
     pub fn ending(&self) -> Ending {
         match self {
             Self::InFlight { .. } => Ending::InProgress,
@@ -107,7 +107,7 @@ impl Error {
         }
     }
 
-    /// The answer to the sender.
+    /// Returns the answer to the sender.
     pub fn reply(&self) -> Reply {
         use StatusCode as Status;
         match self {
@@ -142,7 +142,8 @@ impl Error {
                 Reply::text(Status::CONFLICT, "in progress"),
                 seconds_between(*now, *until),
             ),
-            // The destination's own 4xx would be final for many a vendor, and the event lost.
+            // Many vendors treat a 4xx as final. Passing on the destination's 4xx would lose the
+            // event.
             Self::NotKept { until, .. } => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 seconds_between(Utc::now(), *until),
@@ -160,7 +161,7 @@ impl Error {
                 RETRY_SECONDS,
             ),
             Self::Rejected(reply) => {
-                // 410 would make some vendors delete the subscription, and whoever answered 3xx
+                // A 410 makes some vendors delete the subscription. A destination that answers 3xx
                 // did not process the event.
                 let is_error = reply.status.is_client_error() || reply.status.is_server_error();
                 let status = match reply.status {
@@ -177,7 +178,7 @@ impl Error {
     }
 }
 
-/// Whole seconds, so that the end has passed after them.
+/// Returns whole seconds, rounded up, so that `end` has passed after them.
 fn seconds_between(start: DateTime<Utc>, end: DateTime<Utc>) -> i64 {
     (end - start).as_seconds_f64().ceil() as i64
 }

@@ -1,38 +1,38 @@
-//! The logical thing that happened, whichever delivery brings it.
+//! The event that a delivery carries.
 
 use crate::{lowercase::python_lower, timestamp::Timestamp};
 
-/// The logical thing that happened, whichever delivery brought it.
+/// The logical thing that happened. Several deliveries may carry the same event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The sender's name: as the envelope spells it, or that of the source's vendor.
+    /// The vendor's name: as written in the envelope, or the name of the source's vendor.
     pub vendor: String,
-    /// The source that it came from; none for an envelope, and for an event that a store kept.
+    /// The source that received it. `None` for an envelope, and for an event read from a store.
     pub source: Option<String>,
-    /// Empty where the vendor names no type.
+    /// Empty if the vendor gives no type.
     pub event_type: String,
-    /// Nothing where the vendor tells no time. An envelope always does.
+    /// `None` if the vendor gives no time. An envelope always has one.
     pub created_at: Option<Timestamp>,
     /// SHA-256 of the body's canonical JSON, as 64 lower-case hex digits.
     pub digest: String,
     pub identity: Identity,
 }
 
-/// What makes two deliveries the same event.
+/// Decides when two deliveries carry the same event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// Sender, type, time and body.
+    /// The sender, type, time and body must be equal.
     Content,
-    /// Vendor and the name that the sender gave the event in a header: `Idempotency-Key`, or
-    /// `webhook-id` where that is signed. The body must be the same, too.
+    /// The vendor must be equal, and the name that the sender gave the event in a header:
+    /// `Idempotency-Key`, or `webhook-id` where that is signed. The body must be equal, too.
     Header(String),
-    /// Source and the provider's id for the event, or those of a batch, joined with commas. The
-    /// body may differ: it may tell of the delivery itself.
+    /// The source and the provider's id for the event must be equal. The ids of a batch are joined
+    /// with commas. The body may differ, because it may describe the delivery itself.
     EventId(String),
 }
 
 impl Event {
-    /// What the key is derived from: equal for every delivery of one event.
+    /// Returns the text that the key is derived from. It is equal for every delivery of one event.
     pub fn logical(&self) -> String {
         let Self { vendor, source, event_type, created_at, digest, identity } = self;
         let sender = source.clone().unwrap_or_else(|| python_lower(vendor));
@@ -44,7 +44,7 @@ impl Event {
         }
     }
 
-    /// The provider's id; nothing when the event is known by something else.
+    /// Returns the provider's id, if the event is identified by it.
     pub fn id(&self) -> Option<&str> {
         match &self.identity {
             Identity::EventId(id) => Some(id),

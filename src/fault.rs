@@ -1,10 +1,10 @@
-//! Places where a test may end the process, to show what a crash there leaves behind.
+//! Fault points: places where a test ends the process, to show what a crash there leaves behind.
 //!
-//! `FAULT_POINT` names the place, and how many-th time it is reached: `after send:2`; or with `panic`
-//! before it, a place to panic at. Only the feature `fault-points` compiles this in; no released
-//! build has it.
+//! `FAULT_POINT` names the place, and optionally which visit of it: `after send:2` means the
+//! second. With `panic` in front, the process panics there instead of ending. Only builds with the
+//! feature `fault-points` have this code; released builds do not.
 
-/// Ends the process, as a crash would, when a test has chosen this place.
+/// Ends the process, as a crash would, if a test chose this place.
 #[cfg(feature = "fault-points")]
 pub fn point(place: &str) {
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,12 +1,13 @@
 //! The HTTP client of the destinations and of the AWS SDKs.
 //!
-//! A connection may die without a word: a NAT forgets it, a peer is cut off, Lambda freezes this
+//! A connection may break silently: a NAT forgets it, a peer is cut off, or Lambda freezes this
 //! process for minutes. A request on such a connection waits for its whole timeout, and nobody
-//! knows then whether it arrived. So a connection that was idle for [`MAX_IDLE`] is not used again,
-//! by the wall clock: the monotonic clock may stand still while Lambda freezes the process.
+//! knows whether it arrived. So a connection that was idle for [`MAX_IDLE`] is not used again. The
+//! idle time counts by the wall clock, because the monotonic clock may stop while Lambda freezes
+//! the process.
 //!
 //! A new connection costs two round trips and, because TLS sessions are resumed, one key exchange.
-//! When it cannot be made, the event was certainly not sent.
+//! If it cannot be made, the event was certainly not sent.
 
 use std::{
     io,
@@ -28,24 +29,25 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// Longest time for which a connection may be idle and be used again. It serves bursts; whatever is
-/// older is made anew.
+/// Longest idle time after which a connection is still used. Events in a burst share connections;
+/// after a longer pause, a new connection is made.
 pub const MAX_IDLE: Duration = Duration::from_secs(4);
 
-/// How long the peer may leave sent bytes unacknowledged before the connection counts as broken.
+/// Time for which the peer may leave sent bytes unacknowledged before the connection counts as
+/// broken.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
-/// How long TCP waits for an answer before it asks whether the peer is there, and then between two
-/// questions. It also keeps NATs from forgetting the connection of a slow function.
+/// Time without an answer after which TCP probes the peer, and the interval between probes. The
+/// probes also keep NATs from forgetting the connection of a slow function.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// The same for a peer of HTTP/2, and the time that it has to reply.
+/// The interval between pings of an HTTP/2 peer, and the time limit for its reply.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client for HTTP/1.1, and for HTTP/2 where `tls` offers it. Making a connection, with TLS, gets
-/// `connect_timeout`.
+/// Creates a client for HTTP/1.1, and for HTTP/2 if `tls` offers it. `connect_timeout` covers the
+/// whole connection, including TLS.
 pub fn client<B>(tls: Arc<ClientConfig>, connect_timeout: Duration) -> Client<Connector, B>
 where
     B: Body + Send + 'static,
@@ -64,7 +66,7 @@ where
     B::Data: Send,
 {
     let mut tcp = HttpConnector::new();
-    // The connector around it decides by the scheme.
+    // The connector around this one accepts or rejects the scheme.
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
@@ -82,10 +84,10 @@ where
         .build(connector)
 }
 
-/// TLS with ring, as in all of this binary, for HTTP/2 and HTTP/1.1.
+/// Creates the TLS settings for HTTP/2 and HTTP/1.1, with ring as in the rest of this binary.
 ///
 /// # Errors
-/// When the versions of TLS and the provider do not fit together.
+/// When the provider does not support the TLS versions.
 pub fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -96,7 +98,7 @@ pub fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     Ok(config)
 }
 
-/// Makes connections: name, TCP and TLS, all within one timeout.
+/// Makes connections. One timeout covers name resolution, TCP and TLS.
 #[derive(Clone)]
 pub struct Connector {
     https: HttpsConnector<HttpConnector>,
@@ -123,7 +125,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A timer whose time goes on while the process is frozen.
+/// A timer whose time continues while the process is frozen.
 #[derive(Clone, Default)]
 struct WallTimer {
     clock: Arc<WallClock>,
@@ -143,8 +145,8 @@ impl Timer for WallTimer {
     }
 }
 
-/// Counts time by whichever of two clocks went further since it was last asked. One of them stands
-/// still while the process is frozen; the other may be set back.
+/// Counts time by the clock that advanced further since the last call. The monotonic clock stops
+/// while the process is frozen; the wall clock may be set back.
 #[derive(Default)]
 struct WallClock {
     last: Mutex<Option<Last>>,
@@ -153,7 +155,7 @@ struct WallClock {
 struct Last {
     monotonic: Instant,
     wall: SystemTime,
-    /// The time that this clock told.
+    /// The time that this clock returned.
     told: Instant,
 }
 
@@ -163,7 +165,7 @@ impl WallClock {
         let told = last.as_ref().map_or(monotonic, |last| {
             let by_wall = wall.duration_since(last.wall).unwrap_or_default();
             let passed = monotonic.saturating_duration_since(last.monotonic).max(by_wall);
-            // A wall clock that was set too far ahead to be added does not count.
+            // A step that is too large to add does not count: the wall clock was set far ahead.
             last.told.checked_add(passed).unwrap_or(last.told)
         });
         *last = Some(Last { monotonic, wall, told });
@@ -205,7 +207,7 @@ mod tests {
         };
         assert_eq!(request().await, 1);
         assert_eq!(request().await, 1);
-        // The wall clock went on for a minute, and the monotonic clock did not.
+        // The wall clock advanced by a minute, and the monotonic clock did not.
         timer.clock.at(Instant::now(), SystemTime::now() + Duration::from_secs(60));
         assert_eq!(request().await, 2);
     }
@@ -217,12 +219,12 @@ mod tests {
         let seconds = Duration::from_secs;
         let start = clock.at(monotonic, wall);
         for (monotonic_seconds, wall_seconds, told) in [
-            // Both go on.
+            // Both clocks advance.
             (1, 1_001, 1_001),
             (2, 1_002, 1_002),
-            // The monotonic clock stood still for an hour.
+            // The monotonic clock stopped for an hour.
             (2, 4_602, 4_602),
-            // The wall clock is set back, and goes on from there.
+            // The wall clock is set back, and continues from there.
             (3, 1_000, 4_603),
             (4, 1_001, 4_604),
             (4, 1_005, 4_608),

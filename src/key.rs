@@ -12,27 +12,27 @@ use crate::secret::Secret;
 
 /// The idempotency key of an event.
 ///
-/// Displays as it stands in the store and in `X-Webhook-Key`: `webhook:dedup:` and 64 lower-case
-/// hex digits.
+/// The `Display` form is the text in the store and in `X-Webhook-Key`: `webhook:dedup:` and 64
+/// lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// What stands before the digits.
+    /// The text before the digits.
     pub const PREFIX: &str = "webhook:dedup:";
 
-    /// The key of an event with this logical identity.
+    /// Derives the key of the event with this logical identity.
     pub fn derive(secret: &Secret, logical: &str) -> Self {
         Self(hmac_sha256(secret.expose().as_bytes(), &[logical.as_bytes()]))
     }
 }
 
-/// The byte, 0 to 255, that is held against the route threshold.
+/// Returns the byte, 0 to 255, that is compared with the route threshold.
 pub fn route_byte(secret: &Secret, logical: &str) -> u8 {
     hmac_sha256(secret.expose().as_bytes(), &[b"route|", logical.as_bytes()])[0]
 }
 
-/// HMAC-SHA256 of the parts in a row.
+/// Computes the HMAC-SHA256 of the concatenated parts.
 pub fn hmac_sha256(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length of key is valid");
@@ -52,7 +52,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A text that is not a key as [`Key`] displays it.
+/// A text that is not the `Display` form of a [`Key`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a key: it must be `webhook:dedup:` and 64 hex digits")]
 pub struct NotAKey(String);

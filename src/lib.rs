@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 #![doc = include_str!("../docs/architecture.md")]
 
-// In reading order: each module uses only those above it.
+// The modules in reading order. Each module uses only the modules above it.
 
 pub mod secret;
 

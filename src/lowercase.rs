@@ -1,8 +1,8 @@
-//! Lower case as the Python router's `str.lower()` makes it.
+//! Lower case exactly as the Python router's `str.lower()` produces it.
 
-/// Code points that came after Unicode 14 (CPython 3.11's) and have, or take part in, a mapping
-/// to lower case. They stay as they are: otherwise a newer compiler, with a newer Unicode, would
-/// give an event another key.
+/// Code points added after Unicode 14 (the version of CPython 3.11) that have, or affect, a mapping
+/// to lower case. They stay unchanged: otherwise a newer compiler, with a newer Unicode version,
+/// would give an event another key.
 #[rustfmt::skip]
 const AFTER_UNICODE_14: [(u32, u32); 50] = [
     (0x897, 0x897), (0xECE, 0xECE), (0x1ACF, 0x1ADD), (0x1AE0, 0x1AEB), (0x1C89, 0x1C8A),
@@ -19,12 +19,12 @@ const AFTER_UNICODE_14: [(u32, u32); 50] = [
     (0x1E6E6, 0x1E6E6), (0x1E6EE, 0x1E6EF), (0x1E6F5, 0x1E6F5), (0x1E6FF, 0x1E6FF),
 ];
 
-/// Full lower case, a final sigma included, by the rules of Unicode 14.
+/// Returns the full lower-case form, including a final sigma, by the rules of Unicode 14.
 pub fn python_lower(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
-    // To Unicode 14 such a code point is no letter, and ends a word as a space does.
+    // In Unicode 14, such a code point is not a letter, and it ends a word as a space does.
     text.split_inclusive(is_later)
         .map(|word| match word.char_indices().next_back() {
             Some((at, last)) if is_later(last) => word[..at].to_lowercase() + &word[at..],

@@ -1,4 +1,4 @@
-//! Picks a command, prints its error, and exits.
+//! Runs a command, prints its error, and exits.
 
 #![forbid(unsafe_code)]
 
@@ -12,10 +12,9 @@ use webhook_router::{
     telemetry,
 };
 
-/// Receives vendors' webhooks, processes each event once, and sends it to the same place every
-/// time.
+/// Receives vendors' webhooks, delivers each event once, and always to the same destination.
 ///
-/// Started by Lambda, it is the function behind a Function URL; elsewhere it takes a command.
+/// In Lambda, it runs as the function behind a Function URL. Elsewhere, it takes a command.
 #[derive(Parser)]
 #[command(version, after_long_help = variables(), arg_required_else_help = true)]
 struct Cli {
@@ -32,18 +31,19 @@ enum Command {
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
     },
-    /// Print key, route and all else that the router derives from a body; needs no store.
+    /// Print the key, the route and everything else that the router derives from a body. Needs no
+    /// store.
     Explain(explain::Options),
-    /// Print what the store knows of an event.
+    /// Print everything that the store knows of an event.
     Inspect(inspect::Options),
     /// List the events that could not be delivered.
     DeadLetters(dead_letters::Options),
     /// Deliver dead letters again.
     #[command(after_long_help = variables())]
     Replay(replay::Options),
-    /// Forget dead letters.
+    /// Delete dead letters.
     Discard(dead_letters::Discard),
-    /// Show the main job on this machine: routing, duplicates and a race.
+    /// Show routing, duplicates and a race on this machine.
     Demo(demo::Options),
 }
 
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     run().unwrap_or_else(|error| {
         let io = error.downcast_ref::<std::io::Error>();
         if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
-            // Whoever reads the output has seen enough, as `head` has.
+            // The reader of the output, such as `head`, has closed it. That is not an error.
             return ExitCode::SUCCESS;
         }
         eprintln!("error: {error:#}");
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     if cmd::started_by_lambda() {
         telemetry::init(Level::INFO, true)?;
-        // An instance has one event at a time, and mostly one core or less.
+        // An instance has one event at a time, and usually one core or less.
         return block_on(tokio::runtime::Builder::new_current_thread(), ended(cmd::lambda::run()));
     }
     let command = Cli::parse().command;
@@ -87,12 +87,12 @@ fn block_on(
     runtime.enable_all().build()?.block_on(command)
 }
 
-/// A command that succeeds when it ends without an error.
+/// Runs a command that succeeds if it ends without an error.
 async fn ended(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     command.await.map(|()| ExitCode::SUCCESS)
 }
 
-/// The variables, as a part of the help.
+/// Returns the variables as a part of the help.
 fn variables() -> String {
     let mut text = String::from("Variables:\n");
     for variable in VARIABLES {

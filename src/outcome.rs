@@ -1,23 +1,24 @@
-//! What brought a delivery, and what became of it: the words of the records, the log and the metrics.
+//! The trigger, the outcomes and the ending of a delivery: the words of the records, the log and
+//! the metrics.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// What brought a delivery to the router.
+/// The cause of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
-    /// Its vendor sent it.
+    /// The vendor sent it.
     Vendor,
-    /// An operator, who named the key.
+    /// An operator replays one dead letter by its key.
     Replay,
-    /// An operator or a schedule, with all dead letters of a kind.
+    /// An operator or a schedule replays all dead letters of a kind.
     BulkReplay,
 }
 
 impl Trigger {
-    /// The words for it, in the log and for a person.
+    /// Returns the words for the log and for the output of commands.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vendor => "vendor",
@@ -33,30 +34,31 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It answered with this HTTP status.
+    /// The destination answered with this HTTP status.
     Status(u16),
-    /// It did not get the event.
+    /// The destination did not receive the event.
     Unreachable,
-    /// It may have got the event, and did not answer in time.
+    /// The destination may have received the event, but did not answer in time.
     TimedOut,
-    /// It may have got the event, and the connection broke.
+    /// The destination may have received the event, but the connection broke.
     Broken,
 }
 
 impl Outcome {
-    /// Whether the event may have been processed, or may still be.
+    /// Returns whether the destination may have processed the event, or may still be processing it.
     pub fn is_unknown(self) -> bool {
         matches!(self, Self::TimedOut | Self::Broken)
     }
 
-    /// Whether another attempt may end otherwise. A redirect and most refusals stay what they are.
+    /// Returns whether another attempt may end differently. A redirect and most refusals do not
+    /// change.
     ///
-    /// Where there was no answer, another attempt may help: it is not known why the destination did
-    /// not get the event, and a call that AWS refused succeeds once the role or the name is mended.
+    /// Without an answer, another attempt may help: the cause is not known, and even a call that
+    /// AWS refused succeeds once the role or the name is corrected.
     pub fn is_worth_another(self) -> bool {
         const TOO_EARLY: u16 = 425;
         match self {
@@ -66,21 +68,21 @@ impl Outcome {
     }
 }
 
-/// What became of a planned event.
+/// The final result of a planned event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Delivered,
     Duplicate,
     InProgress,
     OtherBody,
-    /// It came when there was no time left to send it, and nothing was touched.
+    /// No time was left to send the event, so nothing was changed.
     NoTime,
     Failed,
     StoreUnavailable,
 }
 
 impl Ending {
-    /// The word in the log line.
+    /// Returns the word for the log line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -94,23 +96,23 @@ impl Ending {
     }
 }
 
-/// Where a delivery came in.
+/// The Lambda invocation that brought a delivery. Outside Lambda, all fields have their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// That of the invocation, in Lambda.
+    /// The request id of the invocation.
     pub request_id: Option<String>,
-    /// The trace of the invocation, as `X-Amzn-Trace-Id` is written.
+    /// The trace of the invocation, in the format of `X-Amzn-Trace-Id`.
     pub trace: Option<String>,
-    /// Whether its invocation is the first that this process has.
+    /// True for the first invocation of this process.
     pub is_cold_start: bool,
 }
 
-/// Where the time of a delivery went.
+/// The time spent on a delivery, by step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     pub total: Duration,
     pub store: Duration,
     pub destination: Duration,
-    /// Between attempts.
+    /// The pauses between attempts.
     pub pauses: Duration,
 }

@@ -1,5 +1,7 @@
-//! What is to be done with a delivery: verify, read, derive, choose. No clock, no network, no
-//! store; `explain` prints it, and production acts on it.
+//! Decides what to do with a delivery: verify, read, derive, choose.
+//!
+//! Planning uses no clock, no network and no store. `explain` prints the result, and the router
+//! acts on it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,19 +19,19 @@ use crate::{
     source::{self, Body, Certificate, Check, Happened, KeyRule, Source, Wish, envelope, loopback},
 };
 
-/// What is to be done with a delivery.
+/// The decision about a delivery.
 #[derive(Debug, Clone)]
 pub enum Planned {
-    /// Its event is to be delivered.
+    /// The event is to be delivered.
     Deliver(Box<Plan>),
-    /// It is no event but a question of the vendor's, and this is the answer.
+    /// The delivery is a vendor's handshake and carries no event. This is the answer.
     Handshake(Reply),
-    /// The rules of its source leave its event out.
+    /// The rules of the source leave the event out.
     Filtered { event: Box<Event>, reply: Reply },
 }
 
 impl Planned {
-    /// The plan, when the event is to be delivered.
+    /// Returns the plan, if the event is to be delivered.
     pub fn plan(self) -> Option<Plan> {
         match self {
             Self::Deliver(plan) => Some(*plan),
@@ -38,16 +40,17 @@ impl Planned {
     }
 }
 
-/// A verified event with its key and its destination. Only [`plan`] makes one of a delivery, so
-/// what is not verified cannot be routed.
+/// A verified event with its key and its route. Only [`plan`] turns a delivery into a plan, so an
+/// unverified delivery cannot be routed.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub event: Event,
     pub key: Key,
-    /// The key under the secret before a rotation.
+    /// The key under the previous routing secret, while the secret is being rotated.
     pub previous_key: Option<Key>,
     pub route: Route,
-    /// Where it came from; none for an envelope, and when the source is no longer configured.
+    /// The source of the event. `None` for an envelope, and for a source that is no longer
+    /// configured.
     source: Option<Arc<Source>>,
     _verified: Verified,
 }
@@ -56,29 +59,30 @@ pub struct Plan {
 struct Verified;
 
 impl Plan {
-    /// What is to be done with an event that was verified when it first came in, as a store has
-    /// kept it.
+    /// Restores the plan of an event that a store has kept. The event was verified when it came in.
     pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
         Self { event, key, previous_key: None, route, source, _verified: Verified }
     }
 
-    /// The vendor's own headers about its signature, which a receiver gets to verify it again.
+    /// Returns the names of the vendor's signature headers. A receiver gets these headers to verify
+    /// the signature again.
     pub fn signature_headers(&self) -> Vec<HeaderName> {
         self.source.as_ref().map(|source| source.vendor.signature_headers()).unwrap_or_default()
     }
 
-    /// Headers that hold a secret: they are neither forwarded nor stored.
+    /// Returns the names of headers that hold a secret. They are neither forwarded nor stored.
     pub fn secret_headers(&self) -> Vec<HeaderName> {
         self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
     }
 
-    /// What its vendor wants to hear.
+    /// Returns the form that the vendor wants answers to have.
     pub fn wish(&self) -> Wish {
         self.source.as_ref().map(|source| source.vendor.description().wish).unwrap_or_default()
     }
 
-    /// For how long its vendor may deliver it again; nothing when that is a day or less, or not
-    /// known. An envelope's vendor may be one of those that are built in.
+    /// Returns how long the vendor may deliver the event again. The result is zero if that is a day
+    /// or less, or not known. For an envelope, the vendor's name is looked up among the built-in
+    /// vendors.
     pub fn retry_horizon(&self) -> Duration {
         let vendor = match &self.source {
             Some(source) => Some(&source.vendor),
@@ -88,11 +92,11 @@ impl Plan {
     }
 }
 
-/// Decides what is to be done with a delivery that came in at `now`. `certificate` is the one that
-/// [`certificate_address`] leads to.
+/// Decides what to do with a delivery that came in at `now`. `certificate` is the one at the
+/// address that [`certificate_address`] returns.
 ///
 /// # Errors
-/// The refusals: 400, 401, 403, 404, 405 and 413.
+/// Refusals: 400, 401, 403, 404, 405 and 413.
 pub fn plan(
     delivery: &Delivery,
     intake: &Intake,
@@ -124,8 +128,8 @@ pub fn plan(
     Ok(Planned::Deliver(Box::new(derive(event, intake, Some(source)))))
 }
 
-/// The address of the certificate that a delivery is signed with, when it is signed with one and
-/// all is checked that can be checked without it.
+/// Returns the address of the certificate that a delivery is signed with, if it is signed with one.
+/// Everything that can be checked without the certificate is checked first.
 ///
 /// # Errors
 /// [`Error::Signature`] when the delivery cannot be genuine.
@@ -137,12 +141,12 @@ pub fn certificate_address(
         Ok(Admitted::Source(source)) if intake.paypal_certificate.is_none() => {
             source.vendor.certificate_address(delivery)
         }
-        // The plan says what is wrong.
+        // `plan` reports the fault.
         _ => Ok(None),
     }
 }
 
-/// The event of a source's delivery, or the one that a batch makes up.
+/// Creates the event of a source's delivery. A batch becomes one event.
 fn event(source: &Source, happened: &[Happened], body: &Body<'_>) -> Event {
     let ids: Option<Vec<_>> = happened.iter().map(|one| one.id.as_deref()).collect();
     let identity = match (source.rules.key, ids) {
@@ -161,7 +165,7 @@ fn event(source: &Source, happened: &[Happened], body: &Body<'_>) -> Event {
     }
 }
 
-/// The plan of an event that is genuine.
+/// Derives the plan of a verified event.
 fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
     let logical = event.logical();
     let key = Key::derive(&intake.routing_secret, &logical);
@@ -176,20 +180,20 @@ fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
     Plan { event, key, previous_key, route, source: source.cloned(), _verified: Verified }
 }
 
-/// What a delivery is, as far as its head tells.
+/// The kind of a delivery, as its head shows it.
 #[derive(Debug)]
 pub enum Admitted<'a> {
     Envelope(Cover),
-    /// A vendor's question that comes unsigned, and its answer.
+    /// A vendor's handshake that comes unsigned. This is the answer.
     Challenge(Reply),
     Source(&'a Arc<Source>),
 }
 
-/// Decides by its head alone whether a delivery can be taken. Its body of `length` bytes may still
-/// have to come; a length that is not known yet counts as 0.
+/// Decides from the head alone whether to accept a delivery. The body of `length` bytes may arrive
+/// later. A length that is not known yet counts as 0.
 ///
 /// # Errors
-/// The refusals that need no body: 403, 404, 405, 413, and 401 for an absent signature.
+/// Refusals that need no body: 403, 404, 405, 413, and 401 for an absent signature.
 pub fn admit<'a>(
     delivery: &Delivery,
     length: u64,
@@ -251,7 +255,7 @@ fn envelope(
     Ok(derive(event, intake, None))
 }
 
-/// Whether an envelope's headers are the sender's own.
+/// The part of an envelope's headers that is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cover {
     /// The signature covers `webhook-id`, and no other header that could name an event.
@@ -260,12 +264,12 @@ pub enum Cover {
     Nothing,
 }
 
-/// The name that the sender gave the event
+/// Returns the name that the sender gave the event
 /// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>). Bytes are read
 /// as Latin-1, as Python's WSGI servers do (PEP 3333).
 ///
-/// Where the delivery is signed, only the signed `webhook-id` counts: whoever captured a request
-/// could send it again under another `Idempotency-Key`.
+/// In a signed delivery, only the signed `webhook-id` counts. Otherwise, a captured request could
+/// be sent again under another `Idempotency-Key`.
 fn name(delivery: &Delivery, cover: Cover) -> Result<Option<String>, Error> {
     let names = ["idempotency-key", "x-idempotency-key"];
     let values = names.into_iter().flat_map(|name| delivery.headers.get_all(name));

@@ -1,8 +1,8 @@
-//! Delivering dead letters again, on the word of an operator or a schedule.
+//! Delivers dead letters again when an operator or a schedule asks for it.
 //!
-//! A replay goes through the same claim and the same attempts as a vendor's delivery, so it may be
-//! repeated, and done by several at once: whoever claims an event first delivers it, and the others
-//! find it in flight or delivered.
+//! A replay uses the same claim and the same attempts as a vendor's delivery. So it may be
+//! repeated, and several processes may replay at once: the first one to claim an event delivers it,
+//! and the others find it in flight or delivered.
 
 use std::{collections::HashSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -20,25 +20,25 @@ use crate::{
     store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
-/// How many may be begun in a second, where that is said.
+/// The allowed range for the number of replays that begin per second.
 pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
 
-/// Events that are replayed at the same time.
+/// Most events that are replayed at the same time.
 const AT_ONCE: usize = 8;
 
-/// Entries that are read at once: few enough for a Lambda to begin soon.
+/// Entries that are read per page. Small pages let a Lambda begin its first replays early.
 const PAGE: usize = 64;
 
-// The attempts that a record keeps show no longer row of redrives.
+// A record must keep enough attempts to count as many redrives.
 const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
 
-/// Which dead letters are meant; all, where nothing is said.
+/// Selects dead letters. Each field that is `None` selects all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// The vendor, in upper or lower case.
+    /// The vendor's name. Upper and lower case count as equal.
     pub vendor: Option<String>,
     pub destination: Option<Route>,
-    /// Only those that failed then or later.
+    /// Selects the letters that failed at this time or later.
     pub since: Option<DateTime<Utc>>,
 }
 
@@ -54,15 +54,15 @@ impl Filter {
     }
 }
 
-/// The dead letters that there were when the listing began, those that failed first coming first.
+/// The dead letters that existed when the listing began, oldest failure first.
 pub struct Letters<'a> {
     store: &'a dyn Store,
     filter: &'a Filter,
     began: DateTime<Utc>,
     after: Option<Entry>,
-    /// A letter may be listed anew while the list is read.
+    /// The keys that were listed already. A letter may be listed again while the list is read.
     seen: HashSet<Key>,
-    /// How many could not be read.
+    /// The number of records that could not be read.
     pub corrupt: u32,
 }
 
@@ -71,8 +71,8 @@ impl<'a> Letters<'a> {
         Self { store, filter, began: Utc::now(), after: None, seen: HashSet::new(), corrupt: 0 }
     }
 
-    /// The records of some more, or nothing when there are no more. A record that cannot be read is
-    /// named in the log, and does not hide the others.
+    /// Returns the records of the next page, or `None` after the last page. A record that cannot be
+    /// read is named in the log and skipped.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -99,7 +99,7 @@ impl<'a> Letters<'a> {
         Ok(Some(records))
     }
 
-    /// The records of all of them.
+    /// Returns the records of all pages.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -112,11 +112,11 @@ impl<'a> Letters<'a> {
     }
 }
 
-/// Whether the redrive that is due leaves a dead letter to the operator: its last `limit` redrives
-/// each ended in an answer that will not change. Any other attempt or outcome in between starts the
-/// count anew.
+/// Returns whether the next redrive leaves a dead letter to the operator. It does when the last
+/// `limit` redrives each ended in an answer that will not change. Any other attempt or outcome in
+/// between restarts the count.
 ///
-/// A redrive ends with the first such answer, so each of these attempts is a redrive of its own.
+/// A redrive ends with the first such answer, so each of these attempts is a separate redrive.
 pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     let is_in_vain = |attempt: &&Attempt| {
         attempt.by == Trigger::BulkReplay && !attempt.outcome.is_worth_another()
@@ -124,31 +124,31 @@ pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     record.attempts.iter().rev().take_while(is_in_vain).count() >= limit as usize
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
     Ended(Ending),
-    /// It was delivered, or failed again, and the store could not be told.
+    /// The event was delivered, or failed again, but the result could not be stored.
     Unsettled,
-    /// There is no dead letter: it was delivered, or discarded.
+    /// The dead letter no longer exists: it was delivered or discarded.
     Gone,
 }
 
-/// What came of several replays.
+/// The number of replays by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub delivered: u32,
-    /// Delivered by somebody else, or discarded, in the meantime.
+    /// Delivered by another owner, or discarded, in the meantime.
     pub gone: u32,
-    /// Being delivered, or perhaps delivered, by an owner whose lease has not ended.
+    /// Still under a lease: being delivered, or perhaps delivered already.
     pub in_progress: u32,
-    /// Dead letters again.
+    /// Failed again. The events are still dead letters.
     pub failed: u32,
-    /// Sent, and the store could not be told what came of it: still dead letters.
+    /// Sent, but the result could not be stored. The events are still dead letters.
     pub unsettled: u32,
     /// The store did not answer.
     pub store_unavailable: u32,
-    /// Not begun, because there was no time left or somebody interrupted.
+    /// Not begun, because no time was left or the replay was interrupted.
     pub not_begun: u32,
 }
 
@@ -167,26 +167,27 @@ impl Summary {
         } += 1;
     }
 
-    /// Dead letters that are left.
+    /// Returns the number of dead letters that remain.
     pub fn left(&self) -> u32 {
         let Self { in_progress, failed, unsettled, store_unavailable, not_begun, .. } = self;
         in_progress + failed + unsettled + store_unavailable + not_begun
     }
 }
 
-/// How several replays are done.
+/// Controls how several replays run.
 pub struct Pace {
     pub by: Trigger,
-    /// Where the word came in.
+    /// The invocation that asked for the replays.
     pub origin: Origin,
-    /// Most that are begun in a second; any number when there is none.
+    /// Most replays that begin per second. `None` means no limit.
     pub per_second: Option<u32>,
-    /// Begins no more once it is cancelled; what is under way ends as it would.
+    /// Stops new replays once it is cancelled. Replays under way continue to their end.
     pub stop: CancellationToken,
 }
 
-/// Replays dead letters, several at once, and adds to the summary: `budget` gives the time for the
-/// next, or nothing when there is none left, and `progress` hears of each that ended.
+/// Replays dead letters, several at once, and adds the results to `summary`. `budget` returns the
+/// time for the next replay, or `None` when no time is left. `progress` is called for each replay
+/// that has ended.
 pub async fn replay(
     router: &Arc<Router>,
     keys: Vec<Key>,
@@ -212,7 +213,7 @@ pub async fn replay(
                     summary.count(replayed);
                     progress(key, replayed);
                 }
-                // The log has its place.
+                // The place of the panic is in the log already.
                 Err(_panic) => {
                     summary.failed += 1;
                 }
@@ -257,7 +258,7 @@ async fn replay_one(
     }
 }
 
-/// Ticks that often, and does not catch up.
+/// Creates a timer with this many ticks per second. It does not catch up on missed ticks.
 fn interval(per_second: u32) -> Interval {
     let mut interval = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,10 +1,10 @@
-//! The two places an event can go to.
+//! The route of an event: `gcp` or `aws`.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Which destination an event goes to.
+/// The choice between the two destinations of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Route {
@@ -15,7 +15,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// As it stands in the store and in `X-Webhook-Destination`.
+    /// Returns the text for the store and for `X-Webhook-Destination`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gcp => "gcp",

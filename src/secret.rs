@@ -12,7 +12,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The secret itself: for computing a signature or a key, never for printing.
+    /// Returns the secret itself. It is for computing a signature or a key, never for printing.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,8 +1,8 @@
-//! The trace that a delivery belongs to, told to the destination and to the log.
+//! The trace that a delivery belongs to. It goes to the destination and to the log.
 
 use crate::delivery::Delivery;
 
-/// Longest value that is passed on: tracestate's longest valid form has 512 characters.
+/// Longest value that is passed on, in bytes. A valid tracestate has at most 512 characters.
 const MAX_BYTES: usize = 512;
 
 /// The trace context of a delivery, in the forms of W3C
@@ -13,21 +13,23 @@ const MAX_BYTES: usize = 512;
 pub struct Trace {
     /// 32 hex digits.
     pub id: String,
-    /// That of Lambda's own trace, in the same form, where the sender brought another one.
+    /// The id of Lambda's own trace, in the same form. Present only if the sender's trace is
+    /// another one.
     pub lambda_id: Option<String>,
-    /// By the name of the header.
+    /// The names and values of the headers.
     pub headers: Vec<(&'static str, String)>,
 }
 
 impl Trace {
-    /// Uses the trace that came with the delivery, else Lambda's, else starts a new one, which nobody
-    /// samples. Of W3C's form and AWS's, the one that is missing is made of the other.
+    /// Uses the delivery's trace, else Lambda's, else starts a new one that is not sampled. If only
+    /// one of the W3C and AWS forms is present, the other is derived from it.
     pub fn of(delivery: &Delivery, lambda: Option<&str>) -> Self {
         let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);
-        // Lambda's own says more than the header that a Function URL adds: the parent and the sampling.
+        // Lambda's own trace has the parent and the sampling decision. The header that a Function
+        // URL adds lacks them.
         let amazon = lambda.or(came("x-amzn-trace-id"));
         let w3c = came("traceparent").and_then(Parent::of_w3c);
-        // It says something of that traceparent, and nothing without it.
+        // A tracestate belongs to its traceparent, and means nothing without it.
         let state = came("tracestate").filter(|_| w3c.is_some());
         let parent = w3c.or_else(|| amazon.and_then(Parent::of_amazon)).unwrap_or_else(Parent::new);
         let mut headers = vec![("traceparent", parent.to_w3c())];
@@ -42,7 +44,7 @@ impl Trace {
     }
 }
 
-/// What the forms have in common.
+/// The fields that all forms share.
 struct Parent {
     /// 32 hex digits.
     trace: String,
@@ -57,7 +59,7 @@ impl Parent {
         Self { trace: hex::encode(trace), span: hex::encode(span), is_sampled: false }
     }
 
-    /// `00-<trace>-<span>-<flags>`; later versions may add to it.
+    /// Reads `00-<trace>-<span>-<flags>`. Later versions may append fields.
     fn of_w3c(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let (version, trace, span, flags) =
@@ -73,8 +75,8 @@ impl Parent {
         })
     }
 
-    /// `Root=1-<8 digits>-<24 digits>;Parent=<span>;Sampled=<0 or 1>`, of which only the root is
-    /// always there.
+    /// Reads `Root=1-<8 digits>-<24 digits>;Parent=<span>;Sampled=<0 or 1>`. Only the root is
+    /// always present.
     fn of_amazon(text: &str) -> Option<Self> {
         let field = |wanted: &str| {
             let mut fields = text.split(';').filter_map(|field| field.trim().split_once('='));
@@ -105,7 +107,7 @@ fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Hex digits that are not all zero.
+/// Returns whether a text is hex digits that are not all zero.
 fn is_id(text: &str, length: usize) -> bool {
     is_hex(text, length) && text.bytes().any(|byte| byte != b'0')
 }

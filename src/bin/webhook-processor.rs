@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use webhook_router::{cmd::processor, telemetry};
 
-/// The sample destination of webhook-router: processes each event once by the key it is handed,
-/// and lists what it received at /receipts.
+/// The sample destination of webhook-router: processes each event once by its key, and lists the
+/// received events at /receipts.
 ///
-/// Started by Lambda, it is a function; elsewhere an HTTP service that takes events as Cloud Run
-/// does and through an Invoke API.
+/// In Lambda, it runs as a function. Elsewhere, it runs as an HTTP service that takes events as
+/// Cloud Run does and through an Invoke API.
 #[derive(Parser)]
 #[command(version, after_help = VARIABLES)]
 struct Cli {}
@@ -19,7 +19,7 @@ struct Cli {}
 const VARIABLES: &str = "Variables:
   PORT          listen on this port of all addresses [default: 127.0.0.1:9090]
   PROCESSOR_DB  SQLite file of the receipts [default: in memory]
-  RUST_LOG      what is logged [default: info]";
+  RUST_LOG      log level [default: info]";
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Every variable that the router reads, its default and its check.
+//! Every variable that the router reads, with its default and its check.
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
@@ -28,13 +28,13 @@ use crate::{
 };
 
 const ROUTING_SECRET: &str = "ROUTING_SECRET";
-/// The routing secret of the examples. It is the default, and refused in Lambda and by `serve` on
-/// other than loopback.
+/// The routing secret of the examples. It is the default. Lambda refuses it, and so does `serve`
+/// unless it listens on loopback.
 pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
-/// Fewest bytes of a routing secret where the example's is refused.
+/// Fewest bytes of a routing secret wherever the example secret is refused.
 const MIN_ROUTING_SECRET_BYTES: usize = 16;
 
-/// Largest REDRIVE_LIMIT: the redrives are counted in the attempts that a record keeps.
+/// Largest REDRIVE_LIMIT. Redrives are counted in the attempts that a record keeps.
 pub const MAX_REDRIVE_LIMIT: u32 = 20;
 
 /// A variable, for `--help` and docs/configuration.md.
@@ -48,13 +48,13 @@ const fn variable(name: &'static str, default: &'static str, meaning: &'static s
     Variable { name, default, meaning }
 }
 
-/// All variables, in the order in which one meets them.
+/// All variables, in the order in which a user meets them.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
-    variable("ROUTING_SECRET", "dev-not-for-prod-change-me, refused in Lambda and by serve on other than loopback",
+    variable("ROUTING_SECRET", "dev-not-for-prod-change-me; refused in Lambda, and by serve unless on loopback",
         "Secret behind keys and routes, the same in every router; at least 16 bytes where the default is refused."),
     variable("ROUTING_SECRET_PREVIOUS", "",
-        "The secret before a rotation: what was claimed or delivered under it is still known. Costs a lookup for each event."),
+        "The previous ROUTING_SECRET during a rotation: events claimed or delivered under it are still recognised. Costs one lookup per event."),
     variable("SECRETS_ARN", "",
         "ARN or name of a Secrets Manager secret: a JSON object of these same variables, read once at start. Environment variables override the secret's values."),
     variable("ROUTE_THRESHOLD", "128",
@@ -62,78 +62,78 @@ pub const VARIABLES: &[Variable] = &[
     variable("ENVELOPE_SECRETS", "",
         "Standard Webhooks secrets of POST /webhook, separated by commas; any may match."),
     variable("<VENDOR>_SECRETS", "",
-        "What a vendor signs with, separated by commas; any may match. STRIPE_SECRETS makes the source stripe at POST /webhook/stripe, STANDARD_WEBHOOKS_SECRETS the source standard-webhooks, and so on."),
+        "A vendor's signing secrets, separated by commas; any may match. STRIPE_SECRETS makes the source stripe at POST /webhook/stripe, STANDARD_WEBHOOKS_SECRETS the source standard-webhooks, and so on."),
     variable("SOURCES", "",
         "More sources, and rules for them, as TOML: see docs/sources.md."),
     variable("SOURCES_FILE", "",
-        "File that holds what SOURCES would."),
+        "File with the text of SOURCES."),
     variable("PUBLIC_URL", "",
         "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (Square, Twilio): https://hooks.example.com."),
     variable("PAYPAL_CERT_FILE", "",
         "PEM file of the certificate that PayPal signs with; without it, the certificate is fetched from PayPal."),
     variable("ALLOW_UNSIGNED", "false",
-        "true: take unsigned envelopes from anyone while ENVELOPE_SECRETS is not set. serve on loopback takes them from programs on the same machine without it."),
+        "true: accept unsigned envelopes from anyone while ENVELOPE_SECRETS is not set. Without it, serve on loopback still accepts them from programs on the same machine."),
     variable("SIGNATURE_TOLERANCE_SECONDS", "300",
-        "How far a signature's timestamp may lie from now, on either side."),
+        "Largest difference between a signature's timestamp and now, in the past or future."),
     variable("TRUST_IDEMPOTENCY_HEADER", "false",
-        "true: an envelope's Idempotency-Key (or X-Idempotency-Key) header takes the event's place in its key; with ENVELOPE_SECRETS, the signed webhook-id does."),
+        "true: the key is derived from an envelope's Idempotency-Key (or X-Idempotency-Key) header instead of its content; with ENVELOPE_SECRETS, from the signed webhook-id."),
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("MAX_CONNECTIONS", "4096",
-        "Most connections that serve has at a time; beyond them it answers 503, and GET /healthz. Fewer where the limit of open files says so."),
+        "Most connections that serve has at a time, or fewer if the limit of open files is lower. Further connections get 503, except for GET /healthz."),
     variable("MAX_BUFFERED_BYTES", "50331648",
-        "Most bytes of bodies and replies that serve holds at a time (48 MiB), at least MAX_BODY_BYTES; beyond them the slowest body is dropped with 408, or a new one answered with 503."),
+        "Most bytes of bodies and replies that serve holds at a time (48 MiB), at least MAX_BODY_BYTES. Beyond that, the slowest body is dropped with 408, or a new one is refused with 503."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
-        "Where claims and dead letters are kept: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
+        "Store of claims and dead letters: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
     variable("REDIS_URL", "",
-        "The same for a Redis, taken when STORE_URL is not set."),
+        "URL of a Redis store, used when STORE_URL is not set."),
     variable("REDIS_CA_FILE", "",
-        "PEM file of the CA that a rediss:// certificate comes from; without it, public and system roots are trusted."),
+        "PEM file of the only CA that is trusted for rediss://; without it, public and system roots are trusted."),
     variable("STORE_TIMEOUT_MS", "1000",
-        "Time for one operation of the store."),
+        "Time limit for one operation of the store."),
     variable("DEDUP_TTL_SECONDS", "86400",
         "How long a delivered event is remembered; longer for a vendor that retries longer (Stripe: 3 days)."),
     variable("DUPLICATE_REPLY", "ignored",
-        "What a duplicate is answered: ignored says `duplicate ignored`, replay repeats the first reply."),
+        "The answer to a duplicate: ignored sends `duplicate ignored`, replay repeats the first reply."),
     variable("REPLY_KEEP_BYTES", "65536",
         "Largest reply that is kept (64 KiB) with DUPLICATE_REPLY=replay; a duplicate of a larger one gets `duplicate ignored`."),
     variable("GCP_TARGET_URL", "",
         "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
     variable("GCP_CA_FILE", "",
-        "PEM file of a private CA that GCP_TARGET_URL's certificate may come from, beside the public ones."),
+        "PEM file of a private CA that is trusted for GCP_TARGET_URL in addition to the public CAs."),
     variable("AWS_TARGET_FUNCTION", "",
-        "Name or ARN of the processor Lambda that aws events are handed to."),
+        "Name or ARN of the processor Lambda that aws events are sent to."),
     variable("AWS_TARGET_ROLE_ARN", "",
-        "Role to assume for invoking it, across accounts."),
+        "Role to assume for invoking the processor Lambda in another account."),
     variable("AWS_TARGET_INVOCATION", "RequestResponse",
-        "RequestResponse waits for its answer; Event queues the event in Lambda, and needs AWS_TARGET_PAYLOAD=request."),
+        "RequestResponse waits for the Lambda's answer; Event queues the event in Lambda, and needs AWS_TARGET_PAYLOAD=request."),
     variable("AWS_TARGET_PAYLOAD", "body",
-        "body: it is handed the exact bytes; request: a Function URL's event (format 2.0) with them. A body that is not JSON always goes as request."),
+        "body: the payload is the exact bytes; request: the payload is a Function URL's event (format 2.0) with these bytes. A body that is not JSON always goes as request."),
     variable("FORWARD_ATTEMPTS", "4",
         "Most attempts of one delivery."),
     variable("FORWARD_BACKOFF_MS", "1000",
-        "Longest pause before the second attempt; doubled for each one after it, up to 60 s. The pause is random (full jitter)."),
+        "Longest pause before the second attempt; it doubles for each further attempt, up to 60 s. The pause is random (full jitter)."),
     variable("FORWARD_TIMEOUT_MS", "10000",
-        "Time for one attempt. After the first, none is begun that has less."),
+        "Time limit for one attempt. A further attempt begins only if this much time is left."),
     variable("FORWARD_BUDGET_MS", "30000",
-        "Time for all attempts of a delivery in serve and replay. In Lambda the invocation's remaining time decides."),
+        "Time limit for all attempts of a delivery in serve and replay. In Lambda, the invocation's remaining time decides."),
     variable("REDRIVE_LIMIT", "20",
-        "In Lambda, a dead letter whose last so many redrives ended in an answer that will not change (a 4xx, say) is left to the operator: 1 to 20."),
+        "In Lambda, a dead letter is left to the operator after this many redrives in a row ended in an answer that will not change (for example a 4xx): 1 to 20."),
     variable("PORT", "",
-        "serve listens on this port of all addresses, as Cloud Run asks for."),
+        "serve listens on this port on all addresses, as Cloud Run requires."),
     variable("METRICS_LISTEN", "127.0.0.1:9464",
-        "Where serve answers GET /metrics for Prometheus; off: nowhere."),
+        "Address where serve answers GET /metrics for Prometheus; off: none."),
     variable("RUST_LOG", "info",
-        "What is logged: error, warn, info, debug or trace, also by module."),
+        "Log level: error, warn, info, debug or trace, also by module."),
     variable("LAMBDA_EMULATOR", "false",
         "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
 ];
 
-/// Whether a variable of that name is read.
+/// Returns whether the router reads a variable of that name.
 pub fn is_variable(name: &str) -> bool {
-    // Those of the vendors, and those that a source's `secrets_from` names.
+    // Variables of the vendors, and variables that a source's `secrets_from` names.
     let is_allowed = |byte: u8| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_');
-    // ROUTING_SECRETS would be a slip for ROUTING_SECRET, and leave it unset.
+    // ROUTING_SECRETS is a typing error for ROUTING_SECRET, and would leave that unset.
     let is_slip = name == format!("{ROUTING_SECRET}S");
     let holds_secrets = || name.ends_with("_SECRETS") && name.bytes().all(is_allowed) && !is_slip;
     VARIABLES.iter().any(|variable| variable.name == name) || holds_secrets()
@@ -146,51 +146,52 @@ pub struct Config {
     pub store: StoreConfig,
     pub targets: Targets,
     pub forward: Forward,
-    /// How long a delivered event is remembered, at least.
+    /// The shortest time for which a delivered event is remembered.
     pub dedup_ttl: Duration,
     pub duplicates: Duplicates,
-    /// Redrives in a row with an answer that will not change, after which a dead letter is left to
-    /// the operator.
+    /// The number of redrives in a row with an answer that will not change, after which a dead
+    /// letter is left to the operator.
     pub redrive_limit: u32,
     pub serving: Serving,
-    /// The port that `serve` shall listen on.
+    /// The port on which `serve` listens.
     pub port: Option<u16>,
     pub metrics: MetricsListen,
-    /// Whether the Lambda runtime is an emulator, which may not know when an invocation must end.
+    /// True if the Lambda runtime is an emulator, which may not know when an invocation must end.
     pub is_emulated: bool,
 }
 
-/// What the plan of a delivery depends on, beside the delivery and the clock.
+/// The settings that the plan of a delivery depends on.
 #[derive(Debug, Clone)]
 pub struct Intake {
     pub routing_secret: Secret,
-    /// The one before a rotation, whose keys are still looked up.
+    /// The secret before a rotation, whose keys are still looked up.
     pub previous_routing_secret: Option<Secret>,
     /// 0 to 256.
     pub route_threshold: u16,
     pub max_body_bytes: usize,
     pub unsigned: Unsigned,
-    /// Whether an envelope's `Idempotency-Key` takes the event's place in the key.
+    /// True if the key is derived from an envelope's `Idempotency-Key` instead of its content.
     pub trust_idempotency_header: bool,
     pub signature_tolerance: TimeDelta,
-    /// Those of the envelope.
+    /// The secrets of the envelope.
     pub envelope_secrets: Vec<Secret>,
     pub sources: Sources,
-    /// The certificate that PayPal signs with, where it is not fetched.
+    /// The certificate that PayPal signs with, if it is configured instead of fetched.
     pub paypal_certificate: Option<Arc<Certificate>>,
 }
 
-/// Whose unsigned envelopes are taken while ENVELOPE_SECRETS is not set.
+/// The senders whose unsigned envelopes are accepted while ENVELOPE_SECRETS is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsigned {
     Refused,
-    /// Taken from programs on this machine, which is all that `serve` on loopback is for.
+    /// Accepted from programs on this machine, the only senders for which `serve` on loopback is
+    /// meant.
     FromThisMachine,
-    /// Taken from everyone: ALLOW_UNSIGNED=true.
+    /// Accepted from everyone: ALLOW_UNSIGNED=true.
     FromAnyone,
 }
 
-/// What `serve` takes at a time.
+/// Limits on what `serve` holds at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Serving {
     pub max_connections: usize,
@@ -198,11 +199,11 @@ pub struct Serving {
     pub max_buffered_bytes: usize,
 }
 
-/// Where `serve` shows its metrics.
+/// The address on which `serve` shows its metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsListen {
     Off,
-    /// At the default address, unless somebody else is there.
+    /// The default address, unless it is in use.
     Default,
     At(SocketAddr),
 }
@@ -211,41 +212,41 @@ impl MetricsListen {
     pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 }
 
-/// How duplicates are answered.
+/// Controls how duplicates are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duplicates {
-    /// Whether they get the first reply.
+    /// True if duplicates get the first reply.
     pub replay: bool,
     /// Largest reply that is kept, in bytes.
     pub reply_keep_bytes: usize,
 }
 
 impl Duplicates {
-    /// Whether a reply is kept with its record: only for duplicates that get it, because each store
-    /// charges for its bytes, DynamoDB for every duplicate again.
+    /// Returns whether a reply is kept with its record. It is kept only if duplicates get it,
+    /// because each store charges for its bytes, and DynamoDB charges again for every duplicate.
     pub fn keeps(&self, reply: &Reply) -> bool {
         self.replay && reply.body.len() <= self.reply_keep_bytes
     }
 }
 
-/// How often and how long forwarding is tried.
+/// Controls how often and how long forwarding is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Forward {
     /// Most attempts of a delivery.
     pub attempts: u32,
-    /// Longest pause before the second attempt; it doubles for each one after it.
+    /// Longest pause before the second attempt. It doubles for each further attempt.
     pub backoff: Duration,
-    /// For one attempt.
+    /// The time limit for one attempt.
     pub timeout: Duration,
-    /// For all attempts of a delivery, outside Lambda.
+    /// The time limit for all attempts of a delivery, outside Lambda.
     pub budget: Duration,
 }
 
-/// All that is wrong with the variables.
+/// Every problem with the variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
-/// A variable and what must be done about it. Values are not repeated: they may be secret.
+/// A variable and the remedy for its problem. Values are not repeated, because they may be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub variable: String,
@@ -265,10 +266,10 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl Config {
-    /// Reads all variables; a variable that is set to nothing counts as not set.
+    /// Reads all variables. A variable with an empty value counts as not set.
     ///
     /// # Errors
-    /// Every problem there is, not only the first.
+    /// Every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
@@ -304,15 +305,15 @@ impl Intake {
     /// Reads only the variables that a plan depends on.
     ///
     /// # Errors
-    /// Every problem there is, not only the first.
+    /// Every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
         vars.finish(intake)
     }
 
-    /// What an operator should know at start: what is not served and which variable changes that,
-    /// and what is served unsigned.
+    /// Returns the warnings for an operator at start: which paths are not served and which variable
+    /// changes that, and which path accepts unsigned events.
     pub fn warnings(&self) -> Vec<String> {
         let (path, variable) = (envelope::PATH, envelope::SECRETS);
         let unsigned = match self.unsigned {
@@ -336,7 +337,7 @@ impl Intake {
         unsigned.into_iter().chain(idle).collect()
     }
 
-    /// Checks that the routing secret may be used where others than this machine's users send.
+    /// Checks that the routing secret may be used when others than this machine's users can send.
     ///
     /// # Errors
     /// The problem of ROUTING_SECRET.
@@ -347,7 +348,7 @@ impl Intake {
     }
 }
 
-/// Returns what must be done about a routing secret that strangers could guess.
+/// Returns the remedy for a routing secret that strangers could guess.
 fn routing_secret_problem(secret: &str) -> Option<String> {
     if secret == EXAMPLE_ROUTING_SECRET {
         let remedy = "must be set, and not to the secret of the examples; \
@@ -387,7 +388,7 @@ impl Vars<'_> {
         }
         Serving {
             max_connections: self.number("MAX_CONNECTIONS", 1..=1_000_000) as usize,
-            // Its default grows with the largest body.
+            // The default grows with the largest body.
             max_buffered_bytes: bytes.max(max_body_bytes),
         }
     }
@@ -419,7 +420,7 @@ impl Vars<'_> {
         const NAME: &str = "ROUTING_SECRET_PREVIOUS";
         let previous = self.text(NAME)?;
         if self.text(ROUTING_SECRET).as_ref() == Some(&previous) {
-            self.problem(NAME, "is ROUTING_SECRET itself: set it to the one before, or not at all");
+            self.problem(NAME, "equals ROUTING_SECRET: set it to the previous secret, or unset it");
         }
         Some(Secret::new(previous))
     }

@@ -1,4 +1,4 @@
-//! Where events come from: the secrets of the vendors, and SOURCES.
+//! The sources of events: from the secrets of the vendors, and from SOURCES.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Vars<'_> {
         self.secrets(envelope::SECRETS, envelope::check_secret)
     }
 
-    /// The sources that bear the names of their vendors, and those of SOURCES.
+    /// Reads the sources that are named after their vendors, and the sources in SOURCES.
     pub(super) fn sources(&mut self) -> Sources {
         let mut sources = Vec::new();
         for vendor in vendors() {
@@ -45,7 +45,7 @@ impl Vars<'_> {
         Sources::new(sources)
     }
 
-    /// The certificate that PayPal signs with, where it is not to be fetched.
+    /// Reads the certificate that PayPal signs with, if it is configured instead of fetched.
     pub(super) fn paypal_certificate(&mut self) -> Option<Arc<Certificate>> {
         const NAME: &str = "PAYPAL_CERT_FILE";
         let pem = std::fs::read(self.text(NAME)?);
@@ -62,7 +62,7 @@ impl Vars<'_> {
         }
     }
 
-    /// Notes what the sources need to be served: the address that is signed, and the targets that
+    /// Checks the settings that the sources need: the address that is signed, and the targets that
     /// their rules name.
     pub(super) fn check_sources(&mut self, sources: &Sources, targets: &Targets) {
         for source in sources.iter() {
@@ -90,7 +90,7 @@ impl Vars<'_> {
                 (Route::Gcp, targets.gcp.is_some(), "GCP_TARGET_URL"),
                 (Route::Aws, targets.aws.is_some(), "AWS_TARGET_FUNCTION"),
             ] {
-                // A variable that is set and wrong has its own problem.
+                // A variable with a wrong value has its own problem.
                 if may_go(route) && !is_there && self.text(variable).is_none() {
                     let remedy =
                         format!("[sources.{name}] sends events to {route}: set {variable}");
@@ -115,11 +115,12 @@ impl Vars<'_> {
         secrets
     }
 
-    /// The text of SOURCES or of the file that SOURCES_FILE names, and which of them it is.
+    /// Returns the text of SOURCES or of the file that SOURCES_FILE names, and the variable that it
+    /// comes from.
     fn sources_text(&mut self) -> Option<(&'static str, String)> {
         match (self.text("SOURCES"), self.text("SOURCES_FILE")) {
             (Some(_), Some(_)) => {
-                self.problem("SOURCES_FILE", "must not be set beside SOURCES");
+                self.problem("SOURCES_FILE", "must not be set together with SOURCES");
                 None
             }
             (Some(text), None) => Some(("SOURCES", text)),

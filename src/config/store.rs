@@ -1,4 +1,4 @@
-//! Which store, and where it is.
+//! The kind of store and its address.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::secret::Secret;
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     pub url: StoreUrl,
-    /// Time for one operation.
+    /// The time limit for one operation.
     pub timeout: Duration,
 }
 
@@ -21,7 +21,7 @@ pub enum StoreUrl {
     DynamoDb { table: String },
 }
 
-/// For a person, without user and password.
+/// Shows the address to a person, without user and password.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -37,15 +37,16 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// Where a Redis is.
+/// The address of a Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisUrl {
-    /// `redis://` or `rediss://`, with user, password and database number; without the options
-    /// that are ours.
+    /// `redis://` or `rediss://`, with user, password and database number, and without the router's
+    /// own options.
     pub url: Secret,
-    /// Whether to speak the protocol of a cluster.
+    /// True to use the protocol of a cluster.
     pub cluster: bool,
-    /// A private CA that the server's certificate comes from, in place of public and system roots.
+    /// A private CA that is trusted for the server's certificate instead of public and system
+    /// roots.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -59,7 +60,7 @@ impl StoreConfig {
     /// Reads only the variables that name the store.
     ///
     /// # Errors
-    /// Every problem there is, not only the first.
+    /// Every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let store = vars.store();
@@ -123,7 +124,7 @@ impl Vars<'_> {
                 redis_url(url, self.text("REDIS_CA_FILE").map(PathBuf::from)).map(StoreUrl::Redis)
             }
             _ if name == "REDIS_URL" => Err("must be redis:// or rediss://"),
-            _ => Err("is no store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH"),
+            _ => Err("is not a store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH"),
         }
     }
 }
@@ -145,7 +146,7 @@ fn redis_url(mut url: Url, ca_file: Option<PathBuf>) -> Result<RedisUrl, &'stati
     }
     url.set_query(None);
     if ca_file.is_some() && url.scheme() != "rediss" {
-        return Err("has no TLS, which REDIS_CA_FILE is for: use rediss://");
+        return Err("has no TLS, but REDIS_CA_FILE is set: use rediss://");
     }
     let database = url.path().trim_start_matches('/');
     match database.parse::<u32>() {

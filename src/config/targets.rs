@@ -1,4 +1,4 @@
-//! Where events are delivered to.
+//! The targets that events are delivered to.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,8 @@ use url::{Host, Url};
 
 use super::vars::Vars;
 
-/// Where events are delivered to. A destination that no event can be routed to may be absent.
+/// The targets that events are delivered to. A target may be absent if no event can be routed to
+/// it.
 #[derive(Debug, Clone)]
 pub struct Targets {
     pub gcp: Option<GcpTarget>,
@@ -21,7 +22,7 @@ pub struct GcpTarget {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsTarget {
-    /// Name, partial ARN or ARN.
+    /// A name, a partial ARN or an ARN.
     pub function: String,
     pub role_arn: Option<String>,
     pub invocation: Invocation,
@@ -29,7 +30,7 @@ pub struct AwsTarget {
 }
 
 impl AwsTarget {
-    /// The region in an ARN, which answers for its own functions alone.
+    /// Returns the region in an ARN. A region answers only for its own functions.
     pub fn region(&self) -> Option<&str> {
         self.function.strip_prefix("arn:")?.split(':').nth(2)
     }
@@ -43,10 +44,10 @@ pub enum Invocation {
     Event,
 }
 
-/// What the function is handed as its payload.
+/// The form of the function's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// The exact bytes that came in; the rest is in the client context.
+    /// The exact bytes that came in. The rest is in the client context.
     Body,
     /// The event of a Function URL.
     Request,
@@ -116,14 +117,14 @@ impl Vars<'_> {
         if role_arn.is_none() && self.is_this_function(&function) {
             self.problem(
                 "AWS_TARGET_FUNCTION",
-                "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself for ever: \
+                "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself endlessly: \
                  name the processor",
             );
         }
         Some(AwsTarget { function, role_arn, invocation, payload })
     }
 
-    /// Whether a name, `NAME:QUALIFIER`, partial ARN or ARN means the function that this is.
+    /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
     fn is_this_function(&self, target: &str) -> bool {
         let parts: Vec<_> = target.split(':').collect();
         let (name, region) = match parts.iter().position(|part| *part == "function") {

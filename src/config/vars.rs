@@ -1,4 +1,4 @@
-//! Reading variables one by one, and collecting what is wrong with them.
+//! Reads variables one by one, and collects their problems.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use super::{ConfigError, ConfigErrors, VARIABLES, Variable};
 /// The variables while they are read, and the problems found so far.
 pub(super) struct Vars<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether this is the real Lambda, whose disk is not shared and whose URL is public.
+    /// True in the real Lambda, whose disk is not shared and whose URL is public.
     pub in_lambda: bool,
-    /// Whether the runtime of Lambda is an emulator's.
+    /// True if the Lambda runtime is an emulator.
     pub is_emulated: bool,
     errors: Vec<ConfigError>,
 }
@@ -39,7 +39,7 @@ impl<'a> Vars<'a> {
         (self.get)(name).filter(|value| !value.is_empty())
     }
 
-    /// A number in its range; the default is the one in [`VARIABLES`].
+    /// Reads a number within a range. The default is the one in [`VARIABLES`].
     pub(super) fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
         let default = VARIABLES.iter().find(|variable| variable.name == name);
         let default = default.and_then(|variable| variable.default.parse().ok());
@@ -64,7 +64,7 @@ impl<'a> Vars<'a> {
         self.choice(name, "false", &["true", "false"]) == "true"
     }
 
-    /// One of several words.
+    /// Reads one of several words.
     pub(super) fn choice(
         &mut self,
         name: &str,

@@ -21,16 +21,16 @@ use crate::{
     http_client::{self, Connector},
 };
 
-/// A service that takes the event as the body of a POST.
+/// A service that receives the event as the body of a POST.
 pub struct CloudRun {
     client: Client<Connector, Full<Bytes>>,
     uri: Uri,
-    /// Name and password in the target's URL.
+    /// The user name and password of the target's URL, as a header value.
     authorization: Option<HeaderValue>,
 }
 
 impl CloudRun {
-    /// An attempt gets `timeout`.
+    /// Creates the destination. `timeout` limits one attempt.
     ///
     /// # Errors
     /// When the CA file cannot be used.
@@ -43,8 +43,8 @@ impl CloudRun {
         Ok(Self { client, uri, authorization })
     }
 
-    /// Posts the event once. A redirect was not processed, and following it would send the event
-    /// elsewhere.
+    /// Posts the event once. A redirect is not followed: it means that the service did not process
+    /// the event, and following it would send the event elsewhere.
     async fn post(&self, event: &Outgoing<'_>) -> Result<Reply, SendError> {
         let mut request = Request::post(self.uri.clone())
             .body(Full::new(event.delivery.body.clone()))
@@ -55,7 +55,7 @@ impl CloudRun {
         }
         let response = self.client.request(request).await.map_err(|error| {
             let detail = chain(&error);
-            // Name, connection and TLS come before the request's first byte.
+            // Name resolution, connection and TLS come before the first byte of the request.
             if error.is_connect() { SendError::not_sent(detail) } else { SendError::broken(detail) }
         })?;
 
@@ -84,13 +84,14 @@ impl Destination for CloudRun {
     }
 }
 
-/// Basic authentication by what stands before the host, which no `Uri` must carry.
+/// Removes user name and password from a URL, and returns them as Basic authentication. A `Uri`
+/// must not carry them.
 fn take_authorization(url: &mut Url) -> Option<HeaderValue> {
     let (name, password) = (url.username().to_owned(), url.password().map(str::to_owned));
     if name.is_empty() && password.is_none() {
         return None;
     }
-    // Both are possible for every URL that has a host, which http and https have.
+    // Both calls succeed for every URL with a host, and every http or https URL has one.
     let _ = (url.set_username(""), url.set_password(None));
     let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
     let pair = [decoded(&name), decoded(&password.unwrap_or_default())].join(&b':');
@@ -100,7 +101,8 @@ fn take_authorization(url: &mut Url) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// An error with its causes. None of them quotes the URL, which may carry a token in its query.
+/// Describes an error with its causes. None of the texts quotes the URL, whose query may carry a
+/// token.
 fn chain(error: &dyn Error) -> String {
     let mut detail = error.to_string();
     let mut cause = error.source();

@@ -40,24 +40,24 @@ use crate::{
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>).
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// A function that takes the event as its payload.
+/// A function that receives the event as its payload.
 pub struct Lambda {
     target: AwsTarget,
     timeout: Duration,
-    /// Made for the first event, so that a cold start that needs none makes none.
+    /// Created for the first event, so that a cold start without one does not pay for it.
     client: OnceCell<Client>,
 }
 
 impl Lambda {
-    /// A destination with the credentials and endpoint of the standard AWS variables and files, and
-    /// their region unless the target's ARN has one.
+    /// Creates a destination with the credentials, endpoint and region of the standard AWS
+    /// variables and files. A region in the target's ARN takes precedence.
     ///
-    /// An attempt gets `timeout`.
+    /// `timeout` limits one attempt.
     pub fn new(target: AwsTarget, timeout: Duration) -> Self {
         Self { target, timeout, client: OnceCell::new() }
     }
 
-    /// A destination with settings of the caller's.
+    /// Creates a destination with the caller's AWS settings.
     pub fn with_sdk_config(target: AwsTarget, timeout: Duration, sdk: &SdkConfig) -> Self {
         let client = OnceCell::new_with(Some(client(sdk, &target, timeout)));
         Self { target, timeout, client }
@@ -107,7 +107,7 @@ impl Lambda {
 impl Destination for Lambda {
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
         let deadline = Instant::now() + timeout;
-        // Finding region and credentials sends nothing of the event.
+        // Loading region and credentials sends nothing of the event.
         let Ok(client) = timeout_at(deadline, self.client()).await else {
             return Err(SendError::not_sent("the AWS settings could not be loaded in time".into()));
         };
@@ -121,16 +121,16 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
     let region = target.region().map(|region| Region::new(region.to_owned()));
     let config = aws_sdk_lambda::config::Builder::from(sdk)
         .region(region.or_else(|| sdk.region().cloned()))
-        // The router counts attempts; the SDK's own would be hidden ones.
+        // The router makes and counts the attempts. Retries of the SDK would not be counted.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())
         .build();
     Client::from_conf(config)
 }
 
-/// A function's answer as an HTTP reply.
+/// Converts a function's answer to an HTTP reply.
 fn reply(output: InvokeOutput) -> Reply {
-    // The function threw or timed out. Its report has its insides, so it stays here.
+    // The function threw an error or timed out. Its report shows internals, so it is not passed on.
     if let Some(error) = output.function_error() {
         tracing::warn!(error, "the processor Lambda failed");
         return failed();
@@ -144,43 +144,43 @@ fn reply(output: InvokeOutput) -> Reply {
     }))
 }
 
-/// The reply of a function that failed, which is tried again.
+/// Returns the reply for a function that failed. Its status makes the router try again.
 fn failed() -> Reply {
     Reply::text(StatusCode::BAD_GATEWAY, "destination failed")
 }
 
-/// Why a payload says nothing about the event.
+/// Reasons why a payload says nothing about the event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Unreadable {
     #[error("{0}")]
     Json(#[from] JsonError),
-    #[error("its statusCode is no integer from 100 to 599")]
+    #[error("its statusCode is not an integer from 100 to 599")]
     Status,
     #[error("it holds text or a number that cannot be represented")]
     Value,
 }
 
-/// The reply in the payload of a function that did not fail.
+/// Reads the reply from the payload of a function that did not fail.
 ///
 /// A payload shaped `{"statusCode": number, ...}` is an HTTP answer, as a function behind API
 /// Gateway or a Function URL gives it
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-response-payload>). Any
-/// other JSON, and nothing at all, is a success.
+/// other JSON is a success, and so is an empty payload.
 ///
 /// # Errors
-/// When it is none of these. It may then mean a failure, and must not pass for a success.
+/// When the payload is none of these. It may report a failure, so it must not count as a success.
 fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
     if payload.is_empty() {
         return Ok(Reply { status: invoked, headers: HeaderMap::new(), body: payload });
     }
-    // This parser knows the last of equal names, and bounds the depth for the one below.
+    // This parser takes the last of equal names, and limits the depth for the parser below.
     let document = Document::parse(&payload)?;
     let Some(status) = document.root().get("statusCode") else {
         let json = HeaderValue::from_static("application/json");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, json)]);
         return Ok(Reply { status: invoked, headers, body: payload });
     };
-    // By its digits: as a float, 199.99999999999999999 would be 200.
+    // The digits are read as an integer: as a float, 199.99999999999999999 would be 200.
     let digits = status.as_text().filter(|_| status.as_str().is_none());
     let number = digits.and_then(|digits| digits.parse().ok());
     let status = number.filter(|number| (100..600).contains(number)).map(StatusCode::from_u16);
@@ -208,12 +208,12 @@ fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
     Ok(Reply { status, headers: super::kept_headers(status, &headers.collect()), body })
 }
 
-/// What an error of the Invoke call means for the event.
+/// Converts an error of the Invoke call by what it means for the event.
 fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
     let detail = aws::describe(&error);
     match error {
-        // Lambda itself refused, and did not call the function; of its own failures (5xx) that is
-        // not certain.
+        // Lambda itself refused, and did not call the function. That is not certain for Lambda's
+        // own failures (5xx).
         SdkError::ServiceError(refusal) if refusal.raw().status().is_server_error() => {
             SendError::broken(detail)
         }
@@ -234,8 +234,8 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
     }
 }
 
-/// Whether not a byte was sent: the connection was never made, or it did not come to that, as
-/// without credentials.
+/// Returns whether no byte was sent: no connection was made, or the call failed before that, for
+/// example because there were no credentials.
 fn was_not_sent(error: &ConnectorError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -305,7 +305,7 @@ mod tests {
             (r#"{"statusCode":599}"#, 599),
             (r#"{"statusCode":100}"#, 100),
             (&deep, 201),
-            // No answer of HTTP: the payload is the reply.
+            // Not an HTTP answer: the whole payload is the reply.
             (r#"{"body":"\ud800"}"#, 200),
             (r#"[{"statusCode":500}]"#, 200),
             (r#"{"answer":{"statusCode":500}}"#, 200),

@@ -1,6 +1,6 @@
 //! Where events are delivered to.
 //!
-//! A new destination is a file here, its `mod` line, and its place in [`Destinations`].
+//! A new destination needs a file here, its `mod` line, and a field in [`Destinations`].
 
 mod cloud_run;
 mod lambda;
@@ -25,46 +25,48 @@ use crate::{
     route::Route,
 };
 
-/// Largest reply that is passed on, in bytes. A Function URL's answer may have 6 MB, and base64
-/// makes four bytes of three.
+/// Largest reply that is passed on, in bytes. A Function URL's answer is limited to 6 MB, and
+/// base64 turns three bytes into four.
 pub const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Longest vendor or event type that is told to the destination beside the body, in bytes.
+/// Longest vendor name or event type that a destination gets in addition to the body, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
 /// A place that events are delivered to.
 #[async_trait]
 pub trait Destination: Send + Sync {
-    /// Hands over an event once, and waits for the answer no longer than `timeout`. Whatever the
-    /// answer's status is, it is a reply.
+    /// Sends an event once, and waits for the answer at most for `timeout`. An answer is a reply,
+    /// whatever its status.
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError>;
 }
 
-/// What is handed over in an attempt.
+/// An event as one attempt sends it.
 pub struct Outgoing<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
     /// Counted from 1 over the event's life.
     pub attempt: u32,
-    /// The trace context, by the name of the header.
+    /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],
 }
 
-/// Why there is no answer. The texts are for the operator.
+/// Reasons why there is no answer. The texts are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The destination did not get the event, and may the next time: it could not be reached, or
-    /// had too much to do.
+    /// The destination did not receive the event, but another attempt may succeed: it was
+    /// unreachable or overloaded.
     #[error("{detail}")]
     NotSent {
         detail: String,
-        /// How long it asked to be left alone.
+        /// The pause that the destination asked for.
         retry_after: Option<Duration>,
     },
-    /// It did not get the event, and will not before somebody changes something.
+    /// The destination did not receive the event, and another attempt fails until somebody changes
+    /// something.
     #[error("{0}")]
     Refused(String),
-    /// It may have got the event: there was no answer in time, or the connection broke.
+    /// The destination may have received the event: there was no answer in time, or the connection
+    /// broke.
     #[error("{}", .0.detail)]
     Unknown(NoAnswer),
 }
@@ -97,10 +99,10 @@ pub struct Destinations {
 }
 
 impl Destinations {
-    /// Makes those that the configuration names. They connect when first needed.
+    /// Creates the configured destinations. They connect at their first use.
     ///
     /// # Errors
-    /// Which file cannot be used, and why.
+    /// When a file cannot be used. The text names the file and the reason.
     pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
         let gcp = targets.gcp.as_ref().map(|gcp| CloudRun::new(gcp, attempt_timeout));
         let aws = targets.aws.clone().map(|aws| Lambda::new(aws, attempt_timeout));
@@ -110,6 +112,8 @@ impl Destinations {
         })
     }
 
+    /// Returns the destination of a route.
+    ///
     /// # Errors
     /// [`SendError::Refused`] when that destination is not configured: a record may pin a route
     /// that new events no longer take.
@@ -123,8 +127,8 @@ impl Destinations {
     }
 }
 
-/// What a destination is told beside the body, by name: HTTP headers for Cloud Run, entries of
-/// the client context for the Lambda. All values are visible ASCII.
+/// Returns the values that a destination gets in addition to the body, by name: HTTP headers for
+/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII.
 fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     let Outgoing { plan, attempt, trace, .. } = outgoing;
     let mut particulars = vec![
@@ -137,8 +141,8 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     particulars
 }
 
-/// The headers of the request that a destination gets: its particulars, who sends it, the content
-/// type as received, and the vendor's own headers about its signature.
+/// Returns the headers of the request to a destination: the particulars, the user agent, the
+/// content type as received, and the vendor's signature headers.
 fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
     const AGENT: &str = concat!("webhook-router/", env!("CARGO_PKG_VERSION"));
     let particulars = particulars(outgoing).into_iter().filter_map(|(name, value)| {
@@ -155,11 +159,11 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
     headers
 }
 
-/// The vendor's own headers about its signature, so that the destination can verify it again.
+/// Returns the vendor's signature headers, so that the destination can verify the signature again.
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
-    // A description may name what the router itself tells.
+    // A custom source may name headers that the router itself sets.
     let is_ours = |name: &HeaderName| {
         let name = name.as_str();
         ["content-type", "content-length", "host", "idempotency-key", "user-agent"].contains(&name)
@@ -172,13 +176,14 @@ fn signature_headers<'a>(
     })
 }
 
-/// Time for name, connection and TLS within an attempt. It ends before the attempt does, so that
-/// what could not connect is known not to be sent.
+/// Returns the time limit for name resolution, connection and TLS within an attempt. It ends before
+/// the attempt does, so that an event is known to be unsent if no connection was made.
 fn connect_timeout(attempt_timeout: Duration) -> Duration {
     (attempt_timeout * 3 / 4).min(Duration::from_secs(5))
 }
 
-/// What a reply may say beside its body: its content type, and of a failure the time to wait.
+/// Returns the headers of a reply that are passed on: the content type, and after a failure also
+/// `Retry-After`.
 fn kept_headers(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
     let names =
         if status.is_success() { &[CONTENT_TYPE][..] } else { &[CONTENT_TYPE, RETRY_AFTER] };
@@ -186,7 +191,7 @@ fn kept_headers(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
     kept.collect()
 }
 
-/// A reply without its body when that is too large to be passed on.
+/// Replaces the body of a reply that is too large to be passed on.
 fn limited(reply: Reply) -> Reply {
     if reply.body.len() <= MAX_REPLY_BYTES {
         return reply;
@@ -198,8 +203,8 @@ fn content_type(delivery: &Delivery) -> Option<&http::HeaderValue> {
     delivery.headers.get(CONTENT_TYPE)
 }
 
-/// A name from a payload as a header value: percent-encoded where it is not visible ASCII, and
-/// cut to [`MAX_NAME_BYTES`]. The body has it whole.
+/// Converts a name from a payload to a header value: percent-encoded where it is not visible ASCII,
+/// and cut to [`MAX_NAME_BYTES`]. The body has the full name.
 fn visible_ascii(name: &str) -> String {
     let mut value = String::new();
     for byte in name.bytes() {

@@ -26,22 +26,22 @@ const fn max_payload_bytes(invocation: Invocation) -> usize {
     }
 }
 
-/// The host of the events, where a Function URL has its own. Nothing answers there.
+/// The host name in the events, where a Function URL has its own. No server has this name.
 const HOST_NAME: &str = "webhook-router";
 
-/// What a function is handed.
+/// The input of a function.
 pub(super) struct Handed {
     pub payload: Bytes,
-    /// Absent in a Function URL's event, which has the same as headers: so a receiver tells the two
-    /// forms apart, whatever the body looks like.
+    /// Absent with a Function URL's event, which has the same data as headers. So a receiver can
+    /// tell the two forms apart, whatever the body contains.
     pub client_context: Option<String>,
 }
 
-/// The payload that a target wants. A body that is not JSON, which Lambda refuses as a payload,
-/// goes as a Function URL's event.
+/// Builds the payload in the target's form. Lambda refuses a payload that is not JSON, so a body
+/// that is not JSON goes as a Function URL's event.
 ///
 /// # Errors
-/// [`SendError::Refused`] when Lambda would not take so large a payload.
+/// [`SendError::Refused`] when the payload is too large for Lambda.
 pub(super) fn handed(event: &Outgoing<'_>, target: &AwsTarget) -> Result<Handed, SendError> {
     let body = &event.delivery.body;
     let handed = if target.payload == Payload::Body && is_json(body) {
@@ -66,11 +66,11 @@ fn is_json(body: &[u8]) -> bool {
     std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
 }
 
-/// The event that a Function URL would make of the request that Cloud Run gets, payload format 2.0
-/// (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads>).
+/// Builds the event that a Function URL would make of the request that Cloud Run gets, in payload
+/// format 2.0 (<https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html#urls-payloads>).
 ///
-/// The path is `/`, as for a target without a path: where the vendor's request went is the router's
-/// affair.
+/// The path is `/`, as for a target without a path. The path of the vendor's request matters only
+/// to the router.
 fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
     let body = &event.delivery.body;
     let mut headers = headers(event);
@@ -89,7 +89,7 @@ fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
         raw_query_string: "",
         headers: lines,
         request_context: RequestContext {
-            // What a URL without authentication has here.
+            // The value for a URL without authentication.
             account_id: "anonymous",
             api_id: HOST_NAME,
             domain_name: HOST_NAME,
@@ -98,7 +98,7 @@ fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
                 method: "POST",
                 path: "/",
                 protocol: "HTTP/1.1",
-                // The sender's address is not passed on to Cloud Run, either.
+                // As with Cloud Run, the sender's address is not passed on.
                 source_ip: "0.0.0.0",
                 user_agent: headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()),
             },
@@ -118,7 +118,7 @@ fn function_url_event(event: &Outgoing<'_>) -> serde_json::Result<Bytes> {
 const DEFAULT: &str = "$default";
 
 /// A Function URL's event. The type of `aws_lambda_events` lacks `routeKey` and `stage`, which some
-/// frameworks insist on.
+/// frameworks require.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct FunctionUrlEvent<'a> {
@@ -157,7 +157,7 @@ struct Http<'a> {
     user_agent: Option<&'a str>,
 }
 
-/// Adds a line of a header. Several lines are one, as for every header (RFC 9110, section 5.2).
+/// Adds a line of a header. Several lines of one header are joined (RFC 9110, section 5.2).
 fn add_line(headers: &mut BTreeMap<String, String>, name: &str, value: &HeaderValue) {
     if let Ok(value) = value.to_str() {
         let lines = headers.entry(name.to_owned()).or_default();
@@ -165,7 +165,7 @@ fn add_line(headers: &mut BTreeMap<String, String>, name: &str, value: &HeaderVa
     }
 }
 
-/// The client context: what Cloud Run gets as headers, as `custom`.
+/// Builds the client context. Its `custom` entries are the headers that Cloud Run gets.
 fn client_context(event: &Outgoing<'_>) -> String {
     #[derive(Serialize)]
     struct ClientContext {
@@ -185,7 +185,7 @@ fn client_context(event: &Outgoing<'_>) -> String {
         let json = serde_json::to_string(context).unwrap_or_default();
         BASE64_STANDARD.encode(json)
     };
-    // Only headers of abnormal length make it too long; the rest always fits.
+    // Only unusually long headers make the context too long. The other entries always fit.
     let dispensable = signature.iter().map(String::as_str);
     for dispensable in dispensable.chain(["content-type", "tracestate", "x-amzn-trace-id"]) {
         if encode(&context).len() > MAX_CLIENT_CONTEXT_BYTES {

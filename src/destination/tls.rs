@@ -1,4 +1,4 @@
-//! The authorities that a Cloud Run service's certificate may come from.
+//! The certificate authorities that the router trusts.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use rustls::{
 
 use crate::http_client;
 
-/// TLS with certificate checks against the public roots, and a private CA beside them.
+/// Creates TLS settings that trust the public roots and, where given, a private CA.
 ///
 /// The public roots are compiled in, so that a cold start reads no bundle.
 ///

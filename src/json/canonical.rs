@@ -1,4 +1,4 @@
-//! Prints a document as Python does, into a hasher or anywhere else.
+//! Prints a document exactly as Python does, into a hasher or any other writer.
 
 use std::io::{self, BufWriter, Write};
 
@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 use super::{Document, Kind, Pointer, text::first_code_point};
 
 impl Document<'_> {
-    /// SHA-256 of the canonical form.
+    /// Returns the SHA-256 of the canonical form.
     pub fn digest(&self) -> [u8; 32] {
         self.digest_without(&[])
     }
 
-    /// SHA-256 of the canonical form that the document has without these members and elements.
+    /// Returns the SHA-256 of the canonical form without these members and elements.
     pub fn digest_without(&self, left_out: &[Pointer]) -> [u8; 32] {
         let found = left_out.iter().filter_map(|pointer| pointer.find(self.root()));
         let left_out: Vec<_> = found.map(|value| value.index).collect();
@@ -31,7 +31,7 @@ impl Document<'_> {
     fn write_node(&self, index: u32, left_out: &[u32], out: &mut impl Write) -> io::Result<()> {
         let node = self.nodes[index as usize];
         match node.kind {
-            // Python reads -0 as an integer, which has no sign.
+            // Python reads -0 as an integer, and integers have no sign on zero.
             Kind::Verbatim if self.raw(index) == "-0" => out.write_all(b"0"),
             Kind::Verbatim => out.write_all(self.raw(index).as_bytes()),
             Kind::Float => write_float(self.raw(index), out),
@@ -83,7 +83,8 @@ impl Write for Hasher {
     }
 }
 
-/// Prints a string as Python does with `ensure_ascii`: `\uXXXX` for all outside `' '..='~'`.
+/// Prints a string as Python does with `ensure_ascii`: every character outside `' '..='~'` as
+/// `\uXXXX`.
 fn write_string(raw: &str, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"\"")?;
     let mut rest = raw;
@@ -148,10 +149,10 @@ fn write_float(raw: &str, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// The fewest digits that round-trip and are nearest to the value, without zeros at their ends,
-/// and the power of ten of the first.
+/// Returns the shortest digits that round-trip and are nearest to the value, without leading and
+/// trailing zeros, and the power of ten of the first digit.
 fn shortest_digits(value: f64) -> (String, i32) {
-    // The standard library rounds up where two shortest forms are equally near; Python and this
+    // When two shortest forms are equally near, the standard library rounds up. Python and this
     // crate round to even.
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
@@ -167,12 +168,14 @@ fn shortest_digits(value: f64) -> (String, i32) {
     (digits.trim_end_matches('0').into(), exponent)
 }
 
-/// The double nearest to a JSON number, for any length of it.
+/// Returns the double nearest to a JSON number of any length.
 fn nearest_double(raw: &str) -> f64 {
-    // Rust's own parsing is exact, but it saturates an exponent of more than five digits, which
-    // is wrong when as many zeros make up for it. Shorter texts cannot hold those zeros.
+    // Rust's own parser is exact, but it saturates exponents of more than five digits. That is
+    // wrong when as many zeros compensate for the exponent. Shorter texts cannot hold that many
+    // zeros.
     const SHORT: usize = 10_000;
-    // Digits after these only matter in that they are not all zero: 767 decide any double.
+    // 767 digits decide any double. Of the digits after these, it only matters whether all are
+    // zero.
     const ENOUGH_DIGITS: usize = 800;
     let parse = |text: &str| text.parse().unwrap_or(f64::INFINITY);
     if raw.len() < SHORT {

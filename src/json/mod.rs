@@ -2,15 +2,15 @@
 //!
 //! The canonical form of a body is what Python prints for
 //! `json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))`, because the Python
-//! router hashes that. The rules come from RFC 8259 for what is JSON, and from CPython's `json`
-//! module for how it is printed: ASCII only, keys sorted by code point, the last of equal keys
-//! wins, floats as `repr` prints them.
+//! router hashes that text. RFC 8259 defines which bodies are JSON. CPython's `json` module
+//! defines how they are printed: ASCII only, keys sorted by code point, only the last of equal
+//! keys, floats as `repr` prints them.
 //!
-//! serde_json cannot do this: its `Value` rejects lone surrogates, and with the
-//! `arbitrary_precision` or `raw_value` features (which a dependency may switch on) a body can
-//! forge the value that another body has. So [`Document`] is a flat index into the text: parsing
-//! checks the grammar and notes where each value lies, and writing decodes from the text again.
-//! Both passes are linear in the size of the body, but for the sorting of keys.
+//! serde_json cannot do this. Its `Value` rejects lone surrogates. With its `arbitrary_precision`
+//! or `raw_value` feature, which a dependency may switch on, a body can forge the value of another
+//! body. So [`Document`] is a flat index into the text: parsing checks the grammar and records
+//! where each value lies, and writing decodes from the text again. Both passes are linear in the
+//! size of the body, except for the sorting of keys.
 
 mod canonical;
 mod parser;
@@ -22,17 +22,17 @@ use std::{fmt, ops::Range};
 pub use pointer::Pointer;
 use text::decoded;
 
-/// Deepest nesting that is read; the outermost object is level 1.
+/// Deepest nesting that is accepted. The outermost object is level 1.
 ///
-/// CPython's own limit is its recursion limit of 1,000 less the frames that a web framework
-/// already uses. This lies between what every Python router accepts (950) and what none does
-/// (1,000), and it bounds the recursion below.
+/// CPython's own limit is its recursion limit of 1,000 minus the frames that a web framework uses.
+/// This limit lies between the depth that every Python router accepts (950) and the depth that none
+/// accepts (1,000). It also bounds the recursion in this module.
 pub const MAX_DEPTH: usize = 975;
 
 /// Most digits of an integer, as in CPython (`sys.int_info.default_max_str_digits`).
 pub const MAX_INTEGER_DIGITS: usize = 4300;
 
-/// Why a text is not a JSON document that can be routed, and at which byte.
+/// The reason why a text is not a JSON document that can be routed, and the byte at which it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonError {
     pub fault: JsonFault,
@@ -80,15 +80,15 @@ impl std::error::Error for JsonError {}
 pub struct Document<'a> {
     text: &'a str,
     nodes: Vec<Node>,
-    /// Indices of key nodes, object after object, each object's in canonical order.
+    /// Indices of key nodes, grouped by object, and in canonical order within each object.
     members: Vec<u32>,
-    /// The range in `members` of each object.
+    /// The range of each object in `members`.
     objects: Vec<Range<u32>>,
 }
 
-/// One value (or key). `start..end` is its text, without the quotes for a string; a container's
-/// `start` counts its elements or names its entry in `objects`, and its `end` is the node after
-/// its last descendant.
+/// One value or key. `start..end` is its text, without the quotes of a string. A container's
+/// `start` counts its elements or names its entry in `objects`, and its `end` is the node after its
+/// last descendant.
 #[derive(Clone, Copy)]
 struct Node {
     kind: Kind,
@@ -98,7 +98,7 @@ struct Node {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// `true`, `false`, `null` and integers: printed as they are written.
+    /// `true`, `false`, `null` and integers: printed as written.
     Verbatim,
     Float,
     String,
@@ -113,12 +113,12 @@ pub struct Value<'d> {
     index: u32,
 }
 
-/// A string that holds half of a surrogate pair, and so no Unicode text.
+/// A string that holds half of a surrogate pair, and so is not Unicode text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoneSurrogate;
 
 impl<'a> Document<'a> {
-    /// The outermost value.
+    /// Returns the outermost value.
     pub fn root(&self) -> Value<'_> {
         Value { document: self, index: 0 }
     }
@@ -128,7 +128,7 @@ impl<'a> Document<'a> {
         &self.text[node.start as usize..node.end as usize]
     }
 
-    /// The node that follows `index` and all its descendants.
+    /// Returns the index of the node that follows `index` and all its descendants.
     fn after(&self, index: u32) -> u32 {
         match self.nodes[index as usize] {
             Node { kind: Kind::Array | Kind::Object, end, .. } => end,
@@ -147,7 +147,7 @@ impl<'d> Value<'d> {
         self.node().kind == Kind::Object
     }
 
-    /// The member of that name; nothing when there is none, or this is no object.
+    /// Returns the member of that name. Returns `None` if there is none or this is not an object.
     pub fn get(self, name: &str) -> Option<Value<'d>> {
         if !self.is_object() {
             return None;
@@ -159,7 +159,7 @@ impl<'d> Value<'d> {
         Some(Value { document: self.document, index: members[found] + 1 })
     }
 
-    /// The text of a string; nothing for any other value.
+    /// Returns the text of a string, or `None` for any other value.
     pub fn as_str(self) -> Option<Result<String, LoneSurrogate>> {
         (self.node().kind == Kind::String).then(|| {
             let bytes = decoded(self.document.raw(self.index)).into_owned();
@@ -167,7 +167,7 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// A number as the nearest double; nothing for any other value.
+    /// Returns a number as the nearest double, or `None` for any other value.
     pub fn as_f64(self) -> Option<f64> {
         let raw = self.document.raw(self.index);
         let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
@@ -178,7 +178,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// `true` or `false`; nothing for any other value.
+    /// Returns `true` or `false`, or `None` for any other value.
     pub fn as_bool(self) -> Option<bool> {
         match (self.node().kind, self.document.raw(self.index)) {
             (Kind::Verbatim, "true") => Some(true),
@@ -187,8 +187,8 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// The text of a string, or a number as it is written; nothing for any other value, and for a
-    /// string that holds a lone surrogate.
+    /// Returns the text of a string, or a number as written. Returns `None` for any other value,
+    /// and for a string with a lone surrogate.
     pub fn as_text(self) -> Option<String> {
         match self.as_str() {
             Some(text) => text.ok(),
@@ -196,7 +196,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// The elements of an array; nothing when this is none.
+    /// Returns the elements of an array, or `None` for any other value.
     pub fn elements(self) -> Option<Vec<Value<'d>>> {
         let node = self.node();
         if node.kind != Kind::Array {

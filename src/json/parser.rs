@@ -1,4 +1,4 @@
-//! Reads a text by the grammar of RFC 8259, and notes where each value lies.
+//! Reads a text by the grammar of RFC 8259, and records where each value lies.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use super::{
 };
 
 impl<'a> Document<'a> {
-    /// Reads a whole body: one value, with white space around it.
+    /// Reads a whole body: one value, with optional white space around it.
     pub fn parse(body: &'a [u8]) -> Result<Self, JsonError> {
         let text = std::str::from_utf8(body)
             .map_err(|error| JsonError { fault: JsonFault::NotUtf8, at: error.valid_up_to() })?;
@@ -33,7 +33,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Recursive descent; [`MAX_DEPTH`] bounds the recursion.
+/// A recursive-descent parser. [`MAX_DEPTH`] bounds the recursion.
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -108,8 +108,8 @@ impl Parser<'_> {
         self.document.nodes[index].end = self.document.nodes.len() as u32;
     }
 
-    /// Notes the members of a finished object in canonical order: sorted by code point, and of
-    /// equal keys the last.
+    /// Records the members of a finished object in canonical order: sorted by code point, with only
+    /// the last of equal keys.
     fn sort_members(&mut self, index: usize) {
         let document = &mut self.document;
         let mut keys: Vec<(Cow<'_, [u8]>, u32)> = Vec::new();
@@ -119,7 +119,7 @@ impl Parser<'_> {
             key = document.after(key + 1);
         }
         if !keys.is_sorted_by(|(a, _), (b, _)| a < b) {
-            // Sorting is stable, so among equal keys the text's order remains.
+            // The sort is stable, so equal keys keep the order of the text.
             keys.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
         let start = document.members.len() as u32;
@@ -173,7 +173,7 @@ impl Parser<'_> {
         }
         let digits = self.at - digits_from;
         let integer_end = self.at;
-        // A point or an exponent without digits does not belong to the number; what follows then
+        // A point or an exponent without digits does not belong to the number. The caller then
         // finds it unexpected.
         if self.eat(b'.') && self.digits() == 0 {
             self.at = integer_end;

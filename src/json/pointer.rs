@@ -4,17 +4,17 @@ use std::{fmt, str::FromStr};
 
 use super::Value;
 
-/// The way to a value from the outermost one: `/data/object/id`.
+/// The path from the outermost value to another: `/data/object/id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer(Vec<String>);
 
-/// A text that is no JSON pointer.
+/// A text that is not a JSON pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a JSON pointer that begins with `/`, as in `/data/id`")]
 pub struct NotAPointer;
 
 impl Pointer {
-    /// The value that it leads to.
+    /// Returns the value at the pointer.
     pub fn find<'d>(&self, root: Value<'d>) -> Option<Value<'d>> {
         self.0.iter().try_fold(root, |value, step| match value.elements() {
             Some(elements) => elements.get(index(step)?).copied(),
@@ -23,7 +23,7 @@ impl Pointer {
     }
 }
 
-/// The place in an array, written without leading zeros.
+/// Reads an array index, which has no leading zeros.
 fn index(step: &str) -> Option<usize> {
     let is_canonical = step == "0" || !step.starts_with(['0', '+']);
     is_canonical.then(|| step.parse().ok()).flatten()

@@ -1,9 +1,10 @@
-//! The text of a string: its escapes undone.
+//! Decodes the escapes of a string.
 
 use std::borrow::Cow;
 
-/// The text of a string without its escapes, as UTF-8 in which a lone surrogate is encoded like
-/// any code point ("WTF-8"). Its byte order is the order of code points, which Python sorts by.
+/// Returns the text of a string with its escapes decoded. It is UTF-8 in which a lone surrogate is
+/// encoded like any code point ("WTF-8"). Its byte order is the order of code points, by which
+/// Python sorts.
 pub(super) fn decoded(raw: &str) -> Cow<'_, [u8]> {
     let Some(first) = raw.find('\\') else {
         return Cow::Borrowed(raw.as_bytes());
@@ -25,8 +26,8 @@ pub(super) fn decoded(raw: &str) -> Cow<'_, [u8]> {
     Cow::Owned(bytes)
 }
 
-/// The code point that a checked, non-empty piece of a string begins with (escaped or not; a lone
-/// surrogate as it is), and how many bytes spell it.
+/// Returns the first code point of a checked, non-empty piece of a string, and its length in bytes.
+/// The code point may be escaped. A lone surrogate is returned as it is.
 pub(super) fn first_code_point(raw: &str) -> (u32, usize) {
     let bytes = raw.as_bytes();
     if bytes[0] != b'\\' {

@@ -1,4 +1,4 @@
-//! One attempt to hand an event to its destination, and the one verdict on it.
+//! One attempt to send an event to its destination, and the verdict on it.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     store::{Attempt, Release},
 };
 
-/// What an attempt means for its event.
+/// The consequence of an attempt for its event.
 #[derive(Debug)]
 pub(super) enum Verdict {
     Delivered(Reply),
@@ -27,7 +27,7 @@ pub(super) enum Verdict {
 }
 
 impl Router {
-    /// Tries once, as the `number`-th attempt of the event's life, for as long as there is time.
+    /// Makes the `number`-th attempt of the event's life, within the time that is left.
     pub(super) async fn attempt(
         &self,
         job: &mut Job,
@@ -65,7 +65,7 @@ impl Router {
     }
 }
 
-/// What the record says of an attempt.
+/// Returns the outcome of an attempt, for the record.
 fn outcome(sent: &Result<Reply, SendError>) -> Outcome {
     match sent {
         Ok(reply) => Outcome::Status(reply.status.as_u16()),
@@ -75,7 +75,7 @@ fn outcome(sent: &Result<Reply, SendError>) -> Outcome {
     }
 }
 
-/// What the sender is told of an attempt. Only 2xx makes an event delivered.
+/// Returns the sender's answer after an attempt. Only a 2xx makes an event delivered.
 pub(super) fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
     match sent {
         Ok(reply) if reply.status.is_success() => Ok(reply),

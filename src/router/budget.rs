@@ -1,4 +1,4 @@
-//! The time that a delivery may take.
+//! The time limits of a delivery.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 
-/// How much longer a lease lasts than all that its owner may do.
+/// Time by which a lease outlasts everything that its owner may do.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Tries to store a result outside Lambda, for which the lease leaves time.
+/// Number of tries to store a result that a lease leaves time for, outside Lambda.
 const SETTLE_TRIES: u32 = 4;
 
 /// The time that a delivery may take.
@@ -24,25 +24,26 @@ const SETTLE_TRIES: u32 = 4;
 ///   the key is ours    no attempt is under way     the answer       of ours changes nothing
 /// ```
 ///
-/// An owner that dies anywhere on this line leaves the lease behind it; nobody starts before its
-/// end. A failure that is certain frees the key at once, and one that is not leaves the lease, too.
+/// If the owner dies anywhere on this line, its lease remains, and no other owner starts before the
+/// lease ends. A failure with a known outcome frees the key at once. A failure with an unknown
+/// outcome leaves the lease to run out.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// When the delivery came in.
+    /// The time at which the delivery came in.
     pub now: DateTime<Utc>,
-    /// When forwarding must have ended, by a clock that stands still while the machine is
+    /// The time by which forwarding must have ended, by a clock that stops while the machine is
     /// suspended.
     pub(super) forward_until: Instant,
-    /// Time to store the result in, from the end of forwarding on.
+    /// Time for storing the result, counted from the end of forwarding.
     pub(super) settling: Duration,
-    /// When the key may be taken over. Later than `forward_until`, so that no other owner starts
-    /// while this one may still be sending.
+    /// The end of the lease: from then on, another owner may take the key over. It is later than
+    /// `forward_until`, so that no other owner starts while this one may still be sending.
     pub(super) lease_until: DateTime<Utc>,
 }
 
 impl Budget {
-    /// A budget from now on: `forwarding` for the attempts, `settling` for storing the result, and
-    /// a lease that outlives both by a second.
+    /// Creates a budget that starts now: `forwarding` for the attempts, `settling` for storing the
+    /// result, and a lease that outlasts both by a second.
     pub fn new(forwarding: Duration, settling: Duration) -> Self {
         let (now, started) = (Utc::now(), Instant::now());
         Self {
@@ -53,20 +54,20 @@ impl Budget {
         }
     }
 
-    /// Time left for forwarding. The wall clock is asked as well: a machine that was suspended, or a
-    /// function that was frozen, may wake up when another owner has taken over.
+    /// Returns the time left for forwarding. The wall clock counts as well: when a suspended
+    /// machine or a frozen function wakes up, another owner may have taken over.
     pub(super) fn left(&self) -> Duration {
         let until = self.lease_until - self.settling - LEASE_MARGIN;
         let by_wall_clock = (until - Utc::now()).to_std().unwrap_or_default();
         self.forward_until.saturating_duration_since(Instant::now()).min(by_wall_clock)
     }
 
-    /// Whether a whole attempt could be made.
+    /// Returns whether there is time for a whole attempt.
     pub fn has_time_for(&self, attempt: Duration) -> bool {
         self.left() >= attempt
     }
 
-    /// The budget of a delivery outside Lambda.
+    /// Creates the budget of a delivery outside Lambda.
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
     }

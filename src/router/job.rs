@@ -1,4 +1,4 @@
-//! A verified event on its way, and what there is to tell of it.
+//! A verified event that is being delivered, and the data for its log line.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::{
     trace::Trace,
 };
 
-/// A verified event on its way.
+/// A verified event that is being delivered.
 pub(super) struct Job {
     pub delivery: Delivery,
     pub plan: Plan,
     pub by: Trigger,
     pub trace: Trace,
-    /// Attempts of this delivery.
+    /// The number of attempts of this delivery.
     pub attempts: u32,
     pub times: Times,
-    /// Whether the store knows the result, from this router or from another owner.
+    /// True if the store has the result, from this router or from another owner.
     pub settled: bool,
     origin: Origin,
     started: Instant,
@@ -30,7 +30,7 @@ pub(super) struct Job {
 
 impl Job {
     pub fn new(mut delivery: Delivery, plan: Plan, by: Trigger, origin: Origin) -> Self {
-        // They were checked, and must be neither forwarded nor kept.
+        // These headers were checked already, and must be neither forwarded nor stored.
         for name in plan.secret_headers() {
             delivery.headers.remove(name);
         }
@@ -39,7 +39,7 @@ impl Job {
         Self { delivery, plan, by, trace, attempts, times, settled, origin, started }
     }
 
-    /// Logs and counts what became of the event.
+    /// Logs and counts the result of the event.
     pub fn ended(&mut self, ending: Ending, error: Option<&Error>, reply: &Reply) {
         self.times.total = self.started.elapsed();
         telemetry::handled(&Handled {

@@ -1,5 +1,5 @@
-//! The life of a delivery, from the first look at it to the answer. The only file that knows the
-//! order of its steps, which docs/architecture.md draws.
+//! The life of a delivery, from the request to the answer. Only this file knows the order of the
+//! steps, and docs/architecture.md draws it.
 
 mod attempt;
 mod budget;
@@ -59,7 +59,7 @@ impl Router {
         }
     }
 
-    /// The same router with certificates from elsewhere.
+    /// Returns the same router with other certificates.
     pub fn with_certificates(self, certificates: Certificates) -> Self {
         Self { certificates, ..self }
     }
@@ -68,14 +68,15 @@ impl Router {
         &*self.store
     }
 
-    /// Answers and logs a delivery that its head alone forbids, before its body of `length` bytes
-    /// is read.
+    /// Answers and logs a delivery that must be refused for its head alone, before its body of
+    /// `length` bytes is read.
     pub fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
         let refusal = admit(delivery, length, &self.intake).err()?;
         Some(telemetry::refused(delivery, &Origin::default(), &refusal))
     }
 
-    /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.
+    /// Answers a vendor's delivery. It never fails: every error becomes a reply here, and only
+    /// here.
     pub async fn handle(&self, delivery: Delivery, origin: Origin, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
             return health(&delivery.method);
@@ -97,7 +98,7 @@ impl Router {
         }
     }
 
-    /// Plans a delivery, with the certificate that it is signed with.
+    /// Plans a delivery. If it is signed with a certificate, the certificate is fetched first.
     async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
         let certificate = match certificate_address(delivery, &self.intake)? {
             Some(address) => Some(self.certificates.get(&address).await?),
@@ -106,8 +107,9 @@ impl Router {
         plan(delivery, &self.intake, certificate.as_deref(), budget.now)
     }
 
-    /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
-    /// verified when it came in. Returns its ending, and whether the store knows of it.
+    /// Delivers a dead letter again, with the same claim and the same attempts as a vendor's
+    /// delivery. The delivery was verified when it came in. Returns the ending, and whether the
+    /// store has it.
     pub async fn replay(
         &self,
         letter: DeadLetter,
@@ -123,7 +125,7 @@ impl Router {
         (self.process(&mut job, budget).await.0, job.settled)
     }
 
-    /// Lets a planned event live its life, and makes one log line and one reply of it.
+    /// Runs the life of a planned event, and turns the result into one log line and one reply.
     async fn process(&self, job: &mut Job, budget: Budget) -> (Ending, Reply) {
         let lived = self.live(job, budget).await;
         let (ending, reply) = match &lived {
@@ -138,14 +140,15 @@ impl Router {
         (ending, reply)
     }
 
-    /// The life of a planned event: one claim, attempts while the lease is ours, one settling.
+    /// Runs the life of a planned event: claims the key, makes attempts while the lease lasts, and
+    /// settles the result.
     async fn live(&self, job: &mut Job, budget: Budget) -> Result<(Ending, Reply), Error> {
         if budget.left().is_zero() {
             return Err(Error::NoTime);
         }
         let claim = timed(&mut job.times.store, self.claim(&mut job.plan, budget)).await;
         let claim = claim.map_err(|error| Error::Store(error.to_string()))?;
-        // The route of the event's first claim stays its route.
+        // An event keeps the route of its first claim.
         job.plan.route = claim.route().unwrap_or(job.plan.route);
         match claim {
             Claim::Won(lease) => {
@@ -159,7 +162,8 @@ impl Router {
         }
     }
 
-    /// Claims the key of a plan: the one under the secret before a rotation, if that has a record.
+    /// Claims the key of a plan. If the key under the previous routing secret has a record, that
+    /// key is claimed instead.
     async fn claim(&self, plan: &mut Plan, budget: Budget) -> Result<Claim, StoreError> {
         if let Some(previous) = plan.previous_key
             && self.store.get(&previous, budget.now).await?.is_some()
@@ -187,7 +191,8 @@ impl Router {
                 Verdict::TryAgain { after, failure } => {
                     telemetry::tried(&job.plan, number, &failure, after);
                     timed(&mut job.times.pauses, tokio::time::sleep(after)).await;
-                    // The machine may have been suspended meanwhile, for longer than the lease.
+                    // The machine may have been suspended during the pause, for longer than the
+                    // lease.
                     if budget.left().is_zero() {
                         break Err((failure, retries.release()));
                     }
@@ -197,10 +202,11 @@ impl Router {
         Forwarded { result, attempts }
     }
 
-    /// Answers a duplicate: with a sentence, or with the first reply where that is wanted and kept.
+    /// Answers a duplicate: with the first reply if that is configured and the reply was kept, else
+    /// with `duplicate ignored`.
     fn repeat(&self, state: State) -> Reply {
         let reply = match state {
-            // One that was kept before a change of DUPLICATE_REPLY to `ignored` stays unused.
+            // A reply that was kept before DUPLICATE_REPLY changed to `ignored` is not used.
             State::Delivered { reply: Some(reply), .. } if self.duplicates.replay => reply,
             _ => Reply::text(StatusCode::OK, "duplicate ignored"),
         };
@@ -208,7 +214,7 @@ impl Router {
     }
 }
 
-/// Says that the process is up; it asks nothing of the store.
+/// Reports that the process is up, without asking the store.
 pub fn health(method: &Method) -> Reply {
     if method == Method::GET || method == Method::HEAD {
         Reply::text(StatusCode::OK, "ok")

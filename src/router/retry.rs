@@ -11,17 +11,17 @@ use crate::{
     config::Forward, delivery::Reply, destination::SendError, outcome::Outcome, store::Release,
 };
 
-/// Longest pause between two attempts, but for what a destination asks for.
+/// Longest pause between two attempts, unless a destination asks for a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The attempts that a delivery has left.
 pub(super) struct Retries {
-    /// The longest pauses, one for each attempt that is left.
+    /// The upper limits of the pauses, one for each attempt that is left.
     pauses: ExponentialBackoff,
     attempt_timeout: Duration,
-    /// When the last of them must have ended.
+    /// The time by which the last attempt must have ended.
     until: Instant,
-    /// When the key becomes free, should all attempts fail.
+    /// Says when the key becomes free if all attempts fail.
     release: Release,
 }
 
@@ -36,13 +36,13 @@ impl Retries {
         Self { pauses, attempt_timeout: forward.timeout, until, release: Release::Now }
     }
 
-    /// Returns when the key becomes free, after the attempts that were made.
+    /// Returns when the key becomes free, judged by the attempts so far.
     pub fn release(&self) -> Release {
         self.release
     }
 
-    /// Decides what an attempt means. One whose outcome is unknown, among however many, holds the
-    /// key until the lease ends: the destination may still be working on the event.
+    /// Decides the consequence of an attempt. A single attempt with an unknown outcome holds the
+    /// key until the lease ends, because the destination may still be working on the event.
     pub fn judge(&mut self, sent: Result<Reply, SendError>) -> Verdict {
         if matches!(sent, Err(SendError::Unknown(_))) {
             self.release = Release::AtLeaseEnd;
@@ -57,10 +57,10 @@ impl Retries {
         }
     }
 
-    /// Returns the pause before the next attempt, at least as long as asked for; nothing when all
-    /// attempts are used up, or the next one could not end in time.
+    /// Returns the pause before the next attempt, which is at least as long as the destination asks
+    /// for. Returns `None` when all attempts are used up, or the next one could not end in time.
     ///
-    /// The pause is random between nothing and the backoff ("full jitter",
+    /// The pause is random between zero and the backoff ("full jitter",
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that events
     /// that failed together do not come back together.
     fn pause(&mut self, asked: Duration) -> Option<Duration> {
@@ -70,7 +70,7 @@ impl Retries {
     }
 }
 
-/// Returns how long the destination asks to wait; nothing when another attempt would not help.
+/// Returns how long the destination asks to wait, or `None` when another attempt would not help.
 fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
     match sent {
         Ok(reply) if Outcome::Status(reply.status.as_u16()).is_worth_another() => {
@@ -82,7 +82,8 @@ fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
     }
 }
 
-/// How long a reply asks to wait: seconds or a date (RFC 9110, section 10.2.3).
+/// Reads the time that a reply asks to wait, given in seconds or as a date (RFC 9110, section
+/// 10.2.3).
 fn retry_after(reply: &Reply) -> Option<Duration> {
     let value = reply.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match value.parse() {

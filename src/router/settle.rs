@@ -1,4 +1,4 @@
-//! Storing what came of an event, while there is time.
+//! Stores the result of an event, while there is time.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::{
     store::{Attempt, DeadLetter, Delivered, Failure, Lease, Release, Settled, StoreError},
 };
 
-/// Longest reason that a dead letter keeps, in characters.
+/// Longest failure text that a dead letter keeps, in characters.
 const MAX_DETAIL_CHARS: usize = 1000;
 
-/// Pause before a result that could not be stored is stored again; it doubles each time.
+/// Pause before the second try to store a result. It doubles for each further try.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// What came of all attempts.
+/// The result of all attempts.
 pub(super) struct Forwarded {
     pub result: Result<Reply, (Error, Release)>,
     /// The attempts of this claim and of earlier ones, as the record keeps them.
@@ -31,10 +31,10 @@ pub(super) struct Forwarded {
 }
 
 impl Router {
-    /// Makes the event delivered, or a dead letter, and returns the answer to the sender.
+    /// Stores the event as delivered or as a dead letter, and returns the answer to the sender.
     ///
-    /// A success counts although the store could not be told. A failure is the destination's
-    /// answer only when its dead letter is kept.
+    /// A success remains a success when it cannot be stored. After a failure, the sender gets the
+    /// destination's answer only if the dead letter is stored.
     pub(super) async fn settle(
         &self,
         job: &mut Job,
@@ -62,7 +62,8 @@ impl Router {
                 job.settled = settled.is_some();
                 match settled {
                     Some(Settled::Stored) => Err(failure),
-                    // Another owner's write is no letter of this failure.
+                    // Another owner has taken over, and its writes are no dead letter of this
+                    // failure.
                     Some(Settled::LeaseLost) => {
                         Err(not_kept(failure, "another owner has taken over", lease))
                     }
@@ -90,9 +91,9 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
     }
 }
 
-/// Repeats a write of the lease's owner while there is time. Returns nothing when the store could
-/// not be told. Then what was delivered is delivered all the same, and what failed is claimed anew
-/// by the vendor's next delivery, once the lease has run out.
+/// Repeats a write of the lease's owner until it succeeds or time runs out. Returns `None` if the
+/// result could not be stored. A delivered event is delivered all the same. A failed event can be
+/// claimed by the vendor's next delivery once the lease has run out.
 async fn until_stored<F>(lease: &Lease, write: impl Fn() -> F, budget: Budget) -> Option<Settled>
 where
     F: Future<Output = Result<Settled, StoreError>>,
@@ -102,7 +103,7 @@ where
     let mut pause = SETTLE_PAUSE;
     loop {
         fault::point("before settle");
-        // The answer must not wait for longer than the sender, or Lambda, waits for it.
+        // The answer must be ready before the sender, or Lambda, stops waiting for it.
         let settled = timeout_at(until, write()).await;
         fault::point("after settle");
         let out_of_time = || StoreError::Failed("no time was left to store it".into());

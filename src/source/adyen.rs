@@ -1,15 +1,15 @@
-//! Adyen, whose standard notifications are signed item by item, inside the body
+//! Adyen, which signs each item of a standard notification inside the body
 //! (<https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures/>).
 //!
 //! A standard notification's signature covers `pspReference`, `originalReference`,
-//! `merchantAccountCode`, `merchantReference`, `amount`, `eventCode` and `success`; `eventDate` and
-//! the rest could be changed by anybody. A platform webhook has one signature in the
-//! `HmacSignature` header, over the whole body.
+//! `merchantAccountCode`, `merchantReference`, `amount`, `eventCode` and `success`. Anybody could
+//! change `eventDate` and the other fields. A platform webhook has one signature over the whole
+//! body, in the `HmacSignature` header.
 //!
-//! Several events share a `pspReference`, so the id of a standard event is made of the signed
-//! `eventCode`, `pspReference`, `merchantAccountCode` and `success`. Duplicates may differ in all
-//! that is not signed. Adyen retries for up to 30 days, and older configurations need `[accepted]`
-//! in the answer.
+//! Several events share a `pspReference`. So the id of a standard event consists of the signed
+//! `eventCode`, `pspReference`, `merchantAccountCode` and `success`. Duplicates may differ in
+//! everything that is not signed. Adyen retries for up to 30 days. Older configurations need
+//! `[accepted]` in the answer.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(super) struct Adyen(Description);
 
 impl Adyen {
     pub(super) fn new() -> Self {
-        // Those of a platform webhook. Not all of them have a time or an id.
+        // The fields of a platform webhook. Not every platform webhook has a time or an id.
         let fields = Fields {
             created_at: ["/timestamp", "/createdAt", "/data/creationDate"]
                 .into_iter()
@@ -90,7 +90,7 @@ impl Vendor for Adyen {
         let document = Document::parse(&check.delivery.body).ok();
         match document.as_ref().and_then(|document| items(document.root())) {
             Some(items) if items.is_empty() => Err(missing()),
-            // Every item must be genuine: a batch is delivered as a whole.
+            // Every item must be genuine, because a batch is delivered as a whole.
             Some(items) => items.into_iter().try_for_each(|item| verify_item(item, &keys)),
             None => verify_body(check.delivery, &keys),
         }
@@ -104,7 +104,7 @@ impl Vendor for Adyen {
     }
 }
 
-/// The items of a standard notification.
+/// Returns the items of a standard notification.
 fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
     let items = root.get("notificationItems")?.elements()?;
     Some(
@@ -133,7 +133,7 @@ fn is_signed(claimed: &[u8], message: &[u8], keys: &[Vec<u8>]) -> Result<(), Err
         let expected = hmac(Algorithm::HmacSha256, key, &[message]);
         expected.ct_eq(claimed).into()
     };
-    // What is not as long as a signature is not worth a hash.
+    // A text that does not have the length of a signature is not worth a hash.
     if claimed.len() == 32 && keys.iter().any(is_by) { Ok(()) } else { Err(wrong()) }
 }
 
@@ -153,7 +153,7 @@ fn item_happened(item: Value<'_>) -> Happened {
     Happened { event_type: code, created_at, id }
 }
 
-/// The text, number or truth value at a path; nothing when it is absent, empty or null.
+/// Returns the text, number or truth value at a path, or `None` if it is absent, empty or null.
 fn text(item: Value<'_>, path: &[&str]) -> Option<String> {
     let value = path.iter().try_fold(item, |value, name| value.get(name))?;
     let text = value.as_text().or_else(|| value.as_bool().map(|is| is.to_string()));

@@ -15,13 +15,13 @@ impl<'a> Body<'a> {
         Self { bytes, document: Document::parse(bytes).ok() }
     }
 
-    /// The outermost value; nothing when the body is not JSON.
+    /// Returns the outermost value, or `None` if the body is not JSON.
     pub fn root(&self) -> Option<Value<'_>> {
         self.document.as_ref().map(Document::root)
     }
 
-    /// SHA-256 of the canonical JSON without some of its values, or of the bytes when they are
-    /// something else; in hex.
+    /// Returns a SHA-256 in hex: of the canonical JSON without some of its values, or of the bytes
+    /// if the body is not JSON.
     pub fn digest(&self, left_out: &[Pointer]) -> String {
         match &self.document {
             Some(document) => hex::encode(document.digest_without(left_out)),

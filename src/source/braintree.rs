@@ -1,9 +1,9 @@
-//! Braintree, which signs a field of a form
+//! Braintree, which signs one field of a form
 //! (<https://developer.paypal.com/braintree/docs/guides/webhooks/parse>).
 //!
-//! The form has `bt_payload`, the base64 of an XML document, and `bt_signature`, a list of
-//! `public key|signature` pairs. The signature covers the payload, and so its kind and time. There
-//! is no id. The key is the SHA-1 of the private key; a secret is `public:private`.
+//! The form has two fields. `bt_payload` is the base64 of an XML document. `bt_signature` is a list
+//! of `public key|signature` pairs. The signature covers the payload, and so its kind and time.
+//! There is no id. The signing key is the SHA-1 of the private key. A secret is `public:private`.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -55,7 +55,8 @@ impl Vendor for Braintree {
         let form = Form::of(&check.delivery.body).ok_or_else(missing)?;
         let is_allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'=' | b'/' | b'\n');
-        // The answer to a challenge is a signature, too, but of a text that is no XML.
+        // The answer to a challenge is a signature, too. But the signed text of a challenge is not
+        // XML.
         if !form.payload.bytes().all(is_allowed) || form.xml().is_none() {
             return Err(wrong());
         }
@@ -72,7 +73,7 @@ impl Vendor for Braintree {
             let signatures: Vec<_> = of_this_key.filter_map(|(_, bytes)| bytes.as_ref()).collect();
             !signatures.is_empty() && {
                 let mac = mac(private, form.payload.as_bytes());
-                // The payload may have lost the end of its last line on its way.
+                // The payload may have lost its final newline on the way.
                 let with_newline = mac.clone().chain_update("\n").finalize().into_bytes();
                 let expected = [mac.finalize().into_bytes(), with_newline];
                 signatures.iter().any(|signature| {
@@ -90,7 +91,7 @@ impl Vendor for Braintree {
         vec![Happened { event_type, created_at, id: None }]
     }
 
-    /// Answers the question by which Braintree checks an address: `GET ?bt_challenge=...`.
+    /// Answers the challenge with which Braintree checks an address: `GET ?bt_challenge=...`.
     fn challenge(&self, delivery: &Delivery, secrets: &[Secret]) -> Option<Reply> {
         if delivery.method != Method::GET {
             return None;
@@ -98,7 +99,7 @@ impl Vendor for Braintree {
         let query = delivery.query.as_deref()?;
         let mut pairs = form_urlencoded::parse(query.as_bytes()).take(MAX_FIELDS);
         let (_, challenge) = pairs.find(|(name, _)| name == "bt_challenge")?;
-        // Nothing else is signed for a stranger.
+        // Strangers get a signature for nothing else.
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_challenge = (20..=32).contains(&challenge.len()) && challenge.bytes().all(is_hex);
         let (public, private) = secrets.first().and_then(pair).filter(|_| is_challenge)?;
@@ -137,14 +138,14 @@ impl Form {
         Some(Self { signature: signature?, payload: payload? })
     }
 
-    /// The document in the payload; nothing when it is none.
+    /// Returns the XML document in the payload, or `None` if the payload is not XML.
     fn xml(&self) -> Option<String> {
         let bytes = BASE64_STANDARD.decode(self.payload.replace('\n', "")).ok()?;
         String::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with('<'))
     }
 }
 
-/// The text of the first element of that name.
+/// Returns the text of the first element of that name.
 fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     let opening = format!("<{name}");
     let mut rest = xml;

@@ -9,27 +9,27 @@ use x509_parser::{
     prelude::FromDer as _, time::ASN1Time,
 };
 
-/// What a certificate says, as far as a signature depends on it.
+/// The parts of a certificate that a signature depends on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// PKCS#1, as DER.
+    /// The key in PKCS#1 form, as DER.
     public_key: Vec<u8>,
     not_before: i64,
     not_after: i64,
-    /// The DNS names that it is for.
+    /// The DNS names that the certificate is for.
     names: Vec<String>,
 }
 
-/// A text that holds no certificate with an RSA key.
+/// A text without a certificate that has an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a certificate in PEM form")]
 pub struct NotACertificate;
 
 impl Certificate {
-    /// The first certificate of a PEM text; those of its issuers may follow.
+    /// Reads the first certificate of a PEM text. Certificates of its issuers may follow.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the text has no certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NotACertificate> {
         let (_, pem) = parse_x509_pem(pem).map_err(|_| NotACertificate)?;
         let parsed = X509Certificate::from_der(&pem.contents);
@@ -58,7 +58,7 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&time.timestamp())
     }
 
-    /// Whether its key made this signature: RSA PKCS#1 v1.5 with SHA-256.
+    /// Returns whether the certificate's key made this signature: RSA PKCS#1 v1.5 with SHA-256.
     pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.public_key);
         key.verify(message, signature).is_ok()

@@ -1,5 +1,5 @@
-//! How one kind of sender signs, and where its payload says what happened: data, which the
-//! built-in rows and `vendor = "custom"` share.
+//! The description of a vendor: how it signs, and where its payload says what happened. The
+//! built-in rows and `vendor = "custom"` share this data.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use crate::{
     json::{Pointer, Value},
 };
 
-/// A vendor, described.
+/// The description of a vendor.
 #[derive(Debug, Clone, Default)]
 pub struct Description {
-    /// In lower case, as in `/webhook/<name>`.
+    /// The name in lower case, as in `/webhook/<name>`.
     pub name: String,
-    /// Where the vendor documents its webhooks; nothing for a custom one.
+    /// The address of the vendor's documentation. Empty for a custom vendor.
     pub documentation: &'static str,
-    /// How it signs; nothing when the vendor has a file of its own that knows.
+    /// The scheme of its signatures. `None` if the vendor has a file of its own that verifies them.
     pub scheme: Option<Scheme>,
-    /// Headers that a genuine delivery always has. One of each list must be there.
+    /// Headers that a genuine delivery always has. One header of each list must be present.
     pub required: Vec<Vec<HeaderName>>,
     pub fields: Fields,
-    /// A signed question that is answered at once.
+    /// A signed handshake that is answered at once.
     pub handshake: Option<Echo>,
-    /// For how long it goes on delivering an event that was not answered with 2xx, or an operator
-    /// may have it redelivered. Nothing when that is not known, or a day or less.
+    /// Time for which the vendor may deliver an event again after an answer other than 2xx, by
+    /// itself or when an operator asks for it. Zero if that is not known, or a day or less.
     pub retry_horizon: Duration,
     pub wish: Wish,
-    /// Headers of the signature beside those that the scheme names.
+    /// Headers of the signature in addition to those that the scheme names.
     pub signature_headers: Vec<HeaderName>,
 }
 
-/// How deliveries are signed.
+/// The scheme by which deliveries are signed.
 #[derive(Debug, Clone)]
 pub enum Scheme {
     /// A signature over a template of bytes.
@@ -42,15 +42,15 @@ pub enum Scheme {
     /// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>,
     /// under the `webhook-` and the `svix-` headers.
     StandardWebhooks,
-    /// A header holds the secret itself, behind a prefix.
+    /// The secret itself in a header, after a prefix.
     SharedSecret { header: HeaderName, prefix: String },
-    /// `Authorization: Basic`; the secret is `user:password` (RFC 7617).
+    /// `Authorization: Basic` (RFC 7617). The secret is `user:password`.
     Basic,
 }
 
 impl Scheme {
-    /// Whether a signature may be there: a header that must hold it does hold something, or it
-    /// stands in the body, which comes later.
+    /// Returns whether a signature may be present: a header that must hold it is not empty, or it
+    /// is in the body, which arrives later.
     pub fn may_be_in(&self, headers: &HeaderMap) -> bool {
         let has = |name: &HeaderName| headers.get(name).is_some_and(|value| !value.is_empty());
         match self {
@@ -72,18 +72,18 @@ impl Scheme {
 #[derive(Debug, Clone)]
 pub struct Signed {
     pub algorithm: Algorithm,
-    /// Where signatures stand. All of these places are read, and any signature may match.
+    /// The places of signatures. All of them are read, and any signature may match.
     pub signature: Vec<Place>,
-    /// What stands between the entries of a list. Without it, an entry is a line of the header, or
-    /// a part of lines that a proxy folded into one with commas.
+    /// The text between the entries of a list. Without it, an entry is a line of the header, or a
+    /// part of lines that a proxy joined into one with commas.
     pub separator: Option<String>,
-    /// What an entry of the version that counts begins with.
+    /// The text at the beginning of an entry of the version that counts.
     pub prefix: String,
     pub encoding: Encoding,
-    /// How the text of a secret becomes the bytes of a key.
+    /// Decides how the text of a secret becomes the bytes of a key.
     pub key: KeyForm,
-    /// The header that names the key: then a secret is `id:key`, and only the keys of that name
-    /// are tried.
+    /// The header that names the key. With it, a secret is `id:key`, and only keys with that id are
+    /// tried.
     pub key_id: Option<HeaderName>,
     pub stamp: Option<Stamp>,
     pub template: Template,
@@ -98,19 +98,20 @@ pub enum Algorithm {
     Ed25519,
 }
 
-/// How a signature is written.
+/// The encoding of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// In lower case.
+    /// Hex in lower case.
     Hex,
-    /// With or without padding.
+    /// Base64 with or without padding.
     Base64,
     Base64Url,
-    /// Either, told apart by length: for a vendor that does not say.
+    /// Hex or base64, distinguished by length, for a vendor whose documentation does not name the
+    /// encoding.
     HexOrBase64,
 }
 
-/// How a secret is written.
+/// The encoding of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyForm {
     /// The bytes of the text are the key.
@@ -121,7 +122,7 @@ pub enum KeyForm {
     PublicKey,
 }
 
-/// When a delivery was signed.
+/// The time at which a delivery was signed.
 #[derive(Debug, Clone)]
 pub struct Stamp {
     pub place: StampPlace,
@@ -132,17 +133,17 @@ pub struct Stamp {
 #[derive(Debug, Clone)]
 pub enum StampPlace {
     At(Place),
-    /// An entry of the signature's list, behind this prefix.
+    /// An entry of the signature's list, after this prefix.
     Entry(String),
 }
 
-/// How far a timestamp may lie from now, on either side.
+/// The largest difference between a timestamp and now, in the past or future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
-    /// SIGNATURE_TOLERANCE_SECONDS.
+    /// The value of SIGNATURE_TOLERANCE_SECONDS.
     Configured,
     Seconds(u32),
-    /// The vendor names none, and may sign long before it sends.
+    /// No limit: the vendor names none, and may sign long before it sends.
     Any,
 }
 
@@ -156,10 +157,11 @@ impl Tolerance {
     }
 }
 
-/// How a time is written.
+/// The format of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unit {
-    /// As text. Of a number, its seconds are taken.
+    /// Text: RFC 3339 for the time of a signature, and the formats of `created_at` for the time of
+    /// an event.
     #[default]
     Text,
     Seconds,
@@ -167,7 +169,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The time of a signature, which must be written exactly as the vendor writes it.
+    /// Reads the time of a signature, which must have exactly the vendor's format.
     pub fn read_stamp(self, text: &str) -> Option<DateTime<Utc>> {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();
@@ -179,7 +181,7 @@ impl Unit {
     }
 }
 
-/// Where a value stands in a delivery.
+/// The place of a value in a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Header(HeaderName),
@@ -187,8 +189,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The text there; nothing when there is none, or it is empty. `body` is what pointers begin
-    /// at.
+    /// Returns the text at the place, or `None` if it is absent or empty. Pointers start at `body`.
     pub fn text(&self, delivery: &Delivery, body: Option<Value<'_>>) -> Option<String> {
         let text = match self {
             Self::Header(name) => delivery.header(name.as_str())?.to_owned(),
@@ -198,27 +199,27 @@ impl Place {
     }
 }
 
-/// Where a payload says what happened.
+/// The places where a payload says what happened.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
-    /// The array of a batch's events, at which the other pointers then begin.
+    /// The array with the events of a batch. The other pointers then start at each of its elements.
     pub each: Option<Pointer>,
-    /// The first that is there counts.
+    /// The places of the type. The first one that is present counts.
     pub event_type: Vec<Joined>,
-    /// The first that is there counts.
+    /// The places of the time. The first one that is present counts.
     pub created_at: Vec<Place>,
     pub unit: Unit,
-    /// The first that is there counts. It must be the vendor's name for the event, the same in all
-    /// of its deliveries and in no other's.
+    /// The places of the id. The first one that is present counts. The id must be the vendor's name
+    /// for the event: equal in all deliveries of the event, and different for every other event.
     pub id: Vec<Joined>,
 }
 
-/// A value that is made of several.
+/// A value that is joined from several values.
 #[derive(Debug, Clone)]
 pub struct Joined {
     pub places: Vec<Place>,
     pub with: &'static str,
-    /// Whether it needs all of them, or only the first.
+    /// True if all values must be present. Otherwise, only the first must be.
     pub needs_all: bool,
 }
 
@@ -242,26 +243,26 @@ impl Joined {
     }
 }
 
-/// A question that is answered with a part of itself, once its signature is verified.
+/// A handshake that is answered with a part of itself, after its signature is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Echo {
-    /// The value that tells the question from an event.
+    /// The place and the value that distinguish the handshake from an event.
     pub when: (Pointer, String),
-    /// What is sent back as text.
+    /// The place of the value that is sent back as text.
     pub answer: Pointer,
 }
 
-/// What a vendor wants to hear beside the status.
+/// The vendor's requirements for an answer, in addition to the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
-    /// The body of a success, with status 200.
+    /// The body that the vendor requires of a success, with status 200.
     pub accepted: Option<&'static str>,
-    /// The header that tells the vendor not to come again, with answers that stay the same.
+    /// The header that tells the vendor not to retry, for answers that would not change.
     pub no_retry: Option<(&'static str, &'static str)>,
 }
 
 impl Wish {
-    /// The reply as the vendor wants it.
+    /// Returns the reply in the form that the vendor requires.
     pub fn apply(self, reply: Reply) -> Reply {
         if let (true, Some(body)) = (reply.status.is_success(), self.accepted) {
             let Reply { headers, .. } = reply;
@@ -280,7 +281,7 @@ impl Wish {
     }
 }
 
-/// Whether the same event would be answered the same way again.
+/// Returns whether the same event would get the same answer again.
 fn is_final(status: StatusCode) -> bool {
     status.is_client_error() && !matches!(status.as_u16(), 408 | 409 | 425 | 429)
 }

@@ -1,4 +1,4 @@
-//! The envelope: a JSON object with vendor, event_type, created_at and anything else, posted to
+//! The envelope: a JSON object with vendor, event_type, created_at and any other members, posted to
 //! `/webhook` and signed as Standard Webhooks.
 
 use http::HeaderMap;
@@ -19,12 +19,12 @@ pub const SECRETS: &str = "ENVELOPE_SECRETS";
 /// Checks the form of a secret when the process starts.
 ///
 /// # Errors
-/// What the secret must look like.
+/// The form that the secret must have.
 pub fn check_secret(secret: &Secret) -> Result<(), &'static str> {
     standard_webhooks::check_secret(secret, 16)
 }
 
-/// Whether a request has the headers of a signature.
+/// Returns whether a request has the headers of a signature.
 pub fn has_signature(headers: &HeaderMap) -> bool {
     let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
     names.iter().all(|name| headers.get(*name).is_some_and(|value| !value.is_empty()))
@@ -41,7 +41,7 @@ pub fn verify(check: &Check<'_>) -> Result<(), Error> {
 /// Reads what happened from the body.
 ///
 /// # Errors
-/// The refusals that are answered with 400.
+/// Refusals that are answered with 400.
 pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     let document = Document::parse(&delivery.body).map_err(Error::InvalidJson)?;
     let body = document.root();
@@ -67,7 +67,7 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     Ok(Event { vendor, source: None, event_type, created_at, digest, identity })
 }
 
-/// A member that is a string and not empty.
+/// Returns a member that is a string and not empty.
 fn text(body: Value<'_>, name: &'static str) -> Result<Option<String>, Error> {
     let text = body.get(name).and_then(Value::as_str);
     let text = text.transpose().map_err(|_| Error::LoneSurrogate(name))?;

@@ -1,4 +1,4 @@
-//! What a delivery says happened.
+//! The events of a delivery, as its payload reports them.
 
 use super::{
     body::Body,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{delivery::Delivery, json::Value, timestamp::Timestamp};
 
-/// One of the events of a delivery. What the payload lacks, or what cannot be read, is absent.
+/// One of the events of a delivery. A value is absent if the payload lacks it or it cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Happened {
     pub event_type: Option<String>,
@@ -15,7 +15,7 @@ pub struct Happened {
     pub id: Option<String>,
 }
 
-/// Reads the events of a delivery: one, but for a batch.
+/// Reads the events of a delivery: one event, or the events of a batch.
 pub(super) fn read(fields: &Fields, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
     let root = body.root();
     let batch = fields.each.as_ref().and_then(|each| each.find(root?)?.elements());
@@ -48,7 +48,8 @@ fn time(
         Unit::Seconds => 1_000_000.0,
         Unit::Milliseconds => 1_000.0,
     };
-    // A vendor may write both: Stripe's newer events have a text where the older have seconds.
+    // A vendor may use both formats: Stripe's newer events have a text where older ones have
+    // seconds.
     match text.parse::<i64>() {
         Ok(whole) => Timestamp::from_micros(whole.checked_mul(micros as i64)?),
         Err(_) => match text.parse::<f64>() {

@@ -1,7 +1,8 @@
-//! Unsigned deliveries that may only come from programs on this machine.
+//! Checks that an unsigned delivery comes from a program on this machine.
 //!
-//! A server on loopback is reached by more than them: a page in a browser on this machine can post
-//! to it, directly or by DNS rebinding, and a tunnel on the same host hands it what strangers send.
+//! Other senders can also reach a server on loopback. A web page in a browser on this machine can
+//! post to it, directly or by DNS rebinding. A tunnel on this machine can pass on requests from
+//! strangers.
 
 use std::net::IpAddr;
 
@@ -9,14 +10,14 @@ use http::{HeaderMap, header};
 
 use crate::{delivery::Delivery, error::Error};
 
-/// Headers that proxies and tunnels add to what they pass on, beside `X-Forwarded-*`.
+/// Headers that proxies and tunnels add to requests, in addition to `X-Forwarded-*`.
 const FORWARDING: [&str; 5] =
     ["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"];
 
-/// Checks that a program on this machine sent the delivery, as far as its headers tell.
+/// Checks by the headers that a program on this machine sent the delivery.
 ///
 /// # Errors
-/// [`Error::NotFromHere`] with the header that speaks against it.
+/// [`Error::NotFromHere`] with the header that shows another sender.
 pub(crate) fn check(delivery: &Delivery) -> Result<(), Error> {
     let headers = &delivery.headers;
     // A browser names the page's origin in every POST (https://fetch.spec.whatwg.org/#origin-header).
@@ -36,8 +37,8 @@ fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-") || FORWARDING.contains(&name)
 }
 
-/// Whether `Host` is `localhost` or an address of loopback. A page that rebinds its name to
-/// 127.0.0.1 sends its own name here.
+/// Returns whether `Host` is `localhost` or a loopback address. A web page that rebinds its name to
+/// 127.0.0.1 sends its own name in `Host`.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };

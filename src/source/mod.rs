@@ -1,8 +1,8 @@
-//! Where events come from: configured sources, and the vendors behind them.
+//! The sources of events, and the vendors behind them.
 //!
-//! Most vendors are rows of data in `rows.rs`, which share the [`Description`] and its engine
+//! Most vendors are rows of data in `rows.rs`. They share the [`Description`] and its engine
 //! (`scheme.rs`) with `vendor = "custom"`. A vendor that no description fits has a file of its own,
-//! and its row in [`vendors`].
+//! and an entry in [`vendors`].
 
 mod adyen;
 mod body;
@@ -47,10 +47,10 @@ use crate::{
     secret::Secret,
 };
 
-/// What the path of every source begins with.
+/// The beginning of every source's path.
 const PATH: &str = "/webhook/";
 
-/// How to read one vendor's deliveries. Pure: no clock, no network, no store.
+/// Verifies and reads the deliveries of one vendor. It uses no clock, no network and no store.
 pub trait Vendor: Send + Sync + fmt::Debug {
     fn description(&self) -> &Description;
 
@@ -62,13 +62,13 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks the form of a secret when the process starts.
     ///
     /// # Errors
-    /// What the secret must look like.
+    /// The form that the secret must have.
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         scheme::check_secret(self.description(), secret)
     }
 
-    /// Whether the head of a delivery has a signature, where it must be there. A delivery without
-    /// is refused before its body is read.
+    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
+    /// there. A delivery without one is refused before its body is read.
     fn has_signature(&self, delivery: &Delivery) -> bool {
         let scheme = self.description().scheme.as_ref();
         scheme.is_none_or(|scheme| scheme.may_be_in(&delivery.headers))
@@ -82,12 +82,13 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         scheme::verify(self.description(), check)
     }
 
-    /// Reads what happened: one event, or those of a batch. Never none.
+    /// Reads the events of a delivery: one event, or the events of a batch. The result is never
+    /// empty.
     fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
         happened::read(&self.description().fields, delivery, body)
     }
 
-    /// Whether the signature covers the address that the vendor called.
+    /// Returns whether the signature covers the address that the vendor called.
     fn signs_url(&self) -> bool {
         match &self.description().scheme {
             Some(Scheme::Signed(signed)) => signed.template.needs_url(),
@@ -95,12 +96,13 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         }
     }
 
-    /// The answer to a question that comes unsigned, before anything else is looked at.
+    /// Returns the answer to a handshake that comes unsigned. It is called before every other
+    /// check.
     fn challenge(&self, _delivery: &Delivery, _secrets: &[Secret]) -> Option<Reply> {
         None
     }
 
-    /// The answer to a question whose signature is verified.
+    /// Returns the answer to a handshake whose signature is verified.
     fn handshake(&self, body: &Body<'_>) -> Option<Reply> {
         let Echo { when: (pointer, expected), answer } = self.description().handshake.as_ref()?;
         let text = |pointer: &crate::json::Pointer| pointer.find(body.root()?)?.as_text();
@@ -109,8 +111,9 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         Some(Reply::text(http::StatusCode::OK, answer))
     }
 
-    /// The address of the certificate that a delivery is signed with, once all is checked that can
-    /// be checked without it; nothing for a vendor that has no certificates.
+    /// Returns the address of the certificate that a delivery is signed with. Everything that can
+    /// be checked without the certificate is checked first. Returns `None` for a vendor without
+    /// certificates.
     ///
     /// # Errors
     /// [`Error::Signature`] when the delivery cannot be genuine, or the address is not the vendor's.
@@ -118,13 +121,13 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
-    /// The headers that hold the signature and what it covers, so that a receiver can verify it
-    /// again. A header that is itself the secret is none of them.
+    /// Returns the headers that hold the signature and the values that it covers, so that a
+    /// receiver can verify it again. A header that is itself the secret is not included.
     fn signature_headers(&self) -> Vec<HeaderName> {
         scheme_headers(self.description())
     }
 
-    /// Headers that hold a secret: they are neither forwarded nor stored.
+    /// Returns the headers that hold a secret. They are neither forwarded nor stored.
     fn secret_headers(&self) -> Vec<HeaderName> {
         match &self.description().scheme {
             Some(Scheme::SharedSecret { header, .. }) => vec![header.clone(), AUTHORIZATION],
@@ -133,7 +136,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     }
 }
 
-/// A vendor that its description says all of.
+/// A vendor whose description covers everything.
 #[derive(Debug)]
 pub(crate) struct Described(pub Description);
 
@@ -161,56 +164,56 @@ fn scheme_headers(description: &Description) -> Vec<HeaderName> {
     headers
 }
 
-/// Every vendor that is built in.
+/// Returns every built-in vendor.
 pub fn vendors() -> &'static [Arc<dyn Vendor>] {
     static VENDORS: LazyLock<Vec<Arc<dyn Vendor>>> = LazyLock::new(rows::all);
     &VENDORS
 }
 
-/// The built-in vendor of that name.
+/// Returns the built-in vendor of that name.
 pub fn vendor(name: &str) -> Option<&'static Arc<dyn Vendor>> {
     vendors().iter().find(|vendor| vendor.name() == name)
 }
 
-/// The variable that holds the secrets of the source that bears a vendor's name.
+/// Returns the variable with the secrets of the source that is named after a vendor.
 pub fn secrets_variable(name: &str) -> String {
     format!("{}_SECRETS", name.to_ascii_uppercase().replace('-', "_"))
 }
 
-/// A configured place that events come from.
+/// A configured source of events.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Of letters, digits and hyphens, as in `/webhook/<name>`.
+    /// The name, of letters, digits and hyphens, as in `/webhook/<name>`.
     pub name: String,
     pub vendor: Arc<dyn Vendor>,
-    /// Any of them may have signed. Without any, the source is not served.
+    /// The secrets, any of which may have signed. A source without secrets is not served.
     pub secrets: Vec<Secret>,
-    /// Where the secrets come from: a variable, or `SOURCES`.
+    /// The origin of the secrets: a variable, or `SOURCES`.
     pub secrets_from: String,
     pub rules: Rules,
-    /// Where the vendor calls, for vendors that sign it.
+    /// The address that the vendor calls, for vendors that sign it.
     pub address: Option<Address>,
-    /// Whether nobody sent its deliveries, so that there is nothing to verify.
+    /// True if nobody sent the deliveries, so that there is nothing to verify.
     is_explained: bool,
 }
 
-/// Where the vendor calls.
+/// The address that a vendor calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// Origin and optional prefix, to which path and query are added.
+    /// An origin and an optional prefix, to which path and query are added.
     Prefix(String),
-    /// The address as a whole.
+    /// The whole address.
     Whole(String),
 }
 
 impl Address {
-    /// The address of a delivery, as the vendor called it.
+    /// Returns the address of a delivery, as the vendor called it.
     fn of(&self, delivery: &Delivery) -> String {
         match self {
             Self::Whole(url) => url.clone(),
             Self::Prefix(prefix) => {
                 let prefix = prefix.trim_end_matches('/');
-                // Whoever writes the whole address means the same.
+                // The prefix may already contain the whole path.
                 let path = if prefix.ends_with(&delivery.path) { "" } else { &delivery.path };
                 let query = delivery.query.iter().flat_map(|query| ["?", query]);
                 [prefix, path].into_iter().chain(query).collect()
@@ -232,17 +235,19 @@ impl Source {
         }
     }
 
-    /// A source whose deliveries nobody sent, such as a file: what it holds is not verified.
+    /// Returns the source for deliveries that nobody sent, such as the body of a file. They are not
+    /// verified.
     pub fn explained(self) -> Self {
         Self { is_explained: true, ..self }
     }
 
-    /// The path that its deliveries are posted to.
+    /// Returns the path that deliveries are posted to.
     pub fn path(&self) -> String {
         format!("{PATH}{}", self.name)
     }
 
-    /// Whether the head of a delivery has a signature, where it must be there.
+    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
+    /// there.
     pub fn has_signature(&self, delivery: &Delivery) -> bool {
         self.is_explained || self.vendor.has_signature(delivery)
     }
@@ -285,7 +290,7 @@ impl Sources {
         self.0.iter().map(|source| &**source)
     }
 
-    /// Adds a source, in place of one of the same name.
+    /// Adds a source, and replaces a source of the same name.
     pub fn insert(&mut self, source: Source) {
         self.0.retain(|other| other.name != source.name);
         self.0.push(Arc::new(source));
@@ -295,10 +300,10 @@ impl Sources {
         self.0.iter().find(|source| source.name == name)
     }
 
-    /// The source that deliveries to this path are for.
+    /// Returns the source that receives deliveries to this path.
     ///
     /// # Errors
-    /// [`Error::UnknownPath`], or [`Error::NotServed`] with the variable that changes that.
+    /// [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
     pub fn at(&self, path: &str) -> Result<&Arc<Source>, Error> {
         let name = path.strip_prefix(PATH).ok_or(Error::UnknownPath)?;
         match self.get(name) {

@@ -2,12 +2,12 @@
 //! (<https://developer.paypal.com/api/rest/webhooks/rest/#link-verifywebhooksignature>).
 //!
 //! The signature covers the transmission's id and time, the webhook's id, and the CRC32 of the
-//! body. A CRC32 is no protection: whoever captured a delivery can make another body with the same
-//! one, and send it under the same signature. So a destination should ask PayPal for what it acts
-//! on, by the ids in the body.
+//! body. A CRC32 is no protection: with a captured delivery, an attacker can make another body with
+//! the same CRC32 and send it under the same signature. So before a destination acts on an event,
+//! it should ask PayPal for the objects that the body names by id.
 //!
-//! Secrets are webhook ids. They are not secret to PayPal's customers, but bind a delivery to one
-//! webhook. A retry has another transmission, and the same `id`.
+//! Secrets are webhook ids. They are not secret to PayPal's customers, but they bind a delivery to
+//! one webhook. A retry is another transmission with the same `id`.
 
 use std::time::Duration;
 
@@ -24,15 +24,15 @@ use super::{
 };
 use crate::{delivery::Delivery, error::Error};
 
-/// Where PayPal's certificates are.
+/// The hosts of PayPal's certificates.
 const HOSTS: [&str; 2] = ["api.paypal.com", "api.sandbox.paypal.com"];
 const CERTIFICATES: &str = "/v1/notifications/certs/";
 
-/// Whom the certificates are for.
+/// The names that the certificates are for.
 const NAMES: [&str; 2] =
     ["messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"];
 
-/// Sizes of RSA signatures: keys of 2048 to 4096 bits.
+/// Sizes of RSA signatures, for keys of 2048 to 4096 bits.
 const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl PayPal {
         Self(Description {
             name: "paypal".into(),
             documentation: "https://developer.paypal.com/api/rest/webhooks/",
-            // The simulator's times have a month 19: they count as absent.
+            // The simulator's times have a month 19. They count as absent.
             fields: fields("/event_type", "/create_time", "/id"),
             retry_horizon: Duration::from_secs(3 * 24 * 3600),
             signature_headers: names(&[
@@ -59,7 +59,7 @@ impl PayPal {
     }
 }
 
-/// What a delivery's headers say of its signature, as far as it can be checked without the
+/// The signature of a delivery, as its headers state it and as far as it can be checked without the
 /// certificate.
 struct Claims<'a> {
     id: &'a str,
@@ -92,7 +92,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// The address, when it is one of PayPal's certificates.
+/// Returns the address if it is one of PayPal's certificates.
 fn certificate_address(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_allowed = url.scheme() == "https"
@@ -123,7 +123,7 @@ impl Vendor for PayPal {
         let certificate = check
             .certificate
             .ok_or_else(|| Error::Certificate("none was fetched: set PAYPAL_CERT_FILE".into()))?;
-        // Judged when PayPal signed: a delivery may be older than the certificate's end.
+        // The time of the signature counts: a delivery may be older than the certificate's end.
         let is_for_paypal = NAMES.iter().any(|name| certificate.is_for(name));
         if !is_for_paypal || !certificate.is_valid_at(claims.sent) {
             return Err(wrong());

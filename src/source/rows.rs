@@ -1,4 +1,5 @@
-//! The table of vendors. One that a description fits is a row of data; the others have a file.
+//! The table of vendors. A vendor that a description fits is a row of data. Every other vendor has
+//! a file.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use crate::json::Pointer;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Every vendor that is built in, in the order of their rank.
+/// Returns every built-in vendor, in the order of rank.
 pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
     vec![
         row(stripe()),
@@ -47,7 +48,7 @@ fn row(description: Description) -> Arc<dyn Vendor> {
 }
 
 /// The signature covers type, time and id. `pending_webhooks` changes between deliveries, and each
-/// one has a new timestamp and signature.
+/// delivery has a new timestamp and signature.
 fn stripe() -> Description {
     Description {
         name: "stripe".into(),
@@ -65,9 +66,9 @@ fn stripe() -> Description {
     }
 }
 
-/// The signature covers the body alone: type and id are in headers that anybody could change.
-/// There is no time that all events have. A redelivery, which an operator asks for, has the same
-/// `X-GitHub-Delivery` and the same body. The SHA-1 signature in `X-Hub-Signature` is not taken.
+/// The signature covers only the body. Type and id are in headers that anybody could change. No
+/// field has the time of all events. A redelivery at an operator's request has the same
+/// `X-GitHub-Delivery` and the same body. The SHA-1 signature in `X-Hub-Signature` is not accepted.
 fn github() -> Description {
     Description {
         name: "github".into(),
@@ -88,9 +89,9 @@ fn github() -> Description {
     }
 }
 
-/// The signature covers the body alone: topic, time and id are in headers that anybody could
-/// change. `X-Shopify-Event-Id` is shared by all topics that one action of a merchant sets off, so
-/// `X-Shopify-Webhook-Id` is the id. A retry has the first payload.
+/// The signature covers only the body. Topic, time and id are in headers that anybody could change.
+/// All topics that one action of a merchant triggers share an `X-Shopify-Event-Id`, so
+/// `X-Shopify-Webhook-Id` is the id. A retry has the payload of the first delivery.
 fn shopify() -> Description {
     let either = |name: &str| names(&[&format!("x-shopify-{name}"), &format!("shopify-{name}")]);
     let places = |name: &str| either(name).into_iter().map(Place::Header).collect::<Vec<_>>();
@@ -127,8 +128,8 @@ fn shopify() -> Description {
     }
 }
 
-/// The signature covers the id, which is the same in every attempt, and the body. The timestamp of
-/// the header is that of the attempt. Svix's own headers begin with `svix-`.
+/// The signature covers the body and the id, which is the same in every attempt. The timestamp in
+/// the header is the time of the attempt. Svix's own headers begin with `svix-`.
 fn standard_webhooks() -> Description {
     Description {
         name: "standard-webhooks".into(),
@@ -153,7 +154,7 @@ fn standard_webhooks() -> Description {
 }
 
 /// The signature covers type, time and id. A retry has a new timestamp and signature, and headers
-/// that count it. Commands and interactions are forms without an id.
+/// that count the retries. Commands and interactions are forms without an id.
 fn slack() -> Description {
     Description {
         name: "slack".into(),
@@ -179,8 +180,8 @@ fn slack() -> Description {
     }
 }
 
-/// The signature covers the address that was called and the body, so type, time and id. A retry
-/// has headers that count it.
+/// The signature covers the called address and the body, and so type, time and id. A retry has
+/// headers that count the retries.
 fn square() -> Description {
     Description {
         name: "square".into(),
@@ -195,8 +196,8 @@ fn square() -> Description {
     }
 }
 
-/// The signature covers type, time and id. Paddle's libraries allow a timestamp to be 5 seconds
-/// old, which a cold start exceeds.
+/// The signature covers type, time and id. Paddle's libraries accept a timestamp for only 5
+/// seconds, which is less than a cold start takes. So the configured tolerance applies instead.
 fn paddle() -> Description {
     Description {
         name: "paddle".into(),
@@ -232,8 +233,8 @@ fn razorpay() -> Description {
     }
 }
 
-/// The signature of the next-generation webhooks covers type, time and id. After a rotation the
-/// header comes twice. Classic webhooks are not signed, so they are refused.
+/// The signature of next-generation webhooks covers type, time and id. After a rotation, the header
+/// occurs twice. Classic webhooks are not signed, so they are refused.
 fn mollie() -> Description {
     Description {
         name: "mollie".into(),
@@ -264,8 +265,8 @@ fn gocardless() -> Description {
     }
 }
 
-/// The signature covers type, time and id. The documentation does not say how it is written, so
-/// hex and base64 are both taken.
+/// The signature covers type, time and id. The documentation does not name the encoding, so hex and
+/// base64 are both accepted.
 fn klarna() -> Description {
     Description {
         name: "klarna".into(),
@@ -284,7 +285,7 @@ fn signed(signed: Signed) -> Option<Scheme> {
     Some(Scheme::Signed(Box::new(signed)))
 }
 
-/// HMAC-SHA256 over the body alone, in hex, under the text of the secret.
+/// Describes HMAC-SHA256 over only the body, in hex, with the text of the secret as the key.
 pub(super) fn hmac_body(name: &str) -> Signed {
     Signed {
         algorithm: Algorithm::HmacSha256,
@@ -303,7 +304,7 @@ fn stamp(place: StampPlace) -> Stamp {
     Stamp { place, unit: Unit::Seconds, tolerance: Tolerance::Configured }
 }
 
-/// Fields at these pointers; an empty one is none.
+/// Describes fields at these pointers. An empty pointer means no field.
 pub(super) fn fields(event_type: &str, created_at: &str, id: &str) -> Fields {
     let place = |path: &str| (!path.is_empty()).then(|| pointer(path));
     Fields {
@@ -324,7 +325,7 @@ pub(super) fn pointer_to(path: &str) -> Pointer {
     path.parse().expect("a pointer")
 }
 
-/// A value that is made of the values at all of these pointers.
+/// Describes a value that is joined from the values at all of these pointers.
 pub(super) fn joined(paths: &[&str], with: &'static str) -> Joined {
     Joined { places: paths.iter().map(|path| pointer(path)).collect(), with, needs_all: true }
 }
@@ -337,7 +338,7 @@ fn header(name: &'static str) -> Place {
     Place::Header(HeaderName::from_static(name))
 }
 
-/// The headers of these names; one that is empty is none.
+/// Returns the headers of these names. Empty names are left out.
 pub(super) fn names(names: &[&str]) -> Vec<HeaderName> {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }

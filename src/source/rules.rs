@@ -1,4 +1,4 @@
-//! What an operator wants of a source's events, beyond that they are genuine.
+//! The operator's rules for the events of a source.
 
 use super::{body::Body, happened::Happened};
 use crate::{
@@ -6,35 +6,35 @@ use crate::{
     route::Route,
 };
 
-/// The rules of a source. They apply once a delivery is verified.
+/// The rules of a source. They apply after a delivery is verified.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub key: KeyRule,
-    /// Left out of the digest of the body.
+    /// Values that are left out of the digest of the body.
     pub ignore: Vec<Pointer>,
-    /// Types that are taken; all, when there are none.
+    /// Types that are accepted. An empty list accepts all.
     pub only: Vec<Glob>,
     /// Types that are left out.
     pub except: Vec<Glob>,
     /// Values that the body must hold.
     pub wanted: Vec<(Pointer, Wanted)>,
-    /// Where its events go, in place of what the route byte says.
+    /// The destination of all events, in place of the route byte's choice.
     pub destination: Option<Route>,
-    /// In place of ROUTE_THRESHOLD.
+    /// A threshold in place of ROUTE_THRESHOLD.
     pub threshold: Option<u16>,
 }
 
-/// What makes two deliveries of a source the same event.
+/// Decides when two deliveries of a source carry the same event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyRule {
-    /// The vendor's id, where there is one.
+    /// The vendor's id, if there is one.
     #[default]
     Id,
     /// Type, time and body.
     Content,
 }
 
-/// A value that a rule asks for.
+/// A value that a rule requires.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wanted {
     Text(String),
@@ -52,7 +52,7 @@ impl Wanted {
     }
 }
 
-/// A pattern of event types, in which `*` stands for any text: `invoice.*`.
+/// A pattern of event types. `*` stands for any text: `invoice.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Vec<String>);
 
@@ -80,7 +80,8 @@ impl Glob {
 }
 
 impl Rules {
-    /// Whether a delivery is taken. A batch is left out only when every event in it is.
+    /// Returns whether a delivery is accepted. A batch is left out only if every event in it is
+    /// left out.
     pub fn take(&self, events: &[Happened], body: &Body<'_>) -> bool {
         let holds = |(pointer, wanted): &(Pointer, Wanted)| {
             body.root().and_then(|root| pointer.find(root)).is_some_and(|found| wanted.is(found))
@@ -142,7 +143,7 @@ mod tests {
         assert!(!take(&invoices, &[Some("charge.paid")]));
         assert!(!take(&invoices, &[None]));
         assert!(take(&Rules { only: vec![], ..invoices.clone() }, &[None]));
-        // A batch is taken whole for the sake of one of its events.
+        // One accepted event is enough for the whole batch.
         assert!(take(&invoices, &[Some("charge.paid"), Some("invoice.paid")]));
         for (pointer, wanted, expected) in [
             ("/livemode", Wanted::Bool(true), true),

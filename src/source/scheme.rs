@@ -1,8 +1,8 @@
-//! Verifies what a [`Description`] says of a vendor's signature.
+//! Verifies signatures by the [`Description`] of a vendor.
 //!
 //! The headers come from a stranger. Whatever they hold, the body is hashed at most once for each
-//! secret: entries of other versions and malformed ones are skipped before anything is hashed, and
-//! more than [`MAX_ENTRIES`] entries of the version that counts are refused.
+//! secret. Entries of other versions and malformed entries are skipped before anything is hashed.
+//! More than [`MAX_ENTRIES`] entries of the version that counts are refused.
 
 use base64::{
     Engine as _, alphabet,
@@ -29,11 +29,12 @@ use crate::{
     secret::Secret,
 };
 
-/// Most signatures of the version that counts. A sender needs one for each secret that it rotates.
+/// Most signatures of the version that counts. A sender needs one for each secret during a
+/// rotation.
 pub(super) const MAX_ENTRIES: usize = 16;
 
-/// A body up to this size may be hashed a few times for a secret, where a signature needs a hash of
-/// its own: Ed25519's, and those of an address that can be written in two ways.
+/// Largest body that may be hashed a few times for one secret. Some signatures need a hash of their
+/// own: Ed25519 signatures, and signatures of an address that can be written in two ways.
 pub(super) const CHEAP_BODY_BYTES: usize = 16 * 1024;
 
 /// Base64 with and without padding.
@@ -45,16 +46,16 @@ const fn lenient(alphabet: &alphabet::Alphabet) -> GeneralPurpose {
     GeneralPurpose::new(alphabet, config.with_decode_padding_mode(DecodePaddingMode::Indifferent))
 }
 
-/// A delivery with all that its signature is checked against.
+/// A delivery and everything that its signature is checked against.
 pub struct Check<'a> {
     pub delivery: &'a Delivery,
     pub secrets: &'a [Secret],
-    /// The address that the vendor called, where it is known.
+    /// The address that the vendor called, if it is known.
     pub url: Option<&'a str>,
-    /// SIGNATURE_TOLERANCE_SECONDS.
+    /// The value of SIGNATURE_TOLERANCE_SECONDS.
     pub tolerance: TimeDelta,
     pub now: DateTime<Utc>,
-    /// The certificate that the delivery names, once it was fetched.
+    /// The certificate that the delivery names, once it is fetched.
     pub certificate: Option<&'a Certificate>,
 }
 
@@ -83,7 +84,7 @@ pub(super) fn stale() -> Error {
 /// [`Error::Signature`] when the signature is missing, wrong or stale.
 pub(super) fn verify(description: &Description, check: &Check<'_>) -> Result<(), Error> {
     let Some(scheme) = &description.scheme else { return Err(wrong()) };
-    // Nothing happened in an empty body, and vendors' own libraries refuse it.
+    // An empty body reports no event, and vendors' own libraries refuse it.
     if check.delivery.body.is_empty() {
         return Err(missing());
     }
@@ -114,7 +115,7 @@ pub(super) fn verify(description: &Description, check: &Check<'_>) -> Result<(),
     }
 }
 
-/// Compares in constant time, by digests: the length of a secret stays hidden, too.
+/// Compares digests in constant time, so that the length of a secret stays hidden, too.
 fn is_a_secret(claimed: &str, secrets: &[Secret]) -> Result<(), Error> {
     let digest = |text: &str| hmac(Algorithm::HmacSha256, b"compare", &[text.as_bytes()]);
     let claimed = digest(claimed);
@@ -143,7 +144,7 @@ fn verify_signed(signed: &Signed, check: &Check<'_>) -> Result<(), Error> {
                 }
                 StampPlace::Entry(prefix) => {
                     let mut found = entries.iter().filter_map(|one| one.strip_prefix(prefix));
-                    // Of two times, nobody can say which one was meant.
+                    // With two times, it is not clear which one counts.
                     found.next().filter(|_| found.next().is_none()).map(str::to_owned)
                 }
             };
@@ -177,7 +178,7 @@ fn verify_signed(signed: &Signed, check: &Check<'_>) -> Result<(), Error> {
     if is_genuine { Ok(()) } else { Err(wrong()) }
 }
 
-/// Every line of the headers, and every value in the body, that signatures stand in.
+/// Returns every line of the headers, and every value in the body, that may hold signatures.
 fn lines(places: &[Place], delivery: &Delivery) -> Result<Vec<String>, Error> {
     let mut lines = Vec::new();
     for place in places {
@@ -195,7 +196,7 @@ fn lines(places: &[Place], delivery: &Delivery) -> Result<Vec<String>, Error> {
     if lines.is_empty() { Err(missing()) } else { Ok(lines) }
 }
 
-/// The signatures of the version that counts, as far as they are of the right length.
+/// Returns the signatures of the version that counts, if they have the right length.
 fn claimed(entries: &[&str], signed: &Signed) -> Result<Vec<Vec<u8>>, Error> {
     let entries = entries.iter().filter_map(|entry| entry.strip_prefix(signed.prefix.as_str()));
     let entries: Vec<_> = entries.filter(|entry| !entry.is_empty()).collect();
@@ -211,7 +212,7 @@ fn claimed(entries: &[&str], signed: &Signed) -> Result<Vec<Vec<u8>>, Error> {
     if claimed.is_empty() { Err(wrong()) } else { Ok(claimed) }
 }
 
-/// Whether one of the Ed25519 keys made one of the signatures.
+/// Returns whether one of the Ed25519 keys made one of the signatures.
 pub(super) fn is_signed_by_one(keys: &[Vec<u8>], claimed: &[Vec<u8>], pieces: &[&[u8]]) -> bool {
     let message = pieces.concat();
     let tried = if message.len() <= CHEAP_BODY_BYTES { claimed.len() } else { keys.len() };
@@ -222,7 +223,7 @@ pub(super) fn is_signed_by_one(keys: &[Vec<u8>], claimed: &[Vec<u8>], pieces: &[
     keys.iter().any(is_by)
 }
 
-/// The key in a secret; nothing when it is not the one that the delivery names.
+/// Returns the key in a secret, or `None` if the delivery names another key.
 fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<Vec<u8>> {
     let text = match key_id {
         Some(wanted) => secret.expose().split_once(':').filter(|(id, _)| *id == wanted)?.1,
@@ -234,7 +235,7 @@ fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<V
 /// Checks the form of a secret.
 ///
 /// # Errors
-/// What a secret must look like.
+/// The form that a secret must have.
 pub(super) fn check_secret(description: &Description, secret: &Secret) -> Result<(), &'static str> {
     let text = secret.expose();
     if text.is_empty() {
@@ -279,7 +280,7 @@ impl KeyForm {
 impl Encoding {
     fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
-            // Vendors' own libraries compare the text, so upper case is not theirs.
+            // Vendors' own libraries compare the text, so upper case does not come from the vendor.
             Self::Hex => {
                 let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
                 is_lower.then(|| hex::decode(text).ok()).flatten()
@@ -302,7 +303,8 @@ impl Algorithm {
     }
 }
 
-/// The HMAC of pieces in a row; nothing of an algorithm that is none.
+/// Returns the HMAC of the concatenated pieces. Returns nothing for an algorithm that is not an
+/// HMAC.
 pub(super) fn hmac(algorithm: Algorithm, key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
     fn of<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
         #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]

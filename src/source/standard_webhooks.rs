@@ -1,13 +1,14 @@
 //! Standard Webhooks signatures
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
-//! `webhook-signature` is a list, separated by spaces. An entry is `v1,` and the base64 of
-//! HMAC-SHA256 over `<webhook-id>.<webhook-timestamp>.<body>`, or `v1a,` and the base64 of an
-//! Ed25519 signature over the same. A `whsec_` secret verifies the first kind, a `whpk_` public key
-//! the second. Svix's own headers begin with `svix-` instead
+//! `webhook-signature` is a list, separated by spaces. An entry is one of two kinds: `v1,` and the
+//! base64 of HMAC-SHA256 over `<webhook-id>.<webhook-timestamp>.<body>`, or `v1a,` and the base64
+//! of an Ed25519 signature over the same bytes. A `whsec_` secret verifies the first kind, and a
+//! `whpk_` public key the second. Svix's own headers begin with `svix-` instead
 //! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
-//! The list comes from a stranger. However long it is, the body is hashed once for each secret.
+//! The list comes from a stranger. However long it is, the body is hashed only once for each
+//! secret.
 
 use base64::{
     Engine as _, alphabet,
@@ -18,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 use super::scheme::{BASE64, Check, MAX_ENTRIES, is_signed_by_one, missing, stale, wrong};
 use crate::{error::Error, key::hmac_sha256, secret::Secret};
 
-/// Base64 as senders have it in secrets: padded or not, and with any bits after the last byte.
+/// Base64 as in senders' secrets: with or without padding, and with any bits after the last byte.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -32,8 +33,8 @@ enum Key {
     Ed25519(Vec<u8>),
 }
 
-/// Checks a delivery under the first of these families of headers that has a signature, and
-/// returns the signed id.
+/// Checks a delivery by the first of these header families that has a signature, and returns the
+/// signed id.
 pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Error> {
     let Check { delivery, .. } = check;
     let family =
@@ -77,7 +78,7 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
     if is_genuine { Ok(id.to_owned()) } else { Err(wrong()) }
 }
 
-/// The entries of a version that are as long as its signatures.
+/// Returns the entries of a version that have the length of its signatures.
 fn claimed(signatures: &str, version: &str, bytes: usize) -> Result<Vec<Vec<u8>>, Error> {
     let entries = signatures.split(' ').filter_map(|entry| entry.strip_prefix(version));
     if entries.clone().count() > MAX_ENTRIES {
@@ -87,7 +88,7 @@ fn claimed(signatures: &str, version: &str, bytes: usize) -> Result<Vec<Vec<u8>>
     Ok(claimed.filter(|claimed| claimed.len() == bytes).collect())
 }
 
-/// Checks that a secret is base64 of at least so many bytes, or a public key.
+/// Checks that a secret is a public key, or base64 of at least `least` bytes.
 pub(super) fn check_secret(secret: &Secret, least: usize) -> Result<(), &'static str> {
     match key(secret) {
         Some(Key::Hmac(bytes)) if bytes.len() >= least => Ok(()),
@@ -100,7 +101,7 @@ pub(super) fn check_secret(secret: &Secret, least: usize) -> Result<(), &'static
     }
 }
 
-/// The key in a secret: base64, mostly behind `whsec_`.
+/// Reads the key in a secret: base64, usually after `whsec_`.
 fn key(secret: &Secret) -> Option<Key> {
     let text = secret.expose();
     if let Some(text) = text.strip_prefix("whpk_") {

@@ -21,16 +21,16 @@ enum Part {
     Url,
     Method,
     Header(HeaderName),
-    /// A value of the body: nothing where it is absent, as signatures inside a body have it.
+    /// A value of the body. An absent value counts as empty, as in signatures inside a body.
     Pointer(Pointer),
 }
 
-/// Why a text is no template.
+/// Reasons why a text is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotATemplate {
     #[error("must hold {{body}} once, or the body could be changed")]
     NoBody,
-    #[error("holds `{{{0}}}`, which is no JSON pointer as in {{/data/id}}")]
+    #[error("holds `{{{0}}}`, which is not a JSON pointer as in {{/data/id}}")]
     Pointer(String),
     #[error("holds `{{` without `}}`")]
     Open,
@@ -71,8 +71,8 @@ impl FromStr for Template {
         if !rest.is_empty() {
             parts.push(Part::Text(rest.into()));
         }
-        // A second one would have the body hashed twice. A signature inside the body cannot cover
-        // all of it, but values.
+        // A second `{body}` would require a second hash of the body. A signature inside the body
+        // cannot cover the whole body, but it can cover values.
         let has_values = parts.iter().any(|part| matches!(part, Part::Pointer(_)));
         match parts.iter().filter(|part| **part == Part::Body).count() {
             1 => Ok(Self(parts)),
@@ -93,7 +93,7 @@ impl Template {
         self.0.contains(&Part::Url)
     }
 
-    /// Whether all of the body is signed.
+    /// Returns whether the whole body is signed.
     pub fn has_body(&self) -> bool {
         self.0.contains(&Part::Body)
     }
@@ -102,7 +102,7 @@ impl Template {
         self.0.contains(&Part::Timestamp)
     }
 
-    /// The headers that are signed.
+    /// Returns the headers that are signed.
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.0.iter().filter_map(|part| match part {
             Part::Header(name) => Some(name),
@@ -110,7 +110,7 @@ impl Template {
         })
     }
 
-    /// The signed bytes of a delivery, in pieces; nothing when the delivery lacks a piece.
+    /// Returns the signed bytes of a delivery, in pieces, or `None` if the delivery lacks a piece.
     pub fn pieces<'a>(
         &'a self,
         delivery: &'a Delivery,

@@ -1,11 +1,11 @@
-//! Twilio, which signs the address that it calls and the fields of the form
+//! Twilio, which signs the called address and the fields of the form
 //! (<https://www.twilio.com/docs/usage/security#validating-requests>).
 //!
 //! The signature covers the address with its query, then the name and the distinct values of every
-//! field, sorted. Of a JSON body the query has the SHA-256, as `bodySHA256`. It does not cover
-//! `I-Twilio-Idempotency-Token`, which is the only name that Twilio gives to an event: `MessageSid`
-//! and `CallSid` name what the event is about. There is no field that all events have as their
-//! type, so the type is made of the status that there is: `CallStatus.completed`.
+//! field, sorted. For a JSON body, the query has the SHA-256 of the body, as `bodySHA256`. The
+//! signature does not cover `I-Twilio-Idempotency-Token`, the only name that Twilio gives to an
+//! event: `MessageSid` and `CallSid` name the object that the event is about. No field has the type
+//! of all events. So the type is made from whichever status is present: `CallStatus.completed`.
 
 use std::{
     borrow::Cow,
@@ -33,10 +33,10 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
 const TOKEN: &str = "i-twilio-idempotency-token";
 
-/// Most fields of a form. Twilio sends some fifty.
+/// Most fields of a form. Twilio sends about fifty.
 const MAX_FIELDS: usize = 1000;
 
-/// Fields that hold a status, and whose name and value make the type.
+/// Fields that hold a status. The first one that is present gives the type, by its name and value.
 const STATUSES: [&str; 8] = [
     "EventType",
     "MessageStatus",
@@ -101,7 +101,8 @@ impl Vendor for Twilio {
             }
             None => sorted_fields(&delivery.body).ok_or_else(wrong)?,
         };
-        // Twilio signs with or without the port, and not always as the address is written.
+        // Twilio signs the address with or without its port, and not always as the address is
+        // written.
         let urls = [Cow::Borrowed(url), other_port(url)];
         let tried = if fields.len() <= CHEAP_BODY_BYTES { 2 } else { 1 };
         let is_genuine = check.secrets.iter().any(|secret| {
@@ -129,15 +130,15 @@ impl Vendor for Twilio {
     }
 }
 
-/// The hash of the body that the address has.
+/// Returns the hash of the body that the address contains.
 fn body_hash(url: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     pairs.find(|(name, _)| name == "bodySHA256").map(|(_, value)| value.into_owned())
 }
 
-/// Names and distinct values, sorted, without anything between them; nothing of a form with too
-/// many fields.
+/// Returns names and distinct values, sorted and concatenated, or `None` for a form with too many
+/// fields.
 fn sorted_fields(body: &[u8]) -> Option<String> {
     let mut fields = BTreeMap::<_, BTreeSet<_>>::new();
     for (count, (name, value)) in form_urlencoded::parse(body).enumerate() {
@@ -156,7 +157,7 @@ fn sorted_fields(body: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The address without its port, or with the standard one when it has none.
+/// Returns the address without its port, or with the standard port if it has none.
 fn other_port(url: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

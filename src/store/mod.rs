@@ -1,4 +1,4 @@
-//! What is kept of an event, and the atomic claim on it.
+//! The records of events, and the atomic claim on an event.
 //!
 //! ```text
 //! absent ──claim──▶ in flight (owner, until) ──finish──▶ delivered, until its TTL ends
@@ -6,9 +6,9 @@
 //!                       │  └── claim, once `until` has passed: the owner died
 //! ```
 //!
-//! `finish` and `fail` carry the lease, and change nothing when another owner has taken over.
-//! A new store is a file here, its `mod` line, its row in [`open`], and passes the one contract
-//! test of all stores.
+//! `finish` and `fail` carry the lease, and change nothing if another owner has taken over. A new
+//! store needs a file here, a `mod` line and a row in [`open`]. It must pass the contract test that
+//! all stores share.
 
 mod dynamodb;
 mod record;
@@ -38,12 +38,13 @@ use crate::{
     route::Route,
 };
 
-/// Where claims, records and dead letters are kept. All times that go in and come out are by the
-/// caller's clock, so that a test can choose them. SQLite and DynamoDB also judge by it whether a
-/// lease has ended; Redis judges by its server's clock.
+/// Keeps claims, records and dead letters. All times that callers pass or get are by the caller's
+/// clock, so that a test can choose them. SQLite and DynamoDB also use the caller's clock to judge
+/// whether a lease has ended. Redis uses its server's clock for that.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Takes the key of a plan until `until`, or says who has it. Atomic, and one round trip.
+    /// Takes the key of a plan until `until`, or reports who has it. The claim is atomic and takes
+    /// one round trip.
     async fn claim(
         &self,
         plan: &Plan,
@@ -51,10 +52,12 @@ pub trait Store: Send + Sync {
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError>;
 
-    /// Makes the event delivered, and clears its dead letter. May be repeated with the same lease.
+    /// Marks the event as delivered, and clears its dead letter. It may be repeated with the same
+    /// lease.
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError>;
 
-    /// Keeps the dead letter, and frees the key. May be repeated with the same lease.
+    /// Stores the dead letter, and frees the key as `release` says. It may be repeated with the
+    /// same lease.
     async fn fail(
         &self,
         lease: &Lease,
@@ -62,28 +65,28 @@ pub trait Store: Send + Sync {
         release: Release,
     ) -> Result<Settled, StoreError>;
 
-    /// What is known of an event; nothing when it was never claimed or its TTL is over.
+    /// Returns the record of an event, or `None` if it was never claimed or its TTL has ended.
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError>;
 
-    /// The keys whose hex digits begin with these; nothing when this store cannot look for them.
-    /// At least two, when there are several.
+    /// Returns the keys whose hex digits begin with these, or `None` if this store cannot search.
+    /// If several keys match, it returns at least two.
     async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError>;
 
-    /// The dead letter of an event, when it has one.
+    /// Returns the dead letter of an event, if it has one.
     async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError>;
 
-    /// The list of dead letters, those that failed first coming first. It may be a little behind:
-    /// an entry whose letter was cleared meanwhile leads nowhere.
+    /// Returns entries of the list of dead letters, oldest failure first. The list may lag a
+    /// little: the letter of an entry may be cleared already.
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError>;
 
-    /// Forgets an event that has a dead letter, and that nobody holds.
+    /// Deletes an event that has a dead letter and is under no lease.
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;
 }
 
 /// Opens the store that the configuration names.
 ///
 /// # Errors
-/// When it cannot be opened, say why and what to do.
+/// When the store cannot be opened. The text has the reason and the remedy.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
@@ -92,21 +95,21 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
-/// What became of a claim.
+/// The result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// The key is ours until the lease ends.
     Won(Lease),
-    /// Another owner has it.
+    /// Another owner has the key.
     InFlight { until: DateTime<Utc>, route: Route },
     /// The event was delivered before.
     Delivered(Record),
-    /// The sender's name for the event belongs to another body, whose route this is.
+    /// The sender's name for the event belongs to another body. This is the route of that body.
     OtherBody { route: Route },
 }
 
 impl Claim {
-    /// Returns the route that the event's record has; nothing when a Python router delivered it.
+    /// Returns the route in the event's record, or `None` if a Python router delivered the event.
     pub fn route(&self) -> Option<Route> {
         match self {
             Self::Won(lease) => Some(lease.details.route),
@@ -116,12 +119,13 @@ impl Claim {
     }
 }
 
-/// When the key of a failed event becomes free.
+/// Decides when the key of a failed event becomes free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// At once: it is certain that the event was not processed.
+    /// At once, because the event was certainly not processed.
     Now,
-    /// When the lease ends: it may have been processed, or still be.
+    /// At the end of the lease, because the destination may have processed the event, or may still
+    /// be processing it.
     AtLeaseEnd,
 }
 
@@ -129,29 +133,29 @@ pub enum Release {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     pub key: Key,
-    /// Random, and known to the winner alone: 32 hex digits.
+    /// 32 random hex digits, known only to the winner.
     pub owner: String,
     pub until: DateTime<Utc>,
-    /// Those of the event's first claim; its route outlives a change of ROUTE_THRESHOLD.
+    /// The details from the event's first claim. Their route stays when ROUTE_THRESHOLD changes.
     pub details: Details,
-    /// Attempts of earlier claims.
+    /// The attempts of earlier claims.
     pub attempts: Vec<Attempt>,
 }
 
-/// Whether a write with a lease counted.
+/// The result of a write with a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     Stored,
-    /// Another owner has taken over; nothing was changed.
+    /// Another owner has taken over, so nothing was changed.
     LeaseLost,
 }
 
-/// Which part of a listing to return.
+/// Selects a part of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// Most entries to return.
     pub limit: usize,
-    /// The last entry of the page before.
+    /// The last entry of the previous page.
     pub after: Option<Entry>,
 }
 
@@ -162,26 +166,26 @@ pub struct Entry {
     pub key: Key,
 }
 
-/// What came of discarding.
+/// The result of discarding an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discarded {
     Done,
-    /// It is being delivered, or may have been: its lease must end first.
+    /// The event is being delivered, or may have been. Its lease must end first.
     InFlight {
         until: DateTime<Utc>,
     },
-    /// There is no dead letter.
+    /// The event has no dead letter.
     None,
 }
 
-/// Why a store could not do what it was asked to. The text is for the operator.
+/// Reasons why an operation of a store failed. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("no answer within {} ms (STORE_TIMEOUT_MS)", .0.as_millis())]
     Timeout(Duration),
     #[error("{0}")]
     Failed(String),
-    /// A stored value is not what this code writes.
+    /// A stored value does not have the form that this code writes.
     #[error("a record cannot be read: {0}")]
     Corrupt(String),
 }
@@ -192,7 +196,8 @@ impl StoreError {
     }
 }
 
-/// A new owner: 128 random bits from the operating system, which nobody else has.
+/// Creates an owner token of 128 random bits from the operating system. No other owner has the same
+/// token.
 fn new_owner() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }

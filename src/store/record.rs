@@ -1,4 +1,4 @@
-//! What is kept of an event, and the one rule of who may claim it.
+//! The record of an event, and the one rule of who may claim it.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// How long the details of an event, its route above all, are kept after its owner died.
+/// Time for which the details of an event, above all its route, are kept after its owner died.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
-/// Most attempts that a record keeps, the newest.
+/// Most attempts that a record keeps. The newest ones are kept.
 pub const KEPT_ATTEMPTS: usize = 20;
 
-/// Most characters that a record keeps of a vendor and of a type: no less than a destination is
-/// told.
+/// Most characters of a vendor's name and of a type that a record keeps. A destination gets no more
+/// than that.
 pub const MAX_NAME_CHARS: usize = 256;
 
-/// What does not change over an event's life.
+/// The properties of an event that do not change over its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
-    /// Cut to [`MAX_NAME_CHARS`], as is the type.
+    /// The vendor's name. It is cut to [`MAX_NAME_CHARS`], as is the type.
     pub vendor: String,
     pub event_type: String,
-    /// Nothing where the vendor tells no time.
+    /// `None` if the vendor gives no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
     /// SHA-256 of the body's canonical JSON, in hex.
@@ -43,7 +43,7 @@ pub struct Details {
 }
 
 impl From<Details> for Event {
-    /// The event that these are of. What it is known by is in its key already.
+    /// Restores the event. The key already contains its identity.
     fn from(details: Details) -> Self {
         let Details { vendor, event_type, created_at, digest, .. } = details;
         let (source, identity) = (None, Identity::Content);
@@ -52,7 +52,7 @@ impl From<Details> for Event {
 }
 
 impl Details {
-    /// Those of an event that is claimed for the first time.
+    /// Creates the details of an event that is claimed for the first time.
     pub(super) fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
         let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
         Self {
@@ -65,7 +65,7 @@ impl Details {
         }
     }
 
-    /// The answer to a claim of another body by the same name, when its sender chose the name.
+    /// Returns the answer to a claim whose sender uses the same name for another body.
     pub(super) fn other_body(&self, plan: &Plan) -> Option<Claim> {
         let is_other =
             matches!(plan.event.identity, Identity::Header(_)) && self.digest != plan.event.digest;
@@ -73,21 +73,21 @@ impl Details {
     }
 }
 
-/// What is known of an event.
+/// Everything that a store knows of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub key: Key,
-    /// None when a Python router delivered it, which keeps nothing.
+    /// `None` if a Python router delivered the event, because it stores no details.
     pub details: Option<Details>,
     pub attempts: Vec<Attempt>,
-    /// The failure that its dead letter tells of, also while it is tried again.
+    /// The failure in the event's dead letter. It remains while the event is tried again.
     pub failed: Option<Failed>,
     pub state: State,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Claimed; past `until`, whoever claims next takes over.
+    /// Claimed. After `until`, the next claim takes the event over.
     InFlight {
         owner: String,
         until: DateTime<Utc>,
@@ -96,17 +96,17 @@ pub enum State {
         at: Option<DateTime<Utc>>,
         reply: Option<Reply>,
     },
-    /// Failed, and free to be claimed again.
+    /// Failed. The event may be claimed again.
     DeadLetter,
 }
 
 impl Record {
-    /// Decides whether an event may be claimed: returns the answer of a record that stands in the
-    /// way, and nothing when whoever claims takes over. SQLite and DynamoDB ask this; the claim
-    /// script of Redis says the same in Lua, and the contract test holds them together.
+    /// Decides whether an event may be claimed: returns the answer if this record prevents the
+    /// claim, or `None` if the claim takes the event over. SQLite and DynamoDB use this function.
+    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both agree.
     ///
     /// # Errors
-    /// A record without details, which no claim of ours writes.
+    /// When the record has no details. No claim of this router writes such a record.
     pub(super) fn against(
         &self,
         plan: &Plan,
@@ -127,8 +127,9 @@ impl Record {
 }
 
 impl State {
-    /// That of an event that is not delivered: held by an owner until a time, or free with a dead
-    /// letter. An owner that died without leaving a letter still shows.
+    /// Returns the state of an event that is not delivered: held by an owner until a time, or free
+    /// with a dead letter. If the owner died without leaving a letter, the event still shows as in
+    /// flight.
     pub(super) fn open(
         held: Option<(String, DateTime<Utc>)>,
         has_letter: bool,
@@ -144,49 +145,49 @@ impl State {
     }
 }
 
-/// When and why an event failed.
+/// The time and the reason of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     pub at: DateTime<Utc>,
     pub failure: Failure,
 }
 
-/// What makes an event delivered.
+/// The data that `finish` stores for a delivered event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     pub at: DateTime<Utc>,
-    /// How long it is remembered from then on.
+    /// Time for which the event is remembered from `at` on.
     pub ttl: Duration,
-    /// The destination's reply, where it is kept.
+    /// The destination's reply, if it is kept.
     pub reply: Option<Reply>,
-    /// Of this claim and earlier ones.
+    /// The attempts of this claim and of earlier ones.
     pub attempts: Vec<Attempt>,
 }
 
-/// One try to hand an event to its destination.
+/// One try to send an event to its destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Counted from 1 over the event's life. An attempt whose owner died was not stored, and its
-    /// number is given again.
+    /// The number of the attempt, counted from 1 over the event's life. If an owner died, its
+    /// attempt was not stored, and the number is used again.
     pub number: u32,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
-    /// Who brought the delivery.
+    /// The cause of the delivery.
     pub by: Trigger,
     pub destination: Route,
     pub outcome: Outcome,
     pub milliseconds: u64,
 }
 
-/// Why the last attempt failed.
+/// The reason why the last attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub outcome: Outcome,
-    /// For the operator; it may name addresses.
+    /// A text for the operator. It may name addresses.
     pub detail: String,
 }
 
-/// An event that could not be delivered, whole.
+/// An event that could not be delivered, with its complete delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     pub key: Key,
@@ -194,6 +195,6 @@ pub struct DeadLetter {
     pub failed_at: DateTime<Utc>,
     pub failure: Failure,
     pub attempts: Vec<Attempt>,
-    /// The delivery that brought it last, byte for byte, with the headers of [`Delivery::kept`].
+    /// The last delivery of the event, byte for byte, with the headers of [`Delivery::kept`].
     pub delivery: Delivery,
 }

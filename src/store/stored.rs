@@ -1,4 +1,4 @@
-//! How values look in a store: JSON for what is small, bytes for bodies.
+//! Converts values to their stored form: JSON for small values, bytes for bodies.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
@@ -11,7 +11,7 @@ use crate::delivery::{Delivery, Reply};
 #[derive(Serialize, Deserialize)]
 pub(super) struct ReplyHead {
     status: u16,
-    /// Bytes: it need not be UTF-8.
+    /// Bytes, because the value need not be UTF-8.
     content_type: Option<Vec<u8>>,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct DeliveryHead {
     path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     query: Option<String>,
-    /// A name may stand twice.
+    /// A list, because a name may occur twice.
     headers: Vec<(String, HeaderText)>,
 }
 
@@ -51,7 +51,7 @@ impl HeaderText {
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> String {
-    // Neither a map with odd keys nor a failing `Serialize` is among the values.
+    // No value here has a map with keys other than strings, or a `Serialize` that fails.
     serde_json::to_string(value).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Which of a date's numbers is the year, the month and the day.
+//! Decides which number of a date is the year, the month and the day.
 
 use super::decimal::{Decimal, integer};
 
@@ -9,13 +9,13 @@ pub(super) struct Date {
     pub(super) day: u64,
 }
 
-/// The numbers that make up the date, in the order of the text.
+/// The numbers of a date, in the order of the text.
 #[derive(Default)]
 pub(super) struct DateNumbers {
     values: Vec<u64>,
     year_at: Option<usize>,
     month_at: Option<usize>,
-    /// Some number had more than two digits, or was more than 100.
+    /// True if a number had more than two digits or was more than 100.
     pub(super) century_given: bool,
 }
 
@@ -30,13 +30,13 @@ impl DateNumbers {
         self.values.len()
     }
 
-    /// Adds digits as they are written: more than two of them are a year.
+    /// Adds digits as written. More than two digits are a year.
     pub(super) fn push_text(&mut self, digits: &str, part: Option<Part>) -> Option<()> {
         let value = integer(digits)?;
         if digits.len() > 2 { self.push_year(value, part) } else { self.push(value, part) }
     }
 
-    /// Adds a number by its value, without its fraction: one above 100 is a year.
+    /// Adds a number by its value, without its fraction. A number above 100 is a year.
     pub(super) fn push_value(&mut self, value: &Decimal<'_>) -> Option<()> {
         if value.exceeds(100) {
             self.push_year(value.trunc(), None)
@@ -68,7 +68,7 @@ impl DateNumbers {
         let last = match self.month_at.map(|at| self.values[at]) {
             None => 31,
             Some(4 | 6 | 9 | 11) => 30,
-            // Without a year, dateutil asks about the leap year 2000.
+            // Without a year, dateutil checks against the leap year 2000.
             Some(2) if self.year_at.is_none_or(|at| is_leap_year(self.values[at])) => 29,
             Some(2) => 28,
             Some(_) => 31,
@@ -76,8 +76,8 @@ impl DateNumbers {
         value.trunc() >= 1 && !value.exceeds(last)
     }
 
-    /// Which number is the year, the month and the day. The inner `None` is a date without one
-    /// of them, the outer one a refusal.
+    /// Decides which number is the year, the month and the day. The inner `None` means that one of
+    /// them is missing. The outer `None` is a refusal.
     pub(super) fn resolve(&self) -> Option<Option<Date>> {
         let &[a, b, c] = self.values.as_slice() else {
             return if self.len() > 3 { None } else { Some(None) };

@@ -1,4 +1,4 @@
-//! Numbers as Python's `decimal` module computes with them.
+//! Decimal numbers with the arithmetic of Python's `decimal` module.
 
 /// Significant digits of Python's default decimal context.
 const PRECISION: usize = 28;
@@ -9,8 +9,8 @@ pub(super) struct Decimal<'a> {
     fraction: &'a str,
 }
 
-/// Digits alone, as Python's `int` reads them. What is too large for any field of a date becomes
-/// a number that still is.
+/// Reads digits as Python's `int` does. A number that is too large for any field of a date becomes
+/// another number that is too large.
 pub(super) fn integer(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -25,7 +25,7 @@ impl<'a> Decimal<'a> {
             .then_some(Self { integer: whole, fraction })
     }
 
-    /// The number without its fraction.
+    /// Returns the number without its fraction.
     pub(super) fn trunc(&self) -> u64 {
         integer(self.integer).unwrap_or(u64::MAX)
     }
@@ -38,12 +38,11 @@ impl<'a> Decimal<'a> {
         self.fraction.bytes().all(|digit| digit == b'0')
     }
 
-    /// Sixty times the fraction, cut to an integer: the seconds in a fraction of a minute. None
-    /// for a whole number.
+    /// Returns sixty times the fraction, cut to an integer: the seconds in a fraction of a minute.
+    /// Returns `None` for a whole number.
     ///
     /// # Errors
-    /// `Err` where Python raises `InvalidOperation`: the integer part has more digits than the
-    /// precision.
+    /// When Python raises `InvalidOperation`: the integer part has more digits than the precision.
     pub(super) fn sixtieths(&self) -> Result<Option<u64>, ()> {
         if self.integer.trim_start_matches('0').len() > PRECISION {
             return Err(());
@@ -55,7 +54,8 @@ impl<'a> Decimal<'a> {
         let significant = self.fraction.trim_start_matches('0');
         let (coefficient, dropped) = round(significant);
         let scale = self.fraction.len() - dropped;
-        // At most 30 digits; more than 28 are rounded again, as each operation of Python's is.
+        // The product has at most 30 digits. More than 28 are rounded again, as Python rounds after
+        // each operation.
         let product = (coefficient * 60).to_string();
         let (product, dropped) = round(&product);
         let scale = (scale - dropped.min(scale)) as u32;
@@ -64,8 +64,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Rounds a run of digits to [`PRECISION`] digits, half to even: the number that the kept digits
-/// make, and how many digits were dropped.
+/// Rounds digits to [`PRECISION`] digits, half to even. Returns the number that the kept digits
+/// make, and the number of dropped digits.
 fn round(digits: &str) -> (u128, usize) {
     let number = |digits: &str| digits.parse::<u128>().unwrap_or(0);
     if digits.len() <= PRECISION {

@@ -1,14 +1,14 @@
-//! `created_at` to UTC, as the Python router reads it.
+//! Reads `created_at` as the Python router does, and converts it to UTC.
 //!
-//! That router calls `dateutil.parser.parse` of python-dateutil 2.9.0 and prints the result's
+//! The Python router calls `dateutil.parser.parse` of python-dateutil 2.9.0 and prints the result's
 //! `isoformat()` in UTC. dateutil accepts far more than RFC 3339, and the key depends on its
-//! reading, so this module reads every text as dateutil does. Where dateutil's answer depends on
-//! the day, on the host's zone or on a guess about the century, it refuses instead: two routers
-//! could disagree.
+//! result. So this module reads every text as dateutil does, with one exception. Where dateutil's
+//! result depends on the current day, on the host's zone or on a guess about the century, this
+//! module refuses the text, because two routers could disagree.
 //!
-//! Three steps: `token` splits the text, `reader` finds the fields, and [`Timestamp::parse`]
-//! makes a point in time of them. The reader uses `words`, the vocabulary; `date`, which tells
-//! year, month and day apart; and `decimal`, the arithmetic of Python's `Decimal`.
+//! Reading has three steps: `token` splits the text, `reader` finds the fields, and
+//! [`Timestamp::parse`] converts them to a point in time. The reader uses `words`, the vocabulary;
+//! `date`, which finds year, month and day; and `decimal`, the arithmetic of Python's `Decimal`.
 
 mod date;
 mod decimal;
@@ -23,18 +23,18 @@ use date::Date;
 use reader::Fields;
 use serde::{Deserialize, Serialize};
 
-/// Longest text that is read, in bytes. dateutil's time is quadratic in the length.
+/// Longest text that is read, in bytes. The run time of dateutil is quadratic in the length.
 pub const MAX_TIMESTAMP_BYTES: usize = 128;
 
-/// When an event happened, to the microsecond.
+/// The time of an event, to the microsecond.
 ///
-/// Displays as Python's `datetime.isoformat()` with `+00:00` written `Z`:
+/// The `Display` form is Python's `datetime.isoformat()` with `Z` in place of `+00:00`:
 /// `2026-05-06T12:34:56Z`, with six digits of fraction unless they are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(DateTime<Utc>);
 
-/// Why a text is not an unambiguous point in time.
+/// Reasons why a text is not an unambiguous point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
     #[error("created_at is longer than {MAX_TIMESTAMP_BYTES} bytes")]
@@ -52,7 +52,7 @@ pub enum TimestampError {
 }
 
 impl Timestamp {
-    /// Reads a text as python-dateutil does; a time without a zone is UTC.
+    /// Reads a text as python-dateutil does. A time without a zone is UTC.
     ///
     /// ```
     /// # use webhook_router::timestamp::Timestamp;
@@ -69,8 +69,8 @@ impl Timestamp {
         fields.timestamp()
     }
 
-    /// The point in time that lies so many microseconds after the beginning of 1970; nothing when
-    /// its year is none of Python's.
+    /// Returns the point in time that many microseconds after the start of 1970, or `None` if
+    /// Python does not support its year.
     pub fn from_micros(micros: i64) -> Option<Self> {
         let time = DateTime::from_timestamp_micros(micros)?;
         (1..=9999).contains(&time.year()).then_some(Self(time))
@@ -87,11 +87,12 @@ impl Fields {
         self.utc(date, offset).map(Timestamp).ok_or(TimestampError::OutOfRange)
     }
 
-    /// Seconds east of UTC; nothing when only a name says which zone is meant.
+    /// Returns the seconds east of UTC, or `None` if only a name identifies the zone.
     fn utc_offset(&self) -> Option<i64> {
         match (self.zone_name.as_deref(), self.zone_offset) {
             (None, offset) => Some(offset.unwrap_or(0)),
-            // To dateutil these names outweigh an offset beside them: `-0300 (UTC)` is UTC.
+            // In dateutil, these names take precedence over an offset beside them: `-0300 (UTC)` is
+            // UTC.
             (Some("UTC" | "GMT" | "Z" | "z"), _) => Some(0),
             (Some(_), _) => None,
         }
@@ -105,7 +106,7 @@ impl Fields {
             NaiveDate::from_ymd_opt(year, small(Some(date.month))?, small(Some(date.day))?)?
                 .and_hms_opt(small(self.hour)?, small(self.minute)?, small(self.second)?)?
                 .with_nanosecond(small(self.microsecond)?.checked_mul(1_000)?)?;
-        // Python's limit for the offset of a zone is a day, exclusive.
+        // Python limits the offset of a zone to less than a day.
         let offset = (offset.abs() < 86_400).then(|| TimeDelta::seconds(offset))?;
         let utc = local.checked_sub_signed(offset)?;
         python_years.contains(&utc.year()).then(|| utc.and_utc())

@@ -1,7 +1,7 @@
 //! Finds the fields of a date in its tokens, by dateutil's rules (non-fuzzy, month first).
 //!
-//! dateutil decides token by token, by the token itself and its neighbours; there is no grammar.
-//! The order of the questions below is therefore part of the behaviour.
+//! dateutil has no grammar. It decides token by token, from the token itself and its neighbours. So
+//! the order of the checks below is part of the behaviour.
 
 use super::{
     date::{Date, DateNumbers, Part},
@@ -9,13 +9,13 @@ use super::{
     words::{Unit, is_filler, is_weekday, meridiem, month, on_24_hour_clock, unit},
 };
 
-/// What a text says; a field that it does not mention is absent.
+/// The fields of a text. A field that the text does not mention is absent.
 #[derive(Default)]
 pub(super) struct Fields {
     pub(super) date: Option<Date>,
-    /// Some number of the date had more than two digits, or was more than 100.
+    /// True if a number of the date had more than two digits or was more than 100.
     pub(super) century_given: bool,
-    /// A year below 100 was completed with the current century.
+    /// True if a year below 100 was completed with the current century.
     pub(super) century_guessed: bool,
     pub(super) hour: Option<u64>,
     pub(super) minute: Option<u64>,
@@ -26,7 +26,7 @@ pub(super) struct Fields {
     pub(super) zone_offset: Option<i64>,
 }
 
-/// Reads all tokens; nothing when dateutil refuses them.
+/// Reads all tokens, or returns `None` if dateutil refuses them.
 pub(super) fn read(tokens: Vec<String>) -> Option<Fields> {
     let mut reader =
         Reader { tokens, at: 0, numbers: DateNumbers::default(), fields: Fields::default() };
@@ -42,7 +42,8 @@ pub(super) fn read(tokens: Vec<String>) -> Option<Fields> {
 
 struct Reader {
     tokens: Vec<String>,
-    /// The token that is being read. What reads further tokens leaves it at the last of them.
+    /// The index of the current token. A method that reads further tokens leaves it at the last of
+    /// them.
     at: usize,
     numbers: DateNumbers,
     fields: Fields,
@@ -55,7 +56,7 @@ impl Reader {
             return self.number(&token, &value);
         }
         if is_weekday(&token) {
-            // The date decides; a weekday that contradicts it is not noticed.
+            // The date decides. dateutil does not notice a weekday that contradicts it.
         } else if let Some(month) = month(&token) {
             self.month_name(month)?;
         } else if let Some(meridiem) = meridiem(&token) {
@@ -71,7 +72,7 @@ impl Reader {
         Some(())
     }
 
-    /// The token that many places ahead.
+    /// Returns the token that many places ahead.
     fn ahead(&self, places: usize) -> Option<&str> {
         self.tokens.get(self.at + places).map(String::as_str)
     }
@@ -156,7 +157,7 @@ impl Reader {
             let separator = separator.to_owned();
             return self.date_with(text, &separator);
         }
-        // 12 am, or a number of the date with white space or the like behind it
+        // 12 am, or a number of the date followed by white space or a similar separator
         if next_is_filler {
             match after_next.and_then(meridiem) {
                 Some(meridiem) => {
@@ -185,7 +186,7 @@ impl Reader {
         None
     }
 
-    /// The rest of a date whose numbers stand between equal separators; `first` is read.
+    /// Reads the rest of a date whose numbers have equal separators. `first` is read already.
     fn date_with(&mut self, first: &str, separator: &str) -> Option<()> {
         self.numbers.push_text(first, None)?;
         self.at += 1;
@@ -210,7 +211,7 @@ impl Reader {
         Some(())
     }
 
-    /// What follows the name of a month: `May-06-2026`, `May of 2026`.
+    /// Reads the text after the name of a month: `May-06-2026`, `May of 2026`.
     fn month_name(&mut self, month: u64) -> Option<()> {
         self.numbers.push(month, Some(Part::Month))?;
         if let Some(separator @ ("-" | "/")) = self.ahead(1) {
@@ -236,8 +237,8 @@ impl Reader {
         Some(())
     }
 
-    /// The unit that labels the number being read, and the last token of both: `10h`, `10 h`, or
-    /// the next smaller one after a number with a unit, `10h30`.
+    /// Returns the unit of the current number, and the last token of both: `10h`, `10 h`. After a
+    /// number with a unit, the unit is the next smaller one: `10h30`.
     fn unit_beside(&self) -> Option<(Option<Unit>, usize)> {
         let unit_at = |place: Option<usize>| unit(self.tokens.get(place?)?);
         let is_space = |place: Option<usize>| {
@@ -288,13 +289,13 @@ impl Reader {
                 self.fields.second = second;
             }
             Some(Unit::Second) => self.seconds(text)?,
-            // Nothing is smaller than a second: dateutil drops the number.
+            // No unit is smaller than a second, so dateutil drops the number.
             None => {}
         }
         Some(())
     }
 
-    /// Seconds with a fraction, of which six digits count.
+    /// Reads seconds with a fraction, of which six digits count.
     fn seconds(&mut self, text: &str) -> Option<()> {
         let (second, fraction) = text.split_once('.').unwrap_or((text, "0"));
         let fraction = format!("{fraction:0<6}");
@@ -314,8 +315,8 @@ impl Reader {
     fn zone_name(&mut self, name: String) {
         let is_utc = matches!(&*name, "UTC" | "GMT" | "Z" | "z");
         self.fields.zone_name = Some(name);
-        // `GMT+3` is read as POSIX does, "add 3 to get GMT", so the sign turns round; and it is
-        // then no longer GMT.
+        // As in POSIX, `GMT+3` means "add 3 to get GMT". So the sign is inverted, and the zone is
+        // no longer GMT.
         let sign = self.tokens.get_mut(self.at + 1);
         if let Some(sign) = sign.filter(|sign| matches!(sign.as_str(), "+" | "-")) {
             *sign = if sign == "+" { "-" } else { "+" }.into();
@@ -323,12 +324,12 @@ impl Reader {
                 self.fields.zone_name = None;
             }
         } else if self.fields.zone_name.as_deref() == Some("z") {
-            // The only name that dateutil itself knows the offset of, by an accident of case.
+            // `z` is the only name whose offset dateutil itself knows, by an accident of case.
             self.fields.zone_offset = Some(0);
         }
     }
 
-    /// `+0100`, `+01:00`, `+1`, and a name in parentheses behind it.
+    /// Reads `+0100`, `+01:00` or `+1`, and a name in parentheses after it.
     fn zone_offset(&mut self, sign: i64) -> Option<()> {
         let digits = self.ahead(1)?;
         let (hours, minutes, tokens) = if digits.len() == 4 {

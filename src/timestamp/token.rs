@@ -1,11 +1,11 @@
 //! Splits a text into the tokens that dateutil sees.
 //!
-//! A token is a run of letters, a run of digits, or a single other character. The difficulty is
-//! the point, which may be a separator (`Sep.20.2009`) or a decimal point (`4:30:21.447`): a run
-//! goes on over points, and is broken up at them afterwards unless it is one decimal number.
+//! A token is a run of letters, a run of digits, or a single other character. The point is the
+//! difficult case: it may be a separator (`Sep.20.2009`) or a decimal point (`4:30:21.447`). A run
+//! continues over points. Afterwards, it is split at them unless it is one decimal number.
 
-/// Zeros of the scripts' decimal digits outside ASCII, each followed by its digits 1 to 9
-/// (Unicode 14, general category Nd). Python's `int` takes these digits like ASCII ones.
+/// The zeros of the decimal digits outside ASCII, by script. The digits 1 to 9 follow each zero
+/// (Unicode 14, general category Nd). Python's `int` accepts these digits like ASCII digits.
 #[rustfmt::skip]
 const ZEROS: [u32; 65] = [
     0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6,
@@ -16,9 +16,9 @@ const ZEROS: [u32; 65] = [
     0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1E140, 0x1E2F0, 0x1E950, 0x1FBF0,
 ];
 
-/// The tokens of a text; nothing when it holds a character that is in no date.
+/// Returns the tokens of a text, or `None` if it holds a character that occurs in no date.
 pub(super) fn split(text: &str) -> Option<Vec<String>> {
-    // dateutil passes over NUL wherever it stands.
+    // dateutil ignores NUL everywhere.
     let mut chars = text.chars().filter(|char| *char != '\0').map(to_ascii).peekable();
     let mut tokens = Vec::new();
     while let Some(first) = chars.next() {
@@ -34,10 +34,10 @@ pub(super) fn split(text: &str) -> Option<Vec<String>> {
     Some(tokens)
 }
 
-/// White space as a space, digits as ASCII digits. No other character outside ASCII occurs in
-/// what dateutil accepts.
+/// Converts white space to a space, and digits to ASCII digits. dateutil accepts no other
+/// characters outside ASCII.
 fn to_ascii(char: char) -> Option<char> {
-    // Python counts the four separators of ASCII as white space, Unicode does not.
+    // Python counts the four ASCII separators as white space, but Unicode does not.
     if char.is_whitespace() || ('\x1c'..='\x1f').contains(&char) {
         return Some(' ');
     }
@@ -49,18 +49,18 @@ fn to_ascii(char: char) -> Option<char> {
     char::from_digit(code - zero, 10)
 }
 
-/// A token in the making.
+/// A token while it is read.
 struct Run {
     text: String,
     kind: Kind,
-    /// Whether a character was looked at while the run was one of letters. (A letter at the very
-    /// end of the text is not followed by such a look, and does not count: `1.a`.)
+    /// True if a character was examined while the run was one of letters. A letter at the end of
+    /// the text is not followed by another character, so it does not count: `1.a`.
     saw_letters: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    /// One character, neither letter nor digit.
+    /// One character that is neither a letter nor a digit.
     Single,
     Letters,
     Digits,
@@ -80,7 +80,7 @@ impl Run {
         Self { text: first.into(), kind, saw_letters: false }
     }
 
-    /// Adds a character to the run, if it belongs to it.
+    /// Adds a character to the run if it belongs to the run.
     fn take(&mut self, next: char) -> bool {
         self.saw_letters |= matches!(self.kind, Kind::Letters | Kind::DottedLetters);
         let after_point = self.text.ends_with('.');

@@ -1,6 +1,6 @@
-//! The words that dates are written with.
+//! The words in dates.
 
-/// Which field a number beside a letter is: the `h` of `10h`.
+/// The field of a number that a letter labels: the `h` in `10h`.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Unit {
     Hour,
@@ -48,7 +48,7 @@ pub(super) fn month(token: &str) -> Option<u64> {
     found.or(sept).map(|index| index as u64 + 1)
 }
 
-/// Whether a token is a name or its first three letters.
+/// Returns whether a token is a name or its first three letters.
 fn is_name_or_short(token: &str, name: &str) -> bool {
     token.eq_ignore_ascii_case(name) || token.eq_ignore_ascii_case(&name[..3])
 }
@@ -70,7 +70,7 @@ pub(super) fn unit(token: &str) -> Option<Unit> {
     }
 }
 
-/// Whether a token may stand anywhere without a meaning.
+/// Returns whether a token may occur anywhere without a meaning.
 pub(super) fn is_filler(token: &str) -> bool {
     matches!(
         &*token.to_ascii_lowercase(),

@@ -1,4 +1,4 @@
-//! What destinations may do, and what comes of it: the answer to the sender, the attempts, the
+//! Behaviours of destinations and their consequences: the answer to the sender, the attempts, the
 //! state afterwards, and the vendor's next delivery.
 
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::{
 
 use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
 
-/// As FORWARD_ATTEMPTS says in these tests.
+/// The value of FORWARD_ATTEMPTS in these tests.
 const ALL: usize = 3;
 
-/// What must come of a behaviour.
+/// A behaviour and its required consequences.
 struct Row {
     name: &'static str,
     behaviour: Behaviour,
@@ -33,13 +33,15 @@ struct Row {
     then: Then,
 }
 
-/// The state afterwards, and what the vendor's next delivery finds.
+/// The state afterwards, and the result of the vendor's next delivery.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Delivered,
-    /// A dead letter whose key is free: delivered at once, when the destination is well again.
+    /// A dead letter whose key is free: the event is delivered as soon as the destination works
+    /// again.
     Free,
-    /// A dead letter whose key is held: in progress until the lease ends, and then delivered.
+    /// A dead letter whose key is held: the event is in progress until the lease ends, and can be
+    /// delivered after that.
     Held,
 }
 
@@ -53,7 +55,7 @@ const fn row(
     Row { name, behaviour, answer, attempts, then }
 }
 
-/// Of both destinations.
+/// Behaviours of both destinations.
 #[rustfmt::skip]
 const BOTH: &[Row] = &[
     row("200", Status(200, None), (200, "said 200"), 1, Then::Delivered),
@@ -84,10 +86,10 @@ const BOTH: &[Row] = &[
     row("never", Never, (504, "destination too slow"), ALL, Then::Held),
 ];
 
-/// Of Cloud Run alone.
+/// Behaviours of Cloud Run only.
 const HTTP: &[Row] = &[row("204", Status(204, None), (204, ""), 1, Then::Delivered)];
 
-/// Of the Lambda alone.
+/// Behaviours of the Lambda only.
 #[rustfmt::skip]
 const INVOKE: &[Row] = &[
     row("handled", Invoke(200, "x-amz-function-error: Handled\r\n", r#"{"errorMessage":"inside"}"#), (502, "destination failed"), ALL, Then::Free),
@@ -110,7 +112,7 @@ fn body(name: &str) -> String {
     PAYLOAD.replace("\"amount\":4200", &format!("\"do\":{name:?}"))
 }
 
-/// Variables of a router whose attempts, and whose leases, are short.
+/// Variables of a router with short attempts and short leases.
 const SHORT: [(&str, &str); 4] = [
     ("FORWARD_ATTEMPTS", "3"),
     ("FORWARD_TIMEOUT_MS", "2000"),
@@ -194,7 +196,7 @@ impl Row {
     }
 }
 
-/// Delivers as a vendor that is told to wait does.
+/// Delivers as a vendor does that waits when it is asked to.
 async fn until_taken(url: &str, body: &str) -> Got {
     loop {
         let got = post(&client(), url, body.to_owned()).await;
@@ -206,7 +208,7 @@ async fn until_taken(url: &str, body: &str) -> Got {
     }
 }
 
-/// What the store knows of an event.
+/// Returns the store's record of an event.
 pub async fn record(url: &str, key: &str) -> Record {
     let config = StoreConfig::from_vars(lookup(&[("STORE_URL", url)])).unwrap();
     let store = store::open(&config).await.unwrap();
@@ -230,7 +232,7 @@ async fn what_cannot_be_reached_is_tried_again_and_free() {
             ("STORE_URL", store.as_str()),
             ("ROUTE_THRESHOLD", threshold),
             ("GCP_TARGET_URL", url),
-            // Both trust the authority, so that nothing but the name is wrong.
+            // Both destinations trust the authority, so only the name is wrong.
             ("GCP_CA_FILE", ca.to_str().unwrap()),
             ("SSL_CERT_FILE", ca.to_str().unwrap()),
             ("AWS_TARGET_FUNCTION", "webhook-processor"),
@@ -258,7 +260,7 @@ async fn an_attempt_that_could_not_end_in_time_is_not_begun() {
     let rough = Rough::start(|_| Never).await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    // Time for one and a half.
+    // There is time for one and a half attempts.
     let vars = [
         ("STORE_URL", store.as_str()),
         ("ROUTE_THRESHOLD", "256"),
@@ -307,7 +309,7 @@ async fn a_retry_after_that_fits_is_obeyed() {
     let router = Server::router(&vars);
     let started = std::time::Instant::now();
     let got = post(&client(), &router.webhook(), PAYLOAD).await;
-    // The sender is told the same.
+    // The sender gets the same `Retry-After`.
     assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
     assert_eq!(rough.seen(got.header("x-webhook-key").unwrap()).len(), 2);
     assert!(started.elapsed() >= Duration::from_secs(1));

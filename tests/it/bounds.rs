@@ -1,4 +1,4 @@
-//! What `serve` bounds, whoever comes: connections, bytes and times, over plain TCP.
+//! Limits of `serve` against every peer: connections, bytes and times, over plain TCP.
 
 use std::{
     net::SocketAddr,
@@ -34,7 +34,7 @@ async fn idle_and_slow_connections_cost_little_memory_and_at_most_half_the_rate(
     let address = address(&router);
     let mut crowd = JoinSet::new();
     for index in 0..IDLE {
-        // Some have had an answer before, some have never sent a byte.
+        // Some connections have had an answer before, and some have never sent a byte.
         keep_open(&mut crowd, move || async move {
             let mut stream = TcpStream::connect(address).await?;
             if index % 2 == 0 {
@@ -68,7 +68,7 @@ async fn idle_and_slow_connections_cost_little_memory_and_at_most_half_the_rate(
     crowd.shutdown().await;
     until(|| open_files(&router) < IDLE).await;
     let after = seconds_of_deliveries(&client, &router, "after").await;
-    // Whatever else this machine does meanwhile slows all three.
+    // Other load on this machine slows all three measurements.
     let ratio = before.max(after) / disturbed;
     println!("{ratio:.2} of the undisturbed rate, {} MB at most", peak / 1_000_000);
     assert!(ratio >= 0.5, "{ratio:.2} of the undisturbed rate");
@@ -81,7 +81,7 @@ async fn clients_that_pipeline_and_never_read_are_dropped_after_half_a_minute() 
     let sink = Sink::start().await;
     sink.answers(ok("x".repeat(60 * KIB).leak()));
     let vars = [sink.vars(), vec![("DUPLICATE_REPLY", "replay")]].concat();
-    // Fewer descriptors than connections, until the router raises the limit.
+    // There are fewer descriptors than connections until the router raises the limit.
     let router = router_with_ulimit("-Sn 64", &vars);
     assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
     let address = address(&router);
@@ -127,7 +127,7 @@ async fn unfinished_posts_to_an_unknown_path_are_answered_and_not_kept() {
     let grown = peak_memory(&router) - before;
     assert!(grown < 40_000_000, "{grown}");
     assert_eq!(open.len(), 60);
-    // What nobody ends is not read for ever.
+    // A body that never ends is not read endlessly.
     for mut stream in open {
         assert!(matches!(stream.read(&mut [0]).await, Ok(0) | Err(_)));
     }
@@ -151,12 +151,12 @@ async fn a_refusal_that_needs_no_body_waits_for_none() {
             format!("{line} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         assert_eq!(status(&mut stream).await, expected, "{line}");
-        // The body may still come; then the connection is as good as any.
+        // The body may still arrive. The connection can then be used again.
         stream.write_all(&vec![b'x'; length]).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         assert_eq!(status(&mut stream).await, 200, "{line}");
     }
-    // Who asks before sending is not told to send.
+    // A client that asks before it sends is not told to send.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = "POST /nobody HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -176,7 +176,7 @@ async fn beyond_max_connections_only_healthz_answers() {
         assert_eq!(status(&mut stream).await, 200);
         idle.push(stream);
     }
-    // More than the reserve, which lets the oldest go.
+    // These are more connections than the reserve, which drops the oldest.
     let mut silent = vec![];
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());
@@ -226,7 +226,7 @@ async fn when_bytes_are_short_the_slowest_body_goes_first() {
     assert_eq!(status(&mut slow).await, 408);
     assert!(router.log().contains("the slowest when"), "{}", router.log());
 
-    // Bodies of deliveries under way are not dropped; others wait for their end.
+    // Bodies of deliveries under way are not dropped. Other bodies wait until these end.
     sink.take();
     sink.answers(Answer::WhenTold);
     let (url, patient) = (router.webhook(), client.clone());
@@ -264,7 +264,7 @@ async fn metrics_are_bounded_by_the_same_server() {
     assert_eq!(healthz(&router).await.status, 200);
 }
 
-/// Opens a connection, and another when it has ended.
+/// Keeps a connection open: opens another one when it ends.
 fn keep_open<F>(crowd: &mut JoinSet<()>, connect: impl Fn() -> F + Send + 'static)
 where
     F: Future<Output = std::io::Result<()>> + Send,
@@ -276,8 +276,8 @@ where
     });
 }
 
-/// The time of a batch of deliveries: the least of several, which is the one least disturbed by
-/// others on this machine.
+/// Returns the shortest time of several batches of deliveries: the one that other load disturbed
+/// least.
 async fn seconds_of_deliveries(client: &reqwest::Client, router: &Server, name: &str) -> f64 {
     let mut least = f64::MAX;
     for batch in 0..30 {
@@ -299,7 +299,7 @@ async fn seconds_of_deliveries(client: &reqwest::Client, router: &Server, name: 
     least
 }
 
-/// An event of its own, with that much in it.
+/// Creates a distinct event with that many bytes of filling.
 fn event(name: &str, bytes: usize) -> String {
     let filling = "x".repeat(bytes);
     format!(
@@ -313,21 +313,21 @@ fn request(path: &str, body: &str) -> Vec<u8> {
         .into()
 }
 
-/// A request that lacks the end of its body.
+/// Creates a request that lacks the end of its body.
 fn unfinished(path: &str, length: usize, sent: usize) -> Vec<u8> {
     let head =
         format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
     [head.as_bytes(), &vec![b' '; sent]].concat()
 }
 
-/// A connection whose kernel takes little of what is not read.
+/// Opens a connection with a small receive buffer, which fills up when nothing is read.
 async fn deaf(address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
     socket.connect(address).await
 }
 
-/// The status of the next answer, which is read to its end.
+/// Returns the status of the next answer, and reads the answer to its end.
 async fn status(stream: &mut TcpStream) -> u16 {
     let mut head = vec![];
     while !head.ends_with(b"\r\n\r\n") {
@@ -349,7 +349,7 @@ async fn healthz(router: &Server) -> Got {
     get(request.timeout(Duration::from_secs(20)).send().await).await
 }
 
-/// A router in a shell's limits.
+/// Starts a router with the limits of a shell.
 fn router_with_ulimit(limit: &str, vars: &[(&str, &str)]) -> Server {
     let mut command = Command::new("/bin/sh");
     let script = format!("ulimit {limit} && exec {ROUTER} serve --listen 127.0.0.1:0");
@@ -361,7 +361,7 @@ fn open_files(router: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", router.id())).unwrap().count()
 }
 
-/// The most memory that a process has had, in bytes
+/// Returns the peak memory of a process, in bytes
 /// (<https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>, `VmHWM`).
 fn peak_memory(router: &Server) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", router.id())).unwrap();
@@ -369,7 +369,7 @@ fn peak_memory(router: &Server) -> usize {
     peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * KIB
 }
 
-/// Whether the other side has read all that a connection has sent
+/// Returns whether the other side has read everything that a connection has sent
 /// (<https://docs.kernel.org/networking/proc_net_tcp.html>).
 fn is_read(stream: &TcpStream) -> bool {
     let port = format!(":{:04X} ", stream.local_addr().unwrap().port());
@@ -378,7 +378,7 @@ fn is_read(stream: &TcpStream) -> bool {
     ends.all(|line| line.contains(" 00000000:00000000 "))
 }
 
-/// Waits for what must become so within a minute.
+/// Waits for a condition that must become true within a minute.
 async fn until(is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {

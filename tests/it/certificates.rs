@@ -1,4 +1,5 @@
-//! Fetching a vendor's certificate: few at once, each once, small, soon, and without redirects.
+//! Fetches vendors' certificates: few at once, each only once, small, quickly, and without
+//! redirects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ fn pem(pem: impl Into<bytes::Bytes>) -> Answer {
 
 fn reason(result: Result<Arc<webhook_router::source::Certificate>, Error>) -> String {
     let error = result.unwrap_err();
-    // The vendor shall come again, whatever the reason is.
+    // The vendor must retry, whatever the reason is.
     assert_eq!(error.reply().status, 503);
     assert_eq!(error.reply().body, "try again later");
     error.to_string()
@@ -58,7 +59,7 @@ async fn failures_are_named_and_kept() {
         let address = address(&sink, name);
         for _ in 0..2 {
             let text = reason(certificates.get(&address).await);
-            assert_eq!(text, format!("the vendor's certificate cannot be had: {expected}"));
+            assert_eq!(text, format!("the vendor's certificate is not available: {expected}"));
         }
         assert_eq!(sink.take().len(), 1, "{name}");
     }

@@ -1,4 +1,4 @@
-//! The commands as a person uses them.
+//! Runs the commands as a person uses them.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -84,7 +84,7 @@ fn explain_reads_a_vendor_s_own_payload_and_verifies_it_at_a_given_time() {
     assert_eq!(explain(&["--now", "1780000301"], &secrets)["status"], 401);
     let other = [("STRIPE_SECRETS", "plainly-another-secret")];
     assert_eq!(explain(&["--now", "1780000100"], &other)["status"], 401);
-    // Nobody sent what is in a file: without secrets, nothing is verified.
+    // Nobody sent the body in a file, so nothing is verified without secrets.
     assert_eq!(explain(&[], &[])["key"], genuine["key"]);
 
     let unknown = router(&["explain", "--vendor", "nobody", file], &[]);
@@ -221,7 +221,7 @@ fn what_aws_s_settings_lack_is_named_with_its_remedy() {
     }
 }
 
-/// What `serve` needs on other than loopback.
+/// The variables that `serve` needs on an address other than loopback.
 const OPEN: [(&str, &str); 3] = [
     ("GCP_TARGET_URL", "https://x.dev"),
     ("AWS_TARGET_FUNCTION", "p"),
@@ -247,11 +247,11 @@ fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
             assert!(!output.status.success(), "{secret} {listen:?}");
             assert!(stderr(&output).contains(said), "{}", stderr(&output));
         }
-        // On loopback it is for trying out.
+        // On loopback, the router is for trying out.
         let vars = [&OPEN[..2], &[("ROUTING_SECRET", secret)]].concat();
         Server::router(&vars);
     }
-    // Nothing was opened before.
+    // The store was not opened before the problem was found.
     assert!(!folder.path().join("store.db").exists());
 }
 
@@ -277,7 +277,7 @@ async fn the_processor_takes_an_event_once_over_either_way() {
     ];
     for (threshold, via) in [("256", "http"), ("0", "invoke")] {
         let event = format!(r#"{{"vendor":"v","event_type":"{via}","created_at":"2024-05-05"}}"#);
-        // Two routers that know nothing of each other stand for a router that lost its memory.
+        // Two routers without a common store stand for one router that lost its memory.
         for processed in [true, false] {
             let router = Server::router(&[&vars[..], &[("ROUTE_THRESHOLD", threshold)]].concat());
             let got = post(&client(), &router.webhook(), event.clone()).await;

@@ -1,4 +1,4 @@
-//! Routers whose clocks are wrong, and one Redis: leases end by its clock alone.
+//! Routers with wrong clocks, and one Redis: leases end only by the clock of Redis.
 
 use std::time::{Duration, Instant};
 
@@ -20,14 +20,14 @@ use crate::{
     },
 };
 
-/// How far the clocks are off.
+/// The error of the clocks.
 const SKEW: TimeDelta = TimeDelta::seconds(90);
 
-/// Long enough to look at while it holds, on a machine with other things to do.
+/// A lease that is long enough to be observed on a busy machine.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A router whose lease is 5 s: two for forwarding, four times half a second for the result, and one
-/// more.
+/// Starts a router whose lease is 5 s: 2 s for forwarding, four times 0.5 s for storing the result,
+/// and 1 s more.
 fn router(sink: &Sink, redis: &str, clock: &str) -> Server {
     let library = libfaketime();
     let ours = [
@@ -69,7 +69,7 @@ async fn one_after_the_other(redis: &str, of_owner: &str, of_other: &str, event:
     owner.kill();
     assert!(first.await.unwrap().is_err());
     sink.answers(ok("done"));
-    // Until the lease ends the event belongs to the dead, and from then on to whoever comes.
+    // The event belongs to the dead router until the lease ends. Then the next claim gets it.
     let answered = loop {
         let got = post(&client(), &other.webhook(), body.clone()).await;
         if got.status == 200 {
@@ -84,7 +84,7 @@ async fn one_after_the_other(redis: &str, of_owner: &str, of_other: &str, event:
     assert_eq!((answered.text(), sink.received().len()), ("done", 2));
 }
 
-/// The store as the router opens it.
+/// Opens the store as the router does.
 async fn open(url: &str) -> std::sync::Arc<dyn Store> {
     let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
     let store = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
@@ -92,7 +92,7 @@ async fn open(url: &str) -> std::sync::Arc<dyn Store> {
     store::open(&config.store).await.unwrap()
 }
 
-/// To the millisecond, as the store keeps it.
+/// Returns a time ahead of the real one, cut to milliseconds as the store keeps it.
 fn ahead() -> DateTime<Utc> {
     DateTime::from_timestamp_millis((Utc::now() + SKEW).timestamp_millis()).unwrap()
 }
@@ -112,7 +112,7 @@ async fn a_lease_and_a_lifetime_end_by_the_server_s_clock() {
     }
 }
 
-/// The ends that a caller is told are by its own clock.
+/// Checks that the ends that a caller gets are by the caller's own clock.
 async fn lease_and_lifetime(
     store: &dyn Store,
     mine: fn() -> DateTime<Utc>,
@@ -160,7 +160,7 @@ async fn lease_and_lifetime(
     };
     assert!(started.elapsed() >= LEASE, "{:?}", started.elapsed());
     assert_ne!(heir.owner, lease.owner);
-    // What is delivered is remembered for its time, by whatever clock.
+    // A delivered event is remembered for its time, whatever the clock.
     let delivered = Delivered { at: mine(), ttl: LEASE, reply: None, attempts: vec![] };
     let finished = Instant::now();
     assert_eq!(store.finish(&heir, &delivered).await.unwrap(), Settled::Stored);

@@ -1,4 +1,4 @@
-//! Variables: every problem is named with its remedy, and secrets are never shown.
+//! Problems of variables: each one is named with its remedy, and secrets are never shown.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn config(vars: &[(&str, &str)]) -> Result<Config, Vec<ConfigError>> {
     Config::from_vars(lookup(vars)).map_err(|errors| errors.0)
 }
 
-/// The remedy for the only problem that these variables have beside good targets.
+/// Returns the only problem of these variables, when the targets are good.
 fn remedy(vars: &[(&str, &str)]) -> (String, String) {
     let vars = [&TARGETS, vars].concat();
     let mut errors = config(&vars).expect_err(&format!("{vars:?}"));
@@ -105,7 +105,7 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         (
             "STORE_URL",
             "mysql://localhost",
-            "is no store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH",
+            "is not a store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH",
         ),
         (
             "STORE_URL",
@@ -181,7 +181,7 @@ fn in_lambda_the_routing_secret_and_the_store_are_checked() {
     );
     let errors = lambda(&[good, ("STORE_URL", "sqlite:/tmp/x.db")]);
     assert!(errors[0].remedy.starts_with("sqlite: cannot be used in Lambda"), "{errors:?}");
-    // Elsewhere, and in a declared emulator, neither is refused.
+    // Outside Lambda, and in a declared emulator, neither is refused.
     config(&TARGETS).unwrap();
     config(&[&TARGETS, &LAMBDA[..], &[("LAMBDA_EMULATOR", "true")]].concat()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Key and route, byte for byte as the Python router has them: the golden cases.
+//! Compares key and route with the Python router's, byte for byte: the golden cases.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -66,7 +66,7 @@ async fn over_http_every_golden_case_has_its_key_and_reaches_both_destinations_u
     let sink = Sink::start().await;
     let client = client();
     for (secret, cases) in by_secret() {
-        // As configured by default, and with everything to one destination.
+        // The default threshold, and each threshold that sends everything to one destination.
         for threshold in ["128", "0", "256"] {
             let mut vars = sink.vars();
             vars.extend([("ROUTING_SECRET", secret.as_str()), ("ROUTE_THRESHOLD", threshold)]);
@@ -118,8 +118,8 @@ fn lower_case_is_python_s_for_every_code_point() {
             differing.push(text.chars().next().unwrap());
         }
     }
-    // Two code points that Unicode 14 has classed otherwise than later versions, where they stand
-    // beside a capital sigma: U+0295, a click, and U+1171E, a vowel sign of Ahom.
+    // Unicode 14 classes two code points differently from later versions, if they are next to a
+    // capital sigma: U+0295, a click, and U+1171E, a vowel sign of Ahom.
     assert_eq!(differing, ['\u{295}', '\u{1171e}']);
 }
 

@@ -1,7 +1,7 @@
-//! What a crash leaves behind, at every step: the process ends there by itself, before and after
-//! each call of the store and of the destination.
+//! The state after a crash at every step: the process ends itself there, before and after each call
+//! of the store and of the destination.
 //!
-//! docs/guarantees.md says how often the event may then arrive.
+//! docs/guarantees.md says how often the event may arrive then.
 
 use std::time::Duration;
 
@@ -13,16 +13,17 @@ use crate::{
     support::{Got, Server, Sink, client, ok, post, sqlite, status},
 };
 
-/// Where the process ends, whether the destination takes the event before, and how often it arrives
-/// in the end.
+/// The place where the process ends, whether the destination accepts the event before, and how
+/// often the event arrives in the end.
 const STEPS: [(&str, bool, usize); 18] = [
     ("before claim", true, 1),
     ("after claim", true, 1),
     ("before send", true, 1),
-    // It arrived, and nobody has noted it.
+    // The event arrived, but that is not recorded.
     ("after send", true, 2),
     ("before settle", true, 2),
-    // It is noted, and on SQLite about to be; the vendor's next delivery is a duplicate.
+    // The success is recorded (on SQLite, almost recorded), so the vendor's next delivery is a
+    // duplicate.
     ("inside finish", true, 1),
     ("after settle", true, 1),
     ("before claim", false, 1),
@@ -32,11 +33,11 @@ const STEPS: [(&str, bool, usize); 18] = [
     // The second attempt.
     ("before send:2", false, 2),
     ("after send:2", false, 3),
-    // Both attempts failed, and the next delivery is the third.
+    // Both attempts failed, and the next delivery makes the third.
     ("before settle", false, 3),
     ("inside fail", false, 3),
     ("after settle", false, 3),
-    // The claim after a dead letter, and the end of that.
+    // The claim after a dead letter, and the end of its delivery.
     ("after claim:2", false, 3),
     ("after settle:2", false, 5),
 ];
@@ -45,7 +46,7 @@ const STEPS: [(&str, bool, usize); 18] = [
 async fn after_a_crash_at_any_step_every_event_arrives_as_often_as_promised() {
     let folder = tempfile::tempdir().unwrap();
     let (redis, dynamodb) = (Redis::start(&[]), DynamoDbLocal::start().await);
-    // The first write to a new DynamoDB Local takes it long.
+    // The first write to a new DynamoDB Local takes long.
     let warm = aws_sdk_dynamodb::Client::new(&dynamodb.sdk).put_item();
     let key = aws_sdk_dynamodb::types::AttributeValue::S("warm".into());
     warm.table_name(DynamoDbLocal::TABLE).item("key", key).send().await.unwrap();
@@ -72,7 +73,8 @@ async fn crash(store: &str, dynamodb: &str, step: &str, taken: bool, arrivals: u
         ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
         ("ROUTE_THRESHOLD", "256"),
         ("FORWARD_ATTEMPTS", "2"),
-        // Many routers start at once; a lease is this, four times that, and a second.
+        // The times are long because many routers start at once. A lease lasts for the budget, four
+        // times the store's timeout, and a second.
         ("FORWARD_BUDGET_MS", "10000"),
         ("FORWARD_TIMEOUT_MS", "2000"),
         ("STORE_TIMEOUT_MS", "3000"),
@@ -87,7 +89,7 @@ async fn crash(store: &str, dynamodb: &str, step: &str, taken: bool, arrivals: u
             Server::router(&vars.iter().map(|(k, v)| (&**k, &**v)).collect::<Vec<_>>())
         })
     };
-    // The first router ends where it is told to; the vendor hears nothing, or of failures before.
+    // The first router ends at its fault point. The vendor gets no answer, or failures before that.
     let router = start([&vars[..], &[("FAULT_POINT", step)]].concat()).await.unwrap();
     let mut ended = false;
     for _ in 0..2 {
@@ -107,7 +109,7 @@ async fn crash(store: &str, dynamodb: &str, step: &str, taken: bool, arrivals: u
         if is_taken {
             break;
         }
-        // Every answer says when to come back: a lease has run out by then, or nearly so.
+        // Every answer has a `Retry-After`, at which a lease has run out, or almost.
         let wait = wait.unwrap_or_else(|| panic!("{what}: {answers:?}\n{}", router.log()));
         assert!(answers.len() < 6, "{what}: {answers:?}\n{}", router.log());
         tokio::time::sleep(Duration::from_secs(wait)).await;

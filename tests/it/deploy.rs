@@ -1,4 +1,4 @@
-//! The deployments of the Makefile, as far as they come without AWS.
+//! Deployments with the Makefile, as far as they work without AWS.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,10 @@ use crate::{
     support::{client, end_of, get, outside_of_cargo, sdk, venv},
 };
 
-/// What make says, and whether it succeeds.
+/// Runs make, and returns its output and whether it succeeded.
 fn run_make(arguments: &[&str]) -> (String, bool) {
     let mut make = Command::new("make");
-    // What a make around this one tells its like is not meant for this one.
+    // Variables of an outer make must not reach this one.
     for name in ["MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARCH", "STACK"] {
         make.env_remove(name);
     }
@@ -35,7 +35,8 @@ fn make(arguments: &[&str]) -> String {
 
 #[test]
 fn sam_has_built_both_functions() {
-    // Before the tests, as nothing may build here while others unpack what was built.
+    // The build happens before the tests, because no test may build here while others unpack the
+    // result.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".aws-sam/build");
     assert!(built.join("template.yaml").exists());
     let version = Command::new(built.join("Router/bootstrap")).arg("--version").output().unwrap();
@@ -46,7 +47,7 @@ fn sam_has_built_both_functions() {
 
 #[test]
 fn make_deploy_asks_the_first_time_and_then_takes_what_it_was_told() {
-    // What `sam deploy --guided` saves, by its own means.
+    // Uses the code of `sam deploy --guided` to save the settings.
     const SAVE: &str = "\
 import click, sys
 from samcli.commands.deploy.guided_config import GuidedConfig
@@ -75,7 +76,7 @@ with click.Context(click.Command('deploy'), info_name='deploy'):
     assert_eq!(plan(&["deploy", "STACK=one"]), (false, true));
     assert_eq!(plan(&["deploy", "STACK=one", "ARCH=arm64"]), (false, true));
     assert_eq!(plan(&["deploy", "STACK=another"]), (true, false));
-    // Functions of another architecture than the stack's are not even built.
+    // Functions of another architecture than the stack's are refused before they are built.
     let folder = folder.path().to_str().unwrap();
     let (said, succeeded) = run_make(&["-C", folder, "deploy", "STACK=one", "ARCH=x86_64"]);
     assert!(!succeeded && said.contains("samconfig.toml says Architecture=arm64"), "{said}");
@@ -119,7 +120,7 @@ fn what_others_publish_is_pinned_by_commit_or_checksum() {
     for (name, pinned) in versions(include_str!("../../deploy-requirements.txt")) {
         assert_eq!(all.get(name), Some(&pinned), "{name}");
     }
-    // What is asked for is what is pinned.
+    // The required versions are the pinned versions.
     let asked = include_str!("../../deploy-requirements.in").lines();
     let asked = asked.chain(include_str!("../requirements.in").lines());
     for line in asked.filter(|line| line.contains("==")) {
@@ -144,7 +145,8 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     let role = format!("ROLE={}", create_role(&moto).await);
     let plan = make(&["-n", "deploy-cargo-lambda", &role, &file]);
     let deploy = plan.lines().find(|line| line.contains("cargo-lambda lambda deploy")).unwrap();
-    // It writes the archive anew, which other tests unpack: so of a copy, and of the archive alone.
+    // Deploying rewrites the archive, which other tests unpack. So this test uses a copy of the
+    // archive alone.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lambda/webhook-router");
     assert!(!built.join("bootstrap").exists(), "it would be deployed in place of the archive");
     let copy = folder.path().join("webhook-router");
@@ -167,7 +169,7 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     assert_eq!(deployed.tracing_config().unwrap().mode().unwrap().as_str(), "Active");
     let variables = deployed.environment().unwrap().variables().unwrap();
     assert_eq!((variables.len(), variables["ROUTE_THRESHOLD"].as_str()), (2, "256"));
-    // It opens the URL as the template does.
+    // Deploying opens the URL as the template does.
     let policy = lambda.get_policy().function_name("webhook-router").send().await.unwrap();
     let policy: Value = serde_json::from_str(policy.policy().unwrap()).unwrap();
     let statements = policy["Statement"].as_array().unwrap();
@@ -180,7 +182,8 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     }
 }
 
-/// A role for the function, made with IAM's own request; its SDK would be for this alone.
+/// Creates a role for the function with a plain IAM request. The IAM SDK would be a dependency for
+/// this alone.
 async fn create_role(moto: &Moto) -> String {
     let request = client()
         .post(&moto.url)

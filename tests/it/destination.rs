@@ -1,4 +1,4 @@
-//! What each destination gets, and what becomes of its answers.
+//! The requests that each destination gets, and the results of its answers.
 
 use std::{
     path::PathBuf,
@@ -117,7 +117,7 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
             ]
         };
         let router = Server::router(&vars(nobody.as_str()));
-        // It was certainly not sent, so the next delivery may try at once.
+        // The event was certainly not sent, so the next delivery may try at once.
         for _ in 0..2 {
             let got = post(&client(), &router.webhook(), PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"));
@@ -125,7 +125,8 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
         let router = Server::router(&vars(sink.url.as_str()));
         let got = post(&client(), &router.webhook(), PAYLOAD).await;
         assert_eq!((got.status, got.text()), (504, "destination too slow"));
-        // It may have been processed: nobody else may send it while it might still be.
+        // The event may have been processed, or may still be in processing, so no other delivery
+        // may send it.
         let got = post(&client(), &router.webhook(), PAYLOAD).await;
         assert_eq!((got.status, got.text()), (409, "in progress"));
         assert_eq!(sink.take().len(), 1);
@@ -134,7 +135,7 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
 
 #[tokio::test]
 async fn what_could_not_connect_was_not_sent_however_short_the_attempt_is() {
-    // A listener whose queue of connections is full answers nothing, not even that.
+    // A listener with a full queue answers nothing, not even a refusal.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -217,7 +218,7 @@ async fn cloud_run_is_reached_over_http_2_with_its_certificate_checked() {
     assert_eq!(seen.requests, vec![(Version::HTTP_2, "/events?x=1".to_owned()); 3]);
     assert_eq!(seen.connections, 1, "the connection is used again");
 
-    // A name that the certificate does not have, and an authority that nobody knows.
+    // A name that is not in the certificate, and an authority that is not trusted.
     for wrong in [
         cloud_run(&url("127.0.0.1"), Some(authority.file())),
         cloud_run(&url("localhost"), None),
@@ -267,7 +268,7 @@ fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {
     GcpTarget { ca_file, ..target }
 }
 
-/// Its answer, which a function could give as well.
+/// The answer of [`TlsServer`], which a function could give as well.
 pub const OVER_TLS: &str = "\"over TLS\"";
 
 /// An HTTPS server that offers HTTP/2.
@@ -303,7 +304,7 @@ impl TlsServer {
                 let (connection, _) = listener.accept().await.unwrap();
                 let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
                 tokio::spawn(async move {
-                    // The client may refuse the certificate; that is what some tests want.
+                    // The client may refuse the certificate, as some tests expect.
                     let Ok(stream) = acceptor.accept(connection).await else { return };
                     seen.lock().unwrap().connections += 1;
                     let service = hyper::service::service_fn(|request: hyper::Request<_>| {

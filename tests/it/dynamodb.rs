@@ -1,4 +1,4 @@
-//! What is particular to DynamoDB: requests, settings, faults.
+//! Behaviour that only DynamoDB has: requests, settings, faults.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ pub fn event(number: u32) -> String {
     PAYLOAD.replace("4200", &number.to_string())
 }
 
-/// Delivers an event as a vendor does: again until it is taken. What was waiting while the table was
-/// away comes first, and a claim may have come through although its answer did not.
+/// Delivers an event as a vendor does: repeatedly, until it is accepted. Requests that waited while
+/// the table was away come first, and a claim may have succeeded although its answer was lost.
 async fn answered(router: &Server, event: String) -> Got {
     for _ in 0..600 {
         let got = post(&client(), &router.webhook(), event.clone()).await;
@@ -68,7 +68,7 @@ async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
 async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
     let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
     let router = router(&sink, &dynamodb.url, &[]);
-    // The first request to a new DynamoDB Local takes it long.
+    // The first request to a new DynamoDB Local takes long.
     answered(&router, event(0)).await;
     sink.take();
     let refused = async |number| {
@@ -76,7 +76,7 @@ async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
         let got = post(&client(), &router.webhook(), event(number)).await;
         assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
         assert_eq!(got.header("retry-after"), Some("5"));
-        // STORE_TIMEOUT_MS, 1 s, and a margin for a machine with other things to do.
+        // The limit is STORE_TIMEOUT_MS, 1 s, plus a margin for a busy machine.
         assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
         assert!(sink.received().is_empty());
     };
@@ -139,7 +139,7 @@ async fn the_parts_of_a_large_letter_go_with_it() {
         assert_eq!(items().await, 1 + 3);
     }
     let second = claim(&plan, 10).await;
-    // Too late: what it wrote in vain goes at once, and the letter's own parts stay.
+    // This write is too late. Its own parts are deleted at once, and the letter's parts stay.
     assert_eq!(store.fail(&first, &large, Release::Now).await.unwrap(), Settled::LeaseLost);
     assert_eq!(store.dead_letter(&plan.key).await.unwrap().as_ref(), Some(&large));
     store.fail(&second, &letter(&second, b"{}"), Release::Now).await.unwrap();

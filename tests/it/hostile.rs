@@ -1,4 +1,4 @@
-//! Bodies made to hurt: refused, or read, in time linear in their size.
+//! Hostile bodies: they are refused or read in time linear in their size.
 
 use std::{hint::black_box, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::support::{PAYLOAD, Server, Sink, client, delivery, intake, lookup, po
 
 const MIB: usize = 1024 * 1024;
 
-/// Bodies of about that size, by what is hostile in them, and their answer.
+/// Returns hostile bodies of about that size, with a name and the expected answer.
 fn bodies(size: usize) -> Vec<(&'static str, Vec<u8>, u16)> {
     let envelope = |value: String| {
         format!(r#"{{"vendor":"v","event_type":"e","created_at":"2024-05-05","x":{value}}}"#)
@@ -78,7 +78,7 @@ async fn over_http_hostile_bodies_get_their_answer() {
     let digits = format!(r#"{{"a":{}}}"#, "9".repeat(6_000_000));
     assert_eq!(post(&client, &router.webhook(), digits).await.status, 400);
     assert_eq!(post(&client, &router.webhook(), "1".repeat(6_300_000)).await.status, 413);
-    // And the router is well.
+    // The router still works.
     assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
 }
 
@@ -86,7 +86,7 @@ async fn over_http_hostile_bodies_get_their_answer() {
 fn time_is_linear_in_size() {
     let (small, large) = (bodies(MIB / 4), bodies(MIB));
     for ((what, small, _), (_, large, _)) in small.into_iter().zip(large) {
-        // Four times the size takes four times the time; quadratic, it would take 16 times.
+        // Four times the size takes four times the time. Quadratic code would take 16 times.
         let ratio = time(&large).as_secs_f64() / time(&small).as_secs_f64();
         assert!(ratio < 9.0, "{what}: {ratio:.1} times the time for 4 times the size");
     }
@@ -108,15 +108,16 @@ fn many_signatures_cost_no_more_than_one() {
         delivery
     };
     let one = time_of(&signed(1), &intake).as_secs_f64();
-    // Hashed for each entry, 16 would take 16 times as long, and 500 would be worth an attack.
+    // If each entry cost a hash, 16 entries would take 16 times as long, and 500 would be worth an
+    // attack.
     let ratio = time_of(&signed(16), &intake).as_secs_f64() / one;
     assert!(ratio < 4.0, "16 entries take {ratio:.1} times the time of one");
     let ratio = time_of(&signed(500), &intake).as_secs_f64() / one;
     assert!(ratio < 1.0, "500 entries take {ratio:.1} times the time of one");
 }
 
-/// The time of one run: the least of several means, which is the one least disturbed. Each is over
-/// so many runs that the kernel's clock ticks, of some milliseconds, do not matter.
+/// Returns the time of one run: the least of several means, which is the least disturbed. Each mean
+/// covers so many runs that the kernel's clock ticks of some milliseconds do not matter.
 fn time(body: &[u8]) -> Duration {
     time_of(&delivery(body.to_vec()), &intake("test-routing-secret"))
 }
@@ -137,8 +138,8 @@ fn time_of(delivery: &Delivery, intake: &Intake) -> Duration {
     (0..3).map(|_| mean()).min().unwrap()
 }
 
-/// How long this thread has been on a processor: the time that others took from it does not count
-/// (<https://docs.kernel.org/scheduler/sched-stats.html>).
+/// Returns the time for which this thread was on a processor, without the time that other threads
+/// took (<https://docs.kernel.org/scheduler/sched-stats.html>).
 pub fn on_processor() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
@@ -174,7 +175,7 @@ fn the_deepest_body_needs_little_stack() {
         let close = if open == "[" { "]" } else { "}" };
         let body = |depth| format!("{}1{}", open.repeat(depth), close.repeat(depth));
         let deepest = body(975);
-        // A quarter of what a thread has.
+        // The stack is a quarter of a thread's default.
         let thread = std::thread::Builder::new().stack_size(512 * 1024);
         let digest = thread.spawn(move || Document::parse(deepest.as_bytes()).unwrap().digest());
         digest.unwrap().join().unwrap();

@@ -1,5 +1,5 @@
-//! Connections to a store that hang: idle ones that died without a word, a peer that swallows
-//! everything, a master that stopped and whose replica took over.
+//! Connections to a store that hang: idle ones that broke silently, a peer that swallows
+//! everything, and a stopped master whose replica took over.
 
 use std::{
     path::Path,
@@ -23,7 +23,7 @@ fn event(number: u32) -> String {
     PAYLOAD.replace("4200", &number.to_string())
 }
 
-/// A cluster whose nodes tell everybody the ports of proxies before them.
+/// Starts a cluster whose nodes announce the ports of the proxies in front of them.
 async fn behind_proxies() -> (RedisCluster, Vec<Proxy>, String) {
     let (cluster, mut proxies) = (RedisCluster::start(), Vec::new());
     for node in &cluster.nodes {
@@ -40,7 +40,7 @@ async fn behind_proxies() -> (RedisCluster, Vec<Proxy>, String) {
     (cluster, proxies, url)
 }
 
-/// Delivers that many events at once, so that as many connections are open as there can be.
+/// Delivers these events at once, so that as many connections as possible are open.
 async fn delivered_at_once(router: &Server, sink: &Sink, events: std::ops::Range<u32>) {
     let count = events.len();
     let deliveries = events.map(|number| {
@@ -71,7 +71,7 @@ async fn a_delivery_over_idle_connections_that_died_succeeds_within_2_s() {
         router(&sink, &[("STORE_URL", &table), ("AWS_ENDPOINT_URL_DYNAMODB", &endpoint)]),
     ];
     for router in &routers {
-        // The first request to a new DynamoDB Local takes it long.
+        // The first request to a new DynamoDB Local takes long.
         until_delivered(router, 1).await;
         sink.take();
         delivered_at_once(router, &sink, 2..10).await;
@@ -94,8 +94,8 @@ async fn a_cluster_s_connections_that_swallow_everything_are_replaced_within_3_s
     let mut next = 2..;
     let mut event_of =
         |third: u16| next.find(|event| slot(&cluster, *event) * 3 / SLOTS == third).unwrap();
-    // Of all masters, of one that the URL does not name, and of all again: also when the client has
-    // just been made.
+    // The connections to all masters hang, then those to one master that the URL does not name,
+    // then all again: it must also work just after the client was replaced.
     for hung in [vec![0, 1, 2], vec![1], vec![0, 1, 2]] {
         let events: Vec<_> = (0..3).map(&mut event_of).collect();
         let before: Vec<_> = proxies.iter().map(Proxy::connections).collect();
@@ -156,12 +156,12 @@ async fn taken_over_within_10_s(stopped: usize) {
         delivered(&router, &sink, event).await;
     }
     let of_stopped = |event: u32| usize::from(slot(&cluster, event) * 3 / SLOTS) == stopped;
-    // What was delivered is with the replicas.
+    // The replicas have all delivered events.
     for node in &cluster.nodes[..3] {
         assert_eq!(node.cli(&["WAIT", "1", "10000"]).trim(), "1");
     }
     cluster.nodes[stopped].signal("STOP");
-    // Some come while nobody serves their slots.
+    // Some events arrive while no server has their slots.
     let event = (20..).find(|event| of_stopped(*event)).unwrap();
     let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", &event.to_string())).await;
     // A replica may be quicker than the router's timeout.
@@ -183,7 +183,7 @@ async fn taken_over_within_10_s(stopped: usize) {
     for event in event + 1..event + 20 {
         until_delivered(&router, event).await;
     }
-    // Each once, and all are remembered, also when the old master is back.
+    // Each event arrived once, and all are remembered, even after the old master is back.
     assert_eq!(sink.take().len(), 20);
     cluster.nodes[stopped].signal("CONT");
     for event in (1..20).chain(event..event + 20) {
@@ -192,7 +192,7 @@ async fn taken_over_within_10_s(stopped: usize) {
     assert!(sink.received().is_empty());
 }
 
-/// The answer to a delivery, as soon as the store is there.
+/// Returns the answer to a delivery, as soon as the store is available.
 async fn until_answered(router: &Server, number: u32) -> String {
     for _ in 0..100 {
         let got = post(&client(), &router.webhook(), event(number)).await;
@@ -204,7 +204,7 @@ async fn until_answered(router: &Server, number: u32) -> String {
     panic!("no answer: {}", router.log());
 }
 
-/// Linux tells which connections it watches: 2 stands for the timer of their keep-alive
+/// Linux shows the connections that it watches: timer 2 is the keep-alive timer
 /// (<https://docs.kernel.org/networking/proc_net_tcp.html>).
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Connections to destinations and DynamoDB that die without a word while nobody uses them.
+//! Idle connections to destinations and DynamoDB that break silently.
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ async fn a_peer_of_http_2_that_is_gone_is_noticed_before_the_attempt_ends() {
     let destination = cloud_run(&url, Some(authority.file()));
     send(&destination).await.unwrap();
     proxy.hang();
-    // The request is swallowed, so nobody knows what became of it.
+    // The request is swallowed, so its outcome is unknown.
     let error = send(&destination).await.unwrap_err();
     assert!(matches!(&error, SendError::Unknown(answer) if !answer.timed_out), "{error:?}");
     send(&destination).await.unwrap();

@@ -1,4 +1,5 @@
-//! What the processor Lambda is handed through the Invoke API, and what becomes of its answers.
+//! The requests that the processor Lambda gets through the Invoke API, and the results of its
+//! answers.
 
 use std::{process::Command, time::Duration};
 
@@ -31,7 +32,7 @@ async fn the_lambda_s_answers_are_read() {
         format!(r#"{{"statusCode":500,"deep":{}{}}}"#, "[".repeat(980), "]".repeat(980)).leak();
     let json = Some("application/json");
     let cases = [
-        // The function failed: its report stays inside.
+        // The function failed. Its report is not passed on.
         (
             answer(
                 200,
@@ -67,7 +68,7 @@ async fn the_lambda_s_answers_are_read() {
             "a,b",
             Some("text/csv"),
         ),
-        // Whatever else such an answer holds, its status counts.
+        // The status of such an answer counts, whatever else it holds.
         (
             answer(200, vec![], r#"{"statusCode":500,"body":{"error":"db down"}}"#),
             500,
@@ -99,7 +100,7 @@ async fn the_lambda_s_answers_are_read() {
         (answer(200, vec![], r#"{"statusCode":1000}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":-1}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":200.5}"#), 502, "destination failed", None),
-        // What cannot be read may mean a failure.
+        // An unreadable answer may report a failure.
         (answer(200, vec![], r#"{"statusCode":"500"}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":"200"}"#), 502, "destination failed", None),
         (answer(200, vec![], r#"{"statusCode":null}"#), 502, "destination failed", None),
@@ -112,7 +113,7 @@ async fn the_lambda_s_answers_are_read() {
         (answer(200, vec![], long), 502, "destination failed", None),
         (answer(200, vec![], deep), 502, "destination failed", None),
         (answer(200, vec![], "Internal Server Error"), 502, "destination failed", None),
-        // Anything else is the answer itself.
+        // Any other payload is the answer itself.
         (answer(200, vec![], r#""fine""#), 200, r#""fine""#, json),
         (answer(200, vec![], ""), 200, "", Some("")),
         // Lambda itself refuses.
@@ -161,7 +162,7 @@ async fn the_lambda_s_answers_are_read() {
             );
         }
         assert_eq!(sink.take().len(), 1, "case {index}: the SDK must not try again");
-        // Nothing but a success makes an event delivered.
+        // Only a success makes an event delivered.
         sink.answers(ok("done"));
         let again = post(&client(), &router.webhook(), event).await;
         let expected = if status < 300 { "duplicate ignored" } else { "done" };
@@ -306,7 +307,7 @@ async fn the_sample_processor_reads_both_forms() {
             ("ROUTE_THRESHOLD", "0"),
         ];
         let router = Server::router(&[&vars, form].concat());
-        // It looks like a Function URL's event, and is nothing but a body.
+        // The body looks like a Function URL's event, but it is only a body.
         let body = json!({
             "vendor": "v", "event_type": format!("{form:?}"), "created_at": "2024-05-05",
             "rawPath": "/x",
@@ -354,7 +355,7 @@ async fn a_payload_that_lambda_would_not_take_is_a_dead_letter_that_says_so() {
             ("STORE_URL", &store),
         ];
         let router = Server::router(&[sink.vars(), vars.clone()].concat());
-        // All of the payload counts, not the body alone.
+        // The limit applies to the whole payload, not only to the body.
         let form = format!("{invocation} {payload}");
         let least = event(&form, 1_000_000);
         assert_eq!(post(&client(), &router.webhook(), least.clone()).await.status, 200, "{form}");

@@ -1,4 +1,4 @@
-//! The function in an emulator of Lambda: cargo-lambda's own.
+//! The function in cargo-lambda's emulator of Lambda.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +56,7 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
     for file in &events {
         let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
         let body = body_of(file);
-        // The first time it is routed, the second time it is a duplicate.
+        // The first delivery is routed, and the second is a duplicate.
         for _ in 0..2 {
             let mut request = client().post(format!("{}{}", router.url, event.raw_path));
             if let Some(content_type) = event.headers.get("content-type") {
@@ -81,7 +81,7 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
         assert!(destinations.iter().filter(|one| *one == destination).count() >= 4);
     }
 
-    // Events that no Function URL sends are answered as well, and the function goes on.
+    // Events that no Function URL sends are answered, too, and the function continues.
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in [("empty", "{}"), ("string", "\"x\""), ("base64", &malformed_base64())] {
         let file = folder.path().join(name);
@@ -103,7 +103,7 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
     let mut keys = Vec::new();
     for number in ["1", "2", "3", "4"] {
         let got = post(&client(), &failing.webhook(), PAYLOAD.replace("4200", number)).await;
-        // Of the Invoke API, it is not certain that it did not call the function.
+        // With the Invoke API, it is not certain that the function was not called.
         assert!(matches!(got.status, 502 | 503));
         keys.push(got.header("x-webhook-key").unwrap().to_owned());
     }
@@ -124,12 +124,13 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
         let text = answer["errorMessage"].as_str().unwrap_or_default();
         assert!(text.contains(said), "{request}: {answer}");
     }
-    // Through the Function URL, it is only an envelope without its fields.
+    // Through the Function URL, the same text is an envelope without its fields.
     let url = format!("http://127.0.0.1:{}/lambda-url/webhook-router/webhook", emulator.port);
     let got = post(&client(), &url, r#"{"replay": {"all": true}}"#).await;
     assert_eq!(got.text(), "missing required fields: vendor, event_type, created_at");
 
-    // What may have arrived waits for its lease; the others are delivered now, and then they all are.
+    // Events that may have arrived wait for their leases. The others are delivered now, and later
+    // all are delivered.
     let named = replay(&format!(r#"{{"keys": [{:?}]}}"#, keys[0]));
     assert_eq!(named["chosen"], 1, "{named}");
     let mut done = named["delivered"].as_u64().unwrap();
@@ -154,7 +155,7 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
     }
 }
 
-// The sink answers while an invocation is waited for.
+// The sink must answer while the test waits for an invocation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
     let sink = Sink::start().await;
@@ -162,7 +163,7 @@ async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
         ("REDRIVE_LIMIT", "2"),
         ("FORWARD_ATTEMPTS", "1"),
         ("ROUTE_THRESHOLD", "256"),
-        // Beside a whole test suite, a file system may take its time over a commit.
+        // While the whole test suite runs, a commit to the file system may take long.
         ("STORE_TIMEOUT_MS", "20000"),
     ];
     let emulator = Emulator::start_with(&[&sink.vars()[..], &own].concat()).await;
@@ -179,7 +180,7 @@ async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
         assert_eq!(counts, expected, "{report}");
     };
     const ALL: &str = r#"{"all": true}"#;
-    // As the schedule sends it: twice in vain, and then no more.
+    // The schedule's payload: two redrives fail, and then there are no more.
     expect(ALL, [1, 1, 0, 0]);
     expect(ALL, [1, 1, 0, 0]);
     for _ in 0..2 {
@@ -187,14 +188,14 @@ async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
     }
     expect(r#"{"all": true, "dry_run": true}"#, [0, 0, 0, 1]);
     assert_eq!(sink.take().len(), 3);
-    // It is still a dead letter, which the alarm tells of.
+    // The event is still a dead letter, and the alarm's metric counts it.
     let log = std::fs::read_to_string(emulator.folder.path().join("log")).unwrap();
     let last = log.lines().rfind(|line| line.contains("\"dead_letters\":")).unwrap();
     assert!(
         last.contains("\"dead_letters\":1") && last.contains("\"left_to_operator\":1"),
         "{last}"
     );
-    // The operator's word includes it. A key that is named starts the count anew.
+    // The operator's request includes it. A replay by key restarts the count.
     expect(r#"{"all": true, "left_to_operator": true}"#, [1, 1, 0, 0]);
     expect(&format!(r#"{{"keys": [{key:?}]}}"#), [1, 1, 0, 0]);
     expect(ALL, [1, 1, 0, 0]);
@@ -224,7 +225,7 @@ impl Emulator {
 
     async fn start_with(vars: &[(&str, &str)]) -> Self {
         let (port, folder) = (free_port().to_string(), tempfile::tempdir().unwrap());
-        // The variables that users have, at a port and with a store of the test's own.
+        // The variables of events/local.env, with the test's own port and store.
         let variables = folder.path().join("env");
         let local = std::fs::read_to_string("events/local.env").unwrap();
         let local = local
@@ -251,7 +252,7 @@ impl Emulator {
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
-        // It starts processes of its own, which end with its group.
+        // The emulator starts other processes, which end with its group.
         .process_group(0)
         .spawn()
         .unwrap();
@@ -262,14 +263,15 @@ impl Emulator {
         {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        // It builds a function when that is first invoked, which is nothing to wait for later.
+        // The emulator builds a function at its first invocation. The tests should not have to wait
+        // for that later.
         for function in ["webhook-processor", "webhook-router"] {
             emulator.invoke_function(function, "{}");
         }
         emulator
     }
 
-    /// What the router answers, or its error.
+    /// Returns the router's answer, or its error.
     fn invoke_with(&self, payload: &str) -> serde_json::Value {
         self.invoke_function("webhook-router", payload)
     }
@@ -318,7 +320,7 @@ fn cargo_lambda(args: &[&str]) -> Command {
     command
 }
 
-/// The files of events/.
+/// Returns the files of events/.
 pub fn events() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -328,7 +330,7 @@ pub fn events() -> Vec<PathBuf> {
     files
 }
 
-/// The body in an event's file.
+/// Returns the body in an event's file.
 pub fn body_of(file: &Path) -> Vec<u8> {
     let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     if event.is_base64_encoded {

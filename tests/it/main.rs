@@ -1,4 +1,4 @@
-//! The tests that need more than one function: real processes, real HTTP, real files.
+//! Tests that need more than one function: real processes, real HTTP, real files.
 
 mod attempts;
 mod bounds;

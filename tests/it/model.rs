@@ -1,6 +1,6 @@
-//! Vendors that retry until they hear 2xx, destinations that fail in every way there is, a store
-//! that stalls, and routers that are killed: nothing is lost, and nothing done twice that was known
-//! to be done.
+//! Simulates vendors that retry until they get a 2xx, destinations that fail in every possible way,
+//! a store that stalls, and routers that are killed. No event is lost, and no event is processed
+//! again after its success was known.
 
 use std::{
     collections::HashSet,
@@ -30,9 +30,9 @@ use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
 
 const EVENTS: usize = 10_000;
 const ROUTERS: usize = 2;
-/// Deliveries that vendors have under way at once.
+/// Deliveries that are under way at once.
 const AT_ONCE: usize = 48;
-/// One delivery of so many fails.
+/// The share of deliveries that fail.
 const FAILING: f64 = 0.3;
 
 const FAILURES: &[Behaviour] = &[
@@ -60,7 +60,8 @@ const FAILURES: &[Behaviour] = &[
     Never,
 ];
 
-/// A router of which there may be several, one after the other, with the number of the one now.
+/// A place for a router. When the router is killed, another one with the next number takes its
+/// place.
 struct Slot {
     server: Mutex<(usize, Server)>,
 }
@@ -184,8 +185,8 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
         }
         let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
         assert!(matches!(record.state, State::Delivered { .. }), "seed {seed}: {record:?}");
-        // Whatever came after a success must have come because nobody could know of that: the
-        // router died, could not store it, or had lost its patience.
+        // A request after a success is only allowed when no router could know of the success: the
+        // router died, could not store it, or had timed out.
         let last = seen.len().saturating_sub(1);
         let early = seen[..last].iter().filter(|request| request.behaviour.is_success());
         let early: Vec<_> = early.collect();
@@ -200,7 +201,7 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
                 let unheard = matches!(attempt.outcome, Outcome::TimedOut | Outcome::Broken);
                 unheard && attempt.number == request.attempt
             });
-            // A router says so when it has stored a result.
+            // A router logs it when it has stored a result.
             let noted = logs.iter().any(|(of, log)| {
                 let is_it =
                     |line: &str| line.contains(key) && line.contains(r#""outcome":"delivered""#);

@@ -1,4 +1,4 @@
-//! What operators do with dead letters: list, look, replay, discard.
+//! Operators' work with dead letters: list, inspect, replay, discard.
 
 use std::{
     io::Read as _,
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// A router's variables, for its commands as well.
+/// The variables of a router and of its commands.
 type Vars = Vec<(String, String)>;
 
 fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
@@ -52,7 +52,7 @@ fn command(vars: &Vars, args: &[&str]) -> Command {
     command
 }
 
-/// What a command prints, beside a runtime that serves the sink.
+/// Runs a command while the test's runtime serves the sink.
 async fn run(vars: &Vars, args: &[&str]) -> Output {
     let mut command = command(vars, args);
     tokio::task::spawn_blocking(move || end_of(&mut command)).await.unwrap()
@@ -75,7 +75,7 @@ const KEPT: [(&str, &str); 5] = [
     ("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793"),
     ("x-cloud-trace-context", "5759e988bd862e3fe1be46a994272793/1"),
 ];
-/// Headers that are nobody's business later.
+/// Headers that a dead letter must not keep.
 const LEFT_OUT: [(&str, &str); 5] = [
     ("authorization", "Bearer of-a-credential"),
     ("cookie", "session=of-a-credential"),
@@ -84,7 +84,7 @@ const LEFT_OUT: [(&str, &str); 5] = [
     ("x-api-key", "of-a-credential"),
 ];
 
-/// Makes dead letters of events that the sink refuses, and gives their keys.
+/// Turns events that the sink refuses into dead letters, and returns their keys.
 async fn fail(
     sink: &Sink,
     router: &Server,
@@ -120,7 +120,7 @@ async fn five_hundred_letters_replayed_by_two_at_once_arrive_once_each() {
     let replays = tokio::join!(run(&vars, &["replay", "--all"]), run(&vars, &["replay", "--all"]));
     for replay in [&replays.0, &replays.1] {
         let said = text(replay);
-        // Of an event that the other one is delivering, it cannot say more.
+        // An event that the other replay is delivering is only reported as in progress.
         assert!(replay.status.success() || said.contains(" in progress"), "{said}");
         assert!(!said.contains("failed") && !said.contains("not begun"), "{said}");
     }
@@ -154,7 +154,7 @@ async fn an_interrupt_in_the_middle_of_a_replay_loses_nothing() {
     let keys = fail(&sink, &router, (0..30).map(|number| event("stripe", number))).await;
     sink.answers(Answer::WhenTold);
     let mut replay = command(&vars, &["replay", "--all"]).spawn().unwrap();
-    // As many as are sent at once, and the interrupt comes while they are.
+    // Eight events are sent at once, and the interrupt comes during that.
     sink.arrived(8).await;
     interrupt(&replay);
     let mut said = String::new();
@@ -170,7 +170,7 @@ async fn an_interrupt_in_the_middle_of_a_replay_loses_nothing() {
     }
     let waiting = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
     tokio::pin!(waiting);
-    // A notice that came before anybody waited for it is kept only once.
+    // A notification without a waiter is kept only once.
     let output = loop {
         tokio::select! {
             output = &mut waiting => break output.unwrap(),
@@ -204,7 +204,7 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         let events = [event("stripe", 1), event("Stripe", 2), event("adyen", 3)];
         let keys = fail(&sink, &router, events.clone()).await;
 
-        // Listed, and filtered.
+        // The letters are listed and filtered.
         let list = async |args: &[&str]| {
             let output = run(&vars, &[&["dead-letters"], args].concat()).await;
             assert!(output.status.success(), "{}", text(&output));
@@ -227,7 +227,7 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
             (&keys[0].clone().into(), &"dead_letter".into())
         );
 
-        // Looked at.
+        // The letters are inspected.
         let inspect = async |key: &str| {
             let output = run(&vars, &["inspect", "--json", "--delivery", key]).await;
             serde_json::from_slice::<Value>(&output.stdout).unwrap()
@@ -241,7 +241,8 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         let output = text(&run(&vars, &["inspect", "--delivery", &keys[2]]).await);
         assert!(output.contains("\nPOST /webhook\n") && output.contains(&events[2]), "{output}");
 
-        // Replayed, to where it was to go: what fails again is a dead letter again.
+        // The letters are replayed to their first destination. A letter that fails again is a dead
+        // letter again.
         let elsewhere: Vars = vec![("ROUTE_THRESHOLD".into(), "0".into())];
         let vars = [vars.clone(), elsewhere].concat();
         sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "still no"));
@@ -267,7 +268,7 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         assert!(text(&output).contains("has no dead letter"), "{}", text(&output));
         assert_eq!(list(&[]).await.len(), 1);
 
-        // Discarded.
+        // The letters are discarded.
         let output = run(&vars, &["discard", &keys[2]]).await;
         assert!(output.status.success(), "{}", text(&output));
         let output = run(&vars, &["discard", &keys[2], &keys[0]]).await;
@@ -283,7 +284,7 @@ async fn a_letter_of_an_earlier_version_is_replayed_and_loses_its_credentials() 
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let url = sqlite(folder.path());
     let vars = vars(&sink, &[("STORE_URL", &url)]);
-    // Such a version kept all headers.
+    // The earlier version kept all headers.
     let config = StoreConfig::from_vars(lookup(&[("STORE_URL", &url)])).unwrap();
     let store = store::open(&config).await.unwrap();
     let (mut plan, now) = (plan_of("of an earlier version"), Utc::now());
@@ -329,13 +330,13 @@ fn a_letter_is_left_to_the_operator_after_redrives_in_vain_and_nothing_else() {
         (vec![(vendor, refused), (redrive, refused)], 2, false),
         (vec![(vendor, down), (redrive, refused), (redrive, Outcome::Status(301))], 2, true),
         (vec![(redrive, refused); 20], 20, true),
-        // What may end otherwise the next time is tried again for ever.
+        // An outcome that may change is tried again without limit.
         (vec![(redrive, down); 20], 1, false),
         (vec![(redrive, Outcome::Status(429)); 20], 1, false),
         (vec![(redrive, Outcome::Unreachable); 20], 1, false),
         (vec![(redrive, Outcome::TimedOut); 20], 1, false),
         (vec![(redrive, Outcome::Broken); 20], 1, false),
-        // It starts anew with what came in between.
+        // Another attempt or outcome in between restarts the count.
         (vec![(redrive, refused), (redrive, down), (redrive, refused)], 2, false),
         (vec![(redrive, refused), (vendor, refused), (redrive, refused)], 2, false),
         (vec![(redrive, refused), (redrive, refused), (replay, refused)], 2, false),
@@ -365,7 +366,7 @@ async fn what_may_have_arrived_is_replayed_only_after_its_lease() {
     let url = sqlite(folder.path());
     let mut vars = vars(&sink, &[("STORE_URL", &url), ("FORWARD_BUDGET_MS", "3000")]);
     vars.retain(|(name, _)| name != "STORE_TIMEOUT_MS");
-    // The lease of this router is its budget and five seconds; the commands have more time.
+    // The lease of this router is its budget plus 5 s. The commands have more time.
     let router =
         serve(&[vars.clone(), vec![("FORWARD_TIMEOUT_MS".into(), "1000".into())]].concat());
     sink.answers(Answer::WhenTold);

@@ -1,6 +1,7 @@
-//! Against the Python reference: generated bodies and timestamps, from a fresh seed each time.
+//! Compares generated bodies and timestamps with the Python reference, from a fresh seed in each
+//! run.
 //!
-//! PARITY_BODIES and PARITY_TIMESTAMPS set how many, PARITY_SEED repeats a run.
+//! PARITY_BODIES and PARITY_TIMESTAMPS set the numbers of cases. PARITY_SEED repeats a run.
 
 use std::{
     collections::BTreeMap,

@@ -12,11 +12,11 @@ use tokio::{
     sync::watch,
 };
 
-/// A proxy that counts the requests of all connections, and may break off in an answer.
+/// A proxy that counts the requests of all connections, and may break off during an answer.
 pub struct Proxy {
     pub port: u16,
     counts: Arc<Counts>,
-    /// Shared by the connections since the last time that all hung.
+    /// The signal to hang, shared by all connections since the last hang.
     hangs: Arc<Mutex<watch::Sender<bool>>>,
 }
 
@@ -24,9 +24,9 @@ pub struct Proxy {
 struct Counts {
     connections: AtomicUsize,
     requests: AtomicUsize,
-    /// Answers to pass before.
+    /// The number of answers to pass before a break.
     passes: AtomicUsize,
-    /// Answers to break off, one after the other.
+    /// The number of answers to break off, one after the other.
     breaks: AtomicUsize,
 }
 
@@ -55,17 +55,17 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How many requests there were since the last time.
+    /// Returns the number of requests since the last call.
     pub fn take(&self) -> usize {
         self.counts.requests.swap(0, Ordering::SeqCst)
     }
 
-    /// How many connections there were so far.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> usize {
         self.counts.connections.load(Ordering::SeqCst)
     }
 
-    /// Breaks off in the middle of the answer after that many.
+    /// Breaks off in the middle of the answer after this many answers.
     pub fn break_off_after(&self, answers: usize) {
         self.counts.passes.store(answers, Ordering::SeqCst);
         self.counts.breaks.store(1, Ordering::SeqCst);
@@ -75,8 +75,8 @@ impl Proxy {
         self.counts.breaks.load(Ordering::SeqCst)
     }
 
-    /// From now on, the connections that are open swallow all that is sent, as those do that a
-    /// firewall has forgotten. New ones work.
+    /// Makes all open connections swallow everything that is sent, like connections that a firewall
+    /// has forgotten. New connections work.
     pub fn hang(&self) {
         self.hangs.lock().unwrap().send_replace(true);
         *self.hangs.lock().unwrap() = watch::Sender::new(false);
@@ -94,8 +94,8 @@ async fn pass(
     let upstream = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-            // An SDK sends a request's head at once, and a Redis client a command of a few hundred
-            // bytes.
+            // An SDK sends the head of a request at once. A Redis client sends a command of a few
+            // hundred bytes at once.
             let head = b"POST / HTTP/1.1";
             let heads = buffer[..length].windows(head.len()).filter(|bytes| bytes == head).count();
             let commands = usize::from(buffer[0] == b'*');

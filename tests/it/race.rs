@@ -1,6 +1,7 @@
-//! Several processes and one key: on every store one owner at a time, also when owners die.
+//! Several processes compete for one key: on every store there is one owner at a time, even when
+//! owners die.
 //!
-//! The processes are this test binary itself, told by a variable what to do.
+//! The processes run this test binary. A variable gives each one its task.
 
 use std::{
     collections::HashMap,
@@ -22,9 +23,9 @@ use crate::support::{lookup, plan_of, sqlite};
 const PROCESSES: usize = 4;
 const TASKS: usize = 64;
 const ROUNDS: usize = 1000;
-/// Keys that are worked on while owners are killed.
+/// Keys on which processes work while owners are killed.
 const KEYS: usize = 25;
-/// A process that says nothing for so long is gone.
+/// Silence after which a process counts as gone.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LEASE: Duration = Duration::from_millis(400);
 
@@ -66,7 +67,7 @@ fn on_dynamodb_one_of_many_processes_wins() {
     nobody_holds_what_another_holds(&vars);
 }
 
-/// In every round, all tasks of all processes claim one key.
+/// Checks that one task wins when all tasks of all processes claim one key, round after round.
 fn one_winner(vars: &[(&str, &str)], rounds: usize) {
     let (said, hears) = mpsc::channel();
     let mut processes: Vec<_> =
@@ -87,13 +88,14 @@ fn one_winner(vars: &[(&str, &str)], rounds: usize) {
     }
 }
 
-/// All processes work on all keys, and every few wins the winner is killed before it is done.
+/// Lets all processes work on all keys, and kills some winners before they finish. No two may hold
+/// a key at the same time.
 fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     let (said, hears) = mpsc::channel();
     let start = |index| Process::start("work", index, vars, said.clone());
     let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
     let mut holds: HashMap<String, Vec<(i64, i64)>> = HashMap::new();
-    // By key: when the hold began that was finished.
+    // The start of each key's finished hold.
     let mut finished: HashMap<String, i64> = HashMap::new();
     let (mut wins, mut kills, mut ready) = (0, 0, 0);
     while ready < PROCESSES {
@@ -125,8 +127,8 @@ fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     assert!(kills > 3, "{kills} kills in {wins} wins");
     assert_eq!(holds.len(), KEYS);
     for (key, mut holds) in holds {
-        // Whoever came later came after the end of the lease before, and nobody came after the one
-        // that was finished; one that was killed may have finished before it could say so.
+        // A later owner begins after the end of the previous lease, and no owner begins after the
+        // finished hold. A killed owner may have finished before it could report that.
         holds.sort_unstable();
         let last = holds.last().unwrap().0;
         assert!(finished.get(&key).is_none_or(|from| *from == last), "{key}: {holds:?}");
@@ -136,15 +138,16 @@ fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     }
 }
 
-/// Something that a process printed.
+/// A line that a process printed.
 struct Said {
-    /// The place of the process, which others take after it.
+    /// The place of the process. A process that replaces it gets the same place.
     index: usize,
     process: u32,
     line: String,
 }
 
-/// This test binary in another process, running [`process`]; killed by its id when dropped.
+/// This test binary in another process, which runs [`process`] and is killed by its id when
+/// dropped.
 struct Process {
     child: Child,
     input: ChildStdin,
@@ -166,7 +169,7 @@ impl Process {
         let process = child.id();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                // The test harness prints lines of its own.
+                // The test harness prints other lines.
                 if let Some(line) = line.split_once("RACE ").map(|(_, line)| line.to_owned()) {
                     let _ = said.send(Said { index, process, line });
                 }
@@ -196,7 +199,7 @@ impl Drop for Process {
     }
 }
 
-/// What the other processes run; nothing when the test harness runs it.
+/// Runs the task of another process. It does nothing when the test harness runs it.
 #[test]
 fn process() {
     let Ok(task) = std::env::var("RACE_TASK") else { return };
@@ -207,7 +210,7 @@ fn process() {
         let get = |name: &str| targets(name).or_else(|| std::env::var(name).ok());
         let config = Config::from_vars(get).unwrap();
         let store = store::open(&config.store).await.unwrap();
-        // Redis judges leases by its server's clock, the other stores by the claimer's.
+        // Redis judges leases by its server's clock, and the other stores by the claimer's.
         let by_server = matches!(config.store.url, StoreUrl::Redis(_));
         if task == "claim" { claim(store).await } else { work(store, by_server).await }
     });
@@ -230,7 +233,7 @@ async fn claim(store: Arc<dyn Store>) {
     }
 }
 
-/// Brings every key to the end, and then waits to be killed.
+/// Finishes every key, and then waits to be killed.
 async fn work(store: Arc<dyn Store>, by_server: bool) {
     for key in 0..KEYS {
         let plan = plan_of(&format!("key {key}"));
@@ -238,11 +241,11 @@ async fn work(store: Arc<dyn Store>, by_server: bool) {
             let now = now();
             match store.claim(&plan, now, now + LEASE).await.unwrap() {
                 Claim::Won(lease) => {
-                    // By a server's clock, the claim was granted no later than now.
+                    // With a server's clock, the claim was granted no later than now.
                     let from = if by_server { self::now() } else { now };
                     let (from, until) = (from.timestamp_millis(), lease.until.timestamp_millis());
                     println!("\nRACE holds {key} {from} {until}");
-                    // Time to be killed in.
+                    // This is the time in which the process may be killed.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     let ttl = Duration::from_secs(600);
                     let delivered =
@@ -266,7 +269,7 @@ async fn work(store: Arc<dyn Store>, by_server: bool) {
     std::future::pending().await
 }
 
-/// To the millisecond, as the store keeps it.
+/// Returns the time, cut to milliseconds as the store keeps it.
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).unwrap()
 }

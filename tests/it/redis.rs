@@ -1,4 +1,4 @@
-//! What is particular to Redis: sharing it with the Python router, round trips, faults.
+//! Behaviour that only Redis has: sharing it with the Python router, round trips, faults.
 
 use std::{
     process::{Command, Stdio},
@@ -17,7 +17,7 @@ use webhook_router::config::EXAMPLE_ROUTING_SECRET;
 /// The key of [`PAYLOAD`] under the secret of the examples.
 const KEY: &str = "webhook:dedup:b1c2385d2d97926fb253b63a6d3a27d1f34482c217b909e48054f1d8dd6ffe8f";
 
-/// What the Python router does with a key: redis-py's `set(key, 1, nx=True, ex=86400)`.
+/// Claims a key as the Python router does: redis-py's `set(key, 1, nx=True, ex=86400)`.
 fn python_takes(redis: &Redis, key: &str) -> bool {
     let code = "import redis, sys; \
                 print(redis.Redis.from_url(sys.argv[1]).set(sys.argv[2], 1, nx=True, ex=86400))";
@@ -59,7 +59,7 @@ async fn only_the_python_router_s_value_passes_for_a_delivered_event() {
         assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 503, "{foreign:?}");
         redis.cli(&["DEL", KEY]);
     }
-    // Nor does what an ACL forbids.
+    // A command that an ACL forbids does not, either.
     redis.cli(&["ACL", "SETUSER", "limited", "on", ">test-only", "~*", "+@all", "-hmget"]);
     let url = format!("redis://limited:test-only@127.0.0.1:{}", redis.port);
     let limited = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
@@ -81,7 +81,7 @@ async fn what_we_took_the_python_router_cannot_take() {
     sink.go.notify_one();
     assert_eq!(delivery.await.unwrap().status, 200);
     assert!(!python_takes(&redis, KEY), "when it is delivered");
-    // A failure frees the key for whoever comes first.
+    // A failure frees the key for the next claim.
     sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
     let other = PAYLOAD.replace("4200", "4201");
     let got = post(&client(), &router.webhook(), other).await;
@@ -95,7 +95,7 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
     let proxy = Proxy::start(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", proxy.port);
     let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
-    // The server has had the scripts from here on.
+    // From here on, the server has the scripts.
     assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
     proxy.take();
     let calls = async |body: String, answer: &str| {
@@ -108,10 +108,10 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
         let evalsha = commands.iter().find_map(|line| {
             line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u32>().ok()
         });
-        // All that the router sent, be it one of these or another command.
+        // The second number counts everything that the router sent, including other commands.
         (evalsha, proxy.take())
     };
-    // One connection for all of it.
+    // There is one connection for all commands.
     let clients = redis.cli(&["CLIENT", "LIST"]);
     assert_eq!(clients.lines().filter(|line| !line.contains("cmd=client")).count(), 1, "{clients}");
     let new = PAYLOAD.replace("4200", "4202");
@@ -119,19 +119,19 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
     assert_eq!(calls(new, "duplicate ignored").await, (Some(1), 1));
 }
 
-/// A delivery of an event of its own while the store is in trouble, and what must come of it.
+/// Delivers a distinct event while the store is in trouble, and checks that it is refused in time.
 async fn refused_in_time(router: &Server, sink: &Sink, event: u32) {
     let started = Instant::now();
     let body = PAYLOAD.replace("4200", &event.to_string());
     let got = post(&client(), &router.webhook(), body).await;
     assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
     assert_eq!(got.header("retry-after"), Some("5"));
-    // STORE_TIMEOUT_MS, 1 s, and a margin for a machine with other things to do.
+    // The limit is STORE_TIMEOUT_MS, 1 s, plus a margin for a busy machine.
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert!(sink.received().is_empty());
 }
 
-/// Delivers an event of its own, which is new.
+/// Delivers a new event, and checks that it arrives.
 pub async fn delivered(router: &Server, sink: &Sink, event: u32) {
     let body = PAYLOAD.replace("4200", &event.to_string());
     let got = post(&client(), &router.webhook(), body).await;
@@ -150,15 +150,15 @@ async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
     }
     redis.signal("CONT");
     delivered(&router, &sink, 5).await;
-    // A claim that reached the server although its answer came too late is a lease like any
-    // other: the event is in progress until it ends, and not lost.
+    // A claim may reach the server although its answer is too late. It is a lease like any other:
+    // the event is in progress until it ends, and is not lost.
     for event in 2..5 {
         until_delivered(&router, event).await;
     }
     assert_eq!(sink.take().len(), 3);
 }
 
-/// Delivers an event as a vendor does: again until it is taken.
+/// Delivers an event as a vendor does: repeatedly, until it is accepted.
 pub async fn until_delivered(router: &Server, event: u32) -> u32 {
     let body = PAYLOAD.replace("4200", &event.to_string());
     for refused in 0..600 {
@@ -185,7 +185,7 @@ async fn a_success_that_cannot_be_stored_is_still_one_for_the_sender() {
     sink.go.notify_one();
     let got = delivery.await.unwrap();
     assert_eq!((got.status, got.text()), (200, "at last"));
-    // Four times the timeout, and not what is left of the 30 s for forwarding.
+    // The limit is four times the timeout, not the time left of the 30 s for forwarding.
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert!(router.log().contains("the result could not be stored\""), "{}", router.log());
     redis.signal("CONT");
@@ -201,7 +201,7 @@ async fn a_server_that_is_down_is_503_and_works_when_it_is_back() {
     refused_in_time(&router, &sink, 2).await;
     let redis = Redis::start_at(port, &[]);
     delivered(&router, &sink, 2).await;
-    // Also when it came back before anybody noticed that it was gone.
+    // The same must work when the server comes back before the router notices that it was gone.
     drop(redis);
     let _redis = Redis::start_at(port, &[]);
     delivered(&router, &sink, 3).await;
@@ -217,7 +217,7 @@ async fn a_server_that_is_full_or_only_a_replica_is_503_until_it_is_not() {
     refused_in_time(&router, &sink, 2).await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     delivered(&router, &sink, 2).await;
-    // After a failover the old primary is a replica, and refuses to write.
+    // After a failover, the old primary is a replica and refuses to write.
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     refused_in_time(&router, &sink, 3).await;
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -246,13 +246,13 @@ async fn a_result_whose_answer_is_lost_is_stored_once() {
     let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
     delivered(&router, &sink, 1).await;
     let body = PAYLOAD.replace("4200", "2");
-    // The answers to a claim and to an entry in the list pass; the one to the letter does not.
+    // The answers to the claim and to the list entry pass. The answer to the letter does not.
     sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
     assert_eq!(post(&client(), &router.webhook(), body.clone()).await.status, 503);
     proxy.break_off_after(2);
     assert_eq!(post(&client(), &router.webhook(), body.clone()).await.status, 503);
     assert_eq!(proxy.left_to_break(), 0);
-    // The answer to a claim passes, the one to the finish does not.
+    // The answer to the claim passes. The answer to the finish does not.
     sink.answers(crate::support::ok("done"));
     proxy.break_off_after(1);
     assert_eq!(post(&client(), &router.webhook(), body.clone()).await.text(), "done");
@@ -270,7 +270,7 @@ async fn a_cluster_with_tls_and_users_works_as_any_other() {
     let ca = authority.file();
     let vars = [("STORE_URL", url.as_str()), ("REDIS_CA_FILE", ca.to_str().unwrap())];
     let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    // Events of all masters.
+    // These are events of all masters.
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
@@ -291,8 +291,8 @@ async fn slots_that_move_and_slots_that_nobody_serves_lose_nothing() {
     let id = |node: usize| cluster.nodes[node].cli(&["CLUSTER", "MYID"]).trim().to_owned();
     let (from, to) = (id(0), id(1));
     let address = format!("127.0.0.1:{}", cluster.nodes[0].port);
-    // All slots of the first master move, one after the other, while deliveries go on: MOVED for
-    // those that have gone, ASK and TRYAGAIN for the one that is going.
+    // All slots of the first master move, one after the other, while deliveries continue. Slots
+    // that have moved answer MOVED, and the moving slot answers ASK and TRYAGAIN.
     let reshard = ["reshard", &address, "--cluster-from", &from, "--cluster-to", &to];
     let reshard = [&reshard[..], &["--cluster-slots", "5461"]].concat();
     let mut moving = cluster.manager(&reshard).stdout(Stdio::null()).spawn().unwrap();
@@ -310,8 +310,8 @@ async fn slots_that_move_and_slots_that_nobody_serves_lose_nothing() {
         let body = PAYLOAD.replace("4200", &event.to_string());
         assert_eq!(post(&client(), &router.webhook(), body).await.text(), "duplicate ignored");
     }
-    // A slot that nobody serves takes the whole cluster down. A node may hear of the slot's owner
-    // once more before that one has heard of the end.
+    // A slot without a server takes the whole cluster down. A node may hear of the slot's owner
+    // once more before that owner hears of the removal.
     let is_down = || {
         let give_up = |node: &Redis| node.cli(&["CLUSTER", "DELSLOTS", "16383"]);
         cluster.nodes.iter().for_each(|node| drop(give_up(node)));
@@ -331,17 +331,17 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
     let url = cluster.url();
     let vars = [("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "2000")];
     let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    // Events of all masters.
+    // These are events of all masters.
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
-    // Once the replicas have what the masters have, the master that the URL names dies.
+    // When the replicas have caught up, the master that the URL names dies.
     let in_step =
         |node: &Redis| node.cli(&["INFO", "replication"]).contains("master_link_status:up");
     wait_for("the replicas", std::path::Path::new("/"), || cluster.nodes[3..].iter().all(in_step));
     assert_eq!(cluster.nodes[0].cli(&["WAIT", "1", "10000"]).trim(), "1");
-    // Nothing is forwarded without a claim. A claim may have come through although its answer did
-    // not.
+    // Nothing is forwarded without a claim. A claim may have succeeded although its answer was
+    // lost.
     let lost = (20..).find(|event| slot(&cluster, *event) < SLOTS / 3).unwrap();
     drop(cluster.nodes.remove(0));
     assert!(until_delivered(&router, lost).await > 0, "the master's death was not noticed");
@@ -349,7 +349,7 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
         until_delivered(&router, event).await;
     }
     assert_eq!(sink.take().len(), 40);
-    // What was delivered before is remembered by the replica.
+    // The replica remembers everything that was delivered before.
     for event in 1..60 {
         let body = PAYLOAD.replace("4200", &event.to_string());
         let got = post(&client(), &router.webhook(), body).await;
@@ -357,10 +357,10 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
     }
 }
 
-/// Of which each of three masters has a third.
+/// The number of hash slots. Each of the three masters has a third.
 pub const SLOTS: u16 = 16384;
 
-/// The hash slot of an event's key.
+/// Returns the hash slot of an event's key.
 pub fn slot(cluster: &RedisCluster, event: u32) -> u16 {
     let body = PAYLOAD.replace("4200", &event.to_string());
     let plan =
@@ -377,7 +377,7 @@ async fn a_master_that_hangs_takes_only_its_own_slots_with_it() {
     delivered(&router, &sink, 1).await;
     cluster.nodes[0].signal("STOP");
     let of = |first: bool| move |slot: u16| (slot < SLOTS / 3) == first;
-    // The first to be refused are those that notice.
+    // The first refused deliveries notice the hang.
     let events: Vec<_> = (2..40).map(|event| (event, slot(&cluster, event))).collect();
     let hangs = events.iter().filter(|(_, slot)| of(true)(*slot)).take(3);
     for (event, _) in hangs.clone() {
@@ -411,7 +411,8 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     assert_eq!((listed().as_str(), redis.cli(&["DBSIZE"]).trim()), ("0", "1"));
     redis.cli(&["DEL", KEY]);
     fail().await;
-    // The list leads to it as long as it is there, and a replay clears it without sending it.
+    // The list has an entry for the letter while it exists, and a replay clears the letter without
+    // sending it.
     let command = |args: &[&str]| {
         let mut command = Command::new(ROUTER);
         let vars = sink.vars().into_iter().chain([("AWS_REGION", "us-east-1")]);
@@ -452,7 +453,7 @@ async fn a_server_that_still_loads_its_data_is_503_until_it_is_done() {
     redis.cli(&["SAVE"]);
     let port = redis.port;
     drop(redis);
-    // Each key takes that many microseconds to load, and every so many bytes it answers.
+    // Each key takes 10,000 microseconds to load, and the server answers after every 1,024 bytes.
     let slow = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
     let redis = Redis::start_loading_at(port, &[&keeps[..], &slow].concat());
     wait_for("the loading", data.path(), || redis.cli(&["PING"]).starts_with("LOADING"));

@@ -6,7 +6,7 @@ use webhook_router::key::hmac_sha256;
 
 use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, post, sign, status};
 
-/// A Standard Webhooks secret, plainly a test's.
+/// A Standard Webhooks secret that is plainly a test's.
 const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_store_that_does_not_answer_is_503_and_nothing_is_forwarded() {
     vars.extend([("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "200")]);
     let router = Server::router(&vars);
     let client = client();
-    // Another process holds the write lock, as a stuck one would.
+    // Another process holds the write lock, as a hung one would.
     let lock = rusqlite::Connection::open(&file).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let got = post(&client, &router.webhook(), PAYLOAD).await;
@@ -215,7 +215,7 @@ async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
     assert_eq!(send("m1", now - 290, Some(rotated)).await.text(), "done");
     let got = send("m2", now, Some(sign(SECRET, "m2", now, PAYLOAD))).await;
     assert_eq!(got.text(), "duplicate ignored");
-    // Which fault it was goes to the log only.
+    // Only the log has the kind of fault.
     let log = router.log();
     for fault in ["signature missing", "signature wrong", "signature stale"] {
         assert!(log.contains(fault), "{fault} in {log}");
@@ -332,7 +332,7 @@ async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
         assert_eq!(send(&router, "host", host).await.status, 200, "{host}");
     }
 
-    // Said outright, and where the envelope is signed, nothing of this counts.
+    // With ALLOW_UNSIGNED, or with a signed envelope, none of this matters.
     let allowing = Server::router(&[sink.vars(), vec![("ALLOW_UNSIGNED", "true")]].concat());
     let signing = Server::router(&[sink.vars(), vec![("ENVELOPE_SECRETS", SECRET)]].concat());
     let now = chrono::Utc::now().timestamp();
@@ -363,7 +363,7 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
         (&[("DUPLICATE_REPLY", "ignored")], false),
         (&[], false),
     ] {
-        // To Cloud Run: a Lambda's payload has no content type of its own.
+        // The event goes to Cloud Run, because a Lambda's payload has no content type of its own.
         let router = Server::router(&vars(&[&[("ROUTE_THRESHOLD", "256")], more].concat()));
         sink.answers(first.clone());
         let got = post(&client(), &router.webhook(), PAYLOAD).await;
@@ -424,7 +424,7 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     let key = hex::encode(hmac_sha256(secret, &[b"header|stripe|order 7"]));
     assert_eq!(first.header("x-webhook-key"), Some(&*format!("webhook:dedup:{key}")));
     assert_eq!(send(&router, &named, PAYLOAD).await.text(), "duplicate ignored");
-    // Written otherwise, the same body; in the header's other name, the same name.
+    // The same body in another notation, with the same name in the other header, is the same event.
     let spaced = PAYLOAD.replace(':', ": ").replace("12: 34: 56", "12:34:56");
     let x_named = [("X-Idempotency-Key", "order 7"), ("Idempotency-Key", "")];
     assert_eq!(send(&router, &x_named, &spaced).await.text(), "duplicate ignored");
@@ -432,7 +432,7 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     assert_eq!((reused.status, reused.text()), (422, "idempotency key reused with another body"));
     assert_eq!(reused.header("x-webhook-key"), first.header("x-webhook-key"));
     assert_eq!(reused.header("x-webhook-destination"), first.header("x-webhook-destination"));
-    // Another vendor's name, another name, or none, is another event.
+    // Another vendor, another name, or no name makes another event.
     let events = [
         send(&router, &named, &PAYLOAD.replace("stripe", "adyen")).await,
         send(&router, &[("idempotency-key", "order 8")], PAYLOAD).await,
@@ -440,9 +440,9 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     ];
     assert!(events.iter().all(|got| got.text() == "done"));
     assert_eq!(sink.take().len(), 4);
-    // What is wrong with the body stays wrong.
+    // A wrong body stays wrong.
     assert_eq!(send(&router, &named, "{}").await.status, 400);
-    // Who does not trust it does not look at it.
+    // A router that does not trust the header ignores it.
     let router = Server::router(&sink.vars());
     let got = send(&router, &named, PAYLOAD).await;
     assert_ne!(got.header("x-webhook-key"), first.header("x-webhook-key"));
@@ -471,7 +471,7 @@ async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event
     let key = hex::encode(hmac_sha256(b"dev-not-for-prod-change-me", &[b"header|stripe|order 7"]));
     assert_eq!(first.header("x-webhook-key"), Some(&*format!("webhook:dedup:{key}")));
 
-    // Captured and sent again: under the same name it is a duplicate, and no other name counts.
+    // A captured request is a duplicate under the same name, and no other name counts.
     let same = [("Idempotency-Key", "order 7"), ("X-Idempotency-Key", "order 7")];
     assert_eq!(send("order 7", PAYLOAD, &same).await.text(), "duplicate ignored");
     let others: [&[(&str, &str)]; 3] = [
@@ -485,7 +485,7 @@ async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event
         assert_eq!((got.status, got.text()), refusal, "{other:?}");
         assert_eq!(got.header("x-webhook-key"), None);
     }
-    // Nor can a captured request spoil a genuine event that is still to come.
+    // A captured request cannot spoil a genuine event that is still to come, either.
     let other = PAYLOAD.replace("4200", "1");
     assert_eq!(send("order 8", &other, &[]).await.text(), "done");
     let reused = send("order 8", PAYLOAD, &[]).await;

@@ -23,7 +23,7 @@ use crate::{
 
 const SECRET: &str = "plainly-a-test-s-routing-secret";
 
-/// A release build, as `make build` leaves it.
+/// A release build, as `make build` creates it.
 struct Artefact {
     folder: tempfile::TempDir,
 }
@@ -97,7 +97,7 @@ impl Emulator {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// The id of the function's process.
+    /// Returns the id of the function's process.
     fn function(&self) -> String {
         let parent = self.child.id().to_string();
         let found = Command::new("ps").args(["-o", "pid=", "--ppid", &parent]).output().unwrap();
@@ -119,14 +119,14 @@ impl Drop for Emulator {
     }
 }
 
-/// The emulator's program, in the package of SAM.
+/// Returns the path of the emulator's program, in SAM's package.
 fn emulator() -> PathBuf {
     let libraries = venv("python").parent().unwrap().parent().unwrap().join("lib");
     let python = std::fs::read_dir(libraries).unwrap().next().unwrap().unwrap().path();
     python.join("site-packages/samcli/local/rapid/aws-lambda-rie-x86_64")
 }
 
-/// An event of the Function URL.
+/// Creates an event of the Function URL.
 fn event(body: &str) -> String {
     let mut event: Value =
         serde_json::from_str(&std::fs::read_to_string("events/stripe-payment.json").unwrap())
@@ -139,8 +139,8 @@ fn event(body: &str) -> String {
 async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
     let (artefact, redis, dynamodb) =
         (Artefact::router(), Redis::start(&[]), DynamoDbLocal::start().await);
-    // The processor as a Cloud Run service, and as a function in an emulator of its own, whose
-    // functions are all called so.
+    // The processor runs as a Cloud Run service, and as a function in another emulator, which names
+    // every function `function`.
     let service = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
     let service_url = service.url.replace("0.0.0.0", "127.0.0.1");
     let processor = Artefact::unpack("webhook-processor");
@@ -174,7 +174,8 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
                 let served = get(request.body(body_of(&file)).send().await).await;
                 let answer = emulator.invoke(text.clone()).await;
                 assert_eq!(answer["statusCode"], served.status, "{file:?}: {answer}");
-                // The processor counts over all routers, so only the first of them is `true`.
+                // The processor counts events over all routers, so only the first answer has
+                // `true`.
                 let any_count = |body: &str| body.replace(":true}", ":false}");
                 let body = answer["body"].as_str().unwrap();
                 assert_eq!(any_count(body), any_count(served.text()), "{file:?}");
@@ -252,8 +253,8 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         );
     }
     serves().await;
-    // A destination that never answers is given up in time: no Lambda error, and a lease that is
-    // left to run out.
+    // An attempt at a destination that never answers is abandoned in time: there is no Lambda
+    // error, and the lease runs out.
     sink.answers(Answer::WhenTold);
     let answer = emulator.invoke(event(PAYLOAD)).await;
     assert_eq!(
@@ -264,7 +265,7 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
     let answer = emulator.invoke(event(PAYLOAD)).await;
     assert_eq!(answer["statusCode"], 409);
     serves().await;
-    // It dies, and it hangs, in the middle of a delivery.
+    // The function dies, or hangs, in the middle of a delivery.
     for (signal, amount, said) in [("-ABRT", "91", "Runtime"), ("-STOP", "92", "timed out")] {
         sink.answers(Answer::WhenTold);
         sink.take();
@@ -302,7 +303,7 @@ async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
             sink.arrived(1).await;
             let function = emulator.function();
             signal("-TERM", &function);
-            // It has heard of it, and goes on.
+            // The function has got the signal, and continues.
             let says_so = || emulator.log().matches("stopping").count() == stops;
             emulator.until("it says so", says_so).await;
             sink.go.notify_one();
@@ -313,11 +314,11 @@ async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
         emulator.is_rid_of(&function).await;
         sink.answers(ok("done"));
     }
-    // Both are settled.
+    // Both events are settled.
     for known in [letter, event(PAYLOAD)] {
         assert_eq!(invoke(known).await["body"], "duplicate ignored");
     }
-    // With nothing to do, it ends at once.
+    // Without work, the function ends at once.
     let function = emulator.function();
     signal("-TERM", &function);
     emulator.is_rid_of(&function).await;
@@ -327,7 +328,7 @@ async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
 async fn a_panic_is_an_answer_and_the_function_goes_on() {
     let (redis, sink) = (Redis::start(&[]), Sink::start().await);
     let url = redis.url();
-    // The build of the tests, which can be told to panic.
+    // This is the build with fault points, so that it can panic.
     let vars = [("STORE_URL", url.as_str()), ("FAULT_POINT", "panic before claim:2")];
     let emulator = Emulator::start(Path::new(ROUTER), &[&sink.vars(), &vars[..]].concat());
     for (amount, status) in [("1", 200), ("2", 500), ("2", 200), ("3", 200)] {
@@ -335,7 +336,7 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
         assert_eq!(answer["statusCode"], status, "{answer}");
     }
     assert_eq!(sink.take().len(), 3);
-    // Its message might quote a payload, so the log has its place alone.
+    // The message of a panic might quote a payload, so the log only has its place.
     let log = emulator.log();
     assert!(!log.contains("a test wanted it"), "{log}");
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -360,7 +361,7 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["message"] == message).collect()
     };
-    // A dimension is of printable ASCII; the name as it came is beside it.
+    // A dimension is printable ASCII. The original name is in another field.
     for (vendor, label) in [("Stripe", "stripe"), ("Zahlung für", "other"), (" ", "other")] {
         assert_eq!(
             emulator.invoke(event(&PAYLOAD.replace("stripe", vendor))).await["statusCode"],
@@ -369,12 +370,12 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         let line = lines("delivery").pop().unwrap();
         assert_eq!((&line["vendor"], &line["vendor_name"]), (&label.into(), &vendor.into()));
     }
-    // The first invocation was the cold start, and a refused one may be.
+    // The first invocation was the cold start. A refused invocation may be one, too.
     assert_eq!(lines("delivery")[0]["cold_start"], true);
     assert_eq!(emulator.invoke(event("nonsense")).await["statusCode"], 400);
     assert_eq!(lines("refused")[0]["cold_start"], false);
 
-    // How many dead letters are left is known after a replay of all.
+    // The number of remaining dead letters is known after a replay of all.
     sink.answers(status(StatusCode::BAD_REQUEST, "no"));
     emulator.invoke(event(PAYLOAD)).await;
     for (request, ending, left) in [
@@ -395,7 +396,7 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         assert_eq!(line.get("_aws").is_some(), left.is_some());
     }
 
-    // What was replayed belongs to its invocation, and is told apart.
+    // A replayed delivery belongs to its invocation, and has its own source.
     let replayed = lines("delivery").pop().unwrap();
     assert_eq!(
         (&replayed["source"], &replayed["outcome"]),
@@ -405,7 +406,7 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
         emulator.log().contains(&format!("START RequestId: {}", text(&replayed["request_id"])))
     );
 
-    // What the alarms and the dashboard look at is there.
+    // Every metric that the alarms and the dashboard use exists.
     let mut there = BTreeSet::from([("panics".into(), "function".into())]);
     for line in [lines("delivery"), lines("redrive")].concat() {
         for directive in line["_aws"]["CloudWatchMetrics"].as_array().into_iter().flatten() {
@@ -428,7 +429,7 @@ async fn in_lambda_too_no_log_at_any_level_tells_a_secret_a_signature_or_a_paylo
     let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
     let url = redis.url();
     let vars = [("STORE_URL", url.as_str()), ("ENVELOPE_SECRETS", SECRET), ("RUST_LOG", "trace")];
-    // Its end checks its log.
+    // The emulator's end checks its log.
     let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
     for amount in 0..4 {
         let body = PAYLOAD.replace("4200", &amount.to_string());
@@ -454,7 +455,7 @@ fn signal(signal: &str, process: &str) {
 }
 
 impl Emulator {
-    /// Waits until that process is no more.
+    /// Waits until that process has ended.
     async fn is_rid_of(&self, function: &str) {
         let is_there = || Command::new("kill").args(["-0", function]).output().unwrap();
         self.until("it ends", || !is_there().status.success()).await;
@@ -470,7 +471,7 @@ impl Emulator {
         panic!("waited in vain until {what}:\n{}", self.log());
     }
 
-    /// Whatever the emulator says.
+    /// Invokes the function, and returns the emulator's answer of any kind.
     async fn invoke_anyhow(&self, event: String) -> String {
         let url =
             format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);

@@ -1,5 +1,5 @@
-//! A destination that behaves as badly as the event tells it to, as a Cloud Run service and as an
-//! Invoke API, over plain TCP.
+//! A destination that misbehaves as the event tells it to, as a Cloud Run service and as an Invoke
+//! API, over plain TCP.
 
 use std::{
     collections::HashMap,
@@ -11,16 +11,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A destination that does what the event's member `do` says, until the event is healed.
+/// A destination that follows the event's member `do`, until the event is healed.
 #[derive(Clone)]
 pub struct Rough {
     pub url: String,
     events: Arc<Mutex<HashMap<String, Seen>>>,
-    /// Chooses what is done, by the event's body.
+    /// Chooses the behaviour by the event's body.
     choose: Arc<dyn Fn(&str) -> Behaviour + Send + Sync>,
 }
 
-/// What came of one event, by its key.
+/// The requests of one event, by its key.
 #[derive(Default, Clone)]
 pub struct Seen {
     pub requests: Vec<Request>,
@@ -29,15 +29,15 @@ pub struct Seen {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The path, which tells routers and destinations apart.
+    /// The path, which identifies router and destination.
     pub path: String,
     pub body: String,
-    /// As the router counts.
+    /// The router's number of the attempt.
     pub attempt: u32,
     pub behaviour: Behaviour,
 }
 
-/// What is done with a request.
+/// The behaviour towards a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Answers with a status, and a `Retry-After` if there is one.
@@ -48,14 +48,14 @@ pub enum Behaviour {
     ResetBefore,
     /// Resets the connection when it has read the request.
     ResetAfter,
-    /// Breaks off in its answer.
+    /// Breaks off in the middle of the answer.
     Half,
     /// Never answers.
     Never,
 }
 
 impl Behaviour {
-    /// Whether the event was processed, and the sender told so.
+    /// Returns whether the event was processed and the sender got a success.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Status(200..300, _))
     }
@@ -74,19 +74,19 @@ impl Rough {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let server = server.clone();
-                // A router that is killed breaks off where it likes.
+                // A killed router may break off anywhere.
                 tokio::spawn(async move { server.serve(stream).await });
             }
         });
         rough
     }
 
-    /// From now on, the event is taken.
+    /// Makes the destination accept the event from now on.
     pub fn heal(&self, key: &str) {
         self.events.lock().unwrap().entry(key.to_owned()).or_default().is_healed = true;
     }
 
-    /// The requests that an event made.
+    /// Returns the requests of an event.
     pub fn seen(&self, key: &str) -> Vec<Request> {
         let events = self.events.lock().unwrap();
         events.get(key).map(|seen| seen.requests.clone()).unwrap_or_default()
@@ -109,7 +109,7 @@ impl Rough {
             behaviour
         };
         if behaviour == Behaviour::ResetBefore {
-            // What was not read makes the system reset the connection.
+            // Unread bytes make the system reset the connection.
             return Some(());
         }
         let mut request = vec![0; head.len() + body.len()];
@@ -127,7 +127,7 @@ impl Rough {
             }
             Behaviour::Status(status, retry_after) => {
                 let headers = retry_after.map(|value| format!("retry-after: {value}\r\n"));
-                // These have no body.
+                // Answers with these statuses have no body.
                 let body = if matches!(status, 204 | 304) { "" } else { &format!("said {status}") };
                 response(status, &headers.unwrap_or_default(), body)
             }
@@ -139,7 +139,7 @@ impl Rough {
             }
             Behaviour::ResetBefore => return Some(()),
             Behaviour::Never => {
-                // Until the other side has lost its patience.
+                // The connection stays open until the other side gives up.
                 let _ = stream.read(&mut [0]).await;
                 return Some(());
             }
@@ -155,7 +155,7 @@ fn response(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} Said\r\nconnection: close\r\n{length}{headers}\r\n{body}")
 }
 
-/// Head and body of a request, which stay unread.
+/// Returns head and body of a request without reading them.
 async fn peek(stream: &TcpStream) -> Option<(String, String)> {
     let mut buffer = vec![0; 64 * 1024];
     let mut known = 0;
@@ -176,7 +176,7 @@ async fn peek(stream: &TcpStream) -> Option<(String, String)> {
                 return Some((head.to_owned(), body.to_owned()));
             }
         }
-        // Peeking does not wait for more than there is.
+        // Peeking does not wait for more bytes than have arrived.
         if length == known {
             tokio::task::yield_now().await;
         }
@@ -184,7 +184,7 @@ async fn peek(stream: &TcpStream) -> Option<(String, String)> {
     }
 }
 
-/// What a request is told, as a header or in the client context.
+/// Returns a particular of a request, from a header or from the client context.
 fn told(head: &str, what: &str) -> Option<String> {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
 

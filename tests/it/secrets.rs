@@ -1,4 +1,4 @@
-//! Variables in Secrets Manager, held by moto's server, and the rotation of the routing secret.
+//! Variables in Secrets Manager, on moto's server, and the rotation of the routing secret.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Creates a secret, and gives its ARN.
+/// Creates a secret, and returns its ARN.
 async fn create(moto: &Moto, name: &str, text: &str) -> String {
     let client = Client::new(&sdk(&moto.url));
     let created = client.create_secret().name(name).secret_string(text).send().await.unwrap();
@@ -34,9 +34,9 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
     let key = "x-webhook-key";
     assert_eq!(from_secret.header(key), from_variable.header(key));
     assert_eq!(from_secret.header("x-webhook-destination"), Some("gcp"));
-    // That was one request, beside the one that made the secret.
+    // Reading took one request, besides the one that created the secret.
     assert_eq!(moto.requests(), 2);
-    // What is set itself goes before it.
+    // Environment variables override the secret's values.
     let own = [("ROUTING_SECRET", "of its own")];
     let router = Server::router(&[sink.vars(), vars.to_vec(), own.to_vec()].concat());
     let own = post(&client(), &router.webhook(), PAYLOAD).await;
@@ -110,14 +110,14 @@ async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store
         assert_eq!(letter.status, 503);
         sink.take();
 
-        // All new events go to the other destination, and what has a record keeps its own.
+        // All new events go to the other destination, and an event with a record keeps its own.
         let rotated = [
             ("ROUTING_SECRET", "the new one"),
             ("ROUTING_SECRET_PREVIOUS", "the old one"),
             ("ROUTE_THRESHOLD", "0"),
         ];
         let router = start(&rotated);
-        // One that the old secret has in flight is in progress, and a duplicate afterwards.
+        // An event in flight under the old secret is in progress, and a duplicate afterwards.
         sink.answers(Answer::WhenTold);
         let (in_flight, url_of_old) = (PAYLOAD.replace("4200", "3"), old.webhook());
         let forwarding = tokio::spawn({
@@ -148,7 +148,7 @@ async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store
         assert_eq!((fresh.text(), fresh.header("x-webhook-destination")), ("done", Some("aws")));
         assert_eq!(post(&client(), &router.webhook(), failed).await.text(), "duplicate ignored");
         drop(router);
-        // Without the old one, the new one still knows its own.
+        // Without the old secret, the router still knows the events under the new one.
         let router = start(&[("ROUTING_SECRET", "the new one"), ("ROUTE_THRESHOLD", "0")]);
         let later = post(&client(), &router.webhook(), new).await;
         assert_eq!(later.text(), "duplicate ignored");

@@ -12,7 +12,7 @@ async fn sixty_four_simultaneous_deliveries_through_two_processes_arrive_once() 
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let mut vars = sink.vars();
-    // Beside a whole test suite, a file system may take its time over a commit.
+    // While the whole test suite runs, a commit to the file system may take long.
     vars.extend([("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "20000")]);
     let routers = [Server::router(&vars), Server::router(&vars)];
     let client = client();
@@ -63,13 +63,14 @@ async fn after_a_crash_in_the_middle_the_event_is_in_progress_until_the_lease_en
         if got.status != 409 {
             break got;
         }
-        // Nothing was forwarded, and the sender is told how long that will be so.
+        // Nothing was forwarded, and the sender learns how long to wait.
         assert_eq!((got.text(), sink.received().len()), ("in progress", 1));
         tokio::time::sleep(Duration::from_secs(retry_after(&got))).await;
         waited += 1;
     };
     assert_eq!((got.status, got.text()), (200, "done"));
-    // Once for what is left of the lease, and at most once more for its last fraction of a second.
+    // The sender waits once for the rest of the lease, and at most once more for its last fraction
+    // of a second.
     assert!((1..=2).contains(&waited), "{waited}");
     let received = sink.take();
     assert_eq!(received.len(), 2);
@@ -101,10 +102,10 @@ async fn a_request_that_never_ends_does_not_outlive_a_second_signal() {
     let address = router.url.strip_prefix("http://").unwrap().to_owned();
     let mut stuck = tokio::net::TcpStream::connect(&address).await.unwrap();
     stuck.write_all(b"POST /webhook HTTP/1.1\r\nHost: x\r\n").await.unwrap();
-    // Answered in between, so the connection above has been accepted.
+    // This answer shows that the connection above has been accepted.
     assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
     router.terminate();
-    // The first signal has been seen once nobody is let in any more.
+    // The router has seen the first signal once it accepts no more connections.
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -226,7 +227,7 @@ async fn a_duplicate_does_not_wait_for_a_writer() {
             tokio::spawn(async move { post(&client, &url, body).await })
         })
         .collect();
-    // New events wait for the lock, which is held until the duplicate was answered.
+    // New events wait for the lock. The duplicate was answered while it was still held.
     assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
     assert!(waits.iter().all(|wait| !wait.is_finished()));
     lock.execute_batch("ROLLBACK").unwrap();
@@ -249,7 +250,7 @@ async fn a_result_is_stored_when_the_store_comes_back_in_time() {
     let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
     sink.go.notify_one();
-    // The first try to store the result has failed when the log says so.
+    // When the log says so, the first try to store the result has failed.
     while !router.log().contains("the result could not be stored yet") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,4 +1,4 @@
-//! Real servers of stores, each test's own, on free ports of loopback.
+//! Real servers of stores, separate for each test, on free ports of loopback.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::support::{free_port, sdk, venv};
 
-/// A certificate authority of the test's own.
+/// A certificate authority for one test.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -27,7 +27,8 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Unlike the name of what it issues, which OpenSSL would else take for issued by itself.
+        // The name differs from the names of its certificates. Otherwise OpenSSL would take these
+        // for self-issued ones.
         params.distinguished_name.push(DnType::CommonName, "a test's authority");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -35,7 +36,7 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    /// The certificate of the authority, in PEM.
+    /// Returns the file with the authority's certificate, in PEM.
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
@@ -53,12 +54,12 @@ pub struct Redis {
     child: Child,
     pub port: u16,
     folder: TempDir,
-    /// What redis-cli needs to be let in.
+    /// The arguments with which redis-cli gets access.
     access: Vec<String>,
 }
 
 impl Redis {
-    /// Starts one, and waits until it answers.
+    /// Starts a server, and waits until it answers.
     pub fn start(options: &[&str]) -> Self {
         Self::start_anywhere(|port| Self::start_loading_at(port, options))
     }
@@ -69,14 +70,14 @@ impl Redis {
         server
     }
 
-    /// Starts one, and does not wait.
+    /// Starts a server, and does not wait.
     pub fn start_loading_at(port: u16, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let access = vec!["-p".to_owned(), port.to_string()];
         Self::spawn(folder, port, access, &[&["--port", &port.to_string()], options].concat())
     }
 
-    /// One that speaks only TLS, to a user with a password.
+    /// Starts a server that accepts only TLS, and a user with a password.
     pub fn start_with_tls(authority: &Authority) -> (Self, String) {
         let server = Self::start_anywhere(|port| Self::start_with_tls_at(port, authority, &[]));
         let url = format!("rediss://router:test-password@localhost:{}/0", server.port);
@@ -84,10 +85,10 @@ impl Redis {
     }
 
     fn start_with_tls_at(port: u16, authority: &Authority, options: &[&str]) -> Self {
-        // A cluster's nodes tell each other's addresses.
+        // The nodes of a cluster announce each other's addresses.
         let (certificate, key) = authority.issue(&["localhost", "127.0.0.1"]);
         let folder = tempfile::tempdir().unwrap();
-        // Relative to the folder that the server runs in.
+        // The paths are relative to the server's folder.
         std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
         std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
         let acl = "user default off\n\
@@ -125,10 +126,10 @@ impl Redis {
         Self { child, port, folder, access }
     }
 
-    /// Starts one at a free port; another process may take that first.
+    /// Starts a server at a free port. If another process takes the port first, tries another one.
     fn start_anywhere(start: impl Fn(u16) -> Self) -> Self {
         for _ in 0..20 {
-            // A cluster's second port is 10,000 above, and must be one.
+            // A cluster's second port is 10,000 higher, and must be a valid port.
             let port = std::iter::repeat_with(free_port).find(|port| *port < 55_000);
             let mut server = start(port.unwrap());
             if server.comes_up() {
@@ -138,11 +139,11 @@ impl Redis {
         panic!("redis-server does not start");
     }
 
-    /// Whether it answers at some time, and does not end before.
+    /// Returns whether the server answers in time, and has not ended before.
     fn comes_up(&mut self) -> bool {
         for _ in 0..1200 {
             if self.cli(&["PING"]).starts_with("PONG") {
-                // Or somebody else's answers.
+                // Otherwise, the answer comes from another process's server.
                 return self.child.try_wait().unwrap().is_none();
             }
             if self.child.try_wait().unwrap().is_some() {
@@ -161,7 +162,7 @@ impl Redis {
         signal(&self.child, name);
     }
 
-    /// What a command prints.
+    /// Runs a command, and returns its output.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli").args(&self.access).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
@@ -175,7 +176,7 @@ impl Drop for Redis {
     }
 }
 
-/// A cluster of three masters, which come first among its nodes.
+/// A cluster of three masters, which are the first of its nodes.
 pub struct RedisCluster {
     pub nodes: Vec<Redis>,
 }
@@ -187,19 +188,21 @@ impl RedisCluster {
         Self::start_with_replicas(0)
     }
 
-    /// One that takes a node for dead only after the test.
+    /// Starts a cluster that does not declare a node dead before the test ends.
     pub fn start_patiently() -> Self {
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "120000"];
         Self::of((0..3).map(|_| Redis::start(&options)).collect(), 0)
     }
 
-    /// With that many replicas of each master, behind the masters in the list.
+    /// Starts a cluster with this many replicas of each master. The replicas follow the masters in
+    /// the list.
     pub fn start_with_replicas(replicas: usize) -> Self {
         let nodes = (0..3 * (1 + replicas)).map(|_| Redis::start(&Self::OPTIONS));
         Self::of(nodes.collect(), replicas)
     }
 
-    /// One that speaks only TLS, to a user with a password, as ElastiCache Serverless does.
+    /// Starts a cluster that accepts only TLS, and a user with a password, as ElastiCache
+    /// Serverless does.
     pub fn start_with_tls(authority: &Authority) -> (Self, String) {
         let user = ["--masteruser", "router", "--masterauth", "test-password"];
         let options = [&Self::OPTIONS[..], &["--tls-cluster", "yes"], &user].concat();
@@ -228,7 +231,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// A command of redis-cli's cluster manager.
+    /// Returns a command of redis-cli's cluster manager.
     pub fn manager(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("redis-cli");
         command.args(&self.nodes[0].access).arg("--cluster").args(arguments).arg("--cluster-yes");
@@ -241,7 +244,7 @@ impl RedisCluster {
     }
 }
 
-/// AWS's own DynamoDB Local, in memory, with one table as the router needs it.
+/// AWS's own DynamoDB Local, in memory, with one table in the form that the router needs.
 pub struct DynamoDbLocal {
     child: Child,
     pub sdk: SdkConfig,
@@ -347,7 +350,7 @@ impl Moto {
         moto
     }
 
-    /// How many it has had.
+    /// Returns the number of requests so far.
     pub fn requests(&self) -> usize {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
         log.matches(" HTTP/1.1\"").count()
@@ -361,7 +364,7 @@ impl Drop for Moto {
     }
 }
 
-/// Asks until the answer is yes; what does not come within a minute is not coming.
+/// Waits until a condition is true, for at most a minute.
 pub fn wait_for(what: &str, folder: &Path, ready: impl Fn() -> bool) {
     for _ in 0..1200 {
         if ready() {

@@ -1,5 +1,5 @@
-//! Genuine deliveries of every vendor, signed by the tests' own hand: what they hold against the
-//! router is written without its code.
+//! Genuine deliveries of every vendor. The tests sign them with their own code, which shares
+//! nothing with the router's.
 
 use std::sync::{Arc, LazyLock};
 
@@ -20,13 +20,13 @@ use webhook_router::{
 
 use crate::support::lookup;
 
-/// When deliveries are signed, in seconds.
+/// The time at which deliveries are signed, in seconds.
 pub const SIGNED_AT: i64 = 1_778_070_900;
 pub const PUBLIC_URL: &str = "https://hooks.example.com/in";
 const WHSEC: &str = "whsec_dGVzdC1vbmx5LXZlbmRvci1rZXktMDE=";
 const ADYEN_KEY: &str = "44782def547aaa06c910c43932b1eb0c71fc68d9d0c057550c48ec2acf6ba056";
 
-/// PayPal's part, whose signatures were made once.
+/// PayPal's deliveries, whose signatures were made once.
 #[derive(Deserialize)]
 pub struct PayPal {
     webhook_id: String,
@@ -46,7 +46,7 @@ struct Transmission {
 pub static PAYPAL: LazyLock<PayPal> =
     LazyLock::new(|| serde_json::from_str(include_str!("../vectors/paypal.json")).unwrap());
 
-/// A pair that signs `v1a`.
+/// A key pair that signs `v1a`.
 pub static ED25519: LazyLock<Ed25519KeyPair> =
     LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap());
 
@@ -54,12 +54,12 @@ fn whpk() -> String {
     format!("whpk_{}", BASE64_STANDARD.encode(ED25519.public_key().as_ref()))
 }
 
-/// A vendor's way to sign.
+/// A vendor's way of signing.
 #[derive(Clone, Copy)]
 pub struct Kind {
     pub name: &'static str,
     pub source: &'static str,
-    /// The signature covers these headers, beside the body.
+    /// The headers that the signature covers, in addition to the body.
     pub signed_headers: &'static [&'static str],
     /// The header of the signature.
     pub signature: &'static str,
@@ -99,7 +99,7 @@ pub const KINDS: [Kind; 19] = [
     kind("klarna", "klarna", "klarna-signature", &["klarna-signing-key-id"]),
 ];
 
-/// The variables that make every vendor served.
+/// Returns variables with which every vendor is served.
 pub fn secrets() -> Vec<(&'static str, String)> {
     vec![
         ("ROUTING_SECRET", "test-routing-secret".into()),
@@ -122,7 +122,7 @@ pub fn secrets() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What plans of every vendor depend on, with PayPal's certificate.
+/// Returns the settings for planning deliveries of every vendor, with PayPal's certificate.
 pub fn intake() -> Intake {
     let secrets = secrets();
     let vars: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -137,7 +137,7 @@ pub fn now(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds, 0).unwrap()
 }
 
-/// The status of a delivery, and its plan when it is an event.
+/// Returns the status of a delivery, and its plan if it is an event.
 pub fn answer(delivery: &Delivery, intake: &Intake, at: i64) -> (u16, Option<Plan>) {
     match plan(delivery, intake, None, now(at)) {
         Ok(Planned::Deliver(plan)) => (200, Some(*plan)),
@@ -167,7 +167,8 @@ impl Kind {
         *KINDS.iter().find(|kind| kind.name == name).unwrap()
     }
 
-    /// A body that tells of the event number `event`. `attempt` is in what vendors change.
+    /// Returns a body that reports event number `event`. `attempt` appears in the fields that
+    /// vendors change.
     fn body(&self, event: u32, attempt: u32) -> String {
         match self.name {
             "stripe" => format!(
@@ -333,12 +334,12 @@ impl Kind {
         headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// The delivery of an event: the first, or a retry, an hour later for each attempt.
+    /// Returns the delivery of an event: the first one, or a retry. Each attempt is an hour later.
     pub fn delivery(&self, event: u32, attempt: u32) -> Delivery {
         self.delivery_at(event, attempt, Self::time(attempt))
     }
 
-    /// The delivery of an event, signed at that second.
+    /// Returns the delivery of an event, signed at that second.
     pub fn delivery_at(&self, event: u32, attempt: u32, time: i64) -> Delivery {
         let body = self.body(event, attempt);
         let headers = self.headers(event, attempt, time, &body).into_iter();
@@ -356,7 +357,7 @@ impl Kind {
         }
     }
 
-    /// When an attempt is signed.
+    /// Returns the time at which an attempt is signed.
     pub fn time(attempt: u32) -> i64 {
         SIGNED_AT + 3600 * i64::from(attempt)
     }

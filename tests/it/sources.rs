@@ -1,5 +1,5 @@
-//! Vendors' signatures and ids, by vectors: those made for this project, which vendors' own
-//! libraries confirm, and those in the folder that VECTORS_DIR names, when it is set.
+//! Checks vendors' signatures and ids with vectors: those of this project, which vendors' own
+//! libraries confirm, and those in the folder that VECTORS_DIR names, if it is set.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -34,8 +34,8 @@ struct Vector {
     cert_pem: Option<String>,
 }
 
-/// Vectors whose expectation is not ours: this router is strict on both sides of a timestamp, and
-/// gives Paddle as long as the others.
+/// Vectors whose expectation differs from this router's. The router is strict on both sides of a
+/// timestamp, and gives Paddle as much time as the other vendors.
 const OTHERWISE: [(&str, bool); 2] =
     [("stripe/future_timestamp_1day", false), ("paddle/stale_6s_sdk_default", true)];
 
@@ -44,7 +44,7 @@ impl Vector {
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     }
 
-    /// What the router answers, and with which key.
+    /// Returns the router's answer and the key.
     fn answer(&self) -> (u16, Option<String>) {
         let name = match self.vendor.as_str() {
             "standardwebhooks" | "svix" => "standard-webhooks",
@@ -79,7 +79,7 @@ impl Vector {
     }
 }
 
-/// Checks vectors, and that all of a pair have one key.
+/// Checks vectors, and checks that all deliveries of a pair have one key.
 fn check(vectors: &[Vector]) {
     let mut pairs = HashMap::<&str, Vec<Option<String>>>::new();
     let mut wrong = Vec::new();

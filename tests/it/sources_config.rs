@@ -10,7 +10,7 @@ const TARGETS: [(&str, &str); 2] = [
     ("AWS_TARGET_FUNCTION", "processor"),
 ];
 
-/// What is said of variables that cannot be used.
+/// Returns the problems of variables that cannot be used.
 fn problems(vars: &[(&str, &str)]) -> Vec<String> {
     let errors = Config::from_vars(lookup(&[&TARGETS, vars].concat())).unwrap_err();
     errors.0.iter().map(|error| format!("{}: {}", error.variable, error.remedy)).collect()
@@ -86,7 +86,7 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         (
             "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = \"X-Time\"\n\
              timestamp_prefix = \"t=\"\ntemplate = \"{timestamp}.{body}\"",
-            custom(7, "`timestamp_prefix` must not stand beside `timestamp`"),
+            custom(7, "`timestamp_prefix` must not be set together with `timestamp`"),
         ),
         (
             "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = \"X-Time\"\n\
@@ -129,7 +129,7 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         ),
         (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntyp = \"/type\"",
-            custom(6, "`typ` is no field of such a source"),
+            custom(6, "`typ` is not a field of such a source"),
         ),
     ] {
         let text = format!("{CUSTOM}{fields}\n");
@@ -160,17 +160,17 @@ fn broken_sources_get_the_error_that_helps() {
         (format!("{STRIPE}threshold = 257"), eu(4, "`threshold` must be a whole number from 0 to 256")),
         (
             format!("{STRIPE}destination = \"aws\"\nthreshold = 1"),
-            eu(5, "`threshold` must not stand beside `destination`"),
+            eu(5, "`threshold` must not be set together with `destination`"),
         ),
         (
             format!("{STRIPE}answer = \"accepted\""),
             eu(4, "`answer` = \"accepted\" is not supported by this version"),
         ),
         (format!("{STRIPE}url = \"hooks\""), eu(4, "`url` must be an http:// or https:// URL")),
-        (format!("{STRIPE}scheme = \"basic\""), eu(4, "`scheme` is no field of such a source")),
+        (format!("{STRIPE}scheme = \"basic\""), eu(4, "`scheme` is not a field of such a source")),
         (
             format!("{STRIPE}secrets_from = \"EU_SECRETS\""),
-            eu(4, "`secrets_from` must not stand beside `secrets`"),
+            eu(4, "`secrets_from` must not be set together with `secrets`"),
         ),
         (
             "[sources.eu]\nvendor = \"stripe\"\nsecrets_from = \"EU_KEYS\"".into(),
@@ -178,7 +178,7 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (
             "[sources.eu]\nvendor = \"strpe\"\nsecrets = [\"x\"]".into(),
-            eu(2, "`vendor` `strpe` is no built-in vendor; \"custom\" describes one"),
+            eu(2, "`vendor` `strpe` is not a built-in vendor; \"custom\" describes one"),
         ),
         (
             "\n\n[sources.eu]\nsecrets = [\"x\"]".into(),
@@ -219,16 +219,16 @@ fn sources_that_contradict_variables_are_errors() {
     let stripe = STRIPE.replace("sources.eu", "sources.stripe");
     assert_eq!(
         problems(&[("SOURCES", &stripe), ("STRIPE_SECRETS", "whsec_x")]),
-        ["SOURCES: line 1: [sources.stripe] is configured by STRIPE_SECRETS, too: name it \
-             otherwise, or unset that"]
+        ["SOURCES: line 1: [sources.stripe] is also configured by STRIPE_SECRETS: rename the \
+             source, or unset the variable"]
     );
     assert_eq!(
         problems(&[("SOURCES", STRIPE), ("EU_SECRETS", "whsec_x")]),
-        ["SOURCES: line 3: [sources.eu] `secrets` stands beside the variable EU_SECRETS"]
+        ["SOURCES: line 3: [sources.eu] `secrets` must not be set together with EU_SECRETS"]
     );
     assert_eq!(
         problems(&[("SOURCES", STRIPE), ("SOURCES_FILE", "sources.toml")]),
-        ["SOURCES_FILE: must not be set beside SOURCES"]
+        ["SOURCES_FILE: must not be set together with SOURCES"]
     );
     let missing = problems(&[("SOURCES_FILE", "/nowhere/sources.toml")]);
     assert!(missing[0].starts_with("SOURCES_FILE: cannot be read: "), "{missing:?}");
@@ -274,7 +274,7 @@ fn a_source_without_secrets_says_which_variable_to_set() {
     let text = "[sources.eu]\nvendor = \"stripe\"\nsecrets_from = \"STRIPE_EU_SECRETS\"\n";
     let intake = Intake::from_vars(lookup(&[("SOURCES", text)])).unwrap();
     let warnings = intake.warnings();
-    // Nothing is said of vendors that nobody named.
+    // Vendors that nobody named cause no warning.
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(warnings[1], "POST /webhook/eu is not served: set STRIPE_EU_SECRETS");
     for (path, expected) in [

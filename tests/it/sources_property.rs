@@ -1,4 +1,4 @@
-//! What holds for every vendor: retries have one key, and whatever is changed is refused.
+//! Properties of every vendor: retries have one key, and any change is refused.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ fn a_retry_has_the_key_of_the_first_delivery_and_another_event_has_not() {
             plan.key
         };
         assert_eq!(key(1, 0), key(1, 1), "{}", kind.name);
-        // PayPal's signatures were made once, of one event.
+        // PayPal's signatures were made once, for one event.
         assert!(kind.name == "paypal" || key(1, 0) != key(2, 0), "{}", kind.name);
     }
 }
@@ -76,7 +76,8 @@ fn type_time_and_id_are_read() {
     }
 }
 
-/// Whether a vendor signs the byte of a body there: of Adyen's standard notifications, only some.
+/// Returns whether a vendor signs the byte at this place of a body. In Adyen's standard
+/// notifications, only some bytes are signed.
 fn is_signed(kind: &Kind, body: &str, at: usize) -> bool {
     let signed = ["1130", "EUR", "AUTHORISATION", "order-1", "\"Merchant\"", "\"11\""];
     let covers = |value: &&str| {
@@ -107,11 +108,12 @@ fn flipping_any_signed_byte_is_refused() {
             for at in 0..value.len() {
                 let mut bytes = value.to_vec();
                 bytes[at] ^= 1;
-                // What is no header's value does not come in at all.
+                // Bytes that are not a header's value never reach the router.
                 let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
                 let mut changed = genuine.clone();
                 changed.headers.insert(name.clone(), value);
-                // Another certificate's address is PayPal's as well; the certificate decides.
+                // Another address may also be one of PayPal's certificates. Then the certificate
+                // decides.
                 let is_address = name == "paypal-cert-url" && at >= 46;
                 if !is_address {
                     refused(&changed, name.as_str(), at);
@@ -169,7 +171,7 @@ fn headers_that_are_repeated_or_folded_or_huge_behave() {
             assert_eq!(status(&[huge.trim()], &name), 401, "{} {filler}", kind.name);
         }
     }
-    // Mollie sends two lines after a rotation, which a Function URL folds into one.
+    // After a rotation, Mollie sends two lines, which a Function URL joins into one.
     let mut delivery = Kind::of("mollie").delivery(1, 0);
     let genuine = delivery.headers["x-mollie-signature"].to_str().unwrap().to_owned();
     let other = format!("sha256={}", "0".repeat(64));
@@ -239,7 +241,7 @@ fn unsigned_requests_cost_no_more_than_verified_ones() {
             (0..5).map(|_| once()).min().unwrap()
         };
         let (unsigned, signed) = (cost(&unsigned), cost(&genuine));
-        // The clock of the scheduler is coarse.
+        // The scheduler's clock is coarse.
         let limit = signed + Duration::from_micros(500);
         assert!(unsigned < limit, "{}: {unsigned:?}, {signed:?}", kind.name);
     }
@@ -249,7 +251,7 @@ fn unsigned_requests_cost_no_more_than_verified_ones() {
 fn paypals_certificate_must_be_paypals_and_valid_when_paypal_signed() {
     let mut intake = intake();
     let paypal = Kind::of("paypal");
-    // What was signed before the certificate's end is genuine after it.
+    // A delivery that was signed before the certificate's end is still genuine after it.
     assert_eq!(answer(&paypal.delivery(1, 0), &intake, SIGNED_AT * 2).0, 200);
     assert_eq!(answer(&paypal.delivery(1, 2), &intake, SIGNED_AT).0, 401);
     let mut elsewhere = paypal.delivery(1, 0);
@@ -309,7 +311,7 @@ fn braintrees_challenge_is_answered_narrowly() {
         delivery.query = Some(query.into());
         assert_eq!(answer(&delivery, &intake, SIGNED_AT).0, 405, "{query}");
     }
-    // The answer is no signature of an event.
+    // The answer to the challenge is not a signature of an event.
     let body = format!("bt_signature=public%7C{signature}&bt_payload={challenge}").into();
     let forged = Delivery { method: Method::POST, query: None, body, ..delivery };
     assert_eq!(answer(&forged, &intake, SIGNED_AT).0, 401);

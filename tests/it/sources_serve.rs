@@ -31,14 +31,14 @@ async fn post(url: &str, headers: &[(&str, &str)], body: &str) -> Got {
     get(request.body(body.to_owned()).send().await).await
 }
 
-/// A router with every vendor and these variables.
+/// Starts a router with every vendor and these variables.
 fn router<'a>(sink: &'a Sink, more: &[(&'a str, &'a str)]) -> Server {
     let secrets = secrets();
     let secrets: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
     Server::router(&[&sink.vars()[..], &secrets, more].concat())
 }
 
-/// PayPal's certificate, in a file.
+/// Writes PayPal's certificate to a file.
 fn paypal_certificate() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &signed::PAYPAL.certificate).unwrap();
@@ -57,7 +57,7 @@ async fn every_vendor_is_served_and_its_signature_forwarded() {
         assert_eq!(got.status, 200, "{}: {}", kind.name, router.log());
         assert!(got.header("x-webhook-key").is_some());
         let body = if kind.source == "adyen" { "[accepted]" } else { "done" };
-        // The same contact is created by three ways to sign it.
+        // Three ways of signing create the same contact.
         let is_duplicate = ["svix", "v1a", "shopify-events"].contains(&kind.name);
         let arrived = sink.take();
         assert_eq!(arrived.len(), usize::from(!is_duplicate), "{}", kind.name);
@@ -89,7 +89,7 @@ async fn every_vendor_is_served_and_its_signature_forwarded() {
     }
     let log = router.log();
     for secret in secrets().iter().filter(|(name, _)| name.ends_with("_SECRETS")) {
-        // Webhook ids are no secrets, and the log has no use for them either.
+        // Webhook ids are not secret, but the log has no use for them, either.
         assert!(secret.1.split([',', ':']).all(|one| one.len() < 7 || !log.contains(one.trim())));
     }
 }
@@ -218,7 +218,8 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
                 true => arrived.custom().get(*header).cloned(),
                 false => arrived.header(header).map(str::to_owned),
             };
-            // Cloud Run's own `authorization` of a request is the router's, never the sender's.
+            // The `authorization` of a request to Cloud Run is the router's own, never the
+            // sender's.
             assert_eq!(told.as_deref(), (!is_secret).then_some(*value), "{name} {header}");
         }
         for at in 0..headers.len() {
@@ -246,7 +247,7 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
     for changed in [signed.replace("one", "two"), signed.replace("123", "124"), body.into()] {
         assert_eq!(post(&url("within"), &[], &changed).await.status, 401, "{changed}");
     }
-    // A question is answered, and is no event.
+    // A handshake is answered, and is not an event.
     let question = r#"{"type":"ping","token":"so be it"}"#;
     let signature = hex::encode(ED25519.sign(format!("{seconds}{question}").as_bytes()));
     let headers = [("x-signature-ed25519", &*signature), ("x-signature-timestamp", &*seconds)];
@@ -330,7 +331,7 @@ async fn a_dead_letter_keeps_the_signature_and_no_secret() {
     let now = Utc::now().timestamp();
     let slack = Kind::of("slack").delivery_at(1, 0, now);
     let got = send(&router.url, &slack).await;
-    // The destination's answer will not change, so Slack need not come again.
+    // The destination's answer will not change, so Slack need not retry.
     assert_eq!((got.status, got.header("x-slack-no-retry")), (400, Some("1")));
     let url = format!("{}/webhook/shared", router.url);
     let got = post(&url, &[("x-token", "plainly-shared"), ("authorization", "x")], "{}").await;
@@ -341,7 +342,7 @@ async fn a_dead_letter_keeps_the_signature_and_no_secret() {
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(holds(slack.headers["x-slack-signature"].to_str().unwrap()));
     assert!(!holds("plainly-shared") && !holds("authorization"));
-    // An answer that may change does not tell Slack to stay away.
+    // An answer that may change does not tell Slack to stop.
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "later"));
     let slack = Kind::of("slack").delivery_at(2, 0, now);
     let got = send(&router.url, &slack).await;

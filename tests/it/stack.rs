@@ -1,4 +1,4 @@
-//! What CloudFormation makes of template.yaml and parameters.
+//! The stack that CloudFormation creates from template.yaml and parameters.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,9 +12,9 @@ use webhook_router::{config::Config, outcome::Ending};
 
 use crate::support::{lookup, venv};
 
-/// The template as SAM's own transform leaves it, with CloudFormation's short forms written out.
+/// The template after SAM's own transform, with CloudFormation's short forms written out.
 pub static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
-    // Where the code lies is what `sam deploy` fills in.
+    // `sam deploy` fills in the location of the code.
     const TRANSFORM: &str = "\
 import json
 from samtranslator.translator.transform import transform
@@ -33,17 +33,16 @@ print(json.dumps(transform(template, {}, NoPolicies())))";
     serde_json::from_slice(&output.stdout).unwrap()
 });
 
-/// A stack of the template: what its parameters make of it.
+/// A stack: the template with its parameters filled in.
 pub struct Stack {
     parameters: HashMap<String, String>,
 }
 
 impl Stack {
-    /// With these parameters, and the defaults of the others.
+    /// Creates a stack with these parameters, and the defaults of the others.
     ///
     /// # Errors
-    /// What CloudFormation refuses: the parameter whose pattern a value does not match, or what the
-    /// rules say.
+    /// When CloudFormation would refuse a parameter, by its pattern or by the template's rules.
     pub fn new(given: &[(&str, &str)]) -> Result<Self, String> {
         let mut parameters = HashMap::new();
         for (name, declared) in TEMPLATE["Parameters"].as_object().unwrap() {
@@ -68,7 +67,8 @@ impl Stack {
         Ok(stack)
     }
 
-    /// What is made, by its name in the template; a reference to it reads as that name.
+    /// Returns the created resources by their names in the template. A reference to a resource
+    /// reads as its name.
     pub fn resources(&self) -> BTreeMap<String, Value> {
         let all = TEMPLATE["Resources"].as_object().unwrap();
         let is_made =
@@ -79,14 +79,14 @@ impl Stack {
             .collect()
     }
 
-    /// The variables of the function.
+    /// Returns the variables of the function.
     pub fn variables(&self) -> Vec<(String, String)> {
         let router = &self.resources()["Router"];
         let variables = router["Properties"]["Environment"]["Variables"].as_object().unwrap();
         variables.iter().map(|(name, value)| (name.clone(), text(value))).collect()
     }
 
-    /// The function's start with these variables and the secret.
+    /// Reads the configuration as the function does at start, with these variables and the secret.
     pub fn config(&self) -> anyhow::Result<Config> {
         let variables = self.variables();
         let mut vars: Vec<_> =
@@ -99,7 +99,8 @@ impl Stack {
         Ok(Config::from_vars(lookup(&vars))?)
     }
 
-    /// The metrics of our own that alarms and the dashboard look at, each with the names of its dimensions.
+    /// Returns the router's metrics that alarms and the dashboard use, each with the names of its
+    /// dimensions.
     pub fn watched(&self) -> BTreeSet<(String, String)> {
         let mut watched = BTreeSet::new();
         let resources = self.resources();
@@ -127,7 +128,8 @@ impl Stack {
         for widget in dashboard["widgets"].as_array().unwrap() {
             for metric in widget["properties"]["metrics"].as_array().unwrap() {
                 let Some(search) = metric[0]["expression"].as_str() else {
-                    // A name and one dimension, where `.` is what the row before has.
+                    // A row has a name and one dimension. `.` repeats the value of the previous
+                    // row.
                     assert!(["webhook-router", "."].contains(&&*text(&metric[0])), "{metric}");
                     assert!(["function", "."].contains(&&*text(&metric[2])), "{metric}");
                     watched.insert((text(&metric[1]), "function".into()));
@@ -169,7 +171,8 @@ impl Stack {
         }
     }
 
-    /// The value of an expression. What has none is left out of what it stands in.
+    /// Returns the value of an expression. An expression without a value is left out of its
+    /// container.
     fn value(&self, expression: &Value) -> Value {
         match expression {
             Value::Array(items) => {
@@ -239,7 +242,7 @@ const OUTCOMES: [&str; 7] = [
     Ending::StoreUnavailable.as_str(),
 ];
 
-/// A value as CloudFormation compares it.
+/// Returns a value as CloudFormation compares it.
 pub fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

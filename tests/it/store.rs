@@ -24,13 +24,13 @@ use crate::support::{at, delivery, lookup, plan_of};
 
 const TTL: Duration = Duration::from_secs(6000);
 
-/// A store on a real server, which is gone with it.
+/// A store on a real server, which ends when the store is dropped.
 struct Opened {
     store: Arc<dyn Store>,
     _server: Box<dyn std::any::Any>,
 }
 
-/// Every store there is, empty.
+/// Returns every kind of store, empty.
 async fn stores() -> Vec<Opened> {
     let place = tempfile::tempdir().unwrap();
     let sqlite = crate::support::sqlite(place.path());
@@ -55,9 +55,9 @@ async fn stores() -> Vec<Opened> {
     ]
 }
 
-/// Opens a store as the router does, but for the clock: these tests choose their times. In Redis,
-/// whose server has a clock of its own, the scripts go by the time that they are given; the rest
-/// of them is the same. `clocks.rs` and `race.rs` hold the server's clock against the contract.
+/// Opens a store as the router does, except for the clock: these tests choose their times. The
+/// server of Redis has its own clock, so its scripts use the passed time here. The rest of the
+/// scripts is the same. `clocks.rs` and `race.rs` test the contract with the server's clock.
 async fn open(vars: &[(&str, &str)], server: impl std::any::Any) -> Opened {
     let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
     let timeout = [("STORE_TIMEOUT_MS", "20000")];
@@ -111,7 +111,7 @@ async fn a_lease_that_has_run_out_is_taken_over_and_fenced() {
         let heir = won(store.claim(&plan, at(1000), at(2000)).await);
         assert_ne!(dead.owner, heir.owner);
         assert_eq!((heir.details.first_seen, heir.until), (at(0), at(2000)));
-        // The first owner was only slow: nothing it says counts any more.
+        // The first owner was only slow. Its writes no longer count.
         assert_eq!(store.finish(&dead, &delivered(at(1100))).await.unwrap(), Settled::LeaseLost);
         let letter = letter(&plan, &dead, Outcome::Status(500));
         assert_eq!(store.fail(&dead, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
@@ -131,9 +131,9 @@ async fn a_lease_that_has_run_out_still_counts_while_nobody_took_over() {
         assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
         let claim = store.claim(&plan, at(5001), at(6000)).await.unwrap();
         assert!(matches!(claim, Claim::Delivered(_)));
-        // An answer that got lost makes its owner ask again.
+        // If the answer to an owner is lost, the owner repeats the call.
         assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
-        // What is delivered cannot fail any more.
+        // A delivered event can no longer fail.
         let letter = letter(&plan, &lease, Outcome::Status(500));
         assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
         assert_eq!(dead_letters(&*store).await, []);
@@ -180,7 +180,7 @@ async fn a_failed_event_is_a_dead_letter_and_free_and_keeps_its_route() {
         assert_eq!((record.state, record.failed), (State::DeadLetter, failed(&letter)));
         assert_eq!(record.attempts, letter.attempts);
 
-        // The route of the first claim stays, whatever the threshold has become meanwhile.
+        // The route of the first claim stays, even if the threshold has changed.
         let mut elsewhere = plan.clone();
         elsewhere.route = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
         let retry = won(store.claim(&elsewhere, at(700), at(1700)).await);
@@ -208,7 +208,8 @@ async fn a_failure_that_is_not_certain_leaves_the_lease_to_run_out() {
         let claim = store.claim(&plan, at(999), at(2000)).await.unwrap();
         assert_eq!(claim, Claim::InFlight { until: at(1000), route: plan.route });
         assert_eq!(store.discard(&plan.key, at(999)).await.unwrap(), in_flight(1000));
-        // Until then it is in flight and failed; from then on it is a dead letter like any other.
+        // Until the lease ends, the event is in flight and failed. After that, it is a dead letter
+        // like any other.
         let record = store.get(&plan.key, at(999)).await.unwrap().unwrap();
         let held = State::InFlight { owner: lease.owner.clone(), until: at(1000) };
         assert_eq!((record.state, record.failed), (held, failed(&letter)));
@@ -219,7 +220,7 @@ async fn a_failure_that_is_not_certain_leaves_the_lease_to_run_out() {
         assert_eq!(retry.attempts, letter.attempts);
         let record = store.get(&plan.key, at(1500)).await.unwrap().unwrap();
         assert!(matches!(record.state, State::InFlight { .. }) && record.failed.is_some());
-        // This owner dies, and what is left is the letter.
+        // This owner dies, and only the letter remains.
         let record = store.get(&plan.key, at(2000)).await.unwrap().unwrap();
         assert_eq!(record.state, State::DeadLetter);
     }
@@ -252,7 +253,7 @@ async fn a_discarded_event_is_forgotten() {
         assert_eq!(store.discard(&plan.key, at(800)).await.unwrap(), Discarded::None);
         assert_eq!(store.get(&plan.key, at(800)).await.unwrap(), None);
         assert_eq!(dead_letters(&*store).await, []);
-        // An owner that was too slow does not bring it back.
+        // An owner that was too slow does not restore the letter.
         let settled = store.fail(&retry, &letter, Release::Now).await.unwrap();
         assert_eq!(settled, Settled::LeaseLost);
         assert_eq!(dead_letters(&*store).await, []);
@@ -276,7 +277,7 @@ async fn a_name_that_the_sender_chose_belongs_to_one_body() {
         other.route = if first.route == Route::Gcp { Route::Aws } else { Route::Gcp };
         let refused = Claim::OtherBody { route: first.route };
         let lease = won(store.claim(&first, at(0), at(1000)).await);
-        // In flight, its owner dead, failed, delivered: the name stays its own.
+        // In flight, with a dead owner, failed, or delivered: the name stays with its event.
         for now in [500, 5000] {
             assert_eq!(store.claim(&other, at(now), at(9000)).await.unwrap(), refused);
         }
@@ -299,8 +300,8 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         let plan = plan_of("whole");
         let lease = won(store.claim(&plan, at(0), at(1000)).await);
         let mut letter = letter(&plan, &lease, Outcome::Unreachable);
-        // The largest body there is, and every byte there is.
-        // Hardly compressible, as encrypted or packed data is.
+        // This is the largest possible body, with every possible byte. It is hardly compressible,
+        // like encrypted or packed data.
         let mut state = 1u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -310,7 +311,7 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         letter.delivery = delivery(body);
         letter.delivery.path = "/webhook?x=%F0%9F%98%80".into();
         let headers = &mut letter.delivery.headers;
-        // The largest head that the server takes.
+        // This is the largest head that the server accepts.
         headers.insert("x-big", HeaderValue::from_bytes(&[0xFF; 64 * 1024]).unwrap());
         headers.append("x-twice", "one".parse().unwrap());
         headers.append("x-twice", "two".parse().unwrap());
@@ -318,11 +319,12 @@ async fn a_dead_letter_keeps_the_delivery_whole() {
         assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == [letter.clone()]);
         let retry = won(store.claim(&plan, at(100), at(1100)).await);
-        // The first owner repeats itself, because the answer to it was lost: too late, and without
-        // a trace.
+        // The first owner repeats its call because the answer was lost. It is too late, and leaves
+        // no trace.
         assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
         assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
-        // A second failure replaces the first, be it small or hardly larger than an item can hold.
+        // A second failure replaces the first, whether it is small or slightly larger than an item
+        // can hold.
         letter.delivery.body = letter.delivery.body.slice(..256 * 1024);
         assert_eq!(store.fail(&retry, &letter, Release::Now).await.unwrap(), Settled::Stored);
         assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
@@ -340,7 +342,8 @@ async fn dead_letters_are_listed_by_time_page_by_page() {
             let plan = plan_of(&format!("letter {index}"));
             let lease = won(store.claim(&plan, at(0), at(1000)).await);
             let mut letter = letter(&plan, &lease, Outcome::Status(500));
-            // Some at the same time, and not in the order of their writing.
+            // Some letters have the same time, and they are not in the order in which they were
+            // written.
             letter.failed_at = at(1000 - index / 3);
             assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
             all.push(Entry { failed_at: letter.failed_at, key: letter.key });
@@ -376,14 +379,14 @@ async fn a_key_is_found_by_its_first_digits_where_the_store_can() {
             can.push(found.is_some());
             assert_eq!(found.unwrap_or_else(|| vec![plan.key]), [plan.key]);
         }
-        // What is forgotten cannot be found.
+        // A forgotten event cannot be found.
         let end = at(TTL.as_secs() as i64 * 10 + 1);
         let digits = plan_of("found").key.to_string().replace(Key::PREFIX, "");
         assert_eq!(store.find(&digits[..8], end).await.unwrap().unwrap_or_default(), []);
         let none = store.find("00000000", at(2)).await.unwrap();
         assert_eq!(none.unwrap_or_default(), []);
     }
-    // SQLite, Redis and Redis with TLS; not a cluster, nor DynamoDB.
+    // SQLite, Redis and Redis with TLS can search. A cluster and DynamoDB cannot.
     assert_eq!(can, [true, true, true, true, true, true, false, false, false, false]);
 }
 
@@ -452,7 +455,7 @@ fn details(plan: &Plan, first_seen: i64) -> Details {
     }
 }
 
-/// All letters, in the order of the list.
+/// Returns all letters, in the order of the list.
 async fn dead_letters(store: &dyn Store) -> Vec<DeadLetter> {
     let mut letters = Vec::new();
     for entry in store.dead_letters(Page { limit: 100, after: None }).await.unwrap() {

@@ -1,4 +1,4 @@
-//! What the tests share: the binaries as processes, an HTTP sink that records, plans.
+//! Helpers that the tests share: the binaries as processes, a recording HTTP sink, plans.
 
 use std::{
     collections::HashMap,
@@ -34,15 +34,15 @@ pub const PROCESSOR: &str = env!("CARGO_BIN_EXE_webhook-processor");
 /// The article's payload.
 pub const PAYLOAD: &str = r#"{"vendor":"stripe","event_type":"payment.succeeded","created_at":"2026-05-06T12:34:56Z","amount":4200,"currency":"USD","details":{"invoice":"inv_123"}}"#;
 
-/// A program of the Python environment that `make test` installs.
+/// Returns the path of a program in the Python environment that `make test` installs.
 pub fn venv(program: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin").join(program);
     assert!(path.exists(), "{} is missing: run `make test`, which installs it", path.display());
     path
 }
 
-/// A program that calls cargo. It does not hear what cargo tells tests of their package, which build
-/// scripts would take for a change of theirs.
+/// Returns a command that calls cargo. Cargo's variables about the tests' own package are removed,
+/// because build scripts would notice them as a change.
 pub fn outside_of_cargo(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -54,8 +54,8 @@ pub fn outside_of_cargo(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Debian's libfaketime (<https://github.com/wolfcw/libfaketime>), to preload into a program whose
-/// clock shall be wrong.
+/// Returns Debian's libfaketime (<https://github.com/wolfcw/libfaketime>), which is preloaded into
+/// a program to give it a wrong clock.
 pub fn libfaketime() -> String {
     let path = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
     assert!(Path::new(&path).exists(), "{path} is missing: run `make test`, which installs it");
@@ -113,7 +113,7 @@ impl Server {
         self.child.id()
     }
 
-    /// SIGKILL: the process does not get to do anything more.
+    /// Sends SIGKILL, so the process cannot do anything more.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -139,14 +139,14 @@ impl Drop for Server {
     }
 }
 
-/// A command's end. Its log, which is not what it prints, is like any other.
+/// Runs a command to its end. Its standard error is checked like any other log.
 pub fn end_of(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     tells_nothing(&String::from_utf8_lossy(&output.stderr));
     output
 }
 
-/// Checks that a log holds none of the secrets of the tests, nor what only a payload has.
+/// Checks that a log has no secret of the tests, and no text that only a payload has.
 pub fn tells_nothing(log: &str) {
     for marker in [
         "inv_123",
@@ -168,7 +168,7 @@ pub fn sqlite(folder: &Path) -> String {
     format!("sqlite:{}", folder.join("store.db").display())
 }
 
-/// What the AWS SDK needs beside an endpoint.
+/// Returns the variables that the AWS SDK needs in addition to an endpoint.
 fn aws_vars() -> [(&'static str, &'static str); 4] {
     [
         ("AWS_REGION", "us-east-1"),
@@ -178,22 +178,21 @@ fn aws_vars() -> [(&'static str, &'static str); 4] {
     ]
 }
 
-/// An HTTP server of the test's own that records what it gets, as a Cloud Run service and as an
-/// Invoke API.
+/// A recording HTTP server for one test, as a Cloud Run service and as an Invoke API.
 #[derive(Clone)]
 pub struct Sink {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
     answer: Arc<Mutex<Answer>>,
     arrived: Arc<Notify>,
-    /// Lets requests that wait go on.
+    /// Lets waiting requests continue.
     pub go: Arc<Notify>,
 }
 
-/// How a sink answers.
+/// The answer of a sink.
 #[derive(Clone)]
 pub enum Answer {
-    /// 200, as each kind of destination says it.
+    /// Answers 200, in the form of each kind of destination.
     Ok(&'static str),
     With(StatusCode, Vec<(&'static str, &'static str)>, Bytes),
     /// Waits for `go`, then answers 200.
@@ -218,7 +217,7 @@ impl Received {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The custom part of the client context.
+    /// Returns the custom part of the client context.
     pub fn custom(&self) -> HashMap<String, String> {
         #[derive(Deserialize)]
         struct Context {
@@ -247,7 +246,7 @@ impl Sink {
         sink
     }
 
-    /// The variables that make a router send everything here.
+    /// Returns variables that make a router send everything here.
     pub fn vars(&self) -> Vec<(&'static str, &str)> {
         vec![
             ("GCP_TARGET_URL", &self.url),
@@ -326,7 +325,7 @@ pub fn status(status: StatusCode, body: &'static str) -> Answer {
     Answer::With(status, vec![("content-type", "application/json")], body.into())
 }
 
-/// An answer as a test looks at it.
+/// An answer in the form that tests compare.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Got {
     pub status: u16,
@@ -344,14 +343,14 @@ impl Got {
     }
 }
 
-/// The signature of an envelope, by Standard Webhooks.
+/// Returns the Standard Webhooks signature of an envelope.
 pub fn sign(secret: &str, id: &str, time: i64, body: &str) -> String {
     let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let signed = format!("{id}.{time}.{body}");
     format!("v1,{}", BASE64_STANDARD.encode(hmac_sha256(&key, &[signed.as_bytes()])))
 }
 
-/// A client that talks to loopback.
+/// Creates a client for loopback.
 pub fn client() -> reqwest::Client {
     let tls = webhook_router::destination::tls_config(None).unwrap();
     reqwest::Client::builder()
@@ -371,13 +370,13 @@ pub async fn post(client: &reqwest::Client, url: &str, body: impl Into<Bytes>) -
     get(client.post(url).body(body.into()).send().await).await
 }
 
-/// A delivery of the envelope.
+/// Creates a delivery of an envelope.
 pub fn delivery(body: impl Into<Bytes>) -> Delivery {
     let (method, path) = (Method::POST, "/webhook".into());
     Delivery { method, path, query: None, headers: HeaderMap::new(), body: body.into() }
 }
 
-/// What a plan depends on, with a secret and without signatures.
+/// Returns the settings for planning, with a secret and without signatures.
 pub fn intake(secret: &str) -> Intake {
     let vars = [("ROUTING_SECRET", secret), ("ALLOW_UNSIGNED", "true")];
     Intake::from_vars(lookup(&vars)).unwrap()
@@ -389,12 +388,12 @@ pub fn lookup(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
     move |name| vars.get(name).cloned()
 }
 
-/// The plan of a delivery that is to be delivered.
+/// Returns the plan of a delivery that is to be delivered.
 pub fn planned(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Result<Plan, Error> {
     plan(delivery, intake, None, now).map(|planned| planned.plan().expect("an event"))
 }
 
-/// The plan of an event that no other test has.
+/// Returns the plan of an event that no other test uses.
 pub fn plan_of(event: &str) -> Plan {
     let body = format!(
         r#"{{"vendor":"stripe","event_type":{},"created_at":"2026-05-06T12:34:56Z"}}"#,
@@ -403,8 +402,8 @@ pub fn plan_of(event: &str) -> Plan {
     planned(&delivery(body), &intake("test-routing-secret"), Utc::now()).unwrap()
 }
 
-/// A point in time, that many tenths of a second after some day. The leases and lifetimes that
-/// tests choose are so long that none ends by a server's own clock.
+/// Returns a point in time, this many tenths of a second after a fixed day. The leases and
+/// lifetimes of the tests are so long that none ends by a server's own clock.
 pub fn at(tenths: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(1_780_000_000_000 + tenths * 100).unwrap()
 }
@@ -439,7 +438,7 @@ impl Golden {
     }
 }
 
-/// The settings of an AWS client that talks to an emulator.
+/// Returns the settings of an AWS client for an emulator.
 pub fn sdk(url: &str) -> SdkConfig {
     let credentials = Credentials::new("test", "test", None, None, "test");
     SdkConfig::builder()
@@ -451,7 +450,7 @@ pub fn sdk(url: &str) -> SdkConfig {
         .build()
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     std::net::TcpListener::bind(address).unwrap().local_addr().unwrap().port()

@@ -1,5 +1,5 @@
-//! A machine that is suspended in the middle of a delivery, or a function that is frozen: the clock
-//! on the wall goes on, and the one that counts the router's time does not.
+//! A machine that is suspended during a delivery, or a function that is frozen: the wall clock
+//! continues, and the clock that counts the router's time stops.
 
 use std::process::Command;
 
@@ -29,11 +29,11 @@ async fn an_owner_that_slept_through_its_lease_sends_nothing_more() {
     let url = router.webhook();
     let delivery = tokio::spawn(async move { post(&client(), &url, PAYLOAD).await });
     sink.arrived(1).await;
-    // Longer than the lease, in which somebody else may have taken over.
+    // The pause is longer than the lease, so another owner may have taken over.
     std::fs::write(&clock, "+60").unwrap();
     sink.go.notify_one();
     let got = delivery.await.unwrap();
-    // The destination's own answer to the one attempt.
+    // The sender gets the destination's answer to the only attempt.
     assert_eq!((got.status, got.text()), (503, "no"), "{}", router.log());
     assert_eq!(sink.received().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! The line of a delivery, the metrics, and what is in none of them.
+//! The log line of a delivery, the metrics, and the data that neither may contain.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::{
     support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, get, post, sign, status, venv},
 };
 
-/// The lines of deliveries in a log.
+/// Returns the lines of deliveries in a log.
 fn deliveries(log: &str) -> Vec<Value> {
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.filter(|line| line["message"] == "delivery").collect()
@@ -56,7 +56,7 @@ async fn every_delivery_has_one_line_that_says_all() {
 
 #[tokio::test]
 async fn on_a_terminal_the_log_is_text() {
-    // Makes standard error a terminal, and copies what it shows to where that was before.
+    // Makes standard error a terminal, and copies its output to the previous standard error.
     const ON_A_TERMINAL: &str = "\
 import os, pty, sys
 ours, terminal = pty.openpty()
@@ -75,7 +75,7 @@ except OSError: pass";
     let got = post(&client(), &router.webhook(), PAYLOAD).await;
     sink.answers(status(http::StatusCode::BAD_REQUEST, "no"));
     post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
-    // The copy may come later.
+    // The copy may be late.
     for _ in 0..600 {
         if router.log().contains("failed") {
             break;
@@ -119,7 +119,7 @@ async fn a_trace_is_passed_on_translated_and_begun() {
     assert_eq!(send(&[("x-amzn-trace-id", AMAZON)]).await, both);
     let state = [("traceparent", W3C), ("tracestate", "a=b"), ("x-amzn-trace-id", "Root=own")];
     assert_eq!(send(&state).await, (W3C.into(), Some("a=b".into()), "Root=own".into()));
-    // A later version is understood as far as it is known.
+    // The known fields of a later version are understood.
     let later = W3C.replace("00-", "cc-") + "-more";
     assert_eq!(send(&[("traceparent", &later)]).await.0, W3C);
     for malformed in [
@@ -135,14 +135,14 @@ async fn a_trace_is_passed_on_translated_and_begun() {
         assert!(begun.len() == 55 && begun.ends_with("-00") && state.is_none(), "{begun}");
         assert!(amazon.replace('-', "").contains(&begun[3..35]), "{begun} {amazon}");
     }
-    // Nor is a tracestate passed on beside the traceparent that AWS's form becomes.
+    // A tracestate is not passed on with a traceparent that was derived from AWS's form, either.
     let alone = send(&[("x-amzn-trace-id", AMAZON), ("tracestate", "a=b")]).await;
     assert_eq!(alone, both);
     let ids: Vec<_> =
         deliveries(&router.log()).iter().map(|line| line["trace_id"].clone()).collect();
     assert_eq!(ids[0], W3C[3..35]);
     assert_eq!(ids.last().unwrap(), &W3C[3..35]);
-    // Outside of Lambda there is no trace of its own.
+    // Outside Lambda, there is no Lambda trace.
     assert!(router.log().lines().all(|line| !line.contains("lambda_trace_id")));
     assert_ne!(ids[5], ids[6]);
 }
@@ -166,7 +166,7 @@ fn in_lambda_its_own_trace_is_told_and_logged_beside_the_sender_s() {
     let state = told("tracestate", "a=b");
     let amazon = told("x-amzn-trace-id", LAMBDA);
     assert_eq!(both.headers, [told("traceparent", W3C), state, amazon.clone()]);
-    // Of no traceparent, or a malformed one, the state says nothing.
+    // Without a traceparent, or with a malformed one, the tracestate means nothing.
     let parent = told("traceparent", &format!("00-{LAMBDA_ID}-3333333333333333-01"));
     for headers in [&[("tracestate", "a=b")][..], &[("traceparent", "x"), ("tracestate", "a=b")]] {
         let alone = of(headers);
@@ -202,7 +202,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     }
     post(&client(), &router.webhook(), "nonsense").await;
     post(&client(), &router.webhook(), "x".repeat(1001)).await;
-    // More vendors than have a label of their own.
+    // There are more vendors than labels for vendors.
     for vendor in 0..60 {
         let body = PAYLOAD.replace("stripe", &format!("vendor-{vendor}"));
         post(&client(), &router.webhook(), body).await;
@@ -229,7 +229,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     }
     assert!(got.text().ends_with("# EOF\n"));
     assert_eq!(read("/").await.status, 404);
-    // Not where the senders are.
+    // The address for senders does not have it.
     let outside = get(client().get(format!("{}/metrics", router.url)).send().await).await;
     assert_eq!(outside.status, 404);
 }
@@ -250,7 +250,7 @@ async fn no_secret_signature_or_payload_is_in_a_log_at_any_level() {
             ("ENVELOPE_SECRETS", SECRET),
             ("FORWARD_ATTEMPTS", "2"),
         ];
-        // The server's end checks its log.
+        // Dropping the server checks its log.
         let router = Server::router(&[&sink.vars(), &vars[..]].concat());
         for number in 0..6 {
             let body = PAYLOAD.replace("4200", &number.to_string());

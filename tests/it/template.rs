@@ -1,4 +1,5 @@
-//! template.yaml against what the program reads and what the tests create.
+//! Compares template.yaml with the variables that the program reads and the tables that the tests
+//! create.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::{
     stack::{Stack, TEMPLATE, text},
 };
 
-/// A deployment with the parameters that cannot be done without.
+/// The required parameters of a deployment.
 const LEAST: [(&str, &str); 2] =
     [("GcpTargetUrl", "https://x.run.app"), ("AwsTargetFunction", "processor")];
 
@@ -18,7 +19,7 @@ fn stack(more: &[(&str, &str)]) -> Stack {
     Stack::new(&[&LEAST, more].concat()).unwrap()
 }
 
-/// All statements of policies, of whichever branch of a condition.
+/// Collects all statements of policies, from every branch of a condition.
 fn statements(value: &Value, found: &mut Vec<Value>) {
     match value {
         Value::Object(object) => {
@@ -34,7 +35,7 @@ fn statements(value: &Value, found: &mut Vec<Value>) {
 
 #[test]
 fn no_statement_allows_more_than_it_needs() {
-    // Those that AWS gives no resource for; the template says why.
+    // The actions for which AWS has no resource. The template says why.
     let unlimited = [
         json!(["xray:PutTelemetryRecords", "xray:PutTraceSegments"]),
         json!([
@@ -60,7 +61,7 @@ fn no_statement_allows_more_than_it_needs() {
         assert_eq!(is_unlimited, unlimited.contains(&statement["Action"]), "{statement}");
         assert!(!statement["Resource"].is_array(), "one resource: {statement}");
     }
-    // Nobody has more by other ways: no policies of AWS's own, and none that SAM adds.
+    // No role has further rights: neither AWS's own policies nor policies that SAM adds.
     for (name, resource) in TEMPLATE["Resources"].as_object().unwrap() {
         let properties = &resource["Properties"];
         match resource["Type"].as_str().unwrap() {
@@ -167,7 +168,7 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
         match Stack::new(&parameters) {
             Ok(stack) => {
                 assert_eq!(said, "", "{parameters:?}");
-                // What is accepted starts.
+                // The function starts with every accepted combination.
                 stack.config().unwrap_or_else(|error| panic!("{parameters:?}: {error}"));
             }
             Err(refused) => {
@@ -180,7 +181,7 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
 #[test]
 fn every_question_of_a_guided_deployment_can_be_left_at_its_default() {
     for (name, parameter) in TEMPLATE["Parameters"].as_object().unwrap() {
-        // `sam deploy --guided` asks again and again for what it does not echo.
+        // `sam deploy --guided` asks again and again for parameters that it does not echo.
         assert!(parameter.get("Default").is_some() && parameter.get("NoEcho").is_none(), "{name}");
         assert!(parameter.get("Description").is_some(), "{name}");
     }
@@ -233,7 +234,7 @@ fn a_redis_of_its_own_or_another_is_reached_at_its_port_alone() {
         assert_eq!(subnets, &json!(["subnet-1", "subnet-2"]));
         assert!(!resources.contains_key("Table"));
     }
-    // A URL with a password is a part of the secret.
+    // A URL with a password belongs in the secret.
     let secret = stack(&[&vpc[..], &[("RedisUrl", "secret")]].concat());
     assert!(secret.variables().iter().all(|(name, _)| name != "STORE_URL"));
     assert!(!secret.resources().contains_key("Cache"));
@@ -254,7 +255,7 @@ fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
             for property in names.iter().filter_map(|name| resource["Properties"].get(name)) {
                 assert!(text(property).contains("unique"), "{name}: {property}");
             }
-            // What it names could not be deleted.
+            // A resource that it names could not be deleted.
             let properties = resource["Properties"].to_string();
             for (gone, _) in &going {
                 assert!(!properties.contains(&format!("\"{gone}\"")), "{name} names {gone}");
@@ -268,7 +269,7 @@ fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
 
 #[test]
 fn every_variable_of_a_deployment_can_be_set() {
-    // In the secret, beside whatever one likes to put there.
+    // These variables are in the secret, along with any others that a user puts there.
     let secret = [
         "ROUTING_SECRET",
         "ROUTING_SECRET_PREVIOUS",
@@ -277,7 +278,8 @@ fn every_variable_of_a_deployment_can_be_set() {
         "SOURCES",
         "PUBLIC_URL",
     ];
-    // Not in Lambda: of `serve` or of emulators; another name; and files, which Lambda has none of.
+    // These variables are not for Lambda: they belong to `serve` or to emulators, have another name
+    // there, or name files, which Lambda does not have.
     let elsewhere = [
         "PORT",
         "MAX_CONNECTIONS",
@@ -297,7 +299,7 @@ fn every_variable_of_a_deployment_can_be_set() {
     let expected = read.iter().filter(|name| !secret.contains(name) && !elsewhere.contains(name));
     assert_eq!(set, expected.copied().collect());
     assert!(secret.iter().chain(&elsewhere).all(|name| read.contains(name)));
-    // The defaults are the program's own.
+    // The template's defaults are the program's.
     for variable in VARIABLES.iter().filter(|variable| set.contains(variable.name)) {
         let Some(parameter) = variables[variable.name].get("Ref").and_then(Value::as_str) else {
             continue;

@@ -1,4 +1,4 @@
-//! Stores that break while an event is with its destination: nobody can note what came of it.
+//! Stores that break while an event is at its destination, so that the result cannot be stored.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use http::StatusCode;
 use crate::servers::{DynamoDbLocal, Redis, RedisCluster};
 use crate::support::{Answer, PAYLOAD, Server, Sink, client, ok, post, sqlite};
 
-/// What the destination says of the event, for the sender a final refusal.
+/// The destination's answer to the event. For the sender, it would be a final refusal.
 const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
-/// Lets the destination refuse an event while the store is broken, mends the store, and delivers
+/// Lets the destination refuse an event while the store is broken, repairs the store, and delivers
 /// the event again as its vendor does.
 async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), mend_it: impl Fn()) {
     let sink = Sink::start().await;
     let short =
         [("ROUTE_THRESHOLD", "256"), ("FORWARD_BUDGET_MS", "3000"), ("STORE_TIMEOUT_MS", "1000")];
     let router = Server::router(&[&sink.vars(), &short[..], store].concat());
-    // The first use of a store takes longer than any other.
+    // The first use of a store takes longer than later ones.
     let warm_up = PAYLOAD.replace("4200", "1");
     while post(&client(), &router.webhook(), warm_up.clone()).await.status != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -33,7 +33,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     let got = delivery.await.unwrap();
     assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
     let wait: u64 = got.header("retry-after").unwrap().parse().unwrap();
-    // The lease is 8 s: the budget, four tries to settle, and a second.
+    // The lease is 8 s: the budget, four tries to store the result, and a second.
     assert!((1..=8).contains(&wait), "{wait}");
     let reason =
         "the destination answered 422 Unprocessable Entity; its dead letter could not be stored";
@@ -42,7 +42,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     mend_it();
     sink.answers(ok("done"));
     sink.take();
-    // A vendor that does as Retry-After says finds the key free, once the store is well again.
+    // A vendor that obeys Retry-After finds the key free, once the store works again.
     tokio::time::sleep(Duration::from_secs(wait)).await;
     let again = loop {
         let again = post(&client(), &router.webhook(), PAYLOAD).await;
@@ -59,7 +59,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
 async fn on_sqlite_a_refusal_without_a_letter_is_not_final() {
     let folder = tempfile::tempdir().unwrap();
     let lock = std::cell::RefCell::new(None);
-    // Another process holds the write lock, as a stuck one would.
+    // Another process holds the write lock, as a hung one would.
     let hold = || {
         let other = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
         other.execute_batch("BEGIN EXCLUSIVE").unwrap();

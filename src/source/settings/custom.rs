@@ -1,4 +1,4 @@
-//! The description in a source whose vendor is `custom`.
+//! Reads the description in a source whose vendor is `custom`.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(super) const FIELDS: [&str; 19] = [
     "retry_hours",
 ];
 
-/// Fields of schemes that sign, and of those that have a timestamp beside.
+/// Fields of schemes that sign, and fields of schemes that also have a timestamp.
 const SIGNED: [&str; 6] =
     ["separator", "algorithm", "encoding", "secret_encoding", "template", "header"];
 const STAMPED: [&str; 4] = ["timestamp", "timestamp_prefix", "timestamp_unit", "tolerance"];
@@ -149,7 +149,7 @@ fn signed(
     stamp: Option<Stamp>,
 ) -> Option<Scheme> {
     let chosen = reader.text("algorithm", |text| match (algorithm, text) {
-        (Algorithm::Ed25519, _) => Err("must not stand beside scheme = \"ed25519\""),
+        (Algorithm::Ed25519, _) => Err("must not be set together with scheme = \"ed25519\""),
         (_, "sha1") => Ok(Algorithm::HmacSha1),
         (_, "sha256") => Ok(Algorithm::HmacSha256),
         (_, "sha384") => Ok(Algorithm::HmacSha384),
@@ -163,7 +163,7 @@ fn signed(
         _ => Err("must be hex, base64 or base64url"),
     });
     let key = reader.text("secret_encoding", |text| match (algorithm, text) {
-        (Algorithm::Ed25519, _) => Err("must not stand beside scheme = \"ed25519\""),
+        (Algorithm::Ed25519, _) => Err("must not be set together with scheme = \"ed25519\""),
         (_, "text") => Ok(KeyForm::Text),
         (_, "hex") => Ok(KeyForm::Hex),
         (_, "base64") => Ok(KeyForm::Base64),
@@ -222,7 +222,7 @@ fn stamp(reader: &mut Reader<'_, '_>) -> Option<Stamp> {
     let tolerance = reader.number("tolerance", 1..=86_400);
     let place = match (place, prefix) {
         (Some(_), Some(_)) => {
-            reader.problem("timestamp_prefix", "must not stand beside `timestamp`");
+            reader.problem("timestamp_prefix", "must not be set together with `timestamp`");
             return None;
         }
         (Some(place), None) => StampPlace::At(place),
@@ -233,7 +233,7 @@ fn stamp(reader: &mut Reader<'_, '_>) -> Option<Stamp> {
     Some(Stamp { place, unit, tolerance })
 }
 
-/// The places of the id. Where the scheme has a signed id, that is the default.
+/// Reads the places of the id. If the scheme has a signed id, that is the default.
 fn ids(reader: &mut Reader<'_, '_>, scheme: Option<&Scheme>) -> Vec<Joined> {
     if !reader.has("id") && matches!(scheme, Some(Scheme::StandardWebhooks)) {
         let headers = ["webhook-id", "svix-id"].map(HeaderName::from_static);
@@ -278,7 +278,8 @@ fn pointer(reader: &mut Reader<'_, '_>, field: &str) -> Option<Pointer> {
     reader.text(field, |text| text.parse().map_err(|error| format!("{error}")))
 }
 
-/// Places: a JSON pointer begins with a slash, and everything else is a header.
+/// Reads places. A text that begins with a slash is a JSON pointer, and every other text is a
+/// header.
 fn places(reader: &mut Reader<'_, '_>, field: &str) -> Vec<Place> {
     let mut places = Vec::new();
     for text in reader.one_or_more(field).unwrap_or_default() {
@@ -315,7 +316,7 @@ fn unit(reader: &mut Reader<'_, '_>, field: &str) -> Option<Unit> {
     })
 }
 
-/// Notes the fields that this scheme has no use for.
+/// Reports the fields that have no meaning for this scheme.
 fn without(reader: &mut Reader<'_, '_>, scheme: &str, fields: &[&str]) {
     for field in fields {
         if reader.has(field) {

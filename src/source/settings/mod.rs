@@ -1,5 +1,6 @@
-//! The sources in the text of SOURCES: TOML, read with the line of every value, so that each
-//! problem names its source, line and field, and all of them are found at once.
+//! Reads the sources in the text of SOURCES. The text is TOML and is read together with the line of
+//! every value. So each problem names its source, line and field, and all problems are found at
+//! once.
 
 mod custom;
 mod reader;
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{json::Pointer, route::Route, secret::Secret};
 
-/// Fields that every source may have; a custom one has those of its description, too.
+/// Fields that every source may have. A custom source may also have the fields of its description.
 const FIELDS: [&str; 13] = [
     "vendor",
     "secrets",
@@ -38,7 +39,7 @@ const FIELDS: [&str; 13] = [
 /// Reads the sources of a text. `get` looks up the variables that `secrets_from` names.
 ///
 /// # Errors
-/// Every problem there is, not only the first.
+/// Every problem, not only the first.
 pub fn read(text: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Source>, Vec<Problem>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let text = Text::new(text);
@@ -84,7 +85,7 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
         let variable = secrets_variable(&name);
         reader.problem(
             "",
-            format!("is configured by {variable}, too: name it otherwise, or unset that"),
+            format!("is also configured by {variable}: rename the source, or unset the variable"),
         );
     }
     let vendor = sender(reader)?;
@@ -105,7 +106,7 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
     Some(source)
 }
 
-/// The vendor of a source: one that is built in, or the one that its fields describe.
+/// Returns the vendor of a source: a built-in vendor, or the vendor that the fields describe.
 fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
     let Some(name) = reader.text("vendor", |text| Ok::<_, &str>(text.to_owned())) else {
         reader.missing("vendor", "names a built-in vendor, or \"custom\"");
@@ -125,8 +126,10 @@ fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
     reader.only_fields(built_in);
     let found = vendor(&name).cloned();
     if found.is_none() {
-        reader
-            .problem("vendor", format!("`{name}` is no built-in vendor; \"custom\" describes one"));
+        reader.problem(
+            "vendor",
+            format!("`{name}` is not a built-in vendor; \"custom\" describes one"),
+        );
     }
     found
 }
@@ -148,12 +151,12 @@ fn secrets(
     let variable = secrets_variable(reader.source);
     let (secrets, from) = match (listed, from) {
         (Some(_), Some(_)) => {
-            reader.problem("secrets_from", "must not stand beside `secrets`");
+            reader.problem("secrets_from", "must not be set together with `secrets`");
             return (Vec::new(), String::new());
         }
         (Some(list), None) => {
             if get(&variable).is_some() && super::vendor(reader.source).is_none() {
-                reader.problem("secrets", format!("stands beside the variable {variable}"));
+                reader.problem("secrets", format!("must not be set together with {variable}"));
             }
             if list.is_empty() {
                 reader.problem("secrets", "must not be empty");
@@ -166,7 +169,7 @@ fn secrets(
             (list.map(|secret| secret.trim().to_owned()).collect(), from)
         }
         (None, None) => {
-            // A field that is wrong has its own problem.
+            // A wrong field has its own problem.
             if !reader.has("secrets") && !reader.has("secrets_from") {
                 reader.missing(
                     "secrets",
@@ -207,7 +210,7 @@ fn rules(reader: &mut Reader<'_, '_>) -> Rules {
     });
     let threshold = reader.number("threshold", 0..=256).map(|threshold| threshold as u16);
     if destination.is_some() && threshold.is_some() {
-        reader.problem("threshold", "must not stand beside `destination`");
+        reader.problem("threshold", "must not be set together with `destination`");
     }
     Rules {
         key: key.unwrap_or_default(),

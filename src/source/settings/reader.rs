@@ -1,18 +1,18 @@
-//! Reading the fields of one source, and collecting what is wrong with them.
+//! Reads the fields of one source, and collects their problems.
 
 use std::ops::{Range, RangeInclusive};
 
 use toml::de::{DeTable, DeValue};
 
-/// Something that must be changed in the text of SOURCES. Values are not repeated: they may be
+/// A problem in the text of SOURCES and its remedy. Values are not repeated, because they may be
 /// secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// Empty when it is about no source.
+    /// Empty if the problem concerns no source.
     pub source: String,
-    /// Empty when it is about the source as a whole.
+    /// Empty if the problem concerns the source as a whole.
     pub field: String,
     pub remedy: String,
 }
@@ -45,13 +45,14 @@ impl<'t> Text<'t> {
         Self(text)
     }
 
-    /// The line of a place, counted from 1.
+    /// Returns the line of a place, counted from 1.
     pub fn line(&self, span: Range<usize>) -> usize {
         let before = self.0.as_bytes().get(..span.start).unwrap_or_default();
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
-    /// A text that is not TOML. The parser's own message names what it expected, and quotes nothing.
+    /// Describes a text that is not TOML. The parser's own message names the expected syntax, and
+    /// quotes nothing.
     pub fn syntax(&self, error: &toml::de::Error) -> Problem {
         let line = error.span().map_or(1, |span| self.line(span));
         Problem::new(line, "", "", format!("is not TOML: {}", error.message()))
@@ -62,7 +63,7 @@ impl<'t> Text<'t> {
 pub(super) struct Reader<'a, 'i> {
     text: &'a Text<'a>,
     pub source: &'a str,
-    /// Of the source's name.
+    /// The line of the source's name.
     line: usize,
     table: &'a DeTable<'i>,
     problems: &'a mut Vec<Problem>,
@@ -79,7 +80,8 @@ impl<'a, 'i> Reader<'a, 'i> {
         Self { text, source, line, table, problems }
     }
 
-    /// Notes a problem of a field, at its line; of the source as a whole, when it names none.
+    /// Reports a problem at the line of a field, or at the line of the source if the source has no
+    /// such field.
     pub fn problem(&mut self, field: &str, remedy: impl Into<String>) {
         let found = self.table.iter().find(|(name, _)| name.get_ref() == field);
         let line = found.map_or(self.line, |(name, _)| self.text.line(name.span()));
@@ -90,17 +92,17 @@ impl<'a, 'i> Reader<'a, 'i> {
         self.problem(field, format!("is missing: it {meaning}"));
     }
 
-    /// Checks a text that has but one meaning.
+    /// Checks a text whose value is not needed.
     pub fn check(&mut self, field: &str, check: impl FnOnce(&str) -> Result<(), &'static str>) {
         let _checked: Option<()> = self.text(field, check);
     }
 
-    /// Notes the fields that are none of these.
+    /// Reports the fields that are not in this list.
     pub fn only_fields(&mut self, known: &[&str]) {
         let names = self.table.iter().map(|(name, _)| name.get_ref().to_string());
         let unknown: Vec<_> = names.filter(|name| !known.contains(&name.as_str())).collect();
         for name in unknown {
-            self.problem(&name, "is no field of such a source");
+            self.problem(&name, "is not a field of such a source");
         }
     }
 
@@ -113,7 +115,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         found.map(|(_, value)| value.get_ref())
     }
 
-    /// A text, read further; nothing when it is not there or wrong.
+    /// Reads a text with `read`. Returns `None` if it is absent or wrong.
     pub fn text<T, E: Into<String>>(
         &mut self,
         field: &str,
@@ -134,7 +136,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         }
     }
 
-    /// A list of texts; nothing when it is not there or wrong.
+    /// Reads a list of texts. Returns `None` if it is absent or wrong.
     pub fn texts(&mut self, field: &str) -> Option<Vec<String>> {
         let texts = match self.get(field)? {
             DeValue::Array(items) => items
@@ -149,7 +151,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         texts
     }
 
-    /// One text or a list of them; nothing when it is not there or wrong.
+    /// Reads one text or a list of texts. Returns `None` if it is absent or wrong.
     pub fn one_or_more(&mut self, field: &str) -> Option<Vec<String>> {
         match self.get(field)? {
             DeValue::String(text) => Some(vec![text.to_string()]),
@@ -167,7 +169,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         number.map(|number| number as u32)
     }
 
-    /// The members of a table.
+    /// Reads the members of a table.
     pub fn table(&mut self, field: &str) -> Vec<(String, &'a DeValue<'i>)> {
         match self.get(field) {
             None => Vec::new(),
@@ -183,7 +185,7 @@ impl<'a, 'i> Reader<'a, 'i> {
     }
 }
 
-/// A number as the nearest double.
+/// Returns a number as the nearest double.
 pub(super) fn float(value: &DeValue<'_>) -> Option<f64> {
     match value {
         DeValue::Integer(integer) => {

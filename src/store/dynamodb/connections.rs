@@ -1,7 +1,7 @@
-//! The HTTP connections to DynamoDB, which are given up together when one of them hangs.
+//! The HTTP connections to DynamoDB. All of them are replaced when one hangs.
 //!
-//! Connections can die without a word while they are idle, and then all of them have. A request
-//! that gets no answer takes only its own away; the second try would take another dead one.
+//! Idle connections can break silently, and then usually all of them are broken. A request without
+//! an answer discards only its own connection, and its second try would use another broken one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,11 +20,12 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 use crate::aws;
 
-/// An HTTP client that is replaced, with its pool of connections, when a request is given up.
+/// An HTTP client that is replaced, together with its pool of connections, when a request is
+/// abandoned.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Mutex<Current>>);
 
-/// The client of the moment, and the how many-th it is.
+/// The current client and its number.
 #[derive(Debug)]
 struct Current {
     number: u64,
@@ -40,7 +41,7 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the client that was used, unless another request has done so.
+    /// Replaces the client `used`, unless another request has already done so.
     fn replace(&self, used: u64) {
         let mut current = self.current();
         if current.number == used {
@@ -73,7 +74,7 @@ impl HttpClient for Connections {
     }
 }
 
-/// Sends requests with a client, and replaces it when one of them is given up.
+/// Sends requests with a client, and replaces the client when a request is abandoned.
 #[derive(Debug)]
 struct Watched {
     connector: SharedHttpConnector,
@@ -93,9 +94,9 @@ impl HttpConnector for Watched {
     }
 }
 
-/// A request under way. Dropped before it is answered, it has waited for too long.
+/// A request under way. If it is dropped before its answer, it has waited too long.
 struct Pending {
-    /// Nothing once it is answered.
+    /// `None` after the answer.
     used: Option<(Connections, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! An event's item, attribute by attribute.
+//! Reads and writes the attributes of an event's item.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub(super) fn record(key: Key, item: &Item, now: DateTime<Utc>) -> Result<Record
     Ok(Record { key, details, attempts: attempts.unwrap_or_default(), failed, state })
 }
 
-/// The answer to a claim that an item stands in the way of; nothing when it may be taken over.
+/// Returns the answer to a claim if this item prevents it, or `None` if the item may be taken over.
 pub(super) fn taken(
     plan: &Plan,
     item: &Item,
@@ -54,18 +54,19 @@ pub(super) fn is_forgotten(item: &Item, now: DateTime<Utc>) -> Result<bool, Stor
     Ok(time(item, "forgotten_at")?.is_some_and(|forgotten_at| forgotten_at <= now))
 }
 
-/// The sort key of the index: dead letters are listed by time, those of one millisecond by key.
+/// Returns the sort key of the index. It orders dead letters by time, and letters of one
+/// millisecond by key.
 pub(super) fn sort_key(entry: Entry) -> String {
     format!("{:015}#{}", entry.failed_at.timestamp_millis(), entry.key)
 }
 
-/// The entry of a sort key.
+/// Reads the entry from a sort key.
 pub(super) fn entry(sort_key: &str) -> Result<Entry, StoreError> {
     let parts = sort_key.split_once('#').and_then(|(millis, key)| {
         let failed_at = DateTime::from_timestamp_millis(millis.parse().ok()?)?;
         Some(Entry { failed_at, key: key.parse().ok()? })
     });
-    parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is no time and key")))
+    parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is not a time and a key")))
 }
 
 pub(super) fn text(text: impl ToString) -> AttributeValue {

@@ -1,9 +1,9 @@
-//! Deliveries that dead letters keep, of which DynamoDB takes only the smaller ones whole.
+//! Stores the deliveries of dead letters. One item of DynamoDB can hold only a small delivery.
 //!
 //! An item has at most 400 KB
-//! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A
-//! delivery that is too large for that is compressed, and if need be split over items of its own,
-//! which are written before the letter names them.
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A larger
+//! delivery is compressed and, if it is still too large, split over several items. These items are
+//! written before the letter refers to them.
 
 use aws_sdk_dynamodb::{Client, primitives::Blob, types::AttributeValue};
 use bytes::Bytes;
@@ -15,17 +15,17 @@ use super::{
 };
 use crate::{aws, delivery::Delivery};
 
-/// Largest delivery, or part of one, in an item: 400 KB less room for all the rest.
+/// Largest delivery, or part of one, in an item: 400 KB minus room for the other attributes.
 const MAX_PART_BYTES: usize = 256 * 1024;
 
-/// The attributes that lead to a delivery. Those that are not set are removed.
+/// The attributes that locate a delivery. Attributes that are not set are removed.
 pub(super) const ATTRIBUTES: [&str; 4] = ["delivery", "codec", "part_count", "parts_at"];
 
-/// A delivery as it is stored: a line of JSON, and the body.
+/// A delivery in its stored form: a line of JSON, and the body.
 pub(super) struct Packed {
-    /// Of [`ATTRIBUTES`], those that lead to it.
+    /// The attributes out of [`ATTRIBUTES`] that locate it.
     pub attributes: Item,
-    /// The items that must be written first.
+    /// The items that must be written before the letter.
     pub parts: Vec<Item>,
 }
 
@@ -59,7 +59,7 @@ impl Packed {
     }
 }
 
-/// Writes the parts of a delivery, all at once.
+/// Writes the parts of a delivery concurrently.
 pub(super) async fn write(
     client: &Client,
     table: &str,
@@ -75,7 +75,7 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// The delivery that the attributes of an item lead to; nothing when a part is missing.
+/// Reads the delivery that an item's attributes locate, or returns `None` if a part is missing.
 pub(super) async fn read(
     client: &Client,
     table: &str,
@@ -112,7 +112,7 @@ pub(super) async fn read(
     stored::delivery(text, body.slice(head + 1..)).map(Some)
 }
 
-/// Deletes the parts that an item leads to, all at once. What stays is only garbage.
+/// Deletes the parts that an item refers to, concurrently. A part that remains is only garbage.
 pub(super) async fn delete_parts(client: &Client, table: &str, item: &Item) {
     let mut deletions = JoinSet::new();
     for key in part_keys(item).unwrap_or_default() {
@@ -126,7 +126,7 @@ pub(super) async fn delete_parts(client: &Client, table: &str, item: &Item) {
     }
 }
 
-/// The keys of the items that a delivery is split over.
+/// Returns the keys of the items that hold the parts of a delivery.
 fn part_keys(item: &Item) -> Result<Vec<String>, StoreError> {
     let Some(location) = optional_string(item, "parts_at") else {
         return Ok(Vec::new());

@@ -1,8 +1,8 @@
-//! DynamoDB: one table, one item for an event.
+//! The DynamoDB store: one table, with one item for each event.
 //!
-//! A claim is one conditional PutItem, which also brings the item that stands in its way
-//! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only taking
-//! over, from an owner that died or after a failure, costs a second write.
+//! A claim is one conditional PutItem. If an existing item prevents it, the answer also has that
+//! item (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only
+//! taking over, from an owner that died or after a failure, costs a second write.
 
 mod connections;
 mod item;
@@ -45,25 +45,25 @@ use crate::{aws, fault, key::Key, plan::Plan};
 /// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
 pub const INDEX: &str = "dead_letters";
 
-/// How often an operation may find that an item has changed under its hands.
+/// Most tries of an operation whose item changes while it runs.
 const TRIES: u32 = 3;
 
 /// A store in a DynamoDB table.
 pub struct DynamoDb {
     table: String,
     timeout: Duration,
-    /// Made for the first operation.
+    /// Created for the first operation.
     client: OnceCell<Client>,
 }
 
 impl DynamoDb {
-    /// A store in that table, with the region, credentials and endpoint of the standard AWS
-    /// settings; nothing is connected yet.
+    /// Creates a store in that table, with the region, credentials and endpoint of the standard AWS
+    /// settings. It does not connect yet.
     pub fn new(table: String, timeout: Duration) -> Self {
         Self { table, timeout, client: OnceCell::new() }
     }
 
-    /// A store with region, credentials and endpoint of the caller's.
+    /// Creates a store with the caller's region, credentials and endpoint.
     pub fn with_sdk_config(table: String, timeout: Duration, sdk: &SdkConfig) -> Self {
         Self { table, timeout, client: OnceCell::new_with(Some(client(sdk, timeout))) }
     }
@@ -73,12 +73,12 @@ impl DynamoDb {
         self.client.get_or_init(make).await
     }
 
-    /// When an operation that begins now must have ended.
+    /// Returns the time by which an operation that begins now must have ended.
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    /// All requests of an operation, until `deadline` at the latest.
+    /// Runs all requests of an operation, until `deadline` at the latest.
     async fn within<T>(
         &self,
         deadline: Instant,
@@ -99,8 +99,8 @@ impl DynamoDb {
         }
     }
 
-    /// Updates the item of an event while its owner is that of the lease: what the item was before,
-    /// or when the lease is lost, what it is now.
+    /// Updates the item of an event if the lease's owner still holds it. Returns the old values of
+    /// the item, or if the lease is lost, the item as it is now.
     async fn update(
         &self,
         lease: &Lease,
@@ -132,8 +132,8 @@ impl DynamoDb {
         }
     }
 
-    /// Makes the item of an event, in place of one that is forgotten: the lease, or the item that
-    /// stands in the way.
+    /// Creates the item of an event, in place of a forgotten one. Returns the lease, or the item
+    /// that prevents the claim.
     async fn insert(
         &self,
         plan: &Plan,
@@ -151,7 +151,7 @@ impl DynamoDb {
             .item("held_by", text(&owner))
             .item("held_until", millis(until))
             .item("expires_at", details_end(now))
-            // TTL deletes an item within days, so its time is looked at as well.
+            // TTL may take days to delete an item, so the condition also checks the item's time.
             .condition_expression("attribute_not_exists(#key) OR forgotten_at <= :now")
             .expression_attribute_names("#key", "key")
             .expression_attribute_values(":now", millis(now))
@@ -170,8 +170,8 @@ impl DynamoDb {
         }
     }
 
-    /// Takes over an item that nobody holds: the lease, or what the item has become since it was
-    /// found.
+    /// Takes over an item that nobody holds. Returns the lease, or the item as it is now if it has
+    /// changed.
     async fn take_over(
         &self,
         key: Key,
@@ -196,7 +196,7 @@ impl DynamoDb {
         let is_free = "held_by = :before AND attribute_not_exists(delivered_at) \
                        AND (attribute_not_exists(held_until) OR held_until <= :now)";
         let request = match failed {
-            // A dead letter has no end.
+            // A dead letter does not expire.
             Some(failed) => request
                 .update_expression("SET held_by = :owner, held_until = :until")
                 .condition_expression(format!("{is_free} AND failed_at = :failed_at"))
@@ -226,7 +226,7 @@ impl DynamoDb {
         Ok(got.map_err(|error| self.failed(error))?.item)
     }
 
-    /// Deletes the parts of a delivery that no letter leads to any more, while there is time.
+    /// Deletes the parts of a delivery that no letter refers to any more, while there is time.
     async fn delete_parts(&self, item: &Item, deadline: Instant) {
         let deletions = letter::delete_parts(self.client().await, &self.table, item);
         if timeout_at(deadline, deletions).await.is_err() {
@@ -236,11 +236,11 @@ impl DynamoDb {
 }
 
 fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
-    // Every write carries its owner, so that it may be repeated once.
+    // Every write carries its owner, so it may be repeated once.
     let retry = RetryConfig::standard()
         .with_max_attempts(2)
         .with_initial_backoff(Duration::from_millis(25));
-    // Half of the time for a try, so that there is time for the second one.
+    // A try gets half of the time, so that there is time for the second one.
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(timeout / 4)
         .operation_attempt_timeout(timeout / 2)
@@ -269,7 +269,7 @@ impl Store for DynamoDb {
                     Err(found) => found,
                 };
                 if found.is_empty() {
-                    // It went away in between.
+                    // The item disappeared in between.
                     claimed = self.insert(plan, now, until).await?;
                 } else if let Some(taken) = taken(plan, &found, now)? {
                     return Ok(taken);
@@ -277,7 +277,7 @@ impl Store for DynamoDb {
                     claimed = self.take_over(plan.key, &found, now, until).await?;
                 }
             }
-            Err(StoreError::Failed("the key changes hands too quickly".into()))
+            Err(StoreError::Failed("the owner of the key changes too often".into()))
         })
         .await
     }
@@ -355,8 +355,9 @@ impl Store for DynamoDb {
             fault::point("inside fail");
             self.update(lease, &update, condition, values).await
         });
-        // Parts that the letter does not lead to: those of the letter before, or our own when they
-        // came too late. A repetition finds its own parts in use.
+        // Parts that the letter does not refer to are deleted: the parts of the previous letter, or
+        // this call's own parts if it lost the lease. If this call is a repetition, the item refers
+        // to the same parts, and they stay.
         let (settled, garbage, kept) = match updated.await? {
             Ok(before) => (Settled::Stored, before, packed.attributes),
             Err(found) => (Settled::LeaseLost, packed.attributes, found),
@@ -374,7 +375,7 @@ impl Store for DynamoDb {
         }
     }
 
-    /// Never: it would read, and cost, the whole table.
+    /// Never searches, because that would read, and cost, the whole table.
     async fn find(
         &self,
         _digits: &str,
@@ -384,7 +385,7 @@ impl Store for DynamoDb {
     }
 
     async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError> {
-        // A letter that is replaced while it is read takes its parts with it.
+        // If a letter is replaced while it is read, its parts are deleted. Then it is read again.
         for _ in 0..TRIES {
             let item = self.within(self.deadline(), self.item(key)).await?.unwrap_or_default();
             let Some(failed) = failed(&item)? else { return Ok(None) };
@@ -473,8 +474,8 @@ impl Store for DynamoDb {
     }
 }
 
-/// The lease, when the item that stands in its way is its own: the answer to our own first try may
-/// have got lost. Else that item.
+/// Returns the lease if the existing item belongs to it: the answer to this call's first try may
+/// have been lost. Otherwise returns that item.
 fn ours(lease: Lease, found: Item) -> Result<Lease, Item> {
     let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
     if is_ours { Ok(lease) } else { Err(found) }

@@ -1,9 +1,9 @@
-//! The one connection of a process: opened when first needed, kept, and replaced when it broke or
-//! hangs.
+//! The one connection of a process. It is opened at the first use, kept, and replaced when it
+//! breaks or hangs.
 //!
-//! A connection can die without a word: an idle one whose address translation was forgotten on the
-//! way, or one to a machine that is gone. So a command gets half of its time on the connection that
-//! is there, and the other half on a new one:
+//! A connection can break silently: a NAT may have forgotten an idle connection, or the peer's
+//! machine is gone. So a command gets half of its time on the current connection, and the other
+//! half on a new one:
 //!
 //! ```text
 //! 0                            half                          STORE_TIMEOUT_MS
@@ -31,16 +31,16 @@ use tokio::{
 use super::super::StoreError;
 use crate::{config::RedisUrl, secret::Secret};
 
-/// How long nothing is heard from a server before TCP asks whether it is still there, and how long
-/// it has to say so. Short enough that no firewall on the way forgets a connection: AWS's security
-/// groups and load balancers keep an idle one for 350 s
+/// Time without data from a server after which TCP probes whether it is still there, and the time
+/// that the server has for an answer. The probes come often enough that no firewall on the way
+/// forgets a connection: AWS's security groups and load balancers keep an idle connection for 350 s
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>).
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 
-/// Why a command did not do what it was to do.
+/// Reasons why a command failed.
 pub(super) enum Refusal {
-    /// The server does not know the script of that name.
+    /// The server does not have the script.
     NoScript,
     Other(StoreError),
 }
@@ -60,26 +60,27 @@ impl From<Refusal> for StoreError {
     }
 }
 
-/// The way to a server or a cluster.
+/// The connection to a server or a cluster, and its settings.
 pub(super) struct Link {
     url: Secret,
     is_tls: bool,
     pub is_cluster: bool,
-    /// The only authority to trust, in PEM.
+    /// The only certificate authority to trust, in PEM.
     ca: Option<Vec<u8>>,
     timeout: Duration,
     current: Mutex<Current>,
     renewal: Mutex<Renewal>,
 }
 
-/// The connection of the moment, and the how many-th it is.
+/// The current connection and its number.
 #[derive(Default)]
 struct Current {
     number: u64,
     connection: Option<Connection>,
 }
 
-/// The time of the last new client of a cluster, and how many in a row got no answer either.
+/// The time of the last new cluster client, and the number of new clients in a row that got no
+/// answer either.
 #[derive(Default)]
 struct Renewal {
     begun: Option<Instant>,
@@ -87,8 +88,9 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// Says whether it is too soon for another: the time of an operation must have passed, and up to
-    /// four times that when a server hangs, which many routers may want to reach.
+    /// Returns whether it is too soon for another new client. The time of an operation must have
+    /// passed since the last one. While a server hangs, the pause grows up to four times that,
+    /// because many routers may try to reach the server.
     fn is_too_soon(&self, timeout: Duration) -> bool {
         let pause = timeout * 2u32.pow(self.failures.min(2));
         self.begun.is_some_and(|begun| begun.elapsed() < pause)
@@ -115,13 +117,14 @@ impl Link {
         })
     }
 
-    /// When an operation that begins now must have ended.
+    /// Returns the time by which an operation that begins now must have ended.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    /// Runs a command, until `deadline` at the latest, and on a new connection when that of the
-    /// moment broke or hangs: every command may be repeated, because it carries its owner.
+    /// Runs a command, until `deadline` at the latest. If the current connection is broken or
+    /// hangs, it is run again on a new one. Every command may be repeated, because it carries its
+    /// owner.
     pub async fn run<T: FromRedisValue>(
         &self,
         command: &Cmd,
@@ -129,7 +132,8 @@ impl Link {
     ) -> Result<T, Refusal> {
         let (used, mut result) = match self.connection(None, deadline).await {
             Ok((number, mut connection)) => {
-                // Half of what is left: connecting may have taken most of the time.
+                // The first try gets half of the time that is left, because connecting may have
+                // taken most of it.
                 let half = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
                 (Some(number), until(half, command.query_async(&mut connection)).await)
             }
@@ -153,52 +157,53 @@ impl Link {
         })
     }
 
-    /// Says whether another connection may do better: this one broke, hangs, or leads to a server
-    /// that became a replica. A cluster's client replaces what broke and follows what moved by itself;
-    /// but it waits forever for a server that hangs, even when another has taken its place.
+    /// Returns whether another connection may succeed: this one broke, hangs, or leads to a server
+    /// that became a replica. The client of a cluster replaces broken connections and follows moved
+    /// slots by itself. But it waits forever for a server that hangs, even after another server has
+    /// replaced it.
     fn is_stale(&self, error: &RedisError) -> bool {
-        // Redis 6 hides a script's READONLY in the text.
+        // Redis 6 has a script's READONLY only in the error's text.
         let is_replica = || error.to_string().contains("READONLY");
         let is_broken = || error.is_unrecoverable_error() || is_replica();
         error.is_timeout() || (!self.is_cluster && is_broken())
     }
 
-    /// Asks with a new client of the cluster, and puts it in the place of the old one if it gets an
-    /// answer. If it does not, the server itself hangs, and the old client still serves the slots
-    /// of the others without a pause.
+    /// Runs a command with a new cluster client, and replaces the old client if the new one gets an
+    /// answer. Without an answer, the server itself hangs, and the old client continues to serve
+    /// the slots of the other servers without a pause.
     ///
-    /// A count of timeouts in a row would not tell when to do so: answers of the other servers lie
-    /// between them. So the first timeout does, and [`Renewal`] keeps a cluster whose server hangs
-    /// from being flooded with connections.
+    /// Timeouts in a row are no useful signal, because answers of the other servers arrive in
+    /// between. So the first timeout already leads to a new client. [`Renewal`] prevents a flood of
+    /// connections to a cluster whose server hangs.
     async fn ask_anew<T: FromRedisValue>(
         &self,
         command: &Cmd,
         used: Option<u64>,
         deadline: Instant,
     ) -> Result<T, RedisError> {
-        // Whoever waits here finds the client that another has made.
+        // A caller that waited here finds the client that another caller has made.
         let mut renewal = self.renewal.lock().await;
         let (number, mut current) = self.connection(None, deadline).await?;
         if used != Some(number) || renewal.is_too_soon(self.timeout) {
             drop(renewal);
             return command.query_async(&mut current).await;
         }
-        // Counted as a failure until there is an answer: the time may be over before that.
+        // This counts as a failure until there is an answer, because the deadline may come first.
         *renewal = Renewal { begun: Some(Instant::now()), failures: renewal.failures + 1 };
         let mut fresh = self.connect_anew(current).await?;
         let result = command.query_async(&mut fresh).await;
-        // A server that has just taken over does not know the scripts.
+        // NOSCRIPT is an answer, too: a server that has just taken over does not have the scripts.
         let is_answer = |error: &RedisError| error.code() == Some("NOSCRIPT");
         if result.as_ref().err().is_none_or(is_answer) {
-            tracing::warn!("a connection to the cluster hung, and all of them are made anew");
+            tracing::warn!("a connection to the cluster hung, and all of them are replaced");
             renewal.failures = 0;
             self.current.lock().await.replace(fresh);
         }
         result
     }
 
-    /// The connection of the moment and its number; a new one when there is none, or when it is
-    /// still the stale one.
+    /// Returns the current connection and its number. It connects first if there is no connection,
+    /// or if the current one is still the stale one.
     async fn connection(
         &self,
         stale: Option<u64>,
@@ -218,8 +223,8 @@ impl Link {
         .await
     }
 
-    /// Connects to the cluster by the server of the URL, or if that hangs, by those that the client
-    /// so far knows.
+    /// Connects to the cluster through the server of the URL and, at the same time, through the
+    /// servers that the current client knows. The first connection wins.
     async fn connect_anew(&self, current: Connection) -> Result<Connection, RedisError> {
         let info = self.info()?;
         let by_url = [info.clone()];
@@ -234,15 +239,15 @@ impl Link {
         }
     }
 
-    /// Address, user and settings of the server of the URL.
+    /// Returns the address, user and settings of the server of the URL.
     fn info(&self) -> Result<ConnectionInfo, RedisError> {
         Ok(self.url.expose().into_connection_info()?.set_tcp_settings(tcp_settings(self.timeout)))
     }
 
-    /// Connects. Without a CA of its own, a server's certificate may come from the public roots
-    /// that are compiled in, or else from those of the system, which are only read when needed.
+    /// Connects. Without a configured CA, a server's certificate may come from the compiled-in
+    /// public roots, or else from the system's roots. These are only read when they are needed.
     async fn connect(&self, servers: &[ConnectionInfo]) -> Result<Connection, RedisError> {
-        // rustls takes its cryptography from the process; a second installation changes nothing.
+        // rustls uses the process's default provider. A second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         match self.connect_with(servers, self.ca.clone()).await {
             Err(error) if self.ca.is_none() && error.to_string().contains("UnknownIssuer") => {
@@ -252,8 +257,8 @@ impl Link {
         }
     }
 
-    /// Connects to a server, or to a cluster by any of these servers, with roots in PEM in place of
-    /// those that are compiled in.
+    /// Connects to a server, or to a cluster through any of these servers. `root_cert` has roots in
+    /// PEM that replace the compiled-in ones.
     async fn connect_with(
         &self,
         servers: &[ConnectionInfo],
@@ -262,8 +267,9 @@ impl Link {
         let timeout = self.timeout;
         let certificates = TlsCertificates { client_tls: None, root_cert };
         if self.is_cluster {
-            // One server that hangs must not take the time of the others: half of it for an answer,
-            // and less to connect. Redirections count as retries, and TRYAGAIN is worth a few.
+            // A server that hangs must not use up the time of the others: an answer gets half of
+            // the time, and connecting less. Redirections count as retries, and TRYAGAIN is worth a
+            // few retries.
             let mut builder = ClusterClientBuilder::new(servers.to_vec())
                 .tcp_settings(tcp_settings(timeout))
                 .connection_timeout(timeout / 3)
@@ -291,7 +297,7 @@ impl Link {
     }
 }
 
-/// One multiplexed connection, to a server or to each of a cluster's.
+/// One multiplexed connection to a server, or to each server of a cluster.
 #[derive(Clone)]
 enum Connection {
     Single(MultiplexedConnection),
@@ -299,16 +305,17 @@ enum Connection {
 }
 
 impl Connection {
-    /// The servers of a cluster, as the first of them to answer knows them, with the user and the
-    /// settings of `info`. Servers that failed are not among them.
+    /// Returns the servers of a cluster, as reported by the first server that answers, with the
+    /// user and the settings of `info`. Servers that failed are left out.
     async fn servers(self, info: &ConnectionInfo) -> Result<Vec<ConnectionInfo>, RedisError> {
-        // Elsewhere, there is only that of the URL.
+        // Without a cluster, the server of the URL is the only one.
         let Self::Cluster(mut cluster) = self else { return Ok(vec![info.clone()]) };
         let mut slots = redis::cmd("CLUSTER");
         slots.arg("SLOTS");
         let all = MultipleNodeRoutingInfo::AllNodes;
         let first = RoutingInfo::MultiNode((all, Some(ResponsePolicy::OneSucceeded)));
-        // A range of slots: its first and last, then its servers, which may have other ranges.
+        // Each range has its first and last slot, then its servers. A server may occur in several
+        // ranges.
         let ranges: Vec<Vec<Value>> =
             redis::from_redis_value(cluster.route_command(slots, first).await?)?;
         let servers = ranges.into_iter().flat_map(|range| range.into_iter().skip(2));
@@ -318,8 +325,9 @@ impl Connection {
     }
 }
 
-/// The address of a server in the reply to CLUSTER SLOTS. One without a host is on that of the
-/// server that answered, which the client does not tell.
+/// Reads the address of a server from the reply to CLUSTER SLOTS. A server without a host has the
+/// host of the server that answered. The client does not tell which one that was, so it is left
+/// out.
 fn address(server: Value) -> Option<(String, u16)> {
     let Value::Array(server) = server else { return None };
     let mut fields = server.into_iter();
@@ -328,7 +336,7 @@ fn address(server: Value) -> Option<(String, u16)> {
     (!host.is_empty() && host != "?").then_some((host, port))
 }
 
-/// Another address, with the TLS of this one.
+/// Returns another address with the TLS settings of this one.
 fn address_at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr {
     match info.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -339,9 +347,9 @@ fn address_at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr 
     }
 }
 
-/// Settings with which TCP finds out that a server is gone although nothing is sent to it, and gives
-/// up what the server does not take in the time of an operation. A command does not wait for the
-/// answer to the one before.
+/// Returns the TCP settings. With them, TCP notices that a server is gone even if nothing is sent,
+/// and gives up data that the server does not acknowledge within the time of an operation. A
+/// command does not wait for the answer to the previous one.
 fn tcp_settings(timeout: Duration) -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_ANSWER);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -350,7 +358,7 @@ fn tcp_settings(timeout: Duration) -> TcpSettings {
     settings
 }
 
-/// The result of a command, or a timeout when there is none by then.
+/// Returns the result of a command, or a timeout error at the deadline.
 async fn until<T>(
     deadline: Instant,
     asked: impl Future<Output = Result<T, RedisError>>,
@@ -359,7 +367,8 @@ async fn until<T>(
     in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-/// The certificates that this machine trusts (SSL_CERT_FILE, or the system's bundle), in PEM.
+/// Returns the certificates that this machine trusts (SSL_CERT_FILE, or the system's bundle), in
+/// PEM.
 fn system_roots() -> Vec<u8> {
     let certificates = rustls_native_certs::load_native_certs().certs;
     let pem = certificates.iter().map(|certificate| {
@@ -397,7 +406,7 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// The certificates of REDIS_CA_FILE, in PEM.
+/// Reads the certificates of REDIS_CA_FILE, in PEM.
 fn read_ca(path: &Path) -> Result<Vec<u8>, StoreError> {
     let unusable = |error: &dyn std::fmt::Display| {
         let path = path.display();

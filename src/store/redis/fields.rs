@@ -1,11 +1,11 @@
-//! The reply of a script, field by field.
+//! Reads the reply of a script, field by field.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::{Attempt, Failed, Record, Settled, State, StoreError, stored};
 use crate::key::Key;
 
-/// The fields of a reply, one after the other.
+/// The fields of a reply that are not read yet.
 pub(super) struct Fields(std::vec::IntoIter<Option<Vec<u8>>>);
 
 impl Fields {
@@ -34,7 +34,7 @@ impl Fields {
         Ok(millis.map_err(StoreError::corrupt)?.and_then(DateTime::from_timestamp_millis))
     }
 
-    /// The end of a lease by the caller's clock, of which a script says how long it still is.
+    /// Returns the end of a lease by the caller's clock. The script returns the time that is left.
     pub fn end(&mut self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, StoreError> {
         let left =
             self.text()?.map(|text| text.parse()).transpose().map_err(StoreError::corrupt)?;
@@ -45,11 +45,11 @@ impl Fields {
         match self.text()?.as_deref() {
             Some("stored") => Ok(Settled::Stored),
             Some("lost") => Ok(Settled::LeaseLost),
-            other => Err(StoreError::corrupt(format!("a script gave {other:?}"))),
+            other => Err(StoreError::corrupt(format!("a script returned {other:?}"))),
         }
     }
 
-    /// A delivered event.
+    /// Reads a delivered event.
     pub fn delivered(&mut self, key: Key) -> Result<Record, StoreError> {
         let (details, attempts, at) = (self.json()?, self.attempts()?, self.time()?);
         let (head, body) = (self.text()?, self.bytes());
@@ -58,7 +58,7 @@ impl Fields {
         Ok(Record { key, details, attempts, failed: None, state })
     }
 
-    /// An event that is not delivered; nothing when nobody has claimed it.
+    /// Reads an event that is not delivered, or returns `None` if nobody has claimed it.
     pub fn open(&mut self, key: Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let (details, attempts) = (self.json()?, self.attempts()?);
         let held = self.text()?.zip(self.end(now)?);

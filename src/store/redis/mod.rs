@@ -1,17 +1,17 @@
-//! Redis, Valkey and ElastiCache, alone or as a cluster.
+//! The store in Redis, Valkey and ElastiCache, on a single server or a cluster.
 //!
-//! Two keys for an event, in one hash slot, so that one script may touch both
+//! An event has two keys. They share a hash slot, so that one script may touch both
 //! (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>):
 //!
-//! - `webhook:dedup:<hex>`, the key itself, is there while the event is in flight or delivered. A
-//!   Python router's `SET key 1 NX EX ttl` and our claim therefore exclude each other. Its time to
+//! - `webhook:dedup:<hex>`, the key itself, exists while the event is in flight or delivered. So a
+//!   Python router's `SET key 1 NX EX ttl` and this router's claim exclude each other. Its time to
 //!   live is the lease, then the TTL.
-//! - `{webhook:dedup:<hex>}:event` keeps what outlives a lease: the details with the route, the
-//!   last owner, and the dead letter.
+//! - `{webhook:dedup:<hex>}:event` holds the data that outlives a lease: the details with the
+//!   route, the last owner, and the dead letter.
 //!
-//! `webhook:dead-letters` is a sorted set of the keys that have dead letters, by time. It lies in
-//! another slot, so it is written before a letter is kept and after it is cleared: an entry may
-//! lead nowhere, but no letter is missing from the list.
+//! `webhook:dead-letters` is a sorted set of the keys that have dead letters, ordered by time. It
+//! is in another slot. So an entry is added before its letter is stored, and removed after the
+//! letter is cleared. An entry may have no letter, but no letter is missing from the list.
 
 mod connection;
 mod fields;
@@ -40,29 +40,29 @@ const DEAD_LETTERS: &str = "webhook:dead-letters";
 /// A store in Redis.
 ///
 /// Leases and lifetimes end by the server's clock, so that routers whose clocks differ agree on who
-/// may claim. A lease is handed over as the time that is left of it, and its end is told by the
-/// clock of the caller who asks.
+/// may claim. The router and the server exchange the time that is left of a lease, not its end. The
+/// end that a caller gets is computed by the caller's clock.
 pub struct Redis {
     link: Link,
     is_callers_time: bool,
 }
 
 impl Redis {
-    /// A store at that address; nothing is connected yet.
+    /// Creates a store at that address. It does not connect yet.
     ///
     /// # Errors
-    /// When the CA's file cannot be used.
+    /// When the CA file cannot be used.
     pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
         Ok(Self { link: Link::open(url, timeout)?, is_callers_time: false })
     }
 
-    /// The same store, in which leases and lifetimes end by the time that its callers give. The
-    /// contract test of all stores chooses its times, so that it need not wait for them.
+    /// Returns the same store with leases and lifetimes that end by the callers' time. The contract
+    /// test of all stores uses it to choose its times, so that it need not wait.
     pub fn by_callers_time(self) -> Self {
         Self { is_callers_time: true, ..self }
     }
 
-    /// The time for a script to go by; nothing when that is the server's.
+    /// Returns the time that a script uses. Empty means the server's time.
     fn time(&self, callers: DateTime<Utc>) -> String {
         if self.is_callers_time { millis(callers) } else { String::new() }
     }
@@ -78,7 +78,7 @@ impl Redis {
         self.script_on(script, &[key.to_string(), event_key(key)], arguments, deadline).await
     }
 
-    /// Runs a script. A server that does not have it yet gets it whole.
+    /// Runs a script. A server that does not have it yet gets its whole code.
     async fn script_on(
         &self,
         script: &Lua,
@@ -98,7 +98,6 @@ impl Redis {
         Ok(Fields::new(reply?))
     }
 
-    /// Runs a command.
     async fn command<T: FromRedisValue>(
         &self,
         command: &Cmd,
@@ -107,7 +106,7 @@ impl Redis {
         Ok(self.link.run(command, deadline).await?)
     }
 
-    /// Takes the letter of that time off the list. An entry that stays leads nowhere.
+    /// Removes the letter of that time from the list. If that fails, a stale entry remains.
     async fn unlist(&self, key: &Key, failed_at: Option<DateTime<Utc>>, deadline: Instant) {
         let Some(failed_at) = failed_at.map(millis) else { return };
         let (list, entry) = ([DEAD_LETTERS.to_owned()], key.to_string());
@@ -117,7 +116,8 @@ impl Redis {
         }
     }
 
-    /// Puts a key on the list, with the time of its failure: 1 when it was not on it.
+    /// Adds a key to the list, with the time of its failure. Returns 1 if the key was not on the
+    /// list.
     async fn list(
         &self,
         key: &Key,
@@ -130,7 +130,7 @@ impl Redis {
         self.command(&addition, deadline).await
     }
 
-    /// Entries with times within these bounds, as Redis writes them.
+    /// Returns entries with times within these bounds, which have Redis's notation.
     async fn listed(
         &self,
         from: &str,
@@ -204,7 +204,7 @@ impl Store for Redis {
                 self.unlist(&key, fields.time()?, deadline).await;
                 Ok(Claim::Delivered(delivered_elsewhere(key)))
             }
-            other => Err(StoreError::corrupt(format!("claim gave {other:?}"))),
+            other => Err(StoreError::corrupt(format!("claim returned {other:?}"))),
         }
     }
 
@@ -252,8 +252,9 @@ impl Store for Redis {
         ];
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         arguments.extend([&letter.delivery.body[..], release]);
-        // Listed before it is kept, so that no letter is missing from the list. An older entry may
-        // be that of another owner's letter, and only changes when ours is kept.
+        // The letter is listed before it is stored, so that no letter is missing from the list. An
+        // existing entry may belong to another owner's letter, so it only changes after ours is
+        // stored.
         let deadline = self.link.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
         fault::point("inside fail");
@@ -263,7 +264,7 @@ impl Store for Redis {
             Settled::Stored if !is_new => {
                 self.list(&lease.key, &failed_at, &[], deadline).await?;
             }
-            // In a repetition, the letter that is there may be our own.
+            // If this call is a repetition, the existing letter may be our own.
             Settled::LeaseLost if fields.text()?.as_ref() != Some(&failed_at) => {
                 self.unlist(&lease.key, Some(letter.failed_at), deadline).await;
             }
@@ -288,11 +289,11 @@ impl Store for Redis {
 
     async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
         if self.link.is_cluster {
-            // SCAN asks one server, and the key may be on any.
+            // SCAN searches one server, but the key may be on another.
             return Ok(None);
         }
         let mut found = BTreeSet::new();
-        // An event is under either key, or both.
+        // An event has either key, or both.
         for pattern in [format!("{}{digits}*", Key::PREFIX), format!("{{{}{digits}*", Key::PREFIX)]
         {
             let mut cursor = 0u64;
@@ -316,7 +317,7 @@ impl Store for Redis {
                 }
             }
         }
-        // The server counts time for itself; what is forgotten by then cannot be found.
+        // SCAN may list events that are forgotten already. They are left out.
         let mut known = Vec::new();
         for key in found {
             if self.get(&key, now).await?.is_some() {
@@ -347,7 +348,7 @@ impl Store for Redis {
         let mut entries = Vec::new();
         let mut from = "-inf".to_owned();
         if let Some(after) = page.after {
-            // Redis has an order of time and key, but cannot be asked to go on from a key.
+            // Redis orders entries by time and key, but a range cannot begin at a key.
             let time = millis(after.failed_at);
             entries = self.listed(&time, &time, None).await?;
             entries.retain(|entry| *entry > after);
@@ -383,7 +384,8 @@ fn millis(time: DateTime<Utc>) -> String {
     time.timestamp_millis().to_string()
 }
 
-/// A value that the Python router wrote: `1`, and no more is known.
+/// Returns the record of an event that the Python router delivered. Its value `1` says nothing
+/// else.
 fn delivered_elsewhere(key: Key) -> Record {
     let state = State::Delivered { at: None, reply: None };
     Record { key, details: None, attempts: Vec::new(), failed: None, state }

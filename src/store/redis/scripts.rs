@@ -1,20 +1,21 @@
-//! The scripts, one for an operation. Redis runs each as a whole
+//! The Lua scripts, one for each operation. Redis runs each script atomically
 //! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
 //!
-//! `KEYS[1]` is the key of the event, `KEYS[2]` what is kept beside it.
+//! `KEYS[1]` is the key of the event, and `KEYS[2]` the second key beside it.
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Begins every script.
+/// The beginning of every script.
 ///
-/// `elsewhere` tells whether the Python router has the key, which leaves the string `1` there. Any
-/// other error, or value, is an error of ours: it must not pass for a delivered event.
+/// `elsewhere` returns whether the Python router has the key, which stores the string `1` there.
+/// Any other error or value is an error of this router, and must not count as a delivered event.
 ///
-/// `clock` is the time in milliseconds by which leases and lifetimes end: the server's own
-/// (<https://redis.io/docs/latest/commands/time/>), unless a test gives its time. `left` is how long
-/// from `now` until a time. Both are read and written as text, which a reply carries unchanged.
+/// `clock` returns the time, in milliseconds, by which leases and lifetimes end. It is the server's
+/// own time (<https://redis.io/docs/latest/commands/time/>), unless a test passes a time. `left`
+/// returns the time from `now` until another time. Both are read and written as text, which a reply
+/// carries unchanged.
 const COMMON: &str = "
     local function clock(given)
         if given ~= '' then return tonumber(given) end
@@ -31,7 +32,7 @@ const COMMON: &str = "
     end
 ";
 
-/// A script, and the name that a server knows it by once it has had it.
+/// A script, and the name under which a server has it once it received the code.
 pub(super) struct Lua {
     pub code: String,
     pub sha1: String,
@@ -45,8 +46,8 @@ impl Lua {
     }
 }
 
-/// Arguments: a test's time, length of the lease, owner, details, time to keep the details, and the
-/// digest of the body when the sender has named the event.
+/// Claims a key. Arguments: a test's time, the length of the lease, owner, details, time to keep
+/// the details, and the digest of the body if the sender named the event.
 pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[3], ARGV[4]
@@ -81,10 +82,11 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Arguments: a test's time, owner, details, attempts, when it was delivered, the TTL, head and body
-/// of the reply. A lease that ran out, and that nobody took over, still counts: then only the second key
-/// knows the owner. When there was a dead letter, its time is noted for a repetition, whose first
-/// answer got lost before the letter was taken off the list.
+/// Marks an event as delivered. Arguments: a test's time, owner, details, attempts, time of
+/// delivery, TTL, and head and body of the reply. A lease that ran out but was not taken over still
+/// counts. In that case, only the second key has the owner. If there was a dead letter, its time is
+/// stored as well: a repetition needs it if the first answer was lost before the letter was removed
+/// from the list.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'failed_at')
@@ -105,8 +107,8 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Arguments: owner, details, attempts, now, failure, head and body of the delivery, and `free` or
-/// `hold`. If the lease was lost, returns the time of the letter that is there.
+/// Stores a dead letter. Arguments: owner, details, attempts, now, failure, head and body of the
+/// delivery, and `free` or `hold`. If the lease was lost, returns the existing letter's time.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at')
@@ -126,7 +128,7 @@ pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Argument: a test's time.
+/// Reads an event. Argument: a test's time.
 pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now = clock(ARGV[1])
@@ -145,7 +147,7 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Argument: a test's time.
+/// Deletes an event that has a dead letter. Argument: a test's time.
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at')
@@ -162,8 +164,8 @@ pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Takes an entry off the list of dead letters, if it is still the one of that time. A later
-/// failure is listed before its letter is there, and must stay. `KEYS[1]` is the list. Arguments:
+/// Removes an entry from the list of dead letters if it still has that time. A later failure is
+/// listed before its letter is stored, and its entry must stay. `KEYS[1]` is the list. Arguments:
 /// entry, time.
 pub(super) static UNLIST: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(

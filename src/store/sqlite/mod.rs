@@ -1,8 +1,8 @@
-//! The embedded store: one SQLite file, which several processes of one machine may share.
+//! The embedded store: one SQLite file, which several processes on one machine may share.
 //!
-//! Write-ahead logging lets readers and a writer work side by side
-//! (<https://www.sqlite.org/wal.html>), and `synchronous=FULL` makes every commit last through a
-//! loss of power.
+//! With write-ahead logging, readers and a writer work at the same time
+//! (<https://www.sqlite.org/wal.html>). With `synchronous=FULL`, every commit survives a loss of
+//! power.
 
 mod rows;
 
@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{fault, key::Key, plan::Plan};
 
-/// Times are milliseconds since 1970. An event's row is in flight while it has `until`, delivered
-/// once it has `delivered_at`, and otherwise only has its dead letter. `owner` is the last one.
+/// Times are milliseconds since 1970. An event's row is in flight while it has `until`, and
+/// delivered once it has `delivered_at`. Otherwise, the event only has its dead letter. `owner` is
+/// the last owner.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS events (
         key           TEXT PRIMARY KEY,
@@ -56,15 +57,16 @@ const SCHEMA: &str = "
 /// The version of [`SCHEMA`], kept in the file's `user_version`.
 const VERSION: i64 = 1;
 
-/// Expired records that one `finish` deletes: more than it adds, so that the file does not grow.
+/// Most expired records that one `finish` deletes. This is more than it adds, so that the file does
+/// not grow.
 const SWEPT_AT_ONCE: u32 = 4;
 
-/// Beyond the timeout, time for a commit that has begun.
+/// Time after the timeout for a commit that has begun.
 const DISK_GRACE: Duration = Duration::from_millis(500);
 
-/// The mode of a new file: for its owner alone.
+/// The mode of a new file: only for its owner.
 const MODE: u32 = 0o600;
-/// What a mode lets users do who are neither the owner nor in the group.
+/// The bits of a mode for users who are neither the owner nor in the group.
 const OTHERS: u32 = 0o007;
 
 /// A store in one SQLite file.
@@ -75,11 +77,12 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, and creates it when there is none. A new file is its owner's alone, because
-    /// dead letters hold payloads; a file that exists keeps its mode.
+    /// Opens the file, and creates it if there is none. Only its owner may use a new file, because
+    /// dead letters hold payloads. An existing file keeps its mode.
     ///
     /// # Errors
-    /// When the folder does not exist or may not be written, or the file is something else.
+    /// When the folder does not exist or is not writable, or the file is not a store of this
+    /// version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let path = PathBuf::from(path);
         let opened = tokio::task::spawn_blocking(move || {
@@ -112,9 +115,9 @@ impl Sqlite {
         self.run(&self.writer, Instant::now() + self.timeout, operation).await
     }
 
-    /// Runs an operation on a thread that may block. It ends within the timeout by itself, rather
-    /// than being abandoned, so that no claim is won after its caller was told that it failed;
-    /// only a disk that hangs makes the caller give up first.
+    /// Runs an operation on a thread that may block. The operation ends within the timeout by
+    /// itself and is not abandoned. So no claim is won after its caller got an error. The caller
+    /// only gives up first if the disk hangs.
     async fn run<T: Send + 'static>(
         &self,
         connection: &Arc<Mutex<Connection>>,
@@ -123,7 +126,7 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         let (connection, timeout) = (Arc::clone(connection), self.timeout);
         let ran = tokio::task::spawn_blocking(move || {
-            // A panic rolled its transaction back, so the connection is sound.
+            // A panic has rolled its transaction back, so the connection is sound.
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -150,14 +153,14 @@ impl Sqlite {
     }
 }
 
-/// Creates an empty file, of which SQLite makes a database. Its write-ahead log and its index get the
-/// mode that the file has.
+/// Creates an empty file, which SQLite turns into a database. The write-ahead log and its index get
+/// the file's mode.
 fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // A file that exists is not even opened: to close it would end the locks that this process may
+    // An existing file is not even opened: closing it would release the locks that this process may
     // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A link to nowhere has no mode; SQLite makes the file that it leads to.
+            // A link without a target has no mode. SQLite creates its target.
             let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
             if mode & OTHERS != 0 {
                 let path = path.display();
@@ -176,13 +179,13 @@ fn connect(
     path: &Path,
     timeout: Duration,
 ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
-    // Without URIs: `file:x?mode=memory` would be a store that nobody shares.
+    // URIs are off: `file:x?mode=memory` would be a store that no other process shares.
     let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_URI;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(timeout)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Two processes that open a new file at once may find it locked for a moment, in which
-    // SQLite does not wait by itself.
+    // When two processes open a new file at once, it may be locked for a moment. SQLite does not
+    // wait for that by itself.
     let mut tries = 0;
     while let Err(error) = connection.pragma_update(None, "journal_mode", "WAL") {
         let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
@@ -210,7 +213,7 @@ impl Store for Sqlite {
         now: DateTime<Utc>,
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError> {
-        // Duplicates are answered from a read, which waits for no writer.
+        // Duplicates are answered from a read, which does not wait for a writer.
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
         if let Some(found) = self.run(&self.reader, deadline, reading).await?
@@ -324,7 +327,7 @@ impl Store for Sqlite {
     async fn find(&self, digits: &str, now: DateTime<Utc>) -> Result<Option<Vec<Key>>, StoreError> {
         let (first, now) = (format!("{}{digits}", Key::PREFIX), now.timestamp_millis());
         self.read(move |connection| {
-            // Beyond every digit, but within what begins with these.
+            // `g` sorts after every hex digit.
             let last = format!("{first}g");
             connection
                 .prepare_cached(
@@ -389,8 +392,8 @@ impl Store for Sqlite {
     }
 }
 
-/// A transaction that holds the write lock from its beginning, so that what it reads cannot
-/// change before it writes.
+/// Begins a transaction that holds the write lock from its beginning, so that the data it reads
+/// cannot change before it writes.
 fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
@@ -402,7 +405,7 @@ fn insert(
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
     let (owner, details) = (new_owner(), Details::new(plan, now));
-    // Replaces a record whose time is over.
+    // This replaces an expired record.
     transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO events (key, details, owner, until, expires_at)
@@ -427,7 +430,7 @@ fn take_over(
     let owner = new_owner();
     let Record { key, details, attempts, failed, .. } = record;
     let details = details.ok_or(rusqlite::Error::InvalidQuery)?;
-    // A dead letter has no end.
+    // A dead letter does not expire.
     let expires_at = failed.is_none().then(|| details_end(now));
     transaction
         .prepare_cached("UPDATE events SET owner = ?2, until = ?3, expires_at = ?4 WHERE key = ?1")?
@@ -435,7 +438,7 @@ fn take_over(
     Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
 }
 
-/// When an event whose owner died is forgotten, with its route.
+/// Returns the time at which an event whose owner died is forgotten, together with its route.
 fn details_end(now: DateTime<Utc>) -> i64 {
     (now + DETAILS_TTL).timestamp_millis()
 }

@@ -1,4 +1,4 @@
-//! What rows say.
+//! Reads the rows of the database.
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row};
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::super::{Claim, DeadLetter, Entry, Failed, Record, State, StoreError, stored};
 use crate::{delivery::Reply, key::Key, plan::Plan};
 
-/// A record, and when it is forgotten.
+/// A record, and the time at which it is forgotten.
 pub(super) struct Found {
     pub record: Record,
     expires_at: Option<DateTime<Utc>>,
@@ -18,7 +18,7 @@ impl Found {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
-    /// The answer to a claim, when the record cannot be claimed.
+    /// Returns the answer to a claim if the record cannot be claimed.
     pub fn taken(&self, plan: &Plan, now: DateTime<Utc>) -> Result<Option<Claim>, StoreError> {
         if self.is_expired(now) { Ok(None) } else { self.record.against(plan, now) }
     }
@@ -59,7 +59,7 @@ fn read_record(row: &Row<'_>, now: DateTime<Utc>) -> rusqlite::Result<Found> {
     Ok(Found { record, expires_at: time(row, "expires_at")? })
 }
 
-/// A place in the list of dead letters.
+/// Reads an entry of the list of dead letters.
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry { failed_at: required_time(row, "failed_at")?, key: key(row)? })
 }
@@ -98,7 +98,7 @@ fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Resu
     convert(stored::from_json(&row.get::<_, String>(column)?))
 }
 
-/// A value in the file that is not what this code wrote there.
+/// Converts the error for a value in the file that does not have the form that this code writes.
 pub(super) fn convert<T, E>(result: Result<T, E>) -> rusqlite::Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
