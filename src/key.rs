@@ -21,6 +21,15 @@ impl Key {
     /// The text before the digits.
     pub const PREFIX: &str = "webhook:dedup:";
 
+    /// The number of parts into which lists of keys are divided where one place could not hold a
+    /// whole list.
+    pub const SHARDS: u8 = 16;
+
+    /// Returns the part of a list that the key is in: its first hex digit.
+    pub fn shard(&self) -> u8 {
+        self.0[0] >> 4
+    }
+
     /// Derives the key of the event with this logical identity.
     pub fn derive(secret: &Secret, logical: &str) -> Self {
         Self(hmac_sha256(secret.expose().as_bytes(), &[logical.as_bytes()]))

@@ -47,6 +47,8 @@ pub mod telemetry;
 
 pub mod router;
 
+pub mod inbox;
+
 pub mod redelivery;
 
 pub mod cmd;

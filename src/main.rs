@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing::Level;
 use webhook_router::{
-    cmd::{self, dead_letters, demo, explain, inspect, replay, serve},
+    cmd::{self, dead_letters, demo, drain, explain, inspect, pending, replay, serve},
     config::VARIABLES,
     telemetry,
 };
@@ -38,10 +38,15 @@ enum Command {
     Inspect(inspect::Options),
     /// List the events that could not be delivered.
     DeadLetters(dead_letters::Options),
-    /// Deliver dead letters again.
+    /// List the accepted events that are not delivered yet.
+    Pending(pending::Options),
+    /// Deliver the accepted events that are due, once.
+    #[command(after_long_help = variables())]
+    Drain(drain::Options),
+    /// Deliver dead letters again, and accepted events before their time.
     #[command(after_long_help = variables())]
     Replay(replay::Options),
-    /// Delete dead letters.
+    /// Delete dead letters and accepted events.
     Discard(dead_letters::Discard),
     /// Show routing, duplicates and a race on this machine.
     Demo(demo::Options),
@@ -74,6 +79,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Explain(options) => block_on(threads, explain::run(options)),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),
         Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),
+        Command::Pending(options) => block_on(threads, pending::run(options)),
+        Command::Drain(options) => block_on(threads, drain::run(options)),
         Command::Replay(options) => block_on(threads, replay::run(options)),
         Command::Discard(options) => block_on(threads, dead_letters::discard(options)),
         Command::Demo(options) => block_on(threads, ended(demo::run(options))),

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum Trigger {
     /// The vendor sent it.
     Vendor,
+    /// The event was accepted, and its next attempt is due.
+    Inbox,
     /// An operator replays one dead letter by its key.
     Replay,
     /// An operator or a schedule replays all dead letters of a kind.
@@ -22,6 +24,7 @@ impl Trigger {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vendor => "vendor",
+            Self::Inbox => "inbox",
             Self::Replay => "replay",
             Self::BulkReplay => "bulk replay",
         }
@@ -71,6 +74,10 @@ impl Outcome {
 /// The final result of a planned event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
+    /// The event is in the inbox, and was answered.
+    Accepted,
+    /// An attempt at an accepted event failed, and another one follows later.
+    Postponed,
     Delivered,
     Duplicate,
     InProgress,
@@ -85,6 +92,8 @@ impl Ending {
     /// Returns the word for the log line.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Accepted => "accepted",
+            Self::Postponed => "postponed",
             Self::Delivered => "delivered",
             Self::Duplicate => "duplicate",
             Self::InProgress => "in_progress",

@@ -16,7 +16,9 @@ use crate::{
     key::{Key, route_byte},
     lowercase::python_lower,
     route::Route,
-    source::{self, Body, Certificate, Check, Happened, KeyRule, Source, Wish, envelope, loopback},
+    source::{
+        self, Answer, Body, Certificate, Check, Happened, KeyRule, Source, Wish, envelope, loopback,
+    },
 };
 
 /// The decision about a delivery.
@@ -49,6 +51,7 @@ pub struct Plan {
     /// The key under the previous routing secret, while the secret is being rotated.
     pub previous_key: Option<Key>,
     pub route: Route,
+    pub answer: Answer,
     /// The source of the event. `None` for an envelope, and for a source that is no longer
     /// configured.
     source: Option<Arc<Source>>,
@@ -60,8 +63,10 @@ struct Verified;
 
 impl Plan {
     /// Restores the plan of an event that a store has kept. The event was verified when it came in.
+    /// Its vendor does not wait, so it may be answered when it is delivered.
     pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
-        Self { event, key, previous_key: None, route, source, _verified: Verified }
+        let answer = Answer::Delivered;
+        Self { event, key, previous_key: None, route, answer, source, _verified: Verified }
     }
 
     /// Returns the names of the vendor's signature headers. A receiver gets these headers to verify
@@ -177,7 +182,8 @@ fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
         let byte = route_byte(&intake.routing_secret, &logical);
         if u16::from(byte) < threshold { Route::Gcp } else { Route::Aws }
     });
-    Plan { event, key, previous_key, route, source: source.cloned(), _verified: Verified }
+    let answer = rules.and_then(|rules| rules.answer).unwrap_or(intake.answer);
+    Plan { event, key, previous_key, route, answer, source: source.cloned(), _verified: Verified }
 }
 
 /// The kind of a delivery, as its head shows it.

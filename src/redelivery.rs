@@ -1,4 +1,5 @@
-//! Delivers dead letters again when an operator or a schedule asks for it.
+//! Delivers dead letters again when an operator or a schedule asks for it. An operator may also have
+//! an event of the inbox delivered before its time.
 //!
 //! A replay uses the same claim and the same attempts as a vendor's delivery. So it may be
 //! repeated, and several processes may replay at once: the first one to claim an event delivers it,
@@ -16,7 +17,7 @@ use crate::{
     key::Key,
     outcome::{Ending, Origin, Trigger},
     route::Route,
-    router::{Budget, Router},
+    router::{Budget, Handled, Router},
     store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
@@ -130,7 +131,7 @@ pub enum Replayed {
     Ended(Ending),
     /// The event was delivered, or failed again, but the result could not be stored.
     Unsettled,
-    /// The dead letter no longer exists: it was delivered or discarded.
+    /// The event has no dead letter and is not in the inbox any more: it was delivered or discarded.
     Gone,
 }
 
@@ -142,9 +143,9 @@ pub struct Summary {
     pub gone: u32,
     /// Still under a lease: being delivered, or perhaps delivered already.
     pub in_progress: u32,
-    /// Failed again. The events are still dead letters.
+    /// Failed again. The events are still dead letters, or in the inbox.
     pub failed: u32,
-    /// Sent, but the result could not be stored. The events are still dead letters.
+    /// Sent, but the result could not be stored. The events are still dead letters, or in the inbox.
     pub unsettled: u32,
     /// The store did not answer.
     pub store_unavailable: u32,
@@ -156,13 +157,12 @@ impl Summary {
     fn count(&mut self, replayed: Replayed) {
         *match replayed {
             Replayed::Ended(Ending::Delivered) => &mut self.delivered,
-            Replayed::Ended(Ending::Failed) => &mut self.failed,
+            Replayed::Ended(Ending::Failed | Ending::Postponed) => &mut self.failed,
             Replayed::Ended(Ending::InProgress) => &mut self.in_progress,
             Replayed::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
             Replayed::Ended(Ending::NoTime) => &mut self.not_begun,
-            Replayed::Ended(Ending::Duplicate | Ending::OtherBody) | Replayed::Gone => {
-                &mut self.gone
-            }
+            Replayed::Ended(Ending::Accepted | Ending::Duplicate | Ending::OtherBody)
+            | Replayed::Gone => &mut self.gone,
             Replayed::Unsettled => &mut self.unsettled,
         } += 1;
     }
@@ -250,7 +250,14 @@ async fn replay_one(
             (ending, true) => Replayed::Ended(ending),
             (_, false) => Replayed::Unsettled,
         },
-        Ok(None) => Replayed::Gone,
+        // An event of the inbox need not wait for its schedule.
+        Ok(None) => match router.deliver_accepted(key, true, by, budget).await {
+            Handled::Tried { ending, settled: true, .. } => Replayed::Ended(ending),
+            Handled::Tried { .. } => Replayed::Unsettled,
+            Handled::NotDue(_) => Replayed::Ended(Ending::InProgress),
+            Handled::Gone => Replayed::Gone,
+            Handled::StoreUnavailable => Replayed::Ended(Ending::StoreUnavailable),
+        },
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");
             Replayed::Ended(Ending::StoreUnavailable)

@@ -15,6 +15,9 @@ pub enum Route {
 }
 
 impl Route {
+    /// All routes.
+    pub const ALL: [Self; 2] = [Self::Gcp, Self::Aws];
+
     /// Returns the text for the store and for `X-Webhook-Destination`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,7 +36,7 @@ impl FromStr for Route {
     type Err = NotARoute;
 
     fn from_str(text: &str) -> Result<Self, NotARoute> {
-        let route = [Self::Gcp, Self::Aws].into_iter().find(|route| route.as_str() == text);
+        let route = Self::ALL.into_iter().find(|route| route.as_str() == text);
         route.ok_or(NotARoute)
     }
 }

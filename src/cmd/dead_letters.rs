@@ -105,7 +105,7 @@ pub struct Discard {
     keys: Vec<String>,
 }
 
-/// Forgets events that have dead letters. Their vendors may still send them again. The exit status
+/// Forgets events that have dead letters or are in the inbox. Their vendors may still send them again. The exit status
 /// is 1 when one was not discarded.
 ///
 /// # Errors
@@ -126,7 +126,7 @@ pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
                 println!("{text}: discarded");
                 continue;
             }
-            Discarded::None => eprintln!("{text}: there is no dead letter"),
+            Discarded::None => eprintln!("{text}: is neither a dead letter nor in the inbox"),
             Discarded::InFlight { until } => {
                 eprintln!(
                     "{text}: is being delivered, or may have been; try after {}",

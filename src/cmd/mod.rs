@@ -2,11 +2,13 @@
 
 pub mod dead_letters;
 pub mod demo;
+pub mod drain;
 pub mod explain;
 pub mod function_url;
 pub mod http_server;
 pub mod inspect;
 pub mod lambda;
+pub mod pending;
 pub mod processor;
 mod redrive;
 pub mod replay;

@@ -1,4 +1,4 @@
-//! `replay`: delivers dead letters again.
+//! `replay`: delivers dead letters again, and accepted events before their time.
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
@@ -25,7 +25,8 @@ use crate::{
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct Options {
-    /// Keys, as `inspect` takes them.
+    /// Keys, as `inspect` takes them: of dead letters, and of accepted events that shall not wait for
+    /// their schedules.
     #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
     /// All dead letters there are now, or those that the filters leave.
@@ -91,7 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(if summary.left() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The dead letters that were named, or that the filters leave.
+/// The events that were named, or that the filters leave.
 async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Record>> {
     if options.all {
         let filter = options.filters.clone().into();
@@ -104,9 +105,12 @@ async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Reco
             Some(key) => store.get(&key, Utc::now()).await.context("the store does not answer")?,
             None => None,
         };
-        let record = record.filter(|record| record.failed.is_some());
+        let record = record.filter(|record| record.failed.is_some() || record.accepted.is_some());
         let record = record.with_context(|| {
-            format!("{text} has no dead letter; nothing was sent (`inspect` shows what is known)")
+            format!(
+                "{text} is neither a dead letter nor in the inbox; nothing was sent (`inspect` \
+                 shows what is known)"
+            )
         })?;
         if records.iter().all(|known| known.key != record.key) {
             records.push(record);
@@ -135,12 +139,14 @@ fn words(replayed: Replayed) -> &'static str {
     match replayed {
         Replayed::Ended(Ending::Delivered) => "delivered",
         Replayed::Ended(Ending::Failed) => "failed, and is a dead letter again",
+        Replayed::Ended(Ending::Postponed) => "failed, and is tried again later",
         Replayed::Ended(Ending::InProgress) => "in progress: its lease has not ended",
         Replayed::Ended(Ending::StoreUnavailable) => "the store did not answer",
         Replayed::Ended(Ending::NoTime) => "not begun: no time was left",
+        Replayed::Ended(Ending::Accepted) => "is in the inbox",
         Replayed::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
-        Replayed::Unsettled => "was sent, and the store could not be told: still a dead letter",
-        Replayed::Gone => "has no dead letter any more",
+        Replayed::Unsettled => "was sent, and the store could not be told: not delivered for it",
+        Replayed::Gone => "is neither a dead letter nor in the inbox any more",
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     http_server::{self, App, Handler, Limits, response},
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
     delivery::{Delivery, Reply},
+    inbox::{self, Budgets},
     outcome::Origin,
     router::{Budget, Router, health},
     telemetry,
@@ -50,20 +52,36 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     for warning in config.intake.warnings() {
         tracing::warn!("{warning}");
     }
-    let router = Arc::new(super::router(&config).await?);
+    let (wake, lanes) = inbox::lanes();
+    let router = Arc::new(super::router(&config).await?.with_wake(wake));
     let listener = http_server::bind(address)
         .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
     serve_metrics(config.metrics).await?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let stop_workers = CancellationToken::new();
+    let workers = tokio::spawn(inbox::run(
+        Arc::clone(&router),
+        lanes,
+        config.inbox.workers,
+        budgets(&config),
+        stop_workers.clone(),
+    ));
     let stop_once = async move {
         stop.await;
+        stop_workers.cancel();
         tracing::info!("stopping; a second signal ends the deliveries under way");
         let _ = stopping.send(());
     };
+    let served = async {
+        listen_on(listener, router, &config, stop_once).await?;
+        // The attempts under way are waited for.
+        workers.await?;
+        Ok::<_, anyhow::Error>(())
+    };
     tokio::select! {
-        served = listen_on(listener, router, &config, stop_once) => served?,
+        served = served => served?,
         result = second_signal(stopped) => result?,
     }
     tracing::info!("stopped");
@@ -87,6 +105,12 @@ pub async fn listen_on(
     let handler = Deliveries { router, config: Arc::new(config.clone()) };
     let limits = limits.within_open_files();
     http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
+}
+
+/// Returns what creates the budgets of attempts at accepted events.
+fn budgets(config: &Config) -> Budgets {
+    let config = config.clone();
+    Arc::new(move || Budget::of_attempt(&config))
 }
 
 /// The router as a handler of deliveries.

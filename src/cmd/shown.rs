@@ -9,18 +9,23 @@ use crate::{
     delivery::Reply,
     outcome::{Outcome, Trigger},
     route::Route,
-    store::{Attempt, Failed, Failure, Record, State},
+    store::{Acceptance, Attempt, Failed, Failure, Record, State},
 };
 
 /// A record as it is shown. Times are RFC 3339, in UTC.
 #[derive(Default, Serialize)]
 pub(super) struct Shown {
     key: String,
-    /// `in_flight`, `delivered` or `dead_letter`.
+    /// `waiting`, `in_flight`, `delivered` or `dead_letter`.
     state: &'static str,
     /// The last owner, and the end of its lease.
     owner: Option<String>,
     until: Option<String>,
+    /// When the event came into the inbox, how many attempts there were since, and when the next one
+    /// is due. All three are absent outside the inbox.
+    accepted_at: Option<String>,
+    tries: Option<u32>,
+    next_attempt_at: Option<String>,
     delivered_at: Option<String>,
     failed_at: Option<String>,
     failure: Option<ShownFailure>,
@@ -60,7 +65,7 @@ struct ShownReply {
 
 impl From<&Record> for Shown {
     fn from(record: &Record) -> Self {
-        let Record { key, details, attempts, failed, state } = record;
+        let Record { key, details, attempts, failed, accepted, state } = record;
         let mut shown = Self {
             key: key.to_string(),
             attempts: attempts.iter().map(ShownAttempt::from).collect(),
@@ -85,6 +90,14 @@ impl From<&Record> for Shown {
                 shown.reply = reply.as_ref().map(ShownReply::from);
             }
             State::DeadLetter => shown.state = "dead_letter",
+            State::Waiting { due } => {
+                shown.state = "waiting";
+                shown.next_attempt_at = Some(time(*due));
+            }
+        }
+        if let Some(Acceptance { at, tries }) = accepted {
+            shown.accepted_at = Some(time(*at));
+            shown.tries = Some(*tries);
         }
         if let Some(Failed { at, failure: Failure { outcome, detail } }) = failed {
             shown.failed_at = Some(time(*at));
@@ -126,6 +139,9 @@ impl Shown {
         line("state", Some(self.state.replace('_', " ")));
         line("owner", self.owner.clone());
         line("lease until", self.until.clone());
+        line("accepted", self.accepted_at.clone());
+        line("tries", self.tries.map(|tries| tries.to_string()));
+        line("next attempt", self.next_attempt_at.clone());
         line("delivered", self.delivered_at.clone());
         line("failed", self.failed_at.clone());
         line("failure", self.failure.as_ref().map(|failure| failure.detail.clone()));

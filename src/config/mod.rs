@@ -2,6 +2,7 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod inbox;
 mod sources;
 mod store;
 mod targets;
@@ -18,13 +19,14 @@ use chrono::TimeDelta;
 
 use self::vars::Vars;
 pub use self::{
+    inbox::Inbox,
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
 };
 use crate::{
     delivery::Reply,
     secret::Secret,
-    source::{Certificate, Sources, envelope},
+    source::{Answer, Certificate, Sources, envelope},
 };
 
 const ROUTING_SECRET: &str = "ROUTING_SECRET";
@@ -119,6 +121,12 @@ pub const VARIABLES: &[Variable] = &[
         "Time limit for all attempts of a delivery in serve and replay. In Lambda, the invocation's remaining time decides."),
     variable("REDRIVE_LIMIT", "20",
         "In Lambda, a dead letter is left to the operator after this many redrives in a row ended in an answer that will not change (for example a 4xx): 1 to 20."),
+    variable("ANSWER", "delivered",
+        "delivered: answer with the destination's reply. accepted: store the event, answer 200 at once, and deliver it behind the answer; `answer` of a source takes precedence. Not in Lambda."),
+    variable("RETRY_SCHEDULE", "0s,5s,5m,30m,2h,5h,10h,10h",
+        "Pauses before each attempt at an accepted event, the first one after the acceptance: one attempt an entry, 1 to 100 entries."),
+    variable("INBOX_WORKERS", "16",
+        "Most attempts at accepted events that serve makes at a time, for each destination: 1 to 1000."),
     variable("PORT", "",
         "serve listens on this port on all addresses, as Cloud Run requires."),
     variable("METRICS_LISTEN", "127.0.0.1:9464",
@@ -146,6 +154,7 @@ pub struct Config {
     pub store: StoreConfig,
     pub targets: Targets,
     pub forward: Forward,
+    pub inbox: Inbox,
     /// The shortest time for which a delivered event is remembered.
     pub dedup_ttl: Duration,
     pub duplicates: Duplicates,
@@ -175,6 +184,8 @@ pub struct Intake {
     pub signature_tolerance: TimeDelta,
     /// The secrets of the envelope.
     pub envelope_secrets: Vec<Secret>,
+    /// When events are answered whose source does not say it.
+    pub answer: Answer,
     pub sources: Sources,
     /// The certificate that PayPal signs with, if it is configured instead of fetched.
     pub paypal_certificate: Option<Arc<Certificate>>,
@@ -275,6 +286,7 @@ impl Config {
         let intake = vars.intake();
         let targets = vars.targets(intake.route_threshold);
         vars.check_sources(&intake.sources, &targets);
+        vars.check_answers(intake.answer, &intake.sources);
         let config = Self {
             store: vars.store(),
             targets,
@@ -284,6 +296,7 @@ impl Config {
                 timeout: vars.millis("FORWARD_TIMEOUT_MS"),
                 budget: vars.millis("FORWARD_BUDGET_MS"),
             },
+            inbox: vars.inbox(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
             duplicates: Duplicates {
                 replay: vars.choice("DUPLICATE_REPLY", "ignored", &["ignored", "replay"])
@@ -375,6 +388,7 @@ impl Vars<'_> {
                 self.number("SIGNATURE_TOLERANCE_SECONDS", 1..=86_400) as i64,
             ),
             envelope_secrets: self.envelope_secrets(),
+            answer: self.answer(),
             sources: self.sources(),
             paypal_certificate: self.paypal_certificate(),
         }

@@ -39,6 +39,13 @@ impl<'a> Vars<'a> {
         (self.get)(name).filter(|value| !value.is_empty())
     }
 
+    /// Reads a text. The default is the one in [`VARIABLES`].
+    pub(super) fn text_or_default(&self, name: &str) -> String {
+        let default = VARIABLES.iter().find(|variable| variable.name == name);
+        let default = default.map(|variable| variable.default.to_owned());
+        self.text(name).or(default).unwrap_or_default()
+    }
+
     /// Reads a number within a range. The default is the one in [`VARIABLES`].
     pub(super) fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
         let default = VARIABLES.iter().find(|variable| variable.name == name);

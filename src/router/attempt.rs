@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     fault,
     outcome::Outcome,
-    store::{Attempt, Release},
+    store::{Attempt, KEPT_ATTEMPTS, Release},
 };
 
 /// The consequence of an attempt for its event.
@@ -27,14 +27,16 @@ pub(super) enum Verdict {
 }
 
 impl Router {
-    /// Makes the `number`-th attempt of the event's life, within the time that is left.
+    /// Makes the next attempt of the event's life, within the time that is left, and adds it to the
+    /// attempts that the record keeps.
     pub(super) async fn attempt(
         &self,
         job: &mut Job,
-        number: u32,
+        attempts: &mut Vec<Attempt>,
         retries: &mut Retries,
         budget: Budget,
-    ) -> (Attempt, Verdict) {
+    ) -> Verdict {
+        let number = attempts.last().map_or(1, |last| last.number + 1);
         let at = Utc::now();
         let mut took = Duration::ZERO;
         fault::point("before send");
@@ -42,15 +44,16 @@ impl Router {
         fault::point("after send");
         job.attempts += 1;
         job.times.destination += took;
-        let attempt = Attempt {
+        attempts.push(Attempt {
             number,
             at,
             by: job.by,
             destination: job.plan.route,
             outcome: outcome(&sent),
             milliseconds: took.as_millis() as u64,
-        };
-        (attempt, retries.judge(sent))
+        });
+        attempts.drain(..attempts.len().saturating_sub(KEPT_ATTEMPTS));
+        retries.judge(sent)
     }
 
     async fn send(&self, job: &Job, number: u32, budget: Budget) -> Result<Reply, SendError> {

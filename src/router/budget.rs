@@ -67,6 +67,12 @@ impl Budget {
         self.left() >= attempt
     }
 
+    /// Creates the budget of one attempt at an accepted event, which must be taken first.
+    pub fn of_attempt(config: &Config) -> Self {
+        let forwarding = config.store.timeout + config.forward.timeout;
+        Self::new(forwarding, config.store.timeout * SETTLE_TRIES)
+    }
+
     /// Creates the budget of a delivery outside Lambda.
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)

@@ -1,6 +1,7 @@
 //! The life of a delivery, from the request to the answer. Only this file knows the order of the
 //! steps, and docs/architecture.md draws it.
 
+mod accepted;
 mod attempt;
 mod budget;
 mod job;
@@ -11,7 +12,11 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-pub use self::budget::Budget;
+pub use self::{
+    accepted::{Handled, Wake},
+    budget::Budget,
+    retry::Health,
+};
 use self::{
     attempt::Verdict,
     job::{Job, timed},
@@ -27,7 +32,8 @@ use crate::{
     fault,
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, certificate_address, plan},
-    store::{Claim, DeadLetter, KEPT_ATTEMPTS, Lease, State, Store, StoreError},
+    source::Answer,
+    store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
     telemetry,
 };
 
@@ -44,6 +50,9 @@ pub struct Router {
     dedup_ttl: Duration,
     duplicates: Duplicates,
     forward: Forward,
+    /// RETRY_SCHEDULE.
+    schedule: Vec<Duration>,
+    wake: Option<Wake>,
 }
 
 impl Router {
@@ -56,6 +65,8 @@ impl Router {
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
+            schedule: config.inbox.schedule.clone(),
+            wake: None,
         }
     }
 
@@ -141,12 +152,26 @@ impl Router {
     }
 
     /// Runs the life of a planned event: claims the key, makes attempts while the lease lasts, and
-    /// settles the result.
+    /// settles the result. An event that is answered at once is only stored here: `accepted.rs` has
+    /// the rest of its life.
     async fn live(&self, job: &mut Job, budget: Budget) -> Result<(Ending, Reply), Error> {
         if budget.left().is_zero() {
             return Err(Error::NoTime);
         }
-        let claim = timed(&mut job.times.store, self.claim(&mut job.plan, budget)).await;
+        let claim = match job.plan.answer {
+            Answer::Delivered => {
+                timed(&mut job.times.store, self.claim(&mut job.plan, budget)).await
+            }
+            Answer::Accepted => match self.accept(job, budget).await {
+                Ok(Accepted::Stored { route }) => {
+                    job.plan.route = route;
+                    self.wake(&job.plan);
+                    return Ok((Ending::Accepted, Reply::text(StatusCode::OK, "accepted")));
+                }
+                Ok(Accepted::Taken(claim)) => Ok(claim),
+                Err(error) => Err(error),
+            },
+        };
         let claim = claim.map_err(|error| Error::Store(error.to_string()))?;
         // An event keeps the route of its first claim.
         job.plan.route = claim.route().unwrap_or(job.plan.route);
@@ -157,6 +182,7 @@ impl Router {
                 settled.map(|reply| (Ending::Delivered, reply))
             }
             Claim::Delivered(record) => Ok((Ending::Duplicate, self.repeat(record.state))),
+            Claim::Accepted { .. } => Ok((Ending::Duplicate, duplicate())),
             Claim::InFlight { until, .. } => Err(Error::InFlight { until, now: budget.now }),
             Claim::OtherBody { .. } => Err(Error::OtherBody),
         }
@@ -165,15 +191,21 @@ impl Router {
     /// Claims the key of a plan. If the key under the previous routing secret has a record, that
     /// key is claimed instead.
     async fn claim(&self, plan: &mut Plan, budget: Budget) -> Result<Claim, StoreError> {
+        self.find_previous(plan, budget).await?;
+        fault::point("before claim");
+        let claim = self.store.claim(plan, budget.now, budget.lease_until).await;
+        fault::point("after claim");
+        claim
+    }
+
+    /// Changes the key of a plan to the one under the previous routing secret, if that has a record.
+    async fn find_previous(&self, plan: &mut Plan, budget: Budget) -> Result<(), StoreError> {
         if let Some(previous) = plan.previous_key
             && self.store.get(&previous, budget.now).await?.is_some()
         {
             plan.key = previous;
         }
-        fault::point("before claim");
-        let claim = self.store.claim(plan, budget.now, budget.lease_until).await;
-        fault::point("after claim");
-        claim
+        Ok(())
     }
 
     /// Makes attempts until a verdict ends them.
@@ -181,14 +213,11 @@ impl Router {
         let mut attempts = lease.attempts.clone();
         let mut retries = Retries::new(&self.forward, budget.forward_until);
         let result = loop {
-            let number = attempts.last().map_or(1, |last| last.number + 1);
-            let (attempt, verdict) = self.attempt(job, number, &mut retries, budget).await;
-            attempts.push(attempt);
-            attempts.drain(..attempts.len().saturating_sub(KEPT_ATTEMPTS));
-            match verdict {
+            match self.attempt(job, &mut attempts, &mut retries, budget).await {
                 Verdict::Delivered(reply) => break Ok(reply),
                 Verdict::GiveUp { failure, release } => break Err((failure, release)),
                 Verdict::TryAgain { after, failure } => {
+                    let number = attempts.last().map_or(1, |last| last.number);
                     telemetry::tried(&job.plan, number, &failure, after);
                     timed(&mut job.times.pauses, tokio::time::sleep(after)).await;
                     // The machine may have been suspended during the pause, for longer than the
@@ -208,10 +237,16 @@ impl Router {
         let reply = match state {
             // A reply that was kept before DUPLICATE_REPLY changed to `ignored` is not used.
             State::Delivered { reply: Some(reply), .. } if self.duplicates.replay => reply,
-            _ => Reply::text(StatusCode::OK, "duplicate ignored"),
+            _ => return duplicate(),
         };
         reply.with_header(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))
     }
+}
+
+/// Returns the answer to a duplicate that does not get the first reply.
+fn duplicate() -> Reply {
+    let reply = Reply::text(StatusCode::OK, "duplicate ignored");
+    reply.with_header(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"))
 }
 
 /// Reports that the process is up, without asking the store.

@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     fault,
     outcome::Outcome,
+    source::Answer,
     store::{Attempt, DeadLetter, Delivered, Failure, Lease, Release, Settled, StoreError},
 };
 
@@ -48,7 +49,9 @@ impl Router {
                 let delivered = Delivered {
                     at: Utc::now(),
                     ttl: self.dedup_ttl.max(job.plan.retry_horizon()),
-                    reply: self.duplicates.keeps(&reply).then(|| reply.clone()),
+                    // The sender of an accepted event got another reply.
+                    reply: (job.plan.answer == Answer::Delivered && self.duplicates.keeps(&reply))
+                        .then(|| reply.clone()),
                     attempts,
                 };
                 let finish = until_stored(lease, || self.store.finish(lease, &delivered), budget);
@@ -94,7 +97,11 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
 /// Repeats a write of the lease's owner until it succeeds or time runs out. Returns `None` if the
 /// result could not be stored. A delivered event is delivered all the same. A failed event can be
 /// claimed by the vendor's next delivery once the lease has run out.
-async fn until_stored<F>(lease: &Lease, write: impl Fn() -> F, budget: Budget) -> Option<Settled>
+pub(super) async fn until_stored<F>(
+    lease: &Lease,
+    write: impl Fn() -> F,
+    budget: Budget,
+) -> Option<Settled>
 where
     F: Future<Output = Result<Settled, StoreError>>,
 {

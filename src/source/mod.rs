@@ -37,7 +37,7 @@ pub use self::{
         Stamp, StampPlace, Tolerance, Unit, Wish,
     },
     happened::Happened,
-    rules::{Glob, KeyRule, Rules, Wanted},
+    rules::{Answer, Glob, KeyRule, Rules, Wanted},
     scheme::Check,
     template::{NotATemplate, Template},
 };

@@ -22,6 +22,18 @@ pub struct Rules {
     pub destination: Option<Route>,
     /// A threshold in place of ROUTE_THRESHOLD.
     pub threshold: Option<u16>,
+    /// The time of the answer, in place of ANSWER.
+    pub answer: Option<Answer>,
+}
+
+/// Decides when the sender gets its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// When the event is delivered. It is the destination's reply.
+    #[default]
+    Delivered,
+    /// When the event is stored. It is delivered afterwards.
+    Accepted,
 }
 
 /// Decides when two deliveries of a source carry the same event.

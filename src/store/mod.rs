@@ -6,8 +6,18 @@
 //!                       │  └── claim, once `until` has passed: the owner died
 //! ```
 //!
-//! `finish` and `fail` carry the lease, and change nothing if another owner has taken over. A new
-//! store needs a file here, a `mod` line and a row in [`open`]. It must pass the contract test that
+//! An event that is answered at once takes the way through the inbox:
+//!
+//! ```text
+//! absent ──accept──▶ waiting (due) ──take──▶ in flight (owner, until) ──finish──▶ delivered
+//!                        ▲                       │  ▲               └─fail────▶ dead letter
+//!                        └──────postpone─────────┘  └── take, once `until` has passed
+//! ```
+//!
+//! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
+//! over. A list for each destination has the events of the inbox by the time at which somebody must
+//! look at them again: the time of the next attempt, or the end of the lease. So events whose owner
+//! died are found like events whose pause has ended. A new store needs a file here, a `mod` line and a row in [`open`]. It must pass the contract test that
 //! all stores share.
 
 mod dynamodb;
@@ -22,8 +32,8 @@ use self::record::DETAILS_TTL;
 pub use self::{
     dynamodb::{DynamoDb, INDEX as DYNAMODB_INDEX},
     record::{
-        Attempt, DeadLetter, Delivered, Details, Failed, Failure, KEPT_ATTEMPTS, MAX_NAME_CHARS,
-        Record, State,
+        Acceptance, Attempt, DeadLetter, Delivered, Details, Failed, Failure, KEPT_ATTEMPTS,
+        MAX_NAME_CHARS, Postponed, Record, State,
     },
     redis::Redis,
     sqlite::Sqlite,
@@ -33,6 +43,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     config::{StoreConfig, StoreUrl},
+    delivery::Delivery,
     key::Key,
     plan::Plan,
     route::Route,
@@ -52,6 +63,41 @@ pub trait Store: Send + Sync {
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError>;
 
+    /// Takes an event into the inbox with its whole delivery, or reports who has its key. The first
+    /// attempt is due at `due`. The event does not expire. Its dead letter, if it has one, is
+    /// cleared.
+    async fn accept(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        now: DateTime<Utc>,
+        due: DateTime<Utc>,
+    ) -> Result<Accepted, StoreError>;
+
+    /// Returns events of a destination's inbox, those that are due first coming first: the events
+    /// that are due by now, or all. `by_now` is `None` for all. The list may lag a little.
+    async fn due(
+        &self,
+        route: Route,
+        by_now: Option<DateTime<Utc>>,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError>;
+
+    /// Takes a lease on an event of the inbox until `until`, unless it is under another lease, or
+    /// waits for a later time and `early` is false.
+    async fn take(
+        &self,
+        key: &Key,
+        early: bool,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Take, StoreError>;
+
+    /// Gives an event back to the inbox until its next attempt is due. It may be repeated with the
+    /// same lease.
+    async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError>;
+
     /// Marks the event as delivered, and clears its dead letter. It may be repeated with the same
     /// lease.
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError>;
@@ -64,6 +110,12 @@ pub trait Store: Send + Sync {
         letter: &DeadLetter,
         release: Release,
     ) -> Result<Settled, StoreError>;
+
+    /// Removes what acceptances that were interrupted a day ago have left behind.
+    async fn sweep(&self, _now: DateTime<Utc>) -> Result<(), StoreError> {
+        // Where an acceptance is one write, nothing is left behind.
+        Ok(())
+    }
 
     /// Returns the record of an event, or `None` if it was never claimed or its TTL has ended.
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError>;
@@ -79,7 +131,7 @@ pub trait Store: Send + Sync {
     /// little: the letter of an entry may be cleared already.
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError>;
 
-    /// Deletes an event that has a dead letter and is under no lease.
+    /// Deletes an event that has a dead letter or is in the inbox, and is under no lease.
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;
 }
 
@@ -102,6 +154,8 @@ pub enum Claim {
     Won(Lease),
     /// Another owner has the key.
     InFlight { until: DateTime<Utc>, route: Route },
+    /// The event is in the inbox.
+    Accepted { route: Route },
     /// The event was delivered before.
     Delivered(Record),
     /// The sender's name for the event belongs to another body. This is the route of that body.
@@ -113,10 +167,47 @@ impl Claim {
     pub fn route(&self) -> Option<Route> {
         match self {
             Self::Won(lease) => Some(lease.details.route),
-            Self::InFlight { route, .. } | Self::OtherBody { route } => Some(*route),
+            Self::InFlight { route, .. } | Self::Accepted { route } | Self::OtherBody { route } => {
+                Some(*route)
+            }
             Self::Delivered(record) => Some(record.details.as_ref()?.route),
         }
     }
+}
+
+/// The result of an acceptance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// The event is in the inbox now. An event keeps the route of its first claim or acceptance.
+    Stored { route: Route },
+    /// The event cannot be accepted. A claim would have had this answer.
+    Taken(Claim),
+}
+
+/// The result of taking an event out of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Take {
+    Won(Box<Taken>),
+    /// The event is under another lease, or waits: until this time.
+    NotDue(DateTime<Utc>),
+    /// The event is not in the inbox any more.
+    Gone,
+}
+
+/// An event of the inbox that is ours until the lease ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub lease: Lease,
+    pub accepted: Acceptance,
+    pub delivery: Delivery,
+}
+
+/// A place in the list of a destination's inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    /// The time of the next attempt, or the end of the lease.
+    pub at: DateTime<Utc>,
+    pub key: Key,
 }
 
 /// Decides when the key of a failed event becomes free.
@@ -174,7 +265,7 @@ pub enum Discarded {
     InFlight {
         until: DateTime<Utc>,
     },
-    /// The event has no dead letter.
+    /// The event has no dead letter, and is not in the inbox.
     None,
 }
 

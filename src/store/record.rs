@@ -82,12 +82,27 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// The failure in the event's dead letter. It remains while the event is tried again.
     pub failed: Option<Failed>,
+    /// Set while the event is in the inbox.
+    pub accepted: Option<Acceptance>,
     pub state: State,
+}
+
+/// The acceptance of an event that was answered at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    #[serde(with = "chrono::serde::ts_milliseconds")]
+    pub at: DateTime<Utc>,
+    /// The number of attempts since then, each of them an entry of RETRY_SCHEDULE.
+    pub tries: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Claimed. After `until`, the next claim takes the event over.
+    /// In the inbox, under no lease. The next attempt may begin at `due`.
+    Waiting {
+        due: DateTime<Utc>,
+    },
+    /// Claimed or taken. After `until`, the next claim or take takes the event over.
     InFlight {
         owner: String,
         until: DateTime<Utc>,
@@ -101,9 +116,9 @@ pub enum State {
 }
 
 impl Record {
-    /// Decides whether an event may be claimed: returns the answer if this record prevents the
-    /// claim, or `None` if the claim takes the event over. SQLite and DynamoDB use this function.
-    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both agree.
+    /// Decides whether an event may be claimed or accepted: returns the answer if this record
+    /// prevents it, or `None` if the event is free. SQLite and DynamoDB use this function. Redis has
+    /// the same rule in Lua, and the contract test checks that both agree.
     ///
     /// # Errors
     /// When the record has no details. No claim of this router writes such a record.
@@ -116,17 +131,32 @@ impl Record {
         if let Some(other) = details.other_body(plan) {
             return Ok(Some(other));
         }
+        if self.accepted.is_some() {
+            return Ok(Some(Claim::Accepted { route: details.route }));
+        }
         Ok(match &self.state {
             State::Delivered { .. } => Some(Claim::Delivered(self.clone())),
             State::InFlight { until, .. } if *until > now => {
                 Some(Claim::InFlight { until: *until, route: details.route })
             }
-            State::InFlight { .. } | State::DeadLetter => None,
+            State::InFlight { .. } | State::DeadLetter | State::Waiting { .. } => None,
         })
     }
 }
 
 impl State {
+    /// Returns the state of an event in the inbox: leased until a time, or waiting for `due`.
+    pub(super) fn in_inbox(
+        held: Option<(String, DateTime<Utc>)>,
+        due: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        match held {
+            Some((owner, until)) if until > now => Self::InFlight { owner, until },
+            _ => Self::Waiting { due },
+        }
+    }
+
     /// Returns the state of an event that is not delivered: held by an owner until a time, or free
     /// with a dead letter. If the owner died without leaving a letter, the event still shows as in
     /// flight.
@@ -161,6 +191,17 @@ pub struct Delivered {
     /// The destination's reply, if it is kept.
     pub reply: Option<Reply>,
     /// The attempts of this claim and of earlier ones.
+    pub attempts: Vec<Attempt>,
+}
+
+/// The data that `postpone` stores for an event that is tried again later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postponed {
+    pub at: DateTime<Utc>,
+    /// The time of the next attempt.
+    pub due: DateTime<Utc>,
+    pub accepted: Acceptance,
+    /// The attempts of this lease and of earlier ones.
     pub attempts: Vec<Attempt>,
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashSet,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
 };
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -58,6 +59,7 @@ pub(super) struct Metrics {
     filtered: Family<Vendor, Counter>,
     unsettled: Counter,
     panics: Counter,
+    overdue: Family<Destination, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -74,6 +76,7 @@ impl Metrics {
             filtered: Family::default(),
             unsettled: Counter::default(),
             panics: Counter::default(),
+            overdue: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Deliveries of events", metrics.deliveries.clone());
@@ -98,6 +101,11 @@ impl Metrics {
         registry.register("filtered", "Events that the rules of a source leave out", filtered);
         let unsettled = metrics.unsettled.clone();
         registry.register("unsettled", "Results that could not be stored", unsettled);
+        registry.register(
+            "inbox_overdue_seconds",
+            "Time since the oldest accepted event of a destination was due",
+            metrics.overdue.clone(),
+        );
         registry.register("panics", "Bugs that were answered with 500", metrics.panics.clone());
         metrics
     }
@@ -121,6 +129,10 @@ impl Metrics {
         if !line.settled {
             self.unsettled.inc();
         }
+    }
+
+    pub(super) fn overdue(&self, destination: &'static str, overdue: Duration) {
+        self.overdue.get_or_create(&Destination { destination }).set(overdue.as_secs_f64());
     }
 
     pub(super) fn panicked(&self) {

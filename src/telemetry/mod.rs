@@ -24,6 +24,7 @@ use crate::{
     event::Event,
     outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
+    route::Route,
     trace::Trace,
 };
 
@@ -303,6 +304,11 @@ fn print_line(line: &Value) {
 /// With three digits of fraction.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Notes for how long the oldest event has been due that an inbox still has.
+pub fn overdue(destination: Route, overdue: Duration) {
+    METRICS.overdue(destination.as_str(), overdue);
 }
 
 /// Logs an attempt that is followed by another.

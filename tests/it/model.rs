@@ -1,6 +1,7 @@
 //! Simulates vendors that retry until they get a 2xx, destinations that fail in every possible way,
 //! a store that stalls, and routers that are killed. No event is lost, and no event is processed
-//! again after its success was known.
+//! again after its success was known. With accepted events, the vendors never come again after their
+//! 200, and the destinations are also down for a while.
 
 use std::{
     collections::HashSet,
@@ -17,6 +18,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use webhook_router::{
     config::StoreConfig,
     outcome::Outcome,
+    route::Route,
     store::{self, State},
 };
 
@@ -68,11 +70,26 @@ struct Slot {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_and_nothing_known_is_done_twice() {
+    model("delivered").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
+    model("accepted").await;
+}
+
+async fn model(answer: &str) {
+    let accepts = answer == "accepted";
+    let down = Arc::new(AtomicBool::new(false));
+    let is_down = Arc::clone(&down);
     let seed = std::env::var("MODEL_SEED").map(|seed| seed.parse().unwrap());
     let seed = seed.unwrap_or_else(|_| rand::random::<u64>());
     println!("MODEL_SEED={seed}");
     let random = Mutex::new(StdRng::seed_from_u64(seed));
     let rough = Rough::start(move |_| {
+        if is_down.load(Ordering::SeqCst) {
+            return Status(503, None);
+        }
         let mut random = random.lock().unwrap();
         let fails = random.random_bool(FAILING);
         if fails { FAILURES.choose(&mut *random).unwrap().clone() } else { Status(200, None) }
@@ -89,6 +106,8 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
             ("GCP_TARGET_URL", &target),
             ("AWS_TARGET_FUNCTION", "webhook-processor"),
             ("AWS_ENDPOINT_URL_LAMBDA", &target),
+            ("ANSWER", answer),
+            ("RETRY_SCHEDULE", "0s,200ms,500ms,1s,1s,1s,1s,1s,1s,1s,1s,1s"),
             ("FORWARD_TIMEOUT_MS", "700"),
             ("FORWARD_BUDGET_MS", "2100"),
             ("FORWARD_ATTEMPTS", "3"),
@@ -136,7 +155,7 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
     let done = AtomicBool::new(false);
     let mut killed = Vec::new();
     let mut logs = Vec::new();
-    let mut stalls = 0;
+    let (mut stalls, mut outages) = (0, 0);
     let keys = std::thread::scope(|scope| {
         let chaos = scope.spawn(|| {
             let mut random = StdRng::seed_from_u64(seed ^ 1);
@@ -147,6 +166,11 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
                     std::thread::sleep(Duration::from_millis(random.random_range(100..1200)));
                     redis.signal("CONT");
                     stalls += 1;
+                } else if accepts && random.random_bool(0.3) {
+                    down.store(true, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(random.random_range(1000..4000)));
+                    down.store(false, Ordering::SeqCst);
+                    outages += 1;
                 } else {
                     let index = random.random_range(0..ROUTERS);
                     let mut slot = slots[index].server.lock().unwrap();
@@ -159,7 +183,11 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
             }
         });
         let keys = tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(vendors.join_all())
+            tokio::runtime::Handle::current().block_on(async {
+                let keys = vendors.join_all().await;
+                empty(&redis_url).await;
+                keys
+            })
         });
         done.store(true, Ordering::SeqCst);
         chaos.join().unwrap();
@@ -173,18 +201,21 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
     let config = StoreConfig::from_vars(lookup(&[("REDIS_URL", &redis_url)])).unwrap();
     let store = store::open(&config).await.unwrap();
     let killed: HashSet<_> = killed.into_iter().collect();
-    let (mut requests, mut lost, mut again, mut twice) = (0, 0, 0, 0);
+    let (mut requests, mut lost, mut dead, mut again, mut twice) = (0, 0, 0, 0, 0);
     for (event, key) in &keys {
         let seen = rough.seen(key);
         requests += seen.len();
-        lost += usize::from(!seen.iter().any(|request| request.behaviour.is_success()));
+        let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
+        let is_dead = accepts && record.state == State::DeadLetter;
+        dead += usize::from(is_dead);
+        lost += usize::from(!is_dead && !seen.iter().any(|request| request.behaviour.is_success()));
         let is_invoke = |path: &str| path.contains("/2015-03-31/");
         for request in &seen {
             assert_eq!(request.body, body(*event), "seed {seed}");
             assert_eq!(is_invoke(&request.path), is_invoke(&seen[0].path), "seed {seed}");
         }
-        let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
-        assert!(matches!(record.state, State::Delivered { .. }), "seed {seed}: {record:?}");
+        let is_delivered = matches!(record.state, State::Delivered { .. });
+        assert!(is_delivered || is_dead, "seed {seed}: {record:?}");
         // A request after a success is only allowed when no router could know of the success: the
         // router died, could not store it, or had timed out.
         let last = seen.len().saturating_sub(1);
@@ -212,15 +243,26 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
         twice += usize::from(!unknown);
     }
     println!(
-        "{EVENTS} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
-         destinations; {} routers killed, the store stalled {stalls} times; lost: {lost}; sent again \
-         after a success that nobody could know of: {again}; after one that was known: {twice}",
+        "{answer}: {EVENTS} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
+         destinations; {} routers killed, the store stalled {stalls} times, \
+         {outages} outages; lost: {lost}; dead letters: {dead}; sent again after a success that nobody could know of: {again}; after one that was known: {twice}",
         posts.load(Ordering::Relaxed),
         refusals.load(Ordering::Relaxed),
         killed.len(),
     );
     assert_eq!((lost, twice), (0, 0), "seed {seed}");
     assert!(killed.len() > 3 && stalls > 0, "seed {seed}");
+}
+
+/// Waits until the inboxes are empty.
+async fn empty(redis_url: &str) {
+    let vars = [("REDIS_URL", redis_url), ("STORE_TIMEOUT_MS", "10000")];
+    let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+    for route in Route::ALL {
+        while !store.due(route, None, None, 1).await.is_ok_and(|due| due.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 fn body(event: usize) -> String {

@@ -354,6 +354,7 @@ fn a_letter_is_left_to_the_operator_after_redrives_in_vain_and_nothing_else() {
             details: None,
             attempts: numbered.collect(),
             failed: None,
+            accepted: None,
             state: State::DeadLetter,
         };
         assert_eq!(is_left_to_operator(&record, limit), left, "{attempts:?}, {limit}");

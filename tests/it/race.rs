@@ -262,6 +262,7 @@ async fn work(store: Arc<dyn Store>, by_server: bool) {
                     break;
                 }
                 Claim::OtherBody { .. } => unreachable!("nobody named the event"),
+                Claim::Accepted { .. } => unreachable!("nobody accepted the event"),
             }
         }
     }

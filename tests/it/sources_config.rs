@@ -163,8 +163,8 @@ fn broken_sources_get_the_error_that_helps() {
             eu(5, "`threshold` must not be set together with `destination`"),
         ),
         (
-            format!("{STRIPE}answer = \"accepted\""),
-            eu(4, "`answer` = \"accepted\" is not supported by this version"),
+            format!("{STRIPE}answer = \"later\""),
+            eu(4, "`answer` must be \"delivered\" or \"accepted\""),
         ),
         (format!("{STRIPE}url = \"hooks\""), eu(4, "`url` must be an http:// or https:// URL")),
         (format!("{STRIPE}scheme = \"basic\""), eu(4, "`scheme` is not a field of such a source")),

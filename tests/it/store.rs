@@ -25,13 +25,13 @@ use crate::support::{at, delivery, lookup, plan_of};
 const TTL: Duration = Duration::from_secs(6000);
 
 /// A store on a real server, which ends when the store is dropped.
-struct Opened {
-    store: Arc<dyn Store>,
+pub(crate) struct Opened {
+    pub store: Arc<dyn Store>,
     _server: Box<dyn std::any::Any>,
 }
 
 /// Returns every kind of store, empty.
-async fn stores() -> Vec<Opened> {
+pub(crate) async fn stores() -> Vec<Opened> {
     let place = tempfile::tempdir().unwrap();
     let sqlite = crate::support::sqlite(place.path());
     let redis = Redis::start(&[]);

@@ -14,7 +14,7 @@ pub use self::reader::Problem;
 use self::reader::{Reader, Text};
 use super::{
     Address, Described, Source, Vendor,
-    rules::{Glob, KeyRule, Rules, Wanted},
+    rules::{Answer, Glob, KeyRule, Rules, Wanted},
     secrets_variable, vendor,
 };
 use crate::{json::Pointer, route::Route, secret::Secret};
@@ -90,11 +90,6 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
     }
     let vendor = sender(reader)?;
     let (secrets, secrets_from) = secrets(reader, &*vendor, get);
-    reader.check("answer", |text| match text {
-        "delivered" => Ok(()),
-        "accepted" => Err("= \"accepted\" is not supported by this version"),
-        _ => Err("must be \"delivered\""),
-    });
     let rules = rules(reader);
     let address = reader.text("url", |text| {
         let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -208,6 +203,11 @@ fn rules(reader: &mut Reader<'_, '_>) -> Rules {
     let destination = reader.text("destination", |text| {
         text.parse::<Route>().map_err(|_| "must be \"gcp\" or \"aws\"")
     });
+    let answer = reader.text("answer", |text| match text {
+        "delivered" => Ok(Answer::Delivered),
+        "accepted" => Ok(Answer::Accepted),
+        _ => Err("must be \"delivered\" or \"accepted\""),
+    });
     let threshold = reader.number("threshold", 0..=256).map(|threshold| threshold as u16);
     if destination.is_some() && threshold.is_some() {
         reader.problem("threshold", "must not be set together with `destination`");
@@ -220,6 +220,7 @@ fn rules(reader: &mut Reader<'_, '_>) -> Rules {
         wanted: wanted(reader),
         destination,
         threshold,
+        answer,
     }
 }
 

@@ -92,11 +92,6 @@ impl<'a, 'i> Reader<'a, 'i> {
         self.problem(field, format!("is missing: it {meaning}"));
     }
 
-    /// Checks a text whose value is not needed.
-    pub fn check(&mut self, field: &str, check: impl FnOnce(&str) -> Result<(), &'static str>) {
-        let _checked: Option<()> = self.text(field, check);
-    }
-
     /// Reports the fields that are not in this list.
     pub fn only_fields(&mut self, known: &[&str]) {
         let names = self.table.iter().map(|(name, _)| name.get_ref().to_string());

@@ -1,11 +1,11 @@
 //! Reads and writes the attributes of an event's item.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Display};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
-use super::super::{Attempt, Claim, Entry, Failed, Record, State, StoreError, stored};
+use super::super::{Attempt, Claim, Failed, Record, State, StoreError, stored};
 use crate::{key::Key, plan::Plan};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -24,12 +24,16 @@ pub(super) fn record(key: Key, item: &Item, now: DateTime<Utc>) -> Result<Record
         None => {
             let until = time(item, "held_until")?;
             let held = optional_string(item, "held_by").map(str::to_owned).zip(until);
-            State::open(held, failed.is_some(), now)
-                .ok_or_else(|| StoreError::corrupt("no state"))?
+            match time(item, "due")? {
+                Some(due) => State::in_inbox(held, due, now),
+                None => State::open(held, failed.is_some(), now)
+                    .ok_or_else(|| StoreError::corrupt("no state"))?,
+            }
         }
     };
+    let accepted = optional_string(item, "accepted").map(stored::from_json).transpose()?;
     let details = Some(stored::from_json(string(item, "details")?)?);
-    Ok(Record { key, details, attempts: attempts.unwrap_or_default(), failed, state })
+    Ok(Record { key, details, attempts: attempts.unwrap_or_default(), failed, accepted, state })
 }
 
 /// Returns the answer to a claim if this item prevents it, or `None` if the item may be taken over.
@@ -54,19 +58,34 @@ pub(super) fn is_forgotten(item: &Item, now: DateTime<Utc>) -> Result<bool, Stor
     Ok(time(item, "forgotten_at")?.is_some_and(|forgotten_at| forgotten_at <= now))
 }
 
-/// Returns the sort key of the index. It orders dead letters by time, and letters of one
-/// millisecond by key.
-pub(super) fn sort_key(entry: Entry) -> String {
-    format!("{:015}#{}", entry.failed_at.timestamp_millis(), entry.key)
+/// Returns the sort key of the index. It orders entries by time, and entries of one millisecond by
+/// key.
+pub(super) fn sort_key(time: DateTime<Utc>, key: impl Display) -> String {
+    format!("{:015}#{key}", time.timestamp_millis())
 }
 
-/// Reads the entry from a sort key.
-pub(super) fn entry(sort_key: &str) -> Result<Entry, StoreError> {
+/// Returns a sort key that is larger than all of that time, and smaller than all later ones.
+pub(super) fn end_of(time: DateTime<Utc>) -> String {
+    format!("{:015}~", time.timestamp_millis())
+}
+
+/// Reads the time and the key from a sort key.
+pub(super) fn entry(sort_key: &str) -> Result<(DateTime<Utc>, Key), StoreError> {
     let parts = sort_key.split_once('#').and_then(|(millis, key)| {
-        let failed_at = DateTime::from_timestamp_millis(millis.parse().ok()?)?;
-        Some(Entry { failed_at, key: key.parse().ok()? })
+        Some((DateTime::from_timestamp_millis(millis.parse().ok()?)?, key.parse().ok()?))
     });
     parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is not a time and a key")))
+}
+
+/// Builds the expression of an update that sets some attributes and removes others. Returns it with
+/// its values.
+pub(super) fn assignment(set: Item, remove: &[&str]) -> (String, Item) {
+    let (mut parts, mut values) = (Vec::new(), Item::new());
+    for (name, value) in set {
+        parts.push(format!("{name} = :{name}"));
+        values.insert(format!(":{name}"), value);
+    }
+    (format!("SET {} REMOVE {}", parts.join(", "), remove.join(", ")), values)
 }
 
 pub(super) fn text(text: impl ToString) -> AttributeValue {

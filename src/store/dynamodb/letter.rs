@@ -1,19 +1,22 @@
-//! Stores the deliveries of dead letters. One item of DynamoDB can hold only a small delivery.
+//! Stores the deliveries of dead letters and of the inbox. One item of DynamoDB can hold only a small delivery.
 //!
 //! An item has at most 400 KB
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A larger
 //! delivery is compressed and, if it is still too large, split over several items. These items are
-//! written before the letter refers to them.
+//! written before the event's item refers to them. A crash in between leaves parts that no item
+//! refers to, so each part is on a list until a sweep has looked at it a day later.
 
 use aws_sdk_dynamodb::{Client, primitives::Blob, types::AttributeValue};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 
 use super::{
-    super::{Lease, StoreError, stored},
-    item::{Item, number, optional_blob, optional_string, string, text},
+    super::{StoreError, stored},
+    index::{self, PARTS},
+    item::{Item, number, optional_blob, optional_string, sort_key, string, text},
 };
-use crate::{aws, delivery::Delivery};
+use crate::{aws, delivery::Delivery, key::Key};
 
 /// Largest delivery, or part of one, in an item: 400 KB minus room for the other attributes.
 const MAX_PART_BYTES: usize = 256 * 1024;
@@ -25,12 +28,17 @@ pub(super) const ATTRIBUTES: [&str; 4] = ["delivery", "codec", "part_count", "pa
 pub(super) struct Packed {
     /// The attributes out of [`ATTRIBUTES`] that locate it.
     pub attributes: Item,
-    /// The items that must be written before the letter.
+    /// The items that must be written before the event's item.
     pub parts: Vec<Item>,
 }
 
 impl Packed {
-    pub fn new(lease: &Lease, delivery: &Delivery) -> Result<Self, StoreError> {
+    pub fn new(
+        key: &Key,
+        owner: &str,
+        delivery: &Delivery,
+        now: DateTime<Utc>,
+    ) -> Result<Self, StoreError> {
         let mut bytes = stored::delivery_head(delivery).into_bytes();
         bytes.push(b'\n');
         bytes.extend_from_slice(&delivery.body);
@@ -44,12 +52,15 @@ impl Packed {
             attributes.insert("delivery".into(), AttributeValue::B(Blob::new(bytes)));
             return Ok(Self { attributes, parts: Vec::new() });
         }
-        let location = format!("{}#{}", lease.key, lease.owner);
+        let location = format!("{key}#{owner}");
         let parts = bytes.chunks(MAX_PART_BYTES).enumerate();
         let parts = parts.map(|(number, part)| {
+            let name = format!("{location}#{number}");
             Item::from([
-                ("key".into(), text(format!("{location}#{number}"))),
+                ("key".into(), text(&name)),
                 ("part".into(), AttributeValue::B(Blob::new(part))),
+                ("dead".into(), text(index::partition(PARTS, key.shard()))),
+                ("dead_letter".into(), text(sort_key(now, name))),
             ])
         });
         let parts: Vec<_> = parts.collect();
@@ -121,7 +132,7 @@ pub(super) async fn delete_parts(client: &Client, table: &str, item: &Item) {
     while let Some(deleted) = deletions.join_next().await {
         if let Ok(Err(error)) = deleted {
             let error = aws::describe(&error);
-            tracing::warn!(error, "a part of an old dead letter could not be deleted");
+            tracing::warn!(error, "a part of an old delivery could not be deleted");
         }
     }
 }

@@ -5,6 +5,8 @@
 //! taking over, from an owner that died or after a failure, costs a second write.
 
 mod connections;
+mod inbox;
+mod index;
 mod item;
 mod letter;
 
@@ -31,18 +33,18 @@ use tokio::{
 use self::{
     connections::Connections,
     item::{
-        Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
-        string, taken, text,
+        Item, assignment, entry, failed, is_forgotten, millis, optional_string, record, seconds,
+        sort_key, string, taken, text,
     },
     letter::Packed,
 };
 use super::{
-    Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
-    Release, Settled, State, Store, StoreError, new_owner, stored,
+    Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
+    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
 };
-use crate::{aws, fault, key::Key, plan::Plan};
+use crate::{aws, delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
-/// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
+/// The sparse index: partition key `dead`, sort key `dead_letter`. `index.rs` says what is in it.
 pub const INDEX: &str = "dead_letters";
 
 /// Most tries of an operation whose item changes while it runs.
@@ -99,11 +101,11 @@ impl DynamoDb {
         }
     }
 
-    /// Updates the item of an event if the lease's owner still holds it. Returns the old values of
-    /// the item, or if the lease is lost, the item as it is now.
-    async fn update(
+    /// Updates the item of an event on a condition. Returns the old values of the item, or if the
+    /// condition does not hold, the item as it is now.
+    async fn update_item(
         &self,
-        lease: &Lease,
+        key: &Key,
         update: &str,
         condition: &str,
         values: Item,
@@ -113,7 +115,7 @@ impl DynamoDb {
             .await
             .update_item()
             .table_name(&self.table)
-            .key("key", text(lease.key))
+            .key("key", text(key))
             .update_expression(update)
             .condition_expression(condition)
             .set_expression_attribute_values(Some(values))
@@ -282,6 +284,45 @@ impl Store for DynamoDb {
         .await
     }
 
+    async fn accept(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        now: DateTime<Utc>,
+        due: DateTime<Utc>,
+    ) -> Result<Accepted, StoreError> {
+        let deadline = self.deadline();
+        self.within(deadline, self.accept_event(plan, delivery, (now, due), deadline)).await
+    }
+
+    async fn due(
+        &self,
+        route: Route,
+        by_now: Option<DateTime<Utc>>,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        self.within(self.deadline(), self.due_events(route, by_now, after, limit)).await
+    }
+
+    async fn take(
+        &self,
+        key: &Key,
+        early: bool,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Take, StoreError> {
+        self.within(self.deadline(), self.take_event(key, early, now, until)).await
+    }
+
+    async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError> {
+        self.within(self.deadline(), self.postpone_event(lease, postponed)).await
+    }
+
+    async fn sweep(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.sweep_parts(now).await
+    }
+
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
         let Delivered { at, ttl, reply, attempts } = delivered;
         let forgotten_at = *at + *ttl;
@@ -302,9 +343,9 @@ impl Store for DynamoDb {
             values.insert(":body".into(), AttributeValue::B(Blob::new(reply.body.clone())));
         }
         update += " REMOVE held_until, dead, dead_letter, failed_at, failure, delivery, codec, \
-                    part_count, parts_at";
+                    part_count, parts_at, accepted, due";
         let deadline = self.deadline();
-        let updated = self.update(lease, &update, "held_by = :owner", values);
+        let updated = self.update_item(&lease.key, &update, "held_by = :owner", values);
         match self.within(deadline, updated).await? {
             Ok(before) => {
                 fault::point("inside finish");
@@ -321,39 +362,27 @@ impl Store for DynamoDb {
         letter: &DeadLetter,
         release: Release,
     ) -> Result<Settled, StoreError> {
-        let entry = Entry { failed_at: letter.failed_at, key: lease.key };
-        let mut values = Item::from([
-            (":owner".into(), text(&lease.owner)),
-            (":attempts".into(), text(stored::to_json(&letter.attempts))),
-            (":dead".into(), text("1")),
-            (":dead_letter".into(), text(sort_key(entry))),
-            (":failed_at".into(), millis(letter.failed_at)),
-            (":failure".into(), text(stored::to_json(&letter.failure))),
+        let packed = Packed::new(&lease.key, &lease.owner, &letter.delivery, letter.failed_at)?;
+        let mut set = packed.attributes.clone();
+        set.extend([
+            ("attempts".into(), text(stored::to_json(&letter.attempts))),
+            ("failed_at".into(), millis(letter.failed_at)),
+            ("failure".into(), text(stored::to_json(&letter.failure))),
         ]);
-        let mut update = "SET attempts = :attempts, dead = :dead, dead_letter = :dead_letter, \
-                          failed_at = :failed_at, failure = :failure"
-            .to_owned();
-        let mut remove = vec!["expires_at"];
-        let packed = Packed::new(lease, &letter.delivery)?;
-        for name in letter::ATTRIBUTES {
-            match packed.attributes.get(name) {
-                Some(value) => {
-                    update = format!("{update}, {name} = :{name}");
-                    values.insert(format!(":{name}"), value.clone());
-                }
-                None => remove.push(name),
-            }
-        }
+        set.extend(index::entry_of(index::LETTERS, letter.failed_at, &lease.key));
+        let mut remove = vec!["expires_at", "accepted", "due"];
+        remove.extend(letter::ATTRIBUTES.iter().filter(|name| !set.contains_key(**name)));
         if release == Release::Now {
             remove.push("held_until");
         }
-        let update = format!("{update} REMOVE {}", remove.join(", "));
+        let (update, mut values) = assignment(set, &remove);
+        values.insert(":owner".into(), text(&lease.owner));
         let condition = "held_by = :owner AND attribute_not_exists(delivered_at)";
         let deadline = self.deadline();
         let updated = self.within(deadline, async {
             letter::write(self.client().await, &self.table, packed.parts).await?;
             fault::point("inside fail");
-            self.update(lease, &update, condition, values).await
+            self.update_item(&lease.key, &update, condition, values).await
         });
         // Parts that the letter does not refer to are deleted: the parts of the previous letter, or
         // this call's own parts if it lost the lease. If this call is a repetition, the item refers
@@ -405,29 +434,11 @@ impl Store for DynamoDb {
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
-        let after = page.after.map_or_else(|| "0".into(), sort_key);
-        let mut pages = self
-            .client()
-            .await
-            .query()
-            .table_name(&self.table)
-            .index_name(INDEX)
-            .key_condition_expression("dead = :dead AND dead_letter > :after")
-            .expression_attribute_values(":dead", text("1"))
-            .expression_attribute_values(":after", text(after))
-            .limit(page.limit.min(1000) as i32)
-            .into_paginator()
-            .send();
-        let mut entries = Vec::new();
-        while entries.len() < page.limit
-            && let Some(listed) = pages.next().await
-        {
-            for item in listed.map_err(|error| self.failed(error))?.items.unwrap_or_default() {
-                entries.push(entry(string(&item, "dead_letter")?)?);
-            }
-        }
-        entries.truncate(page.limit);
-        Ok(entries)
+        let after = page.after.map(|Entry { failed_at, key }| sort_key(failed_at, key));
+        let lists = index::partitions(index::LETTERS).chain([index::OLD_LETTERS.to_owned()]);
+        let listed = self.listed(lists, after.as_deref(), "~", page.limit).await?;
+        let entries = listed.iter().map(|sort_key| entry(sort_key));
+        entries.map(|found| found.map(|(failed_at, key)| Entry { failed_at, key })).collect()
     }
 
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
@@ -440,7 +451,7 @@ impl Store for DynamoDb {
                 .table_name(&self.table)
                 .key("key", text(key))
                 .condition_expression(
-                    "attribute_exists(failed_at) \
+                    "(attribute_exists(failed_at) OR attribute_exists(accepted)) \
                      AND (attribute_not_exists(held_until) OR held_until <= :now)",
                 )
                 .expression_attribute_values(":now", millis(now))
@@ -465,10 +476,12 @@ impl Store for DynamoDb {
                 self.delete_parts(&before, deadline).await;
                 Ok(Discarded::Done)
             }
-            Err(found) if failed(&found)?.is_some() => match record(*key, &found, now)?.state {
-                State::InFlight { until, .. } => Ok(Discarded::InFlight { until }),
-                _ => Ok(Discarded::None),
-            },
+            Err(found) if found.contains_key("failed_at") || found.contains_key("accepted") => {
+                match record(*key, &found, now)?.state {
+                    State::InFlight { until, .. } => Ok(Discarded::InFlight { until }),
+                    _ => Ok(Discarded::None),
+                }
+            }
             Err(_) => Ok(Discarded::None),
         }
     }

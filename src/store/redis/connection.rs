@@ -117,6 +117,11 @@ impl Link {
         })
     }
 
+    /// Returns the time limit for an operation.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Returns the time by which an operation that begins now must have ended.
     pub fn deadline(&self) -> Instant {
         Instant::now() + self.timeout

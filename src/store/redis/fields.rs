@@ -55,7 +55,7 @@ impl Fields {
         let (head, body) = (self.text()?, self.bytes());
         let reply = head.map(|head| stored::reply(&head, body.unwrap_or_default())).transpose()?;
         let state = State::Delivered { at, reply };
-        Ok(Record { key, details, attempts, failed: None, state })
+        Ok(Record { key, details, attempts, failed: None, accepted: None, state })
     }
 
     /// Reads an event that is not delivered, or returns `None` if nobody has claimed it.
@@ -64,7 +64,16 @@ impl Fields {
         let held = self.text()?.zip(self.end(now)?);
         let failed = self.failed()?;
         let state = State::open(held, failed.is_some(), now);
-        Ok(state.map(|state| Record { key, details, attempts, failed, state }))
+        Ok(state.map(|state| Record { key, details, attempts, failed, accepted: None, state }))
+    }
+
+    /// Reads an event of the inbox.
+    pub fn accepted(&mut self, key: Key, now: DateTime<Utc>) -> Result<Record, StoreError> {
+        let (accepted, due) = (self.json()?, self.end(now)?.unwrap_or(now));
+        let (details, attempts) = (self.json()?, self.attempts()?);
+        let held = self.text()?.zip(self.end(now)?);
+        let state = State::in_inbox(held, due, now);
+        Ok(Record { key, details, attempts, failed: None, accepted, state })
     }
 
     pub fn failed(&mut self) -> Result<Option<Failed>, StoreError> {

@@ -9,18 +9,24 @@
 //! - `{webhook:dedup:<hex>}:event` holds the data that outlives a lease: the details with the
 //!   route, the last owner, and the dead letter.
 //!
-//! `webhook:dead-letters` is a sorted set of the keys that have dead letters, ordered by time. It
-//! is in another slot. So an entry is added before its letter is stored, and removed after the
+//! `webhook:dead-letters` is a sorted set of the keys that have dead letters, ordered by time. In a
+//! cluster, it is spread over sixteen sets, `webhook:dead-letters:<0-f>`. It is in another slot. So an entry is added before its letter is stored, and removed after the
 //! letter is cleared. An entry may have no letter, but no letter is missing from the list.
+//!
+//! `webhook:due:<destination>` is a sorted set of the keys in a destination's inbox, ordered by the
+//! time at which somebody must look at them. A single server changes it in the same script as the
+//! event. `inbox.rs` says how a cluster does.
 
 mod connection;
 mod fields;
+mod inbox;
 mod scripts;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue};
 use tokio::time::Instant;
 
@@ -30,10 +36,13 @@ use self::{
     scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua, UNLIST},
 };
 use super::{
-    Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
-    Release, Settled, State, Store, StoreError, new_owner, stored,
+    Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
+    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
 };
-use crate::{config::RedisUrl, event::Identity, fault, key::Key, plan::Plan};
+use crate::{
+    config::RedisUrl, delivery::Delivery, event::Identity, fault, key::Key, plan::Plan,
+    route::Route,
+};
 
 const DEAD_LETTERS: &str = "webhook:dead-letters";
 
@@ -75,7 +84,11 @@ impl Redis {
         arguments: &[&[u8]],
         deadline: Instant,
     ) -> Result<Fields, StoreError> {
-        self.script_on(script, &[key.to_string(), event_key(key)], arguments, deadline).await
+        let mut keys = vec![key.to_string(), event_key(key)];
+        if !self.link.is_cluster {
+            keys.extend(Route::ALL.map(|route| self.inbox_of(route, key)));
+        }
+        self.script_on(script, &keys, arguments, deadline).await
     }
 
     /// Runs a script. A server that does not have it yet gets its whole code.
@@ -106,14 +119,46 @@ impl Redis {
         Ok(self.link.run(command, deadline).await?)
     }
 
-    /// Removes the letter of that time from the list. If that fails, a stale entry remains.
-    async fn unlist(&self, key: &Key, failed_at: Option<DateTime<Utc>>, deadline: Instant) {
-        let Some(failed_at) = failed_at.map(millis) else { return };
-        let (list, entry) = ([DEAD_LETTERS.to_owned()], key.to_string());
-        let arguments = [entry.as_bytes(), failed_at.as_bytes()];
-        if let Err(error) = self.script_on(&UNLIST, &list, &arguments, deadline).await {
-            tracing::warn!(%key, %error, "the list of dead letters has a stale entry");
+    /// Removes the entry of that time from a list. If that fails, a stale entry remains.
+    async fn unlist(&self, list: &str, key: &Key, time: Option<DateTime<Utc>>, deadline: Instant) {
+        let Some(time) = time.map(millis) else { return };
+        let (lists, entry) = ([list.to_owned()], key.to_string());
+        let arguments = [entry.as_bytes(), time.as_bytes()];
+        if let Err(error) = self.script_on(&UNLIST, &lists, &arguments, deadline).await {
+            tracing::warn!(%key, list, %error, "a list has a stale entry");
         }
+    }
+
+    /// Removes the entry of that time from the lists of dead letters.
+    async fn unlist_letter(&self, key: &Key, time: Option<DateTime<Utc>>, deadline: Instant) {
+        self.unlist(&self.letters_of(key), key, time, deadline).await;
+        if self.link.is_cluster {
+            // An earlier version may have listed it there.
+            self.unlist(DEAD_LETTERS, key, time, deadline).await;
+        }
+    }
+
+    /// Returns the list of dead letters that a key is on.
+    fn letters_of(&self, key: &Key) -> String {
+        match self.link.is_cluster {
+            true => format!("{DEAD_LETTERS}:{:x}", key.shard()),
+            false => DEAD_LETTERS.to_owned(),
+        }
+    }
+
+    /// Returns entries of several lists in one order.
+    async fn merged(
+        &self,
+        lists: &[String],
+        after: Option<(DateTime<Utc>, Key)>,
+        to: &str,
+        limit: usize,
+    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
+        let pages = lists.iter().map(|list| self.page(list, after, to, limit));
+        let mut entries = try_join_all(pages).await?.concat();
+        entries.sort();
+        entries.truncate(limit);
+        Ok(entries)
     }
 
     /// Adds a key to the list, with the time of its failure. Returns 1 if the key was not on the
@@ -126,31 +171,97 @@ impl Redis {
         deadline: Instant,
     ) -> Result<u32, StoreError> {
         let mut addition = redis::cmd("ZADD");
-        addition.arg(DEAD_LETTERS).arg(options).arg(failed_at).arg(key.to_string());
+        addition.arg(self.letters_of(key)).arg(options).arg(failed_at).arg(key.to_string());
         self.command(&addition, deadline).await
     }
 
-    /// Returns entries with times within these bounds, which have Redis's notation.
+    /// Returns entries of a list with times within these bounds, which have Redis's notation.
     async fn listed(
         &self,
+        list: &str,
         from: &str,
         to: &str,
         limit: Option<usize>,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
         let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(DEAD_LETTERS).arg(from).arg(to).arg("WITHSCORES");
+        command.arg(list).arg(from).arg(to).arg("WITHSCORES");
         if let Some(limit) = limit {
             command.arg("LIMIT").arg(0).arg(limit);
         }
-        let listed: Vec<(String, i64)> = self.command(&command, self.link.deadline()).await?;
+        let listed: Vec<(String, f64)> = self.command(&command, self.link.deadline()).await?;
         let entries = listed.into_iter().map(|(key, millis)| {
-            let failed_at = DateTime::from_timestamp_millis(millis);
-            Ok(Entry {
-                failed_at: failed_at.ok_or_else(|| StoreError::corrupt("no time"))?,
-                key: key.parse().map_err(StoreError::corrupt)?,
-            })
+            // The mark of an entry is a fraction (scripts.rs).
+            let time = DateTime::from_timestamp_millis(millis.ceil() as i64);
+            let time = time.ok_or_else(|| StoreError::corrupt("no time"))?;
+            Ok((time, key.parse().map_err(StoreError::corrupt)?))
         });
         entries.collect()
+    }
+
+    /// Returns entries of a list up to a bound, ordered by time and key, after an entry.
+    async fn page(
+        &self,
+        list: &str,
+        after: Option<(DateTime<Utc>, Key)>,
+        to: &str,
+        limit: usize,
+    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
+        let mut entries = Vec::new();
+        let mut from = "-inf".to_owned();
+        if let Some(after) = after {
+            // Redis orders entries by time and key, but a range cannot begin at a key.
+            let time = millis(after.0);
+            entries = self.listed(list, &time, &time, None).await?;
+            entries.retain(|entry| *entry > after);
+            from = format!("({time}");
+        }
+        if let Some(wanted @ 1..) = limit.checked_sub(entries.len()) {
+            entries.extend(self.listed(list, &from, to, Some(wanted)).await?);
+        }
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// Reads the reply to a claim or an acceptance of a key that is not free.
+    async fn taken(
+        &self,
+        plan: &Plan,
+        mut fields: Fields,
+        word: Option<&str>,
+        now: DateTime<Utc>,
+        deadline: Instant,
+    ) -> Result<Claim, StoreError> {
+        let details = |fields: &mut Fields| -> Result<Details, StoreError> {
+            fields.json()?.ok_or_else(|| StoreError::corrupt("no details"))
+        };
+        match word {
+            Some("in flight") => {
+                let until = fields.end(now)?.unwrap_or(now);
+                let details = details(&mut fields)?;
+                let route = details.route;
+                Ok(details.other_body(plan).unwrap_or(Claim::InFlight { until, route }))
+            }
+            Some("accepted") => Ok(Claim::Accepted { route: details(&mut fields)?.route }),
+            Some("other body") => Ok(Claim::OtherBody { route: details(&mut fields)?.route }),
+            Some("delivered") => {
+                let record = fields.delivered(plan.key)?;
+                let other = record.details.as_ref().and_then(|details| details.other_body(plan));
+                Ok(other.unwrap_or(Claim::Delivered(record)))
+            }
+            Some("elsewhere") => {
+                self.unlist_letter(&plan.key, fields.time()?, deadline).await;
+                Ok(Claim::Delivered(delivered_elsewhere(plan.key)))
+            }
+            other => Err(StoreError::corrupt(format!("a script returned {other:?}"))),
+        }
+    }
+}
+
+/// Returns the digest of the body if the sender named the event.
+fn named_digest(plan: &Plan) -> String {
+    match plan.event.identity {
+        Identity::Header(_) => plan.event.digest.clone(),
+        Identity::Content | Identity::EventId(_) => String::new(),
     }
 }
 
@@ -170,42 +281,54 @@ impl Store for Redis {
             owner.clone(),
             stored::to_json(&details),
             DETAILS_TTL.as_millis().to_string(),
-            match plan.event.identity {
-                Identity::Header(_) => plan.event.digest.clone(),
-                Identity::Content | Identity::EventId(_) => String::new(),
-            },
+            named_digest(plan),
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let deadline = self.link.deadline();
         let mut fields = self.script(&CLAIM, &key, &arguments, deadline).await?;
-        match fields.text()?.as_deref() {
+        let word = fields.text()?;
+        match word.as_deref() {
             Some("won") => {
                 let details = fields.json()?.unwrap_or(details);
                 let attempts = fields.attempts()?;
                 Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
             }
-            Some("in flight") => {
-                let until = fields.end(now)?.unwrap_or(until);
-                let details = fields.json()?.unwrap_or(details);
-                Ok(details
-                    .other_body(plan)
-                    .unwrap_or(Claim::InFlight { until, route: details.route }))
-            }
-            Some("other body") => {
-                let details = fields.json()?.unwrap_or(details);
-                Ok(Claim::OtherBody { route: details.route })
-            }
-            Some("delivered") => {
-                let record = fields.delivered(key)?;
-                let other = record.details.as_ref().and_then(|details| details.other_body(plan));
-                Ok(other.unwrap_or(Claim::Delivered(record)))
-            }
-            Some("elsewhere") => {
-                self.unlist(&key, fields.time()?, deadline).await;
-                Ok(Claim::Delivered(delivered_elsewhere(key)))
-            }
-            other => Err(StoreError::corrupt(format!("claim returned {other:?}"))),
+            word => self.taken(plan, fields, word, now, deadline).await,
         }
+    }
+
+    async fn accept(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        now: DateTime<Utc>,
+        due: DateTime<Utc>,
+    ) -> Result<Accepted, StoreError> {
+        self.accept_event(plan, delivery, now, due).await
+    }
+
+    async fn due(
+        &self,
+        route: Route,
+        by_now: Option<DateTime<Utc>>,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        self.due_events(route, by_now, after, limit).await
+    }
+
+    async fn take(
+        &self,
+        key: &Key,
+        early: bool,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Take, StoreError> {
+        self.take_event(key, early, now, until).await
+    }
+
+    async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError> {
+        self.postpone_event(lease, postponed).await
     }
 
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
@@ -227,7 +350,8 @@ impl Store for Redis {
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         fault::point("inside finish");
-        self.unlist(&lease.key, fields.time()?, deadline).await;
+        self.unlist_letter(&lease.key, fields.time()?, deadline).await;
+        self.unlist_due(&lease.key, fields.time()?, deadline).await;
         Ok(settled)
     }
 
@@ -251,7 +375,8 @@ impl Store for Redis {
             stored::delivery_head(&letter.delivery),
         ];
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
-        arguments.extend([&letter.delivery.body[..], release]);
+        let time = self.time(letter.failed_at);
+        arguments.extend([&letter.delivery.body[..], release, time.as_bytes()]);
         // The letter is listed before it is stored, so that no letter is missing from the list. An
         // existing entry may belong to another owner's letter, so it only changes after ours is
         // stored.
@@ -261,14 +386,17 @@ impl Store for Redis {
         let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {
-            Settled::Stored if !is_new => {
-                self.list(&lease.key, &failed_at, &[], deadline).await?;
+            Settled::Stored => {
+                if !is_new {
+                    self.list(&lease.key, &failed_at, &[], deadline).await?;
+                }
+                self.unlist_due(&lease.key, fields.time()?, deadline).await;
             }
             // If this call is a repetition, the existing letter may be our own.
             Settled::LeaseLost if fields.text()?.as_ref() != Some(&failed_at) => {
-                self.unlist(&lease.key, Some(letter.failed_at), deadline).await;
+                self.unlist_letter(&lease.key, Some(letter.failed_at), deadline).await;
             }
-            Settled::Stored | Settled::LeaseLost => {}
+            Settled::LeaseLost => {}
         }
         Ok(settled)
     }
@@ -282,6 +410,7 @@ impl Store for Redis {
                 Ok(Some(Record { details, failed, ..delivered_elsewhere(*key) }))
             }
             Some("delivered") => fields.delivered(*key).map(Some),
+            Some("accepted") => fields.accepted(*key, now).map(Some),
             Some("forgotten") => Ok(None),
             _ => fields.open(*key, now),
         }
@@ -345,20 +474,13 @@ impl Store for Redis {
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = Vec::new();
-        let mut from = "-inf".to_owned();
-        if let Some(after) = page.after {
-            // Redis orders entries by time and key, but a range cannot begin at a key.
-            let time = millis(after.failed_at);
-            entries = self.listed(&time, &time, None).await?;
-            entries.retain(|entry| *entry > after);
-            from = format!("({time}");
+        let after = page.after.map(|Entry { failed_at, key }| (failed_at, key));
+        let mut lists = vec![DEAD_LETTERS.to_owned()];
+        if self.link.is_cluster {
+            lists.extend((0..Key::SHARDS).map(|shard| format!("{DEAD_LETTERS}:{shard:x}")));
         }
-        if let Some(wanted @ 1..) = page.limit.checked_sub(entries.len()) {
-            entries.extend(self.listed(&from, "+inf", Some(wanted)).await?);
-        }
-        entries.truncate(page.limit);
-        Ok(entries)
+        let entries = self.merged(&lists, after, "+inf", page.limit).await?;
+        Ok(entries.into_iter().map(|(failed_at, key)| Entry { failed_at, key }).collect())
     }
 
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
@@ -367,7 +489,8 @@ impl Store for Redis {
         let mut fields = self.script(&DISCARD, key, &[time.as_bytes()], deadline).await?;
         match fields.text()?.as_deref() {
             Some("discarded") => {
-                self.unlist(key, fields.time()?, deadline).await;
+                self.unlist_letter(key, fields.time()?, deadline).await;
+                self.unlist_due(key, fields.time()?, deadline).await;
                 Ok(Discarded::Done)
             }
             Some("in flight") => Ok(Discarded::InFlight { until: fields.end(now)?.unwrap_or(now) }),
@@ -388,5 +511,5 @@ fn millis(time: DateTime<Utc>) -> String {
 /// else.
 fn delivered_elsewhere(key: Key) -> Record {
     let state = State::Delivered { at: None, reply: None };
-    Record { key, details: None, attempts: Vec::new(), failed: None, state }
+    Record { key, details: None, attempts: Vec::new(), failed: None, accepted: None, state }
 }

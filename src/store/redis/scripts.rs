@@ -1,7 +1,9 @@
 //! The Lua scripts, one for each operation. Redis runs each script atomically
 //! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
 //!
-//! `KEYS[1]` is the key of the event, and `KEYS[2]` the second key beside it.
+//! `KEYS[1]` is the key of the event, and `KEYS[2]` the second key beside it. Further keys
+//! are the lists of the inboxes, one for each destination. In a cluster, they are absent, because
+//! they are in other slots.
 
 use std::sync::LazyLock;
 
@@ -16,6 +18,11 @@ use redis::Script;
 /// own time (<https://redis.io/docs/latest/commands/time/>), unless a test passes a time. `left`
 /// returns the time from `now` until another time. Both are read and written as text, which a reply
 /// carries unchanged.
+///
+/// `taken` returns the reply to a claim or an acceptance of a key that is not free, and otherwise
+/// the details, attempts and failure time that the event has from before. `digest` is the body's if
+/// the sender named the event. `list` puts the event on the list of its destination's inbox, and
+/// `unlist` takes it off.
 const COMMON: &str = "
     local function clock(given)
         if given ~= '' then return tonumber(given) end
@@ -29,6 +36,40 @@ const COMMON: &str = "
         if main.err:find('WRONGTYPE') and redis.call('TYPE', KEYS[1]).ok == 'string'
             and redis.call('GET', KEYS[1]) == '1' then return true end
         error(main.err)
+    end
+    local function list(due, details)
+        local ending = ':' .. cjson.decode(details).route
+        for i = 3, #KEYS do
+            if KEYS[i]:sub(-#ending) == ending then redis.call('ZADD', KEYS[i], due, KEYS[1]) end
+        end
+    end
+    local function unlist() for i = 3, #KEYS do redis.call('ZREM', KEYS[i], KEYS[1]) end end
+    local function taken(now, owner, digest)
+        local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'delivered_at', 'expires_at',
+            'accepted')
+        if elsewhere(main) then
+            local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
+            redis.call('UNLINK', KEYS[2])
+            return {'elsewhere', failed_at}
+        end
+        local forgotten = main[4] and tonumber(main[4]) <= now
+        if main[3] and not forgotten then
+            return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
+                'delivered_at', 'reply_head', 'reply_body'))}
+        end
+        local mine = main[1] == owner
+        if main[2] and not main[5] and not mine and tonumber(main[2]) > now then
+            return {'in flight', left(main[2], now), redis.call('HGET', KEYS[2], 'details')}
+        end
+        local seen = {}
+        if not forgotten then
+            seen = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'failed_at')
+        end
+        if digest ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= digest then
+            return {'other body', seen[1]}
+        end
+        if main[5] and not mine then return {'accepted', seen[1]} end
+        return nil, seen
     end
 ";
 
@@ -52,27 +93,8 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[3], ARGV[4]
          local until_ = text(now + ARGV[2])
-         local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'delivered_at', 'expires_at')
-         if elsewhere(main) then
-             local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
-             redis.call('UNLINK', KEYS[2])
-             return {'elsewhere', failed_at}
-         end
-         local forgotten = main[4] and tonumber(main[4]) <= now
-         if main[3] and not forgotten then
-             return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
-                 'delivered_at', 'reply_head', 'reply_body'))}
-         end
-         if main[2] and main[1] ~= owner and tonumber(main[2]) > now then
-             return {'in flight', left(main[2], now), redis.call('HGET', KEYS[2], 'details')}
-         end
-         local seen = {}
-         if not forgotten then
-             seen = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'failed_at')
-         end
-         if ARGV[6] ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= ARGV[6] then
-             return {'other body', seen[1]}
-         end
+         local answer, seen = taken(now, owner, ARGV[6])
+         if answer then return answer end
          redis.call('HSET', KEYS[2], 'details', seen[1] or details, 'owner', owner, 'until', until_)
          if not seen[3] then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
          redis.call('DEL', KEYS[1])
@@ -82,14 +104,97 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
+/// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
+/// if the sender named the event, the acceptance, the pause before the first attempt, and head and
+/// body of the delivery. Returns the details, the time for the list, and the time of the dead letter that is cleared.
+pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]
+         local answer, seen = taken(now, owner, ARGV[4])
+         if answer then return answer end
+         details = seen[1] or details
+         local due = text(now + ARGV[6])
+         redis.call('DEL', KEYS[1])
+         redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due)
+         redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'head', ARGV[7],
+             'body', ARGV[8])
+         redis.call('HDEL', KEYS[2], 'until', 'failed_at', 'failure')
+         redis.call('PERSIST', KEYS[2])
+         list(due, details)
+         return {'stored', details, due, seen[3]}",
+    )
+});
+
+/// Takes a lease on an event of the inbox. Arguments: a test's time, owner, the length of the lease,
+/// and `early` or nothing. A time that is not due yet is returned as it is listed, and as the time
+/// that is left.
+pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local now, owner = clock(ARGV[1]), ARGV[2]
+         local main = redis.pcall('HMGET', KEYS[1], 'owner', 'until', 'accepted', 'due')
+         if elsewhere(main) or not main[3] then return {'gone'} end
+         if main[1] ~= owner then
+             local held = main[2] and tonumber(main[2]) > now
+             if held or (tonumber(main[4]) > now and ARGV[4] ~= 'early') then
+                 return {'not due', main[4], left(main[4], now)}
+             end
+         end
+         local until_ = text(now + ARGV[3])
+         redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_, 'due', until_)
+         redis.call('HSET', KEYS[2], 'owner', owner, 'until', until_)
+         local kept = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'head', 'body')
+         list(until_, kept[1])
+         return {'won', until_, main[3], unpack(kept)}",
+    )
+});
+
+/// Gives an event back to the inbox. Arguments: a test's time, owner, the pause, the acceptance, and
+/// attempts. Returns the time for the list.
+pub(super) static POSTPONE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'accepted')
+         if elsewhere(main) or not main[2] or main[1] ~= ARGV[2] then return {'lost'} end
+         local due = text(clock(ARGV[1]) + ARGV[3])
+         redis.call('HSET', KEYS[1], 'accepted', ARGV[4], 'due', due)
+         redis.call('HSET', KEYS[2], 'attempts', ARGV[5])
+         redis.call('HDEL', KEYS[1], 'until')
+         redis.call('HDEL', KEYS[2], 'until')
+         list(due, redis.call('HGET', KEYS[2], 'details'))
+         return {'stored', due}",
+    )
+});
+
+/// Corrects an entry of the list of an inbox that leads to nothing, or to an event with a later
+/// time. `KEYS[1]` is the list. Arguments: a test's time, the entry, a pause, and the event's time or
+/// nothing.
+///
+/// In a cluster, an entry is written before its event. So an entry without an event gets a mark, half
+/// a millisecond, and is looked at again after the pause. Only the second look removes it. An
+/// acceptance in between has removed the mark.
+pub(super) static LOOKED: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local now = clock(ARGV[1])
+         local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[2]) or 'inf')
+         if score > now then return {} end
+         if ARGV[4] ~= '' then
+             redis.call('ZADD', KEYS[1], ARGV[4], ARGV[2])
+         elseif score % 1 == 0 then
+             redis.call('ZADD', KEYS[1], text(now + ARGV[3]) .. '.5', ARGV[2])
+         else
+             redis.call('ZREM', KEYS[1], ARGV[2])
+         end
+         return {}",
+    )
+});
+
 /// Marks an event as delivered. Arguments: a test's time, owner, details, attempts, time of
 /// delivery, TTL, and head and body of the reply. A lease that ran out but was not taken over still
 /// counts. In that case, only the second key has the owner. If there was a dead letter, its time is
 /// stored as well: a repetition needs it if the first answer was lost before the letter was removed
-/// from the list.
+/// from the list. Also returns the time in the list of the inbox, if the event was there.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'failed_at')
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'failed_at', 'due')
          if elsewhere(main) then return {'lost'} end
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
          if owner ~= ARGV[2] then return {'lost'} end
@@ -103,15 +208,17 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
          if failed_at then redis.call('HSET', KEYS[1], 'failed_at', failed_at) end
          redis.call('PEXPIRE', KEYS[1], ARGV[6])
          redis.call('UNLINK', KEYS[2])
-         return {'stored', failed_at}",
+         unlist()
+         return {'stored', failed_at, main[3]}",
     )
 });
 
 /// Stores a dead letter. Arguments: owner, details, attempts, now, failure, head and body of the
-/// delivery, and `free` or `hold`. If the lease was lost, returns the existing letter's time.
+/// delivery, `free` or `hold`, and a test's time. Returns the time in the list of the inbox, if the event was there.
+/// If the lease was lost, returns the existing letter's time.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at')
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at', 'due')
          local is_elsewhere = elsewhere(main)
          local owner = main[1] or redis.call('HGET', KEYS[2], 'owner')
          if is_elsewhere or main[2] or owner ~= ARGV[1] then
@@ -123,8 +230,13 @@ pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
          if ARGV[8] == 'free' then
              redis.call('DEL', KEYS[1])
              redis.call('HDEL', KEYS[2], 'until')
+         elseif main[3] then
+             local held = redis.call('HGET', KEYS[1], 'until') - clock(ARGV[9])
+             redis.call('HDEL', KEYS[1], 'accepted', 'due')
+             redis.call('PEXPIRE', KEYS[1], text(math.max(held, 1)))
          end
-         return {'stored'}",
+         unlist()
+         return {'stored', main[3]}",
     )
 });
 
@@ -133,7 +245,7 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now = clock(ARGV[1])
          local main = redis.pcall('HMGET', KEYS[1], 'details', 'attempts', 'delivered_at',
-             'reply_head', 'reply_body', 'expires_at')
+             'reply_head', 'reply_body', 'expires_at', 'accepted', 'due')
          if elsewhere(main) then
              return {'elsewhere', unpack(redis.call('HMGET', KEYS[2], 'details', 'failed_at',
                  'failure'))}
@@ -143,24 +255,27 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
          local open = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'owner', 'until',
              'failed_at', 'failure')
          if open[4] then open[4] = left(open[4], now) end
+         if main[7] then return {'accepted', main[7], left(main[8], now), unpack(open, 1, 4)} end
          return {'open', unpack(open)}",
     )
 });
 
-/// Deletes an event that has a dead letter. Argument: a test's time.
+/// Deletes an event that has a dead letter or is in the inbox. Argument: a test's time. Returns the
+/// times in the lists of dead letters and of the inbox.
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at')
+        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at', 'due')
          local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
          if elsewhere(main) then
              redis.call('UNLINK', KEYS[2])
              return {failed_at and 'discarded' or 'none', failed_at}
          end
-         if main[2] or not failed_at then return {'none'} end
+         if main[2] or not (failed_at or main[3]) then return {'none'} end
          local now = clock(ARGV[1])
          if main[1] and tonumber(main[1]) > now then return {'in flight', left(main[1], now)} end
          redis.call('UNLINK', KEYS[1], KEYS[2])
-         return {'discarded', failed_at}",
+         unlist()
+         return {'discarded', failed_at, main[3]}",
     )
 });
 

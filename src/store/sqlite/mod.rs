@@ -4,7 +4,9 @@
 //! (<https://www.sqlite.org/wal.html>). With `synchronous=FULL`, every commit survives a loss of
 //! power.
 
+mod inbox;
 mod rows;
+mod schema;
 
 use std::{
     fs, io,
@@ -21,41 +23,10 @@ use rusqlite::{
 };
 
 use super::{
-    Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
-    Release, Settled, State, Store, StoreError, new_owner, stored,
+    Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
+    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
 };
-use crate::{fault, key::Key, plan::Plan};
-
-/// Times are milliseconds since 1970. An event's row is in flight while it has `until`, and
-/// delivered once it has `delivered_at`. Otherwise, the event only has its dead letter. `owner` is
-/// the last owner.
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS events (
-        key           TEXT PRIMARY KEY,
-        details       TEXT NOT NULL,
-        attempts      TEXT NOT NULL DEFAULT '[]',
-        owner         TEXT NOT NULL,
-        until         INTEGER,
-        delivered_at  INTEGER,
-        expires_at    INTEGER,
-        reply_head    TEXT,
-        reply_body    BLOB
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS events_by_expiry ON events (expires_at)
-        WHERE expires_at IS NOT NULL;
-    CREATE TABLE IF NOT EXISTS dead_letters (
-        key        TEXT PRIMARY KEY REFERENCES events (key),
-        failed_at  INTEGER NOT NULL,
-        failure    TEXT NOT NULL,
-        head       TEXT NOT NULL,
-        body       BLOB NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS dead_letters_by_time ON dead_letters (failed_at, key);
-    PRAGMA user_version = 1;
-";
-
-/// The version of [`SCHEMA`], kept in the file's `user_version`.
-const VERSION: i64 = 1;
+use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
 /// Most expired records that one `finish` deletes. This is more than it adds, so that the file does
 /// not grow.
@@ -196,11 +167,7 @@ fn connect(
         std::thread::sleep(timeout / 100);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
-        0 => transaction.execute_batch(SCHEMA)?,
-        VERSION => {}
-        other => return Err(format!("its layout {other} is not this version's {VERSION}").into()),
-    }
+    schema::apply(&transaction)?;
     transaction.commit()?;
     Ok(connection)
 }
@@ -239,6 +206,70 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn accept(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        now: DateTime<Utc>,
+        due: DateTime<Utc>,
+    ) -> Result<Accepted, StoreError> {
+        let (key, deadline) = (plan.key, Instant::now() + self.timeout);
+        let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
+        if let Some(found) = self.run(&self.reader, deadline, reading).await?
+            && let Some(taken) = found.taken(plan, now)?
+        {
+            return Ok(Accepted::Taken(taken));
+        }
+        let (plan, delivery) = (plan.clone(), delivery.clone());
+        self.run(&self.writer, deadline, move |connection| {
+            let transaction = begin(connection)?;
+            let accepted = inbox::accept(&transaction, &plan, &delivery, now, due)?;
+            fault::point("inside accept");
+            transaction.commit()?;
+            Ok(accepted)
+        })
+        .await
+    }
+
+    async fn due(
+        &self,
+        route: Route,
+        by_now: Option<DateTime<Utc>>,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        self.read(move |connection| inbox::due(connection, route, by_now, after, limit)).await
+    }
+
+    async fn take(
+        &self,
+        key: &Key,
+        early: bool,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Take, StoreError> {
+        let key = *key;
+        self.write(move |connection| {
+            let transaction = begin(connection)?;
+            let take = inbox::take(&transaction, &key, early, now, until)?;
+            transaction.commit()?;
+            Ok(take)
+        })
+        .await
+    }
+
+    async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError> {
+        let (lease, postponed) = (lease.clone(), postponed.clone());
+        self.write(move |connection| {
+            let transaction = begin(connection)?;
+            let settled = inbox::postpone(&transaction, &lease, &postponed)?;
+            fault::point("inside postpone");
+            transaction.commit()?;
+            Ok(settled)
+        })
+        .await
+    }
+
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
         let (lease, delivered) = (lease.clone(), delivered.clone());
         self.write(move |connection| {
@@ -246,7 +277,8 @@ impl Store for Sqlite {
             let transaction = begin(connection)?;
             let changed = transaction.execute(
                 "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
-                        expires_at = ?5, reply_head = ?6, reply_body = ?7
+                        expires_at = ?5, reply_head = ?6, reply_body = ?7,
+                        accepted = NULL, destination = NULL, due = NULL
                  WHERE key = ?1 AND owner = ?2",
                 params![
                     lease.key.to_string(),
@@ -262,6 +294,7 @@ impl Store for Sqlite {
                 return Ok(Settled::LeaseLost);
             }
             clear_dead_letter(&transaction, &lease.key)?;
+            inbox::clear_delivery(&transaction, &lease.key)?;
             transaction.execute(
                 "DELETE FROM events WHERE key IN
                      (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
@@ -285,7 +318,8 @@ impl Store for Sqlite {
             let transaction = begin(connection)?;
             let changed = transaction.execute(
                 "UPDATE events SET attempts = ?3, expires_at = NULL,
-                        until = CASE WHEN ?4 THEN NULL ELSE until END
+                        until = CASE WHEN ?4 THEN NULL ELSE until END,
+                        accepted = NULL, destination = NULL, due = NULL
                  WHERE key = ?1 AND owner = ?2 AND delivered_at IS NULL",
                 params![
                     lease.key.to_string(),
@@ -308,6 +342,7 @@ impl Store for Sqlite {
                     letter.delivery.body.as_ref(),
                 ],
             )?;
+            inbox::clear_delivery(&transaction, &lease.key)?;
             fault::point("inside fail");
             transaction.commit()?;
             Ok(Settled::Stored)
@@ -375,15 +410,17 @@ impl Store for Sqlite {
         let key = *key;
         self.write(move |connection| {
             let transaction = begin(connection)?;
-            let Some(rows::Found { record: Record { failed: Some(_), state, .. }, .. }) =
-                rows::select(&transaction, &key, now)?
-            else {
+            let Some(rows::Found { record, .. }) = rows::select(&transaction, &key, now)? else {
                 return Ok(Discarded::None);
             };
-            if let State::InFlight { until, .. } = state {
+            if record.failed.is_none() && record.accepted.is_none() {
+                return Ok(Discarded::None);
+            }
+            if let State::InFlight { until, .. } = record.state {
                 return Ok(Discarded::InFlight { until });
             }
             clear_dead_letter(&transaction, &key)?;
+            inbox::clear_delivery(&transaction, &key)?;
             transaction.execute("DELETE FROM events WHERE key = ?1", [key.to_string()])?;
             transaction.commit()?;
             Ok(Discarded::Done)

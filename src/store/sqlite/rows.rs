@@ -4,8 +4,12 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::de::DeserializeOwned;
 
-use super::super::{Claim, DeadLetter, Entry, Failed, Record, State, StoreError, stored};
-use crate::{delivery::Reply, key::Key, plan::Plan};
+use super::super::{Claim, DeadLetter, Due, Entry, Failed, Record, State, StoreError, stored};
+use crate::{
+    delivery::{Delivery, Reply},
+    key::Key,
+    plan::Plan,
+};
 
 /// A record, and the time at which it is forgotten.
 pub(super) struct Found {
@@ -42,10 +46,13 @@ fn read_record(row: &Row<'_>, now: DateTime<Utc>) -> rusqlite::Result<Found> {
         Some(at) => Some(Failed { at, failure: from_json(row, "failure")? }),
         None => None,
     };
-    let state = match time(row, "delivered_at")? {
-        Some(at) => State::Delivered { at: Some(at), reply: read_reply(row)? },
-        None => {
-            let held = Some(row.get("owner")?).zip(time(row, "until")?);
+    let accepted: Option<String> = row.get("accepted")?;
+    let accepted = accepted.map(|text| convert(stored::from_json(&text))).transpose()?;
+    let held = Some(row.get("owner")?).zip(time(row, "until")?);
+    let state = match (time(row, "delivered_at")?, time(row, "due")?) {
+        (Some(at), _) => State::Delivered { at: Some(at), reply: read_reply(row)? },
+        (None, Some(due)) => State::in_inbox(held, due, now),
+        (None, None) => {
             State::open(held, failed.is_some(), now).ok_or(rusqlite::Error::InvalidQuery)?
         }
     };
@@ -54,6 +61,7 @@ fn read_record(row: &Row<'_>, now: DateTime<Utc>) -> rusqlite::Result<Found> {
         details: Some(from_json(row, "details")?),
         attempts: from_json(row, "attempts")?,
         failed,
+        accepted,
         state,
     };
     Ok(Found { record, expires_at: time(row, "expires_at")? })
@@ -64,6 +72,17 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry { failed_at: required_time(row, "failed_at")?, key: key(row)? })
 }
 
+/// Reads an entry of the list of an inbox.
+pub(super) fn due(row: &Row<'_>) -> rusqlite::Result<Due> {
+    Ok(Due { at: required_time(row, "due")?, key: key(row)? })
+}
+
+/// Reads a delivery with the columns `head` and `body`.
+pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let (head, body): (String, Vec<u8>) = (row.get("head")?, row.get("body")?);
+    convert(stored::delivery(&head, body))
+}
+
 fn read_reply(row: &Row<'_>) -> rusqlite::Result<Option<Reply>> {
     let head: Option<String> = row.get("reply_head")?;
     let read = |head: String| convert(stored::reply(&head, row.get::<_, Vec<u8>>("reply_body")?));
@@ -71,14 +90,13 @@ fn read_reply(row: &Row<'_>) -> rusqlite::Result<Option<Reply>> {
 }
 
 pub(super) fn read_dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    let (head, body): (String, Vec<u8>) = (row.get("head")?, row.get("body")?);
     Ok(DeadLetter {
         key: key(row)?,
         details: from_json(row, "details")?,
         failed_at: required_time(row, "failed_at")?,
         failure: from_json(row, "failure")?,
         attempts: from_json(row, "attempts")?,
-        delivery: convert(stored::delivery(&head, body))?,
+        delivery: delivery(row)?,
     })
 }
 

@@ -1,0 +1,113 @@
+//! `pending`: the accepted events that are not delivered yet.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use chrono::Utc;
+use clap::Args;
+
+use super::{
+    existing_store,
+    shown::{Shown, harmless, time},
+    variables,
+};
+use crate::{
+    config::StoreConfig,
+    key::Key,
+    route::Route,
+    store::{Record, State, Store, StoreError},
+};
+
+/// Entries that are read per page.
+const PAGE: usize = 256;
+
+#[derive(Args)]
+pub struct Options {
+    /// Print a JSON object a line, as `inspect --json` does.
+    #[arg(long)]
+    json: bool,
+    /// Only those of this vendor, in upper or lower case.
+    #[arg(long)]
+    vendor: Option<String>,
+    /// Only those that go to gcp, or to aws.
+    #[arg(long, value_name = "gcp|aws")]
+    destination: Option<Route>,
+    /// Only those whose next attempt is due already.
+    #[arg(long)]
+    due: bool,
+}
+
+/// Lists accepted events, by destination, those that are due first coming first.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let config = StoreConfig::from_vars(variables().await?)?;
+    let store = existing_store(&config).await?;
+    let mut count = 0;
+    for route in Route::ALL {
+        if options.destination.is_some_and(|only| only != route) {
+            continue;
+        }
+        let mut after = None;
+        loop {
+            let by_now = options.due.then(Utc::now);
+            let page = store.due(route, by_now, after, PAGE).await;
+            let page = page.context("the store does not answer")?;
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for due in page {
+                let record = pending(&*store, &due.key, &options).await;
+                if let Some(record) = record.context("the store does not answer")? {
+                    print(&record, options.json)?;
+                    count += 1;
+                }
+            }
+        }
+    }
+    eprintln!("{count} accepted event{} in {}", if count == 1 { "" } else { "s" }, config.url);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the record of an event if it is still in the inbox, and of the wanted vendor.
+async fn pending(
+    store: &dyn Store,
+    key: &Key,
+    options: &Options,
+) -> Result<Option<Record>, StoreError> {
+    let record = store.get(key, Utc::now()).await?;
+    Ok(record.filter(|record| {
+        let vendor = record.details.as_ref().map(|details| details.vendor.to_lowercase());
+        record.accepted.is_some()
+            && options.vendor.as_ref().is_none_or(|only| Some(only.to_lowercase()) == vendor)
+    }))
+}
+
+/// Prints a line: when the next attempt is due, the digits of the key, destination, vendor and type,
+/// when the event was accepted, and the attempts since.
+fn print(record: &Record, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        return writeln!(out, "{}", serde_json::to_string(&Shown::from(record))?);
+    }
+    let (Some(details), Some(accepted)) = (&record.details, &record.accepted) else {
+        return Ok(());
+    };
+    let next = match record.state {
+        State::Waiting { due } => time(due),
+        _ => "being delivered".to_owned(),
+    };
+    writeln!(
+        out,
+        "{next} {} {} {} {} accepted={} tries={}",
+        record.key.to_string().trim_start_matches(Key::PREFIX),
+        details.route,
+        harmless(&details.vendor),
+        harmless(&details.event_type),
+        time(accepted.at),
+        accepted.tries,
+    )
+}

@@ -1,0 +1,412 @@
+//! Delivers accepted events behind their answers: a lane of workers for each destination.
+//!
+//! A lane learns of an event in three ways. An acceptance in this process wakes it. It keeps the times
+//! of the events that it postponed itself. And it sweeps: it asks the store what is due, which finds
+//! the events of processes that died, and of others that are busy. Whoever takes an event first
+//! delivers it.
+//!
+//! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
+//! time. So an outage uses up the schedules of a few events, and not of all. The first answer opens
+//! the lane again.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use rand::seq::SliceRandom as _;
+use serde::Serialize;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    key::Key,
+    outcome::{Ending, Trigger},
+    route::Route,
+    router::{Budget, Handled, Health, Router, Wake},
+    store::Due,
+    telemetry,
+};
+
+/// Average time between two sweeps of a lane. Each one is between half and one and a half of it, so
+/// that many processes do not sweep together. A sweep is one query, or sixteen in DynamoDB and in a
+/// Redis cluster.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// The same where no event is accepted any more.
+const IDLE_SWEEP: Duration = Duration::from_secs(300);
+
+/// Most events that a sweep finds. They are tried in random order, so that processes that sweep at
+/// the same time rarely try the same ones.
+const SWEPT: usize = 256;
+
+/// Most events that a lane remembers between two sweeps, by acceptance or by time. The store has the
+/// others.
+const REMEMBERED: usize = 4096;
+
+/// The pause after the failure that closed a lane, and after an error of the store. The pause before
+/// a probe doubles with each probe in vain.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// Longest pause between two probes.
+const LAST_PROBE: Duration = Duration::from_secs(30);
+
+/// Average time between two searches for what interrupted acceptances have left behind.
+const CLEANING: Duration = Duration::from_secs(3600);
+
+/// Time by which the clock of a store may be behind.
+const CLOCK_MARGIN: Duration = Duration::from_millis(5);
+
+/// Creates the budget of one attempt.
+pub type Budgets = Arc<dyn Fn() -> Budget + Send + Sync>;
+
+/// The ends of the lanes that acceptances wake.
+pub struct Lanes(HashMap<Route, Woken>);
+
+/// The keys of events that were accepted.
+struct Woken {
+    keys: mpsc::Receiver<Key>,
+    /// True if there was no room for a key.
+    is_behind: Arc<AtomicBool>,
+}
+
+/// Creates the lanes, and the function that wakes them.
+pub fn lanes() -> (Wake, Lanes) {
+    let (mut senders, mut lanes) = (HashMap::new(), HashMap::new());
+    for route in Route::ALL {
+        let (sender, keys) = mpsc::channel(REMEMBERED);
+        let is_behind = Arc::new(AtomicBool::new(false));
+        senders.insert(route, (sender, Arc::clone(&is_behind)));
+        lanes.insert(route, Woken { keys, is_behind });
+    }
+    let wake = move |route: Route, key: Key| {
+        if let Some((sender, is_behind)) = senders.get(&route)
+            && sender.try_send(key).is_err()
+        {
+            is_behind.store(true, Ordering::Relaxed);
+        }
+    };
+    (Arc::new(wake), Lanes(lanes))
+}
+
+/// Delivers accepted events with up to `workers` attempts at a time for each destination, until
+/// `stop`. Then it waits for the attempts under way, and leaves the rest to the store.
+pub async fn run(
+    router: Arc<Router>,
+    lanes: Lanes,
+    workers: usize,
+    budgets: Budgets,
+    stop: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
+    for (route, woken) in lanes.0 {
+        let mut lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
+        if !router.accepts() {
+            lane.every = IDLE_SWEEP;
+        }
+        tasks.spawn(lane.serve(woken, stop.clone()));
+    }
+    tasks.spawn(clean(router, stop));
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The result of a drain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    pub delivered: u32,
+    pub postponed: u32,
+    pub failed: u32,
+    /// The number of destinations that took no events, so that some are left.
+    pub down: u32,
+    /// True if the store did not answer, or a result could not be stored.
+    pub is_incomplete: bool,
+}
+
+/// Delivers what is due now, once, and cleans up.
+pub async fn drain(
+    router: Arc<Router>,
+    workers: usize,
+    budgets: Budgets,
+    stop: CancellationToken,
+) -> Drained {
+    let mut tasks = JoinSet::new();
+    for route in Route::ALL {
+        let lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
+        tasks.spawn(lane.drain(stop.clone()));
+    }
+    let mut sum = Drained::default();
+    while let Some(joined) = tasks.join_next().await {
+        match joined {
+            Ok(drained) => {
+                sum.delivered += drained.delivered;
+                sum.postponed += drained.postponed;
+                sum.failed += drained.failed;
+                sum.down += drained.down;
+                sum.is_incomplete |= drained.is_incomplete;
+            }
+            // The place of the panic is in the log already.
+            Err(_panic) => sum.is_incomplete = true,
+        }
+    }
+    if let Err(error) = router.store().sweep(Utc::now()).await {
+        tracing::warn!(%error, "the store could not be cleaned");
+    }
+    sum
+}
+
+/// Cleans up behind interrupted acceptances from time to time.
+async fn clean(router: Arc<Router>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(around(CLEANING)) => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(error) = router.store().sweep(Utc::now()).await {
+            tracing::warn!(%error, "the store could not be cleaned");
+        }
+    }
+}
+
+/// The workers of a destination.
+struct Lane {
+    router: Arc<Router>,
+    route: Route,
+    workers: usize,
+    budgets: Budgets,
+    running: JoinSet<(Key, Handled)>,
+    /// Events that are due, as far as this process knows.
+    queue: VecDeque<Key>,
+    /// Events that are due later, as far as this process knows: those that it postponed, and those
+    /// that were under another lease.
+    later: BTreeSet<(Instant, Key)>,
+    /// Set while the destination is down.
+    down: Option<Down>,
+    next_sweep: Instant,
+    /// The average time between two sweeps.
+    every: Duration,
+    /// True if there may be more events than the last sweep returned.
+    has_more: bool,
+    summary: Drained,
+}
+
+/// A destination that is down.
+struct Down {
+    /// The number of probes in vain.
+    probes: u32,
+    next_probe: Instant,
+}
+
+impl Lane {
+    fn new(router: Arc<Router>, route: Route, workers: usize, budgets: Budgets) -> Self {
+        Self {
+            router,
+            route,
+            workers,
+            budgets,
+            running: JoinSet::new(),
+            queue: VecDeque::new(),
+            later: BTreeSet::new(),
+            down: None,
+            next_sweep: Instant::now(),
+            every: SWEEP,
+            has_more: false,
+            summary: Drained::default(),
+        }
+    }
+
+    /// Delivers events until `stop`.
+    async fn serve(mut self, mut woken: Woken, stop: CancellationToken) {
+        loop {
+            self.begin_attempts();
+            let has_room = self.queue.len() < REMEMBERED;
+            let next_look = self.next_look();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(joined) = self.running.join_next() => self.ended(joined.ok()),
+                Some(key) = woken.keys.recv(), if has_room => self.queue.push_back(key),
+                () = sleep_until(next_look) => {
+                    self.has_more |= woken.is_behind.swap(false, Ordering::Relaxed);
+                    self.look().await;
+                }
+            }
+        }
+        while let Some(joined) = self.running.join_next().await {
+            self.ended(joined.ok());
+        }
+    }
+
+    /// Delivers what is due now.
+    async fn drain(mut self, stop: CancellationToken) -> Drained {
+        while !stop.is_cancelled() && self.down.is_none() && !self.summary.is_incomplete {
+            if self.queue.is_empty() {
+                self.sweep().await;
+            }
+            self.begin_attempts();
+            if self.running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                Some(joined) = self.running.join_next() => self.ended(joined.ok()),
+                () = stop.cancelled() => break,
+            }
+        }
+        while let Some(joined) = self.running.join_next().await {
+            self.ended(joined.ok());
+        }
+        self.summary.down = self.down.is_some().into();
+        self.summary
+    }
+
+    /// Begins as many attempts as there are workers and events. While the destination is down, it
+    /// begins one probe at a time.
+    fn begin_attempts(&mut self) {
+        let workers = match &self.down {
+            None => self.workers,
+            Some(down) if down.next_probe <= Instant::now() => 1,
+            Some(_) => 0,
+        };
+        while self.running.len() < workers
+            && let Some(key) = self.queue.pop_front()
+        {
+            let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
+            self.running.spawn(async move {
+                (key, router.deliver_accepted(key, false, Trigger::Inbox, budgets()).await)
+            });
+        }
+    }
+
+    /// Learns from an attempt that has ended: `None` after a panic.
+    fn ended(&mut self, ended: Option<(Key, Handled)>) {
+        let (key, handled) = match ended {
+            Some((key, Handled::StoreUnavailable)) => {
+                self.summary.is_incomplete = true;
+                // The event is still in the store, like all others.
+                self.queue.clear();
+                self.next_sweep = Instant::now() + around(FIRST_PROBE);
+                (key, Handled::StoreUnavailable)
+            }
+            Some(ended) => ended,
+            // The place of the panic is in the log already.
+            None => {
+                self.summary.is_incomplete = true;
+                return;
+            }
+        };
+        let Handled::Tried { ending, due, health, settled } = handled else {
+            if let Handled::NotDue(at) = handled {
+                self.remember(key, at);
+            }
+            return;
+        };
+        match ending {
+            Ending::Delivered => self.summary.delivered += 1,
+            Ending::Postponed => self.summary.postponed += 1,
+            _ => self.summary.failed += 1,
+        }
+        self.summary.is_incomplete |= !settled;
+        if let Some(due) = due {
+            self.remember(key, due);
+        }
+        self.learn(health);
+    }
+
+    /// Remembers when an event is due, if there is room.
+    fn remember(&mut self, key: Key, due: DateTime<Utc>) {
+        if self.later.len() < REMEMBERED {
+            // By the store's clock, the event may be due a moment later.
+            let pause = (due - Utc::now()).to_std().unwrap_or_default() + CLOCK_MARGIN;
+            self.later.insert((Instant::now() + pause, key));
+        }
+    }
+
+    /// Closes or opens the lane.
+    fn learn(&mut self, health: Health) {
+        match (health, &mut self.down) {
+            (Health::Down, None) => {
+                tracing::warn!(destination = %self.route, "down; its accepted events wait");
+                let next_probe = Instant::now() + around(FIRST_PROBE);
+                self.down = Some(Down { probes: 0, next_probe });
+            }
+            // Attempts that began before the first failure are no probes.
+            (Health::Down, Some(down)) if down.next_probe > Instant::now() => {}
+            (Health::Down, Some(down)) => {
+                down.probes += 1;
+                let pause = FIRST_PROBE * 2u32.pow(down.probes.min(5));
+                down.next_probe = Instant::now() + around(pause.min(LAST_PROBE));
+            }
+            (Health::Up, Some(_)) => {
+                tracing::info!(destination = %self.route, "up again");
+                self.down = None;
+                self.next_sweep = Instant::now();
+            }
+            (Health::Up, None) => {}
+        }
+    }
+
+    /// Returns the time at which the lane must look for work.
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = self.next_sweep;
+        if let Some((due, _)) = self.later.first() {
+            next = next.min(*due);
+        }
+        match &self.down {
+            // There is nothing to do before the next probe.
+            Some(down) if down.next_probe > now => down.next_probe,
+            // The probe is under way.
+            Some(_) if !self.running.is_empty() => now + LAST_PROBE,
+            _ if self.queue.is_empty() && self.has_more => now,
+            _ => next,
+        }
+    }
+
+    /// Looks for work: among the events that this process remembers, and if it is time, in the store.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        while let Some(first) = self.later.first().copied().filter(|(due, _)| *due <= now) {
+            self.later.remove(&first);
+            self.queue.push_back(first.1);
+        }
+        let is_due = self.next_sweep <= now || (self.queue.is_empty() && self.has_more);
+        if is_due || (self.down.is_some() && self.queue.is_empty()) {
+            self.sweep().await;
+        }
+    }
+
+    /// Asks the store what is due.
+    async fn sweep(&mut self) {
+        self.next_sweep = Instant::now() + around(self.every);
+        self.has_more = false;
+        match self.router.store().due(self.route, Some(Utc::now()), None, SWEPT).await {
+            Ok(due) => {
+                let oldest = due.first().map(|Due { at, .. }| Utc::now() - *at);
+                let overdue = oldest.and_then(|oldest| oldest.to_std().ok()).unwrap_or_default();
+                telemetry::overdue(self.route, overdue);
+                self.has_more = due.len() >= SWEPT && self.queue.is_empty();
+                let mut keys: Vec<_> = due.into_iter().map(|Due { key, .. }| key).collect();
+                keys.retain(|key| !self.queue.contains(key));
+                keys.shuffle(&mut rand::rng());
+                self.queue.extend(keys);
+            }
+            Err(error) => {
+                tracing::error!(destination = %self.route, %error, "accepted events cannot be listed");
+                self.summary.is_incomplete = true;
+            }
+        }
+    }
+}
+
+/// Returns a random time between half and one and a half of an average.
+fn around(average: Duration) -> Duration {
+    average.mul_f64(0.5 + rand::random::<f64>())
+}

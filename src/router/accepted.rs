@@ -1,0 +1,172 @@
+//! The life of an accepted event: from the acceptance to the answer, and from the inbox to its end.
+//!
+//! ```text
+//! accept ─── 200 accepted          take ─── attempt ─┬─ 2xx ─────────────────── finish: delivered
+//!    │                              ▲                ├─ may work later ──────── postpone
+//!    └── wakes a worker, or ────────┤                └─ will not change, or
+//!        the store says it is due ──┘                   the schedule has ended ─ fail: dead letter
+//! ```
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Budget, Router,
+    attempt::Verdict,
+    job::{Job, timed},
+    retry::{Health, Retries},
+    settle::{Forwarded, until_stored},
+};
+use crate::{
+    delivery::Reply,
+    error::Error,
+    fault,
+    key::Key,
+    outcome::{Ending, Origin, Trigger},
+    plan::Plan,
+    route::Route,
+    source::Answer,
+    store::{Acceptance, Accepted, Lease, Postponed, Settled, StoreError, Take, Taken},
+};
+
+/// Tells the workers of a destination that an event was accepted. It must not block. A lost call
+/// loses nothing, because the store lists the event.
+pub type Wake = Arc<dyn Fn(Route, Key) + Send + Sync>;
+
+/// The result of handling an event of the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// An attempt was made.
+    Tried {
+        ending: Ending,
+        /// The time of the next attempt, if the event was postponed.
+        due: Option<DateTime<Utc>>,
+        health: Health,
+        /// Whether the store has the result.
+        settled: bool,
+    },
+    /// The event is under another lease, or waits: until this time.
+    NotDue(DateTime<Utc>),
+    /// The event is not in the inbox any more.
+    Gone,
+    StoreUnavailable,
+}
+
+impl Router {
+    /// Returns the same router with workers that are told of acceptances.
+    pub fn with_wake(self, wake: Wake) -> Self {
+        Self { wake: Some(wake), ..self }
+    }
+
+    /// Returns whether some events are answered at once.
+    pub fn accepts(&self) -> bool {
+        let answers = self.intake.sources.iter().filter_map(|source| source.rules.answer);
+        answers.chain([self.intake.answer]).any(|answer| answer == Answer::Accepted)
+    }
+
+    /// Takes a planned event into the inbox.
+    pub(super) async fn accept(
+        &self,
+        job: &mut Job,
+        budget: Budget,
+    ) -> Result<Accepted, StoreError> {
+        let kept = job.delivery.kept(&job.plan.signature_headers());
+        let due = budget.now + self.schedule.first().copied().unwrap_or_default();
+        let accepted = async {
+            self.find_previous(&mut job.plan, budget).await?;
+            fault::point("before accept");
+            let accepted = self.store.accept(&job.plan, &kept, budget.now, due).await;
+            fault::point("after accept");
+            accepted
+        };
+        timed(&mut job.times.store, accepted).await
+    }
+
+    /// Wakes a worker, unless the first attempt is due later.
+    pub(super) fn wake(&self, plan: &Plan) {
+        if let Some(wake) = &self.wake
+            && self.schedule.first().is_none_or(|pause| pause.is_zero())
+        {
+            wake(plan.route, plan.key);
+        }
+    }
+
+    /// Takes an event of the inbox, makes one attempt, and stores the result. If `early`, the event
+    /// need not be due.
+    pub async fn deliver_accepted(
+        &self,
+        key: Key,
+        early: bool,
+        by: Trigger,
+        budget: Budget,
+    ) -> Handled {
+        fault::point("before take");
+        let take = self.store.take(&key, early, budget.now, budget.lease_until).await;
+        fault::point("after take");
+        match take {
+            Ok(Take::Won(taken)) => self.live_on(*taken, by, budget).await,
+            Ok(Take::NotDue(at)) => Handled::NotDue(at),
+            Ok(Take::Gone) => Handled::Gone,
+            Err(error) => {
+                tracing::error!(%key, %error, "an accepted event cannot be taken");
+                Handled::StoreUnavailable
+            }
+        }
+    }
+
+    /// Makes one attempt at an event that is taken, and stores the result.
+    async fn live_on(&self, taken: Taken, by: Trigger, budget: Budget) -> Handled {
+        let Taken { lease, accepted, delivery } = taken;
+        if budget.left().is_zero() {
+            return self.give_back(&lease, accepted, budget).await;
+        }
+        let source = self.intake.sources.at(&delivery.path).ok().cloned();
+        let route = lease.details.route;
+        let mut plan = Plan::kept(lease.details.clone().into(), lease.key, route, source);
+        plan.answer = Answer::Accepted;
+        let mut job = Job::new(delivery, plan, by, Origin::default());
+        let accepted = Acceptance { tries: accepted.tries + 1, ..accepted };
+        let mut retries = Retries::scheduled(self.schedule.get(accepted.tries as usize).copied());
+        let mut attempts = lease.attempts.clone();
+        let verdict = self.attempt(&mut job, &mut attempts, &mut retries, budget).await;
+        let health = retries.health();
+        let result = match verdict {
+            Verdict::TryAgain { after, failure } => {
+                let at = Utc::now();
+                let postponed = Postponed { at, due: at + after, accepted, attempts };
+                let postpone = || self.store.postpone(&lease, &postponed);
+                let postpone = until_stored(&lease, postpone, budget);
+                let settled = timed(&mut job.times.store, postpone).await;
+                job.settled = settled.is_some();
+                let due = (settled == Some(Settled::Stored)).then_some(postponed.due);
+                log(&mut job, Ending::Postponed, Err(failure));
+                let (ending, settled) = (Ending::Postponed, job.settled);
+                return Handled::Tried { ending, due, health, settled };
+            }
+            Verdict::Delivered(reply) => Ok(reply),
+            Verdict::GiveUp { failure, release } => Err((failure, release)),
+        };
+        let settled = self.settle(&mut job, &lease, Forwarded { result, attempts }, budget).await;
+        let ending = settled.as_ref().map_or_else(Error::ending, |_| Ending::Delivered);
+        log(&mut job, ending, settled);
+        Handled::Tried { ending, due: None, health, settled: job.settled }
+    }
+
+    /// Gives an event back without an attempt, because taking it took too long. A machine that was
+    /// suspended may have lost its lease.
+    async fn give_back(&self, lease: &Lease, accepted: Acceptance, budget: Budget) -> Handled {
+        let (at, attempts) = (Utc::now(), lease.attempts.clone());
+        let unchanged = Postponed { at, due: at, accepted, attempts };
+        until_stored(lease, || self.store.postpone(lease, &unchanged), budget).await;
+        Handled::NotDue(at)
+    }
+}
+
+/// Logs and counts the result of an attempt.
+fn log(job: &mut Job, ending: Ending, result: Result<Reply, Error>) {
+    match result {
+        Ok(reply) => job.ended(ending, None, &reply),
+        Err(error) => job.ended(ending, Some(&error), &error.reply()),
+    }
+}

@@ -1,0 +1,308 @@
+//! The events that were answered at once.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::{
+    operation::{put_item::PutItemError, update_item::UpdateItemError},
+    types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
+};
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        Acceptance, Accepted, Claim, Details, Due, Lease, Postponed, Record, Settled, StoreError,
+        Take, Taken, new_owner, stored,
+    },
+    DynamoDb, TRIES, index,
+    item::{
+        Item, assignment, end_of, entry, millis, optional_string, record, sort_key, string, taken,
+        text, time,
+    },
+    letter::{self, Packed},
+};
+use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
+
+/// Time after which a part that no item refers to is garbage. Its event's item was written soon after
+/// it, or never.
+const GARBAGE_AGE: Duration = Duration::from_secs(86_400);
+
+/// Most parts that one sweep looks at.
+const SWEPT_AT_ONCE: usize = 1000;
+
+/// An acceptance under way.
+struct Acceptor<'a> {
+    plan: &'a Plan,
+    /// The attributes that locate the delivery.
+    delivery: &'a Item,
+    owner: &'a str,
+    now: DateTime<Utc>,
+    due: DateTime<Utc>,
+}
+
+impl Acceptor<'_> {
+    /// Returns the attributes of an accepted event, except its key, details and attempts.
+    fn attributes(&self, route: Route) -> Item {
+        let accepted = Acceptance { at: self.now, tries: 0 };
+        let mut item = self.delivery.clone();
+        item.extend([
+            ("held_by".into(), text(self.owner)),
+            ("accepted".into(), text(stored::to_json(&accepted))),
+            ("due".into(), millis(self.due)),
+        ]);
+        item.extend(index::entry_of(&index::inbox(route), self.due, &self.plan.key));
+        item
+    }
+}
+
+impl DynamoDb {
+    pub(super) async fn accept_event(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        (now, due): (DateTime<Utc>, DateTime<Utc>),
+        deadline: Instant,
+    ) -> Result<Accepted, StoreError> {
+        let owner = new_owner();
+        let Packed { attributes, parts } = Packed::new(&plan.key, &owner, delivery, now)?;
+        let acceptor = Acceptor { plan, delivery: &attributes, owner: &owner, now, due };
+        if !parts.is_empty() {
+            // A duplicate must not write parts.
+            if let Some(found) = self.item(&plan.key).await?
+                && let Some(claim) = taken(plan, &found, now)?
+            {
+                return Ok(Accepted::Taken(claim));
+            }
+            letter::write(self.client().await, &self.table, parts).await?;
+        }
+        fault::point("inside accept");
+        let accepted = self.put_accepted(&acceptor, deadline).await;
+        if matches!(accepted, Ok(Accepted::Taken(_))) {
+            self.delete_parts(&attributes, deadline).await;
+        }
+        accepted
+    }
+
+    async fn put_accepted(
+        &self,
+        acceptor: &Acceptor<'_>,
+        deadline: Instant,
+    ) -> Result<Accepted, StoreError> {
+        let Acceptor { plan, owner, now, .. } = *acceptor;
+        let mut written = self.insert_accepted(acceptor).await?;
+        for _ in 0..TRIES {
+            let found = match written {
+                Ok(route) => return Ok(Accepted::Stored { route }),
+                Err(found) => found,
+            };
+            if found.is_empty() {
+                written = self.insert_accepted(acceptor).await?;
+                continue;
+            }
+            match taken(plan, &found, now)? {
+                // The answer to this call's first try may have been lost.
+                Some(Claim::Accepted { route }) if is_held_by(&found, owner) => {
+                    return Ok(Accepted::Stored { route });
+                }
+                Some(claim) => return Ok(Accepted::Taken(claim)),
+                None => written = self.accept_over(acceptor, &found, deadline).await?,
+            }
+        }
+        Err(StoreError::Failed("the owner of the key changes too often".into()))
+    }
+
+    /// Creates the item of an event, in place of a forgotten one. Returns its route, or the item
+    /// that prevents it.
+    async fn insert_accepted(
+        &self,
+        acceptor: &Acceptor<'_>,
+    ) -> Result<Result<Route, Item>, StoreError> {
+        let Acceptor { plan, now, .. } = acceptor;
+        let details = Details::new(plan, *now);
+        let mut item = acceptor.attributes(details.route);
+        item.insert("key".into(), text(plan.key));
+        item.insert("details".into(), text(stored::to_json(&details)));
+        let put = self
+            .client()
+            .await
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(#key) OR forgotten_at <= :now")
+            .expression_attribute_names("#key", "key")
+            .expression_attribute_values(":now", millis(*now))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let Err(error) = put else { return Ok(Ok(details.route)) };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
+                Ok(Err(refusal.item.clone().unwrap_or_default()))
+            }
+            _ => Err(self.failed(error)),
+        }
+    }
+
+    /// Accepts an event in place of its dead letter, or of an owner that died. Returns its route, or
+    /// the item as it is now if it has changed.
+    async fn accept_over(
+        &self,
+        acceptor: &Acceptor<'_>,
+        found: &Item,
+        deadline: Instant,
+    ) -> Result<Result<Route, Item>, StoreError> {
+        let Acceptor { plan, now, .. } = acceptor;
+        let Record { details, failed, .. } = record(plan.key, found, *now)?;
+        let details = details.ok_or_else(|| StoreError::corrupt("no details"))?;
+        let set = acceptor.attributes(details.route);
+        let mut remove = vec!["held_until", "expires_at", "failed_at", "failure"];
+        remove.extend(letter::ATTRIBUTES.iter().filter(|name| !set.contains_key(**name)));
+        let (update, mut values) = assignment(set, &remove);
+        values.insert(":before".into(), text(string(found, "held_by")?));
+        values.insert(":now".into(), millis(*now));
+        let mut condition = "held_by = :before AND attribute_not_exists(delivered_at) \
+                             AND (attribute_not_exists(held_until) OR held_until <= :now) AND "
+            .to_owned();
+        match failed {
+            Some(failed) => {
+                condition += "failed_at = :failed";
+                values.insert(":failed".into(), millis(failed.at));
+            }
+            None => condition += "attribute_not_exists(failed_at)",
+        }
+        match self.update_item(&plan.key, &update, &condition, values).await? {
+            Ok(before) => {
+                self.delete_parts(&before, deadline).await;
+                Ok(Ok(details.route))
+            }
+            Err(found) => Ok(Err(found)),
+        }
+    }
+
+    pub(super) async fn due_events(
+        &self,
+        route: Route,
+        by_now: Option<DateTime<Utc>>,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        let after = after.map(|Due { at, key }| sort_key(at, key));
+        let to = by_now.map_or_else(|| "~".into(), end_of);
+        let (list, limit) = (index::inbox(route), limit.min(1000));
+        let listed = self.listed(index::partitions(&list), after.as_deref(), &to, limit).await?;
+        let due = listed.iter().map(|sort_key| entry(sort_key));
+        due.map(|due| due.map(|(at, key)| Due { at, key })).collect()
+    }
+
+    pub(super) async fn take_event(
+        &self,
+        key: &Key,
+        early: bool,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Take, StoreError> {
+        let owner = new_owner();
+        let mut condition = "attribute_exists(accepted) \
+                             AND (attribute_not_exists(held_until) OR held_until <= :now)"
+            .to_owned();
+        if !early {
+            condition += " AND due <= :now";
+        }
+        let taken = self
+            .client()
+            .await
+            .update_item()
+            .table_name(&self.table)
+            .key("key", text(key))
+            .update_expression(
+                "SET held_by = :owner, held_until = :until, due = :until, dead_letter = :entry",
+            )
+            .condition_expression(condition)
+            .expression_attribute_values(":owner", text(&owner))
+            .expression_attribute_values(":until", millis(until))
+            .expression_attribute_values(":entry", text(sort_key(until, key)))
+            .expression_attribute_values(":now", millis(now))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let item = match taken {
+            Ok(output) => output.attributes.unwrap_or_default(),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(refusal)) => {
+                    let found = refusal.item.clone().unwrap_or_default();
+                    // The answer to this call's first try may have been lost.
+                    match time(&found, "due")? {
+                        Some(_) if is_held_by(&found, &owner) => found,
+                        Some(due) => return Ok(Take::NotDue(due)),
+                        None => return Ok(Take::Gone),
+                    }
+                }
+                _ => return Err(self.failed(error)),
+            },
+        };
+        let Record { details, attempts, accepted, .. } = record(*key, &item, now)?;
+        let delivery = letter::read(self.client().await, &self.table, &item).await?;
+        let missing = || StoreError::corrupt(format!("{key} has lost a part"));
+        let details = details.ok_or_else(missing)?;
+        let (accepted, delivery) = accepted.zip(delivery).ok_or_else(missing)?;
+        let lease = Lease { key: *key, owner, until, details, attempts };
+        Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
+    }
+
+    pub(super) async fn postpone_event(
+        &self,
+        lease: &Lease,
+        postponed: &Postponed,
+    ) -> Result<Settled, StoreError> {
+        let Postponed { due, accepted, attempts, .. } = postponed;
+        let set = Item::from([
+            ("accepted".into(), text(stored::to_json(accepted))),
+            ("due".into(), millis(*due)),
+            ("dead_letter".into(), text(sort_key(*due, lease.key))),
+            ("attempts".into(), text(stored::to_json(attempts))),
+        ]);
+        let (update, mut values) = assignment(set, &["held_until"]);
+        values.insert(":owner".into(), text(&lease.owner));
+        let condition = "held_by = :owner AND attribute_exists(accepted)";
+        let updated = self.update_item(&lease.key, &update, condition, values).await?;
+        fault::point("inside postpone");
+        Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
+    }
+
+    /// Looks at the parts that are a day old: deletes those that no item refers to, and takes the
+    /// others off the list.
+    pub(super) async fn sweep_parts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let to = end_of(now - GARBAGE_AGE);
+        let lists = index::partitions(index::PARTS);
+        for listed in self.listed(lists, None, &to, SWEPT_AT_ONCE).await? {
+            let name = listed.split_once('#').map(|(_, name)| name).unwrap_or_default();
+            let corrupt = || StoreError::corrupt(format!("`{name}` is no part"));
+            let (location, _) = name.rsplit_once('#').ok_or_else(corrupt)?;
+            let (key, _) = location.split_once('#').ok_or_else(corrupt)?;
+            let item = self.item(&key.parse().map_err(StoreError::corrupt)?).await?;
+            let client = self.client().await;
+            if item.is_some_and(|item| optional_string(&item, "parts_at") == Some(location)) {
+                let update = client.update_item().table_name(&self.table).key("key", text(name));
+                let update = update.update_expression("REMOVE dead, dead_letter");
+                let update = update.condition_expression("attribute_exists(part)").send().await;
+                if let Err(error) = update
+                    && !matches!(
+                        error.as_service_error(),
+                        Some(UpdateItemError::ConditionalCheckFailedException(_))
+                    )
+                {
+                    return Err(self.failed(error));
+                }
+            } else {
+                let deletion = client.delete_item().table_name(&self.table).key("key", text(name));
+                deletion.send().await.map_err(|error| self.failed(error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_held_by(item: &Item, owner: &str) -> bool {
+    optional_string(item, "held_by") == Some(owner)
+}

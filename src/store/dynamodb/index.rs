@@ -1,0 +1,106 @@
+//! The index of the table: dead letters, the events of the inboxes, and the parts of deliveries.
+//!
+//! Its partition key, `dead`, names a list and a shard, and its sort key, `dead_letter`, has the time
+//! and the key. A partition takes 1,000 writes a second, and an index that is throttled throttles its
+//! table (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-gsi-throttling.html>).
+//! So each list is spread over sixteen partitions by the first digit of the key, and read in order by
+//! merging them.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join_all;
+
+use super::{
+    super::StoreError,
+    DynamoDb, INDEX,
+    item::{Item, string, text},
+};
+use crate::{key::Key, route::Route};
+
+/// The list of dead letters.
+pub(super) const LETTERS: &str = "dead";
+/// The partition of the dead letters that earlier versions stored.
+pub(super) const OLD_LETTERS: &str = "1";
+/// The list of the parts that no sweep has looked at.
+pub(super) const PARTS: &str = "parts";
+
+/// Returns the name of a destination's inbox.
+pub(super) fn inbox(route: Route) -> String {
+    format!("due-{route}")
+}
+
+/// Returns the partition that a shard of a list is in.
+pub(super) fn partition(list: &str, shard: u8) -> String {
+    format!("{list}-{shard:x}")
+}
+
+/// Returns all partitions of a list.
+pub(super) fn partitions(list: &str) -> impl Iterator<Item = String> {
+    (0..Key::SHARDS).map(move |shard| partition(list, shard))
+}
+
+/// Returns the attributes that put an item on a list.
+pub(super) fn entry_of(
+    list: &str,
+    time: DateTime<Utc>,
+    key: &Key,
+) -> [(String, AttributeValue); 2] {
+    [
+        ("dead".into(), text(partition(list, key.shard()))),
+        ("dead_letter".into(), text(super::item::sort_key(time, key))),
+    ]
+}
+
+impl DynamoDb {
+    /// Returns the sort keys of some partitions in order: those after `after`, up to `to`.
+    pub(super) async fn listed(
+        &self,
+        partitions: impl Iterator<Item = String>,
+        after: Option<&str>,
+        to: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let pages = partitions.map(|partition| self.partition(partition, after, to, limit));
+        let mut listed = try_join_all(pages).await?.concat();
+        listed.sort();
+        listed.truncate(limit);
+        Ok(listed)
+    }
+
+    async fn partition(
+        &self,
+        partition: String,
+        after: Option<&str>,
+        to: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut pages = self
+            .client()
+            .await
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            // A condition may have one comparison of the sort key. This one includes `after`.
+            .key_condition_expression("dead = :dead AND dead_letter BETWEEN :after AND :to")
+            .expression_attribute_values(":dead", text(partition))
+            .expression_attribute_values(":after", text(after.unwrap_or("0")))
+            .expression_attribute_values(":to", text(to))
+            .limit((limit + 1).min(1000) as i32)
+            .into_paginator()
+            .send();
+        let mut listed = Vec::new();
+        while listed.len() < limit
+            && let Some(page) = pages.next().await
+        {
+            let items: Vec<Item> =
+                page.map_err(|error| self.failed(error))?.items.unwrap_or_default();
+            for item in items {
+                let sort_key = string(&item, "dead_letter")?;
+                if after != Some(sort_key) {
+                    listed.push(sort_key.to_owned());
+                }
+            }
+        }
+        Ok(listed)
+    }
+}

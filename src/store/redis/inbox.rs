@@ -1,0 +1,214 @@
+//! The events that were answered at once, and the lists of what is due.
+//!
+//! In a cluster, a list is in another slot than an event. It is spread over sixteen lists by the
+//! first digit of the key, so that no server has all of it. An entry is written before its event, and
+//! moved or removed after it. So an entry may be too early, or lead to nothing, but no event is
+//! missing from the list. A look at such an entry corrects it ([`LOOKED`]).
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        Acceptance, Accepted, Details, Due, Lease, Postponed, Settled, StoreError, Take, Taken,
+        new_owner, stored,
+    },
+    Redis, millis, named_digest,
+    scripts::{ACCEPT, LOOKED, POSTPONE, TAKE},
+};
+use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
+
+const INBOX: &str = "webhook:due";
+
+/// Shortest time between the two looks that remove an entry without an event. It is longer than an
+/// acceptance takes from its first write to its second.
+const SECOND_LOOK: Duration = Duration::from_secs(60);
+
+impl Redis {
+    /// Returns the name of the list that an event of a destination is on.
+    pub(super) fn inbox_of(&self, route: Route, key: &Key) -> String {
+        if self.link.is_cluster {
+            format!("{INBOX}:{route}:{:x}", key.shard())
+        } else {
+            format!("{INBOX}:{route}")
+        }
+    }
+
+    pub(super) async fn accept_event(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        now: DateTime<Utc>,
+        due: DateTime<Utc>,
+    ) -> Result<Accepted, StoreError> {
+        let (key, deadline) = (plan.key, self.link.deadline());
+        if self.link.is_cluster {
+            self.enlist(plan.route, &key, &millis(now), deadline).await?;
+        }
+        fault::point("inside accept");
+        let texts = [
+            self.time(now),
+            new_owner(),
+            stored::to_json(&Details::new(plan, now)),
+            named_digest(plan),
+            stored::to_json(&Acceptance { at: now, tries: 0 }),
+            (due - now).num_milliseconds().max(0).to_string(),
+            stored::delivery_head(delivery),
+        ];
+        let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
+        arguments.push(&delivery.body);
+        let mut fields = self.script(&ACCEPT, &key, &arguments, deadline).await?;
+        let word = fields.text()?;
+        if word.as_deref() != Some("stored") {
+            let claim = self.taken(plan, fields, word.as_deref(), now, deadline).await?;
+            return Ok(Accepted::Taken(claim));
+        }
+        let details: Option<Details> = fields.json()?;
+        let route = details.map_or(plan.route, |details| details.route);
+        let due = fields.text()?.unwrap_or_default();
+        if self.link.is_cluster && route != plan.route {
+            self.enlist(route, &key, &due, deadline).await?;
+        }
+        self.unlist_letter(&key, fields.time()?, deadline).await;
+        Ok(Accepted::Stored { route })
+    }
+
+    pub(super) async fn due_events(
+        &self,
+        route: Route,
+        by_now: Option<DateTime<Utc>>,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        let to = match by_now {
+            None => "+inf".to_owned(),
+            Some(now) if self.is_callers_time => millis(now),
+            Some(_) => {
+                let time = redis::cmd("TIME");
+                let (seconds, micros): (i64, i64) =
+                    self.command(&time, self.link.deadline()).await?;
+                (seconds * 1000 + micros / 1000).to_string()
+            }
+        };
+        let after = after.map(|Due { at, key }| (at, key));
+        let lists: Vec<_> = match self.link.is_cluster {
+            false => vec![format!("{INBOX}:{route}")],
+            true => (0..Key::SHARDS).map(|shard| format!("{INBOX}:{route}:{shard:x}")).collect(),
+        };
+        let due = self.merged(&lists, after, &to, limit).await?;
+        Ok(due.into_iter().map(|(at, key)| Due { at, key }).collect())
+    }
+
+    pub(super) async fn take_event(
+        &self,
+        key: &Key,
+        early: bool,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Take, StoreError> {
+        let (owner, deadline) = (new_owner(), self.link.deadline());
+        let lease = (until - now).num_milliseconds().max(1);
+        let early = if early { "early" } else { "" };
+        let arguments = [self.time(now), owner.clone(), lease.to_string(), early.to_owned()];
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        let mut fields = self.script(&TAKE, key, &arguments, deadline).await?;
+        match fields.text()?.as_deref() {
+            Some("won") => {
+                let listed = fields.text()?.unwrap_or_default();
+                let missing = || StoreError::corrupt(format!("{key} has lost a part"));
+                let accepted = fields.json()?.ok_or_else(missing)?;
+                let details: Details = fields.json()?.ok_or_else(missing)?;
+                let attempts = fields.attempts()?;
+                let head = fields.text()?.ok_or_else(missing)?;
+                let delivery = stored::delivery(&head, fields.bytes().ok_or_else(missing)?)?;
+                if self.link.is_cluster {
+                    self.enlist(details.route, key, &listed, deadline).await?;
+                }
+                let lease = Lease { key: *key, owner, until, details, attempts };
+                Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
+            }
+            Some("not due") => {
+                let listed = fields.text()?.unwrap_or_default();
+                let due = fields.end(now)?.unwrap_or(now);
+                self.looked(key, &listed, now, deadline).await?;
+                Ok(Take::NotDue(due))
+            }
+            _ => {
+                self.looked(key, "", now, deadline).await?;
+                Ok(Take::Gone)
+            }
+        }
+    }
+
+    pub(super) async fn postpone_event(
+        &self,
+        lease: &Lease,
+        postponed: &Postponed,
+    ) -> Result<Settled, StoreError> {
+        let Postponed { at, due, accepted, attempts } = postponed;
+        let deadline = self.link.deadline();
+        let arguments = [
+            self.time(*at),
+            lease.owner.clone(),
+            (*due - *at).num_milliseconds().max(0).to_string(),
+            stored::to_json(accepted),
+            stored::to_json(attempts),
+        ];
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        let mut fields = self.script(&POSTPONE, &lease.key, &arguments, deadline).await?;
+        fault::point("inside postpone");
+        let settled = fields.settled()?;
+        if settled == Settled::Stored && self.link.is_cluster {
+            let listed = fields.text()?.unwrap_or_default();
+            self.enlist(lease.details.route, &lease.key, &listed, deadline).await?;
+        }
+        Ok(settled)
+    }
+
+    /// Removes the entry of that time in a cluster. A single server has removed it already.
+    pub(super) async fn unlist_due(
+        &self,
+        key: &Key,
+        due: Option<DateTime<Utc>>,
+        deadline: Instant,
+    ) {
+        if self.link.is_cluster && due.is_some() {
+            for route in Route::ALL {
+                self.unlist(&self.inbox_of(route, key), key, due, deadline).await;
+            }
+        }
+    }
+
+    /// Sets an entry of a list in a cluster.
+    async fn enlist(
+        &self,
+        route: Route,
+        key: &Key,
+        time: &str,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let mut addition = redis::cmd("ZADD");
+        addition.arg(self.inbox_of(route, key)).arg(time).arg(key.to_string());
+        self.command::<u32>(&addition, deadline).await.map(drop)
+    }
+
+    /// Corrects the entries of an event that is not due before `listed`, or not in the inbox.
+    async fn looked(
+        &self,
+        key: &Key,
+        listed: &str,
+        now: DateTime<Utc>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let pause = SECOND_LOOK.max(self.link.timeout() * 2).as_millis();
+        let arguments = [self.time(now), key.to_string(), pause.to_string(), listed.to_owned()];
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        for route in Route::ALL {
+            let list = [self.inbox_of(route, key)];
+            self.script_on(&LOOKED, &list, &arguments, deadline).await?;
+        }
+        Ok(())
+    }
+}

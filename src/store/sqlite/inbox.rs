@@ -1,0 +1,135 @@
+//! The events that were answered at once, and their deliveries.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, Transaction, params};
+
+use super::{
+    super::{
+        Acceptance, Accepted, Details, Due, Lease, Postponed, Record, Settled, State, Take, Taken,
+        new_owner, stored,
+    },
+    clear_dead_letter, rows,
+};
+use crate::{delivery::Delivery, key::Key, plan::Plan, route::Route};
+
+/// Takes an event into the inbox, unless it is taken.
+pub(super) fn accept(
+    transaction: &Transaction<'_>,
+    plan: &Plan,
+    delivery: &Delivery,
+    now: DateTime<Utc>,
+    due: DateTime<Utc>,
+) -> rusqlite::Result<Accepted> {
+    let found = rows::select(transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
+    let (details, attempts) = match found {
+        Some(found) => {
+            if let Some(taken) = rows::convert(found.taken(plan, now))? {
+                return Ok(Accepted::Taken(taken));
+            }
+            let Record { details, attempts, .. } = found.record;
+            (details.ok_or(rusqlite::Error::InvalidQuery)?, attempts)
+        }
+        None => (Details::new(plan, now), Vec::new()),
+    };
+    let key = plan.key.to_string();
+    clear_dead_letter(transaction, &plan.key)?;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO events
+                 (key, details, attempts, owner, accepted, destination, due)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            key,
+            stored::to_json(&details),
+            stored::to_json(&attempts),
+            new_owner(),
+            stored::to_json(&Acceptance { at: now, tries: 0 }),
+            details.route.as_str(),
+            due.timestamp_millis(),
+        ])?;
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO deliveries (key, head, body) VALUES (?1, ?2, ?3)")?
+        .execute(params![key, stored::delivery_head(delivery), delivery.body.as_ref()])?;
+    Ok(Accepted::Stored { route: details.route })
+}
+
+/// Returns entries of a destination's list.
+pub(super) fn due(
+    connection: &Connection,
+    route: Route,
+    by_now: Option<DateTime<Utc>>,
+    after: Option<Due>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Due>> {
+    let (after, after_key) = match after {
+        Some(Due { at, key }) => (at.timestamp_millis(), key.to_string()),
+        None => (i64::MIN, String::new()),
+    };
+    let by_now = by_now.map_or(i64::MAX, |now| now.timestamp_millis());
+    connection
+        .prepare_cached(
+            "SELECT due, key FROM events
+             WHERE destination = ?1 AND due IS NOT NULL AND due <= ?2 AND (due, key) > (?3, ?4)
+             ORDER BY due, key LIMIT ?5",
+        )?
+        .query_map(params![route.as_str(), by_now, after, after_key, limit as i64], rows::due)?
+        .collect()
+}
+
+/// Takes a lease on an event.
+pub(super) fn take(
+    transaction: &Transaction<'_>,
+    key: &Key,
+    early: bool,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> rusqlite::Result<Take> {
+    let found = rows::select(transaction, key, now)?.map(|found| found.record);
+    let Some(Record { details: Some(details), attempts, accepted: Some(accepted), state, .. }) =
+        found
+    else {
+        return Ok(Take::Gone);
+    };
+    match state {
+        State::InFlight { until, .. } => return Ok(Take::NotDue(until)),
+        State::Waiting { due } if due > now && !early => return Ok(Take::NotDue(due)),
+        _ => {}
+    }
+    let owner = new_owner();
+    transaction
+        .prepare_cached("UPDATE events SET owner = ?2, until = ?3, due = ?3 WHERE key = ?1")?
+        .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
+    let delivery = transaction
+        .prepare_cached("SELECT head, body FROM deliveries WHERE key = ?1")?
+        .query_row([key.to_string()], rows::delivery)?;
+    let lease = Lease { key: *key, owner, until, details, attempts };
+    Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
+}
+
+/// Gives an event back until its next attempt is due.
+pub(super) fn postpone(
+    transaction: &Transaction<'_>,
+    lease: &Lease,
+    postponed: &Postponed,
+) -> rusqlite::Result<Settled> {
+    let Postponed { due, accepted, attempts, .. } = postponed;
+    let changed = transaction
+        .prepare_cached(
+            "UPDATE events SET until = NULL, due = ?3, accepted = ?4, attempts = ?5
+             WHERE key = ?1 AND owner = ?2 AND accepted IS NOT NULL",
+        )?
+        .execute(params![
+            lease.key.to_string(),
+            lease.owner,
+            due.timestamp_millis(),
+            stored::to_json(accepted),
+            stored::to_json(attempts),
+        ])?;
+    Ok(if changed == 0 { Settled::LeaseLost } else { Settled::Stored })
+}
+
+/// Deletes the delivery of an event that leaves the inbox.
+pub(super) fn clear_delivery(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<usize> {
+    transaction.prepare_cached("DELETE FROM deliveries WHERE key = ?1")?.execute([key.to_string()])
+}

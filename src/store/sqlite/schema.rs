@@ -1,0 +1,65 @@
+//! The tables of the database, and the change of a file that an earlier version made.
+
+use rusqlite::Transaction;
+
+/// The version of the layout, kept in the file's `user_version`.
+const VERSION: usize = STEPS.len();
+
+/// The steps from each version to the next. An empty file has version 0.
+///
+/// Times are milliseconds since 1970. An event's row is in flight while it has `until`, delivered
+/// once it has `delivered_at`, and in the inbox while it has `due`. Otherwise, the event only has
+/// its dead letter. `owner` is the last owner.
+const STEPS: [&str; 2] = [
+    "
+    CREATE TABLE events (
+        key           TEXT PRIMARY KEY,
+        details       TEXT NOT NULL,
+        attempts      TEXT NOT NULL DEFAULT '[]',
+        owner         TEXT NOT NULL,
+        until         INTEGER,
+        delivered_at  INTEGER,
+        expires_at    INTEGER,
+        reply_head    TEXT,
+        reply_body    BLOB
+    ) WITHOUT ROWID;
+    CREATE INDEX events_by_expiry ON events (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE dead_letters (
+        key        TEXT PRIMARY KEY REFERENCES events (key),
+        failed_at  INTEGER NOT NULL,
+        failure    TEXT NOT NULL,
+        head       TEXT NOT NULL,
+        body       BLOB NOT NULL
+    );
+    CREATE INDEX dead_letters_by_time ON dead_letters (failed_at, key);
+    ",
+    // The deliveries of the inbox have a table of their own, so that a lease does not rewrite a
+    // body.
+    "
+    ALTER TABLE events ADD COLUMN accepted TEXT;
+    ALTER TABLE events ADD COLUMN destination TEXT;
+    ALTER TABLE events ADD COLUMN due INTEGER;
+    CREATE INDEX events_by_due ON events (destination, due, key) WHERE due IS NOT NULL;
+    CREATE TABLE deliveries (
+        key   TEXT PRIMARY KEY REFERENCES events (key),
+        head  TEXT NOT NULL,
+        body  BLOB NOT NULL
+    );
+    ",
+];
+
+/// Brings a file to this version's layout.
+pub(super) fn apply(
+    transaction: &Transaction<'_>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let found = transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
+    let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
+    let steps = steps.ok_or(format!("its layout {found} is not this version's {VERSION}"))?;
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    if !steps.is_empty() {
+        transaction.pragma_update(None, "user_version", VERSION as i64)?;
+    }
+    Ok(())
+}
