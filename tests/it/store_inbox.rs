@@ -23,15 +23,19 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(6000);
 
+/// Runs each clause on a store. The clauses share it, and each one uses events of its own.
 macro_rules! contract {
-    ($($clause:ident)*) => {$(
+    ($($clause:ident)*) => {
         #[tokio::test]
-        async fn $clause() {
+        async fn every_store_keeps_the_contract_of_the_inbox() {
             for Opened { store, .. } in stores().await {
-                clauses::$clause(store).await;
+                $(
+                    println!(stringify!($clause));
+                    clauses::$clause(Arc::clone(&store)).await;
+                )*
             }
         }
-    )*};
+    };
 }
 
 contract! {
@@ -97,7 +101,9 @@ mod clauses {
                 let record = store.get(&plan.key, at(now)).await.unwrap().unwrap();
                 assert!(record.accepted.is_some(), "{step} {now}");
             }
-            won(store.take(&plan.key, false, at(far), at(far + 1000)).await.unwrap());
+            if step == 0 {
+                won(store.take(&plan.key, false, at(far), at(far + 1000)).await.unwrap());
+            }
             // Leased, and with a lease that has ended.
             tens = vec![far + 5, far + 2000, 2 * far];
         }
@@ -143,7 +149,7 @@ mod clauses {
             assert_eq!(lost, Settled::LeaseLost);
         }
         assert_eq!(listed(&*store, &plan, None).await, [Due { at: at(2000), key: plan.key }]);
-        assert_eq!(store.dead_letters(Page { limit: 9, after: None }).await.unwrap(), []);
+        assert!(!is_dead(&*store, &plan).await);
         let done = store.finish(&heir.lease, &delivered(at(1500))).await.unwrap();
         assert_eq!(done, Settled::Stored);
         let lost = store.postpone(&heir.lease, &postponed(&heir, 1600, 1700)).await.unwrap();
@@ -235,7 +241,7 @@ mod clauses {
         elsewhere.route = other(plan.route);
         let anew = store.accept(&elsewhere, &delivery("{2}"), at(700), at(700)).await.unwrap();
         assert_eq!(anew, Accepted::Stored { route: plan.route });
-        assert_eq!(store.dead_letters(Page { limit: 9, after: None }).await.unwrap(), []);
+        assert!(!is_dead(&*store, &plan).await);
         assert_eq!(store.dead_letter(&plan.key).await.unwrap(), None);
         assert_eq!(listed(&*store, &plan, None).await, [Due { at: at(700), key: plan.key }]);
         let taken = won(store.take(&plan.key, false, at(700), at(1700)).await.unwrap());
@@ -330,9 +336,12 @@ mod clauses {
             assert!(page.len() <= 10);
             seen.extend(page);
         }
+        let is_ours = |due: &Due| all.contains(due);
+        seen.retain(is_ours);
         assert_eq!(seen, all);
         let by = all[12].at;
-        let due = store.due(Route::Gcp, Some(by), None, 100).await.unwrap();
+        let mut due = store.due(Route::Gcp, Some(by), None, 100).await.unwrap();
+        due.retain(is_ours);
         assert_eq!(due, all.iter().copied().filter(|due| due.at <= by).collect::<Vec<_>>());
     }
 
@@ -385,10 +394,22 @@ fn won(take: Take) -> Taken {
     }
 }
 
-/// Returns the inbox of an event's destination.
+/// Returns the entries of an event in the list of its destination.
 async fn listed(store: &dyn Store, plan: &Plan, by_now: Option<DateTime<Utc>>) -> Vec<Due> {
-    assert_eq!(store.due(other(plan.route), None, None, 100).await.unwrap(), []);
-    store.due(plan.route, by_now, None, 100).await.unwrap()
+    let mut entries = Vec::new();
+    for route in [plan.route, other(plan.route)] {
+        let due = store.due(route, by_now, None, 1000).await.unwrap();
+        let of_event: Vec<_> = due.into_iter().filter(|due| due.key == plan.key).collect();
+        assert!(route == plan.route || of_event.is_empty());
+        entries.extend(of_event);
+    }
+    entries
+}
+
+/// Returns whether an event is on the list of dead letters.
+async fn is_dead(store: &dyn Store, plan: &Plan) -> bool {
+    let letters = store.dead_letters(Page { limit: 1000, after: None }).await.unwrap();
+    letters.iter().any(|entry| entry.key == plan.key)
 }
 
 fn other(route: Route) -> Route {
