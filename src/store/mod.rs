@@ -270,7 +270,7 @@ pub enum Discarded {
 }
 
 /// Reasons why an operation of a store failed. The texts are for the operator.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     #[error("no answer within {} ms (STORE_TIMEOUT_MS)", .0.as_millis())]
     Timeout(Duration),

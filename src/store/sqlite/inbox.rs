@@ -1,7 +1,7 @@
 //! The events that were answered at once, and their deliveries.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 
 use super::{
     super::{
@@ -14,13 +14,13 @@ use crate::{delivery::Delivery, key::Key, plan::Plan, route::Route};
 
 /// Takes an event into the inbox, unless it is taken.
 pub(super) fn accept(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     plan: &Plan,
     delivery: &Delivery,
     now: DateTime<Utc>,
     due: DateTime<Utc>,
 ) -> rusqlite::Result<Accepted> {
-    let found = rows::select(transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
+    let found = rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
     let (details, attempts) = match found {
         Some(found) => {
             if let Some(taken) = rows::convert(found.taken(plan, now))? {
@@ -32,8 +32,8 @@ pub(super) fn accept(
         None => (Details::new(plan, now), Vec::new()),
     };
     let key = plan.key.to_string();
-    clear_dead_letter(transaction, &plan.key)?;
-    transaction
+    clear_dead_letter(connection, &plan.key)?;
+    connection
         .prepare_cached(
             "INSERT OR REPLACE INTO events
                  (key, details, attempts, owner, accepted, destination, due)
@@ -48,7 +48,7 @@ pub(super) fn accept(
             details.route.as_str(),
             due.timestamp_millis(),
         ])?;
-    transaction
+    connection
         .prepare_cached("INSERT OR REPLACE INTO deliveries (key, head, body) VALUES (?1, ?2, ?3)")?
         .execute(params![key, stored::delivery_head(delivery), delivery.body.as_ref()])?;
     Ok(Accepted::Stored { route: details.route })
@@ -79,13 +79,13 @@ pub(super) fn due(
 
 /// Takes a lease on an event.
 pub(super) fn take(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     key: &Key,
     early: bool,
     now: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Take> {
-    let found = rows::select(transaction, key, now)?.map(|found| found.record);
+    let found = rows::select(connection, key, now)?.map(|found| found.record);
     let Some(Record { details: Some(details), attempts, accepted: Some(accepted), state, .. }) =
         found
     else {
@@ -97,10 +97,10 @@ pub(super) fn take(
         _ => {}
     }
     let owner = new_owner();
-    transaction
+    connection
         .prepare_cached("UPDATE events SET owner = ?2, until = ?3, due = ?3 WHERE key = ?1")?
         .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
-    let delivery = transaction
+    let delivery = connection
         .prepare_cached("SELECT head, body FROM deliveries WHERE key = ?1")?
         .query_row([key.to_string()], rows::delivery)?;
     let lease = Lease { key: *key, owner, until, details, attempts };
@@ -109,12 +109,12 @@ pub(super) fn take(
 
 /// Gives an event back until its next attempt is due.
 pub(super) fn postpone(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     lease: &Lease,
     postponed: &Postponed,
 ) -> rusqlite::Result<Settled> {
     let Postponed { due, accepted, attempts, .. } = postponed;
-    let changed = transaction
+    let changed = connection
         .prepare_cached(
             "UPDATE events SET until = NULL, due = ?3, accepted = ?4, attempts = ?5
              WHERE key = ?1 AND owner = ?2 AND accepted IS NOT NULL",
@@ -130,6 +130,6 @@ pub(super) fn postpone(
 }
 
 /// Deletes the delivery of an event that leaves the inbox.
-pub(super) fn clear_delivery(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<usize> {
-    transaction.prepare_cached("DELETE FROM deliveries WHERE key = ?1")?.execute([key.to_string()])
+pub(super) fn clear_delivery(connection: &Connection, key: &Key) -> rusqlite::Result<usize> {
+    connection.prepare_cached("DELETE FROM deliveries WHERE key = ?1")?.execute([key.to_string()])
 }

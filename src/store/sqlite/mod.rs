@@ -7,6 +7,7 @@
 mod inbox;
 mod rows;
 mod schema;
+mod writer;
 
 use std::{
     fs, io,
@@ -18,10 +19,9 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
+use self::writer::Writer;
 use super::{
     Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
     Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
@@ -43,7 +43,7 @@ const OTHERS: u32 = 0o007;
 /// A store in one SQLite file.
 pub struct Sqlite {
     reader: Arc<Mutex<Connection>>,
-    writer: Arc<Mutex<Connection>>,
+    writer: Arc<Writer>,
     timeout: Duration,
 }
 
@@ -69,58 +69,76 @@ impl Sqlite {
         });
         let opened = opened.await.map_err(|error| StoreError::Failed(error.to_string()))?;
         let (reader, writer) = opened?;
-        Ok(Self { reader, writer: Arc::new(Mutex::new(writer)), timeout })
+        Ok(Self { reader, writer: Arc::new(Writer::new(writer, timeout)), timeout })
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.reader, Instant::now() + self.timeout, operation).await
+        self.read_by(Instant::now() + self.timeout, operation).await
     }
 
-    async fn write<T: Send + 'static>(
+    /// Runs an operation on a thread that may block.
+    async fn read_by<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.run(&self.writer, Instant::now() + self.timeout, operation).await
-    }
-
-    /// Runs an operation on a thread that may block. The operation ends within the timeout by
-    /// itself and is not abandoned. So no claim is won after its caller got an error. The caller
-    /// only gives up first if the disk hangs.
-    async fn run<T: Send + 'static>(
-        &self,
-        connection: &Arc<Mutex<Connection>>,
         deadline: Instant,
-        operation: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (connection, timeout) = (Arc::clone(connection), self.timeout);
+        let (connection, timeout) = (Arc::clone(&self.reader), self.timeout);
         let ran = tokio::task::spawn_blocking(move || {
-            // A panic has rolled its transaction back, so the connection is sound.
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(StoreError::Timeout(timeout));
             }
-            let result = connection.busy_timeout(left).and_then(|()| operation(&mut connection));
-            result.map_err(|error| match error.sqlite_error_code() {
-                Some(ErrorCode::DatabaseBusy) => StoreError::Timeout(timeout),
-                _ if matches!(
-                    error,
-                    rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidQuery
-                ) =>
-                {
-                    StoreError::corrupt(error)
-                }
-                _ => StoreError::Failed(error.to_string()),
-            })
+            let result = connection.busy_timeout(left).and_then(|()| operation(&connection));
+            result.map_err(|error| store_error(&error, timeout))
         });
+        let panicked = |_| StoreError::Failed("bug: a panic".into());
+        self.unless_hung(deadline, async { ran.await.map_err(panicked)? }).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write_by(Instant::now() + self.timeout, operation).await
+    }
+
+    /// Runs an operation in a transaction that holds the write lock.
+    async fn write_by<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.unless_hung(deadline, self.writer.write(deadline, operation)).await
+    }
+
+    /// Waits for an operation. It ends within the timeout by itself and is not abandoned. So no claim
+    /// is won after its caller got an error. The caller only gives up first if the disk hangs.
+    async fn unless_hung<T>(
+        &self,
+        deadline: Instant,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let given_up = (deadline + DISK_GRACE).into();
-        match tokio::time::timeout_at(given_up, ran).await {
-            Ok(ended) => ended.map_err(|_| StoreError::Failed("bug: a panic".into()))?,
-            Err(_) => Err(StoreError::Timeout(timeout)),
+        let ended = tokio::time::timeout_at(given_up, operation).await;
+        ended.unwrap_or(Err(StoreError::Timeout(self.timeout)))
+    }
+}
+
+fn store_error(error: &rusqlite::Error, timeout: Duration) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => StoreError::Timeout(timeout),
+        _ if matches!(
+            error,
+            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidQuery
+        ) =>
+        {
+            StoreError::corrupt(error)
         }
+        _ => StoreError::Failed(error.to_string()),
     }
 }
 
@@ -182,25 +200,23 @@ impl Store for Sqlite {
     ) -> Result<Claim, StoreError> {
         // Duplicates are answered from a read, which does not wait for a writer.
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
-        let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
-        if let Some(found) = self.run(&self.reader, deadline, reading).await?
+        let reading = move |connection: &Connection| rows::select(connection, &key, now);
+        if let Some(found) = self.read_by(deadline, reading).await?
             && let Some(taken) = found.taken(plan, now)?
         {
             return Ok(taken);
         }
         let plan = plan.clone();
-        self.run(&self.writer, deadline, move |connection| {
-            let transaction = begin(connection)?;
+        self.write_by(deadline, move |connection| {
             let found =
-                rows::select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
+                rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
                 Some(found) => match rows::convert(found.taken(&plan, now))? {
                     Some(taken) => taken,
-                    None => take_over(&transaction, found.record, now, until)?,
+                    None => take_over(connection, found.record, now, until)?,
                 },
-                None => insert(&transaction, &plan, now, until)?,
+                None => insert(connection, &plan, now, until)?,
             };
-            transaction.commit()?;
             Ok(claim)
         })
         .await
@@ -214,18 +230,16 @@ impl Store for Sqlite {
         due: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
-        let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
-        if let Some(found) = self.run(&self.reader, deadline, reading).await?
+        let reading = move |connection: &Connection| rows::select(connection, &key, now);
+        if let Some(found) = self.read_by(deadline, reading).await?
             && let Some(taken) = found.taken(plan, now)?
         {
             return Ok(Accepted::Taken(taken));
         }
         let (plan, delivery) = (plan.clone(), delivery.clone());
-        self.run(&self.writer, deadline, move |connection| {
-            let transaction = begin(connection)?;
-            let accepted = inbox::accept(&transaction, &plan, &delivery, now, due)?;
+        self.write_by(deadline, move |connection| {
+            let accepted = inbox::accept(connection, &plan, &delivery, now, due)?;
             fault::point("inside accept");
-            transaction.commit()?;
             Ok(accepted)
         })
         .await
@@ -250,9 +264,7 @@ impl Store for Sqlite {
     ) -> Result<Take, StoreError> {
         let key = *key;
         self.write(move |connection| {
-            let transaction = begin(connection)?;
-            let take = inbox::take(&transaction, &key, early, now, until)?;
-            transaction.commit()?;
+            let take = inbox::take(connection, &key, early, now, until)?;
             Ok(take)
         })
         .await
@@ -261,10 +273,8 @@ impl Store for Sqlite {
     async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError> {
         let (lease, postponed) = (lease.clone(), postponed.clone());
         self.write(move |connection| {
-            let transaction = begin(connection)?;
-            let settled = inbox::postpone(&transaction, &lease, &postponed)?;
+            let settled = inbox::postpone(connection, &lease, &postponed)?;
             fault::point("inside postpone");
-            transaction.commit()?;
             Ok(settled)
         })
         .await
@@ -274,8 +284,7 @@ impl Store for Sqlite {
         let (lease, delivered) = (lease.clone(), delivered.clone());
         self.write(move |connection| {
             let Delivered { at, ttl, reply, attempts } = delivered;
-            let transaction = begin(connection)?;
-            let changed = transaction.execute(
+            let changed = connection.execute(
                 "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
                         expires_at = ?5, reply_head = ?6, reply_body = ?7,
                         accepted = NULL, destination = NULL, due = NULL
@@ -293,15 +302,14 @@ impl Store for Sqlite {
             if changed == 0 {
                 return Ok(Settled::LeaseLost);
             }
-            clear_dead_letter(&transaction, &lease.key)?;
-            inbox::clear_delivery(&transaction, &lease.key)?;
-            transaction.execute(
+            clear_dead_letter(connection, &lease.key)?;
+            inbox::clear_delivery(connection, &lease.key)?;
+            connection.execute(
                 "DELETE FROM events WHERE key IN
                      (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
                 params![at.timestamp_millis(), SWEPT_AT_ONCE],
             )?;
             fault::point("inside finish");
-            transaction.commit()?;
             Ok(Settled::Stored)
         })
         .await
@@ -315,8 +323,7 @@ impl Store for Sqlite {
     ) -> Result<Settled, StoreError> {
         let (lease, letter) = (lease.clone(), letter.clone());
         self.write(move |connection| {
-            let transaction = begin(connection)?;
-            let changed = transaction.execute(
+            let changed = connection.execute(
                 "UPDATE events SET attempts = ?3, expires_at = NULL,
                         until = CASE WHEN ?4 THEN NULL ELSE until END,
                         accepted = NULL, destination = NULL, due = NULL
@@ -331,7 +338,7 @@ impl Store for Sqlite {
             if changed == 0 {
                 return Ok(Settled::LeaseLost);
             }
-            transaction.execute(
+            connection.execute(
                 "INSERT OR REPLACE INTO dead_letters (key, failed_at, failure, head, body)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![
@@ -342,9 +349,8 @@ impl Store for Sqlite {
                     letter.delivery.body.as_ref(),
                 ],
             )?;
-            inbox::clear_delivery(&transaction, &lease.key)?;
+            inbox::clear_delivery(connection, &lease.key)?;
             fault::point("inside fail");
-            transaction.commit()?;
             Ok(Settled::Stored)
         })
         .await
@@ -409,8 +415,7 @@ impl Store for Sqlite {
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
         let key = *key;
         self.write(move |connection| {
-            let transaction = begin(connection)?;
-            let Some(rows::Found { record, .. }) = rows::select(&transaction, &key, now)? else {
+            let Some(rows::Found { record, .. }) = rows::select(connection, &key, now)? else {
                 return Ok(Discarded::None);
             };
             if record.failed.is_none() && record.accepted.is_none() {
@@ -419,31 +424,24 @@ impl Store for Sqlite {
             if let State::InFlight { until, .. } = record.state {
                 return Ok(Discarded::InFlight { until });
             }
-            clear_dead_letter(&transaction, &key)?;
-            inbox::clear_delivery(&transaction, &key)?;
-            transaction.execute("DELETE FROM events WHERE key = ?1", [key.to_string()])?;
-            transaction.commit()?;
+            clear_dead_letter(connection, &key)?;
+            inbox::clear_delivery(connection, &key)?;
+            connection.execute("DELETE FROM events WHERE key = ?1", [key.to_string()])?;
             Ok(Discarded::Done)
         })
         .await
     }
 }
 
-/// Begins a transaction that holds the write lock from its beginning, so that the data it reads
-/// cannot change before it writes.
-fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
-    connection.transaction_with_behavior(TransactionBehavior::Immediate)
-}
-
 fn insert(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     plan: &Plan,
     now: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> rusqlite::Result<Claim> {
     let (owner, details) = (new_owner(), Details::new(plan, now));
     // This replaces an expired record.
-    transaction
+    connection
         .prepare_cached(
             "INSERT OR REPLACE INTO events (key, details, owner, until, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -459,7 +457,7 @@ fn insert(
 }
 
 fn take_over(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     record: Record,
     now: DateTime<Utc>,
     until: DateTime<Utc>,
@@ -469,7 +467,7 @@ fn take_over(
     let details = details.ok_or(rusqlite::Error::InvalidQuery)?;
     // A dead letter does not expire.
     let expires_at = failed.is_none().then(|| details_end(now));
-    transaction
+    connection
         .prepare_cached("UPDATE events SET owner = ?2, until = ?3, expires_at = ?4 WHERE key = ?1")?
         .execute(params![key.to_string(), owner, until.timestamp_millis(), expires_at])?;
     Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
@@ -480,8 +478,6 @@ fn details_end(now: DateTime<Utc>) -> i64 {
     (now + DETAILS_TTL).timestamp_millis()
 }
 
-fn clear_dead_letter(transaction: &Transaction<'_>, key: &Key) -> rusqlite::Result<usize> {
-    transaction
-        .prepare_cached("DELETE FROM dead_letters WHERE key = ?1")?
-        .execute([key.to_string()])
+fn clear_dead_letter(connection: &Connection, key: &Key) -> rusqlite::Result<usize> {
+    connection.prepare_cached("DELETE FROM dead_letters WHERE key = ?1")?.execute([key.to_string()])
 }
