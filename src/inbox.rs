@@ -72,10 +72,10 @@ pub type Budgets = Arc<dyn Fn() -> Budget + Send + Sync>;
 /// The ends of the lanes that acceptances wake.
 pub struct Lanes(HashMap<Route, Woken>);
 
-/// The keys of events that were accepted.
+/// The events that were accepted.
 struct Woken {
-    keys: mpsc::Receiver<Key>,
-    /// True if there was no room for a key.
+    events: mpsc::Receiver<Due>,
+    /// True if there was no room for an event.
     is_behind: Arc<AtomicBool>,
 }
 
@@ -83,14 +83,14 @@ struct Woken {
 pub fn lanes() -> (Wake, Lanes) {
     let (mut senders, mut lanes) = (HashMap::new(), HashMap::new());
     for route in Route::ALL {
-        let (sender, keys) = mpsc::channel(REMEMBERED);
+        let (sender, events) = mpsc::channel(REMEMBERED);
         let is_behind = Arc::new(AtomicBool::new(false));
         senders.insert(route, (sender, Arc::clone(&is_behind)));
-        lanes.insert(route, Woken { keys, is_behind });
+        lanes.insert(route, Woken { events, is_behind });
     }
-    let wake = move |route: Route, key: Key| {
+    let wake = move |route: Route, due: Due| {
         if let Some((sender, is_behind)) = senders.get(&route)
-            && sender.try_send(key).is_err()
+            && sender.try_send(due).is_err()
         {
             is_behind.store(true, Ordering::Relaxed);
         }
@@ -233,7 +233,13 @@ impl Lane {
                 biased;
                 () = stop.cancelled() => break,
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
-                Some(key) = woken.keys.recv(), if has_room => self.queue.push_back(key),
+                Some(due) = woken.events.recv(), if has_room => {
+                    if due.at <= Utc::now() {
+                        self.queue.push_back(due.key);
+                    } else {
+                        self.remember(due.key, due.at);
+                    }
+                }
                 () = sleep_until(next_look) => {
                     self.has_more |= woken.is_behind.swap(false, Ordering::Relaxed);
                     self.look().await;

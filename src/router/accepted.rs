@@ -27,12 +27,12 @@ use crate::{
     plan::Plan,
     route::Route,
     source::Answer,
-    store::{Acceptance, Accepted, Lease, Postponed, Settled, StoreError, Take, Taken},
+    store::{Acceptance, Accepted, Due, Lease, Postponed, Settled, StoreError, Take, Taken},
 };
 
-/// Tells the workers of a destination that an event was accepted. It must not block. A lost call
-/// loses nothing, because the store lists the event.
-pub type Wake = Arc<dyn Fn(Route, Key) + Send + Sync>;
+/// Tells the workers of a destination that an event was accepted, and when it is due. It must not
+/// block. A lost call loses nothing, because the store lists the event.
+pub type Wake = Arc<dyn Fn(Route, Due) + Send + Sync>;
 
 /// The result of handling an event of the inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Router {
         budget: Budget,
     ) -> Result<Accepted, StoreError> {
         let kept = job.delivery.kept(&job.plan.signature_headers());
-        let due = budget.now + self.schedule.first().copied().unwrap_or_default();
+        let due = self.first_due(budget);
         let accepted = async {
             self.find_previous(&mut job.plan, budget).await?;
             fault::point("before accept");
@@ -83,12 +83,15 @@ impl Router {
         timed(&mut job.times.store, accepted).await
     }
 
-    /// Wakes a worker, unless the first attempt is due later.
-    pub(super) fn wake(&self, plan: &Plan) {
-        if let Some(wake) = &self.wake
-            && self.schedule.first().is_none_or(|pause| pause.is_zero())
-        {
-            wake(plan.route, plan.key);
+    /// Returns when the first attempt at an event that is accepted now is due.
+    fn first_due(&self, budget: Budget) -> DateTime<Utc> {
+        budget.now + self.schedule.first().copied().unwrap_or_default()
+    }
+
+    /// Tells the workers of an accepted event.
+    pub(super) fn wake(&self, plan: &Plan, budget: Budget) {
+        if let Some(wake) = &self.wake {
+            wake(plan.route, Due { at: self.first_due(budget), key: plan.key });
         }
     }
 

@@ -165,7 +165,7 @@ impl Router {
             Answer::Accepted => match self.accept(job, budget).await {
                 Ok(Accepted::Stored { route }) => {
                     job.plan.route = route;
-                    self.wake(&job.plan);
+                    self.wake(&job.plan, budget);
                     return Ok((Ending::Accepted, Reply::text(StatusCode::OK, "accepted")));
                 }
                 Ok(Accepted::Taken(claim)) => Ok(claim),

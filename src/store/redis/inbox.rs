@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::{
@@ -25,6 +25,9 @@ const INBOX: &str = "webhook:due";
 /// Shortest time between the two looks that remove an entry without an event. It is longer than an
 /// acceptance takes from its first write to its second.
 const SECOND_LOOK: Duration = Duration::from_secs(60);
+
+/// Difference between two clocks by which an entry may be off until its event is taken.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
 
 impl Redis {
     /// Returns the name of the list that an event of a destination is on.
@@ -45,7 +48,7 @@ impl Redis {
     ) -> Result<Accepted, StoreError> {
         let (key, deadline) = (plan.key, self.link.deadline());
         if self.link.is_cluster {
-            self.enlist(plan.route, &key, &millis(now), deadline).await?;
+            self.enlist(plan.route, &key, &millis(due), deadline).await?;
         }
         fault::point("inside accept");
         let texts = [
@@ -67,9 +70,11 @@ impl Redis {
         }
         let details: Option<Details> = fields.json()?;
         let route = details.map_or(plan.route, |details| details.route);
-        let due = fields.text()?.unwrap_or_default();
-        if self.link.is_cluster && route != plan.route {
-            self.enlist(route, &key, &due, deadline).await?;
+        let listed = fields.time()?.unwrap_or(due);
+        // The server's clock may differ from this one.
+        let is_near = (listed - due).abs() < CLOCK_TOLERANCE;
+        if self.link.is_cluster && (route != plan.route || !is_near) {
+            self.enlist(route, &key, &millis(listed), deadline).await?;
         }
         self.unlist_letter(&key, fields.time()?, deadline).await;
         Ok(Accepted::Stored { route })

@@ -20,20 +20,21 @@
 mod connection;
 mod fields;
 mod inbox;
+mod lists;
 mod scripts;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue};
 use tokio::time::Instant;
 
 use self::{
     connection::{Link, Refusal},
     fields::Fields,
-    scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua, UNLIST},
+    lists::DEAD_LETTERS,
+    scripts::{CLAIM, DISCARD, FAIL, FINISH, GET, Lua},
 };
 use super::{
     Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
@@ -43,8 +44,6 @@ use crate::{
     config::RedisUrl, delivery::Delivery, event::Identity, fault, key::Key, plan::Plan,
     route::Route,
 };
-
-const DEAD_LETTERS: &str = "webhook:dead-letters";
 
 /// A store in Redis.
 ///
@@ -117,109 +116,6 @@ impl Redis {
         deadline: Instant,
     ) -> Result<T, StoreError> {
         Ok(self.link.run(command, deadline).await?)
-    }
-
-    /// Removes the entry of that time from a list. If that fails, a stale entry remains.
-    async fn unlist(&self, list: &str, key: &Key, time: Option<DateTime<Utc>>, deadline: Instant) {
-        let Some(time) = time.map(millis) else { return };
-        let (lists, entry) = ([list.to_owned()], key.to_string());
-        let arguments = [entry.as_bytes(), time.as_bytes()];
-        if let Err(error) = self.script_on(&UNLIST, &lists, &arguments, deadline).await {
-            tracing::warn!(%key, list, %error, "a list has a stale entry");
-        }
-    }
-
-    /// Removes the entry of that time from the lists of dead letters.
-    async fn unlist_letter(&self, key: &Key, time: Option<DateTime<Utc>>, deadline: Instant) {
-        self.unlist(&self.letters_of(key), key, time, deadline).await;
-        if self.link.is_cluster {
-            // An earlier version may have listed it there.
-            self.unlist(DEAD_LETTERS, key, time, deadline).await;
-        }
-    }
-
-    /// Returns the list of dead letters that a key is on.
-    fn letters_of(&self, key: &Key) -> String {
-        match self.link.is_cluster {
-            true => format!("{DEAD_LETTERS}:{:x}", key.shard()),
-            false => DEAD_LETTERS.to_owned(),
-        }
-    }
-
-    /// Returns entries of several lists in one order.
-    async fn merged(
-        &self,
-        lists: &[String],
-        after: Option<(DateTime<Utc>, Key)>,
-        to: &str,
-        limit: usize,
-    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
-        let pages = lists.iter().map(|list| self.page(list, after, to, limit));
-        let mut entries = try_join_all(pages).await?.concat();
-        entries.sort();
-        entries.truncate(limit);
-        Ok(entries)
-    }
-
-    /// Adds a key to the list, with the time of its failure. Returns 1 if the key was not on the
-    /// list.
-    async fn list(
-        &self,
-        key: &Key,
-        failed_at: &str,
-        options: &[&str],
-        deadline: Instant,
-    ) -> Result<u32, StoreError> {
-        let mut addition = redis::cmd("ZADD");
-        addition.arg(self.letters_of(key)).arg(options).arg(failed_at).arg(key.to_string());
-        self.command(&addition, deadline).await
-    }
-
-    /// Returns entries of a list with times within these bounds, which have Redis's notation.
-    async fn listed(
-        &self,
-        list: &str,
-        from: &str,
-        to: &str,
-        limit: Option<usize>,
-    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
-        let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(list).arg(from).arg(to).arg("WITHSCORES");
-        if let Some(limit) = limit {
-            command.arg("LIMIT").arg(0).arg(limit);
-        }
-        let listed: Vec<(String, f64)> = self.command(&command, self.link.deadline()).await?;
-        let entries = listed.into_iter().map(|(key, millis)| {
-            // The mark of an entry is a fraction (scripts.rs).
-            let time = DateTime::from_timestamp_millis(millis.ceil() as i64);
-            let time = time.ok_or_else(|| StoreError::corrupt("no time"))?;
-            Ok((time, key.parse().map_err(StoreError::corrupt)?))
-        });
-        entries.collect()
-    }
-
-    /// Returns entries of a list up to a bound, ordered by time and key, after an entry.
-    async fn page(
-        &self,
-        list: &str,
-        after: Option<(DateTime<Utc>, Key)>,
-        to: &str,
-        limit: usize,
-    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
-        let mut entries = Vec::new();
-        let mut from = "-inf".to_owned();
-        if let Some(after) = after {
-            // Redis orders entries by time and key, but a range cannot begin at a key.
-            let time = millis(after.0);
-            entries = self.listed(list, &time, &time, None).await?;
-            entries.retain(|entry| *entry > after);
-            from = format!("({time}");
-        }
-        if let Some(wanted @ 1..) = limit.checked_sub(entries.len()) {
-            entries.extend(self.listed(list, &from, to, Some(wanted)).await?);
-        }
-        entries.truncate(limit);
-        Ok(entries)
     }
 
     /// Reads the reply to a claim or an acceptance of a key that is not free.
