@@ -67,15 +67,17 @@ lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM
 	$(VENV)/bin/cfn-lint template.yaml cloudfront.yaml
 	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
-build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
+build: architecture $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # of SAM's build, which `cargo lambda deploy` would take in place of the zip
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
+	@python3 -c 'import socket; socket.create_server(("127.0.0.1", 9000))' 2>/dev/null || \
+		{ echo 'Port 9000 of loopback is taken: end what listens there (another `make watch`?), then try again.' >&2; exit 1; }
 	rm -f target/webhook-router.db*
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
-build-sam: $(VENV)/tools ## Build both functions for `sam deploy`.
+build-sam: architecture $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 
 # What samconfig.toml says of the stack once it was deployed.
@@ -144,7 +146,11 @@ $(TOOLS)/cargo-deny-$(CARGO_DENY):
 	cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY) cargo-deny
 	touch $@
 
-.PHONY: servers packages
+.PHONY: architecture servers packages
+# Another one would be built for as if it were x86_64.
+architecture:
+	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'ARCH must be x86_64 or arm64, which are those of Lambda' >&2; exit 1;; esac
+
 # Only what is missing: npm of another origin would conflict with Debian's.
 servers:
 	@missing=; for pair in $(PROGRAMS); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
