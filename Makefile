@@ -83,7 +83,7 @@ build-sam: architecture $(VENV)/tools ## Build both functions for `sam deploy`.
 # What samconfig.toml says of the stack once it was deployed.
 SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)
 
-deploy: $(VENV)/tools ## Deploy the stack STACK with SAM: with the parameters in samconfig.toml, or the first time asking for them.
+deploy: architecture $(VENV)/tools ## Deploy the stack STACK with SAM: with the parameters in samconfig.toml, or the first time asking for them.
 	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
 	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
 	@$(if $(SAVED_ARCH),,echo 'Answer y when SAM asks: Router Function Url has no authentication. Is this okay?')

@@ -1,7 +1,7 @@
 //! What a configuration leads to: the store, the targets' names, AWS's settings, certificates. Each
 //! look is bounded and all go side by side. Nothing is changed, and no target gets a request.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use aws_credential_types::provider::ProvideCredentials as _;
 use chrono::Utc;
@@ -113,6 +113,9 @@ async fn aws_settings(region_of_target: Option<&str>) -> Vec<Finding> {
 async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
     // An address of IPv6 stands in brackets in a URL.
     let name = host.trim_matches(['[', ']']);
+    if name.parse::<IpAddr>().is_ok() {
+        return Finding::ok(subject, format!("{host} is an address, which needs no DNS"));
+    }
     match lookup_host((name, port)).await.map(Iterator::count) {
         Ok(1..) => Finding::ok(subject, format!("{host} is a known name")),
         Ok(0) => Finding::error(subject, format!("{host} has no address")),

@@ -67,8 +67,8 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
     let found = findings(&vars);
     for text in [
         "STORE_URL: sqlite:",
-        "GCP_TARGET_URL: 127.0.0.1 is a known name",
-        "AWS_TARGET_FUNCTION: 127.0.0.1 is a known name",
+        "GCP_TARGET_URL: 127.0.0.1 is an address",
+        "AWS_TARGET_FUNCTION: 127.0.0.1 is an address",
         "AWS_REGION: us-east-1",
         "AWS credentials: found",
         "SOURCES: served are /webhook/stripe",
