@@ -67,21 +67,23 @@ lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM
 	$(VENV)/bin/cfn-lint template.yaml cloudfront.yaml
 	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
-build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
+build: architecture $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # `cargo lambda deploy` would use SAM's build instead of the zip
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
+	@python3 -c 'import socket; socket.create_server(("127.0.0.1", 9000))' 2>/dev/null || \
+		{ echo 'Port 9000 of loopback is taken: end what listens there (another `make watch`?), then try again.' >&2; exit 1; }
 	rm -f target/webhook-router.db*
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
-build-sam: $(VENV)/tools ## Build both functions for `sam deploy`.
+build-sam: architecture $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 
 # The architecture in samconfig.toml, which exists after the first deployment of the stack.
 SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)
 
-deploy: $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
+deploy: architecture $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
 	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
 	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
 	@$(if $(SAVED_ARCH),,echo 'Answer y when SAM asks: Router Function Url has no authentication. Is this okay?')
@@ -144,7 +146,11 @@ $(TOOLS)/cargo-deny-$(CARGO_DENY):
 	cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY) cargo-deny
 	touch $@
 
-.PHONY: servers packages
+.PHONY: architecture servers packages
+# cargo-lambda would build for x86_64 if ARCH named any other architecture.
+architecture:
+	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'ARCH must be x86_64 or arm64, the architectures of Lambda' >&2; exit 1;; esac
+
 # Installs only missing programs: an npm from elsewhere would conflict with Debian's.
 servers:
 	@missing=; for pair in $(PROGRAMS); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \

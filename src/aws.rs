@@ -147,8 +147,13 @@ where
         let id = refusal.meta().extra("aws_request_id").unwrap_or("unknown");
         return format!("{code} (request {id})");
     }
+    with_remedy(error)
+}
+
+/// An error of AWS's settings with its causes, and what to do where that is known.
+pub fn with_remedy(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(inner) = cause {
         text = format!("{text}: {inner}");
         cause = inner.source();

@@ -5,6 +5,10 @@
 
 pub mod secret;
 
+pub mod finding;
+
+pub mod authorities;
+
 pub mod delivery;
 
 pub mod json;
@@ -40,6 +44,8 @@ mod fault;
 pub mod store;
 
 pub mod destination;
+
+pub mod checkup;
 
 pub mod certificates;
 

@@ -2,21 +2,27 @@
 
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing::Level;
 use webhook_router::{
-    cmd::{self, dead_letters, demo, explain, inspect, replay, serve},
-    config::VARIABLES,
+    cmd::{self, dead_letters, demo, doctor, explain, inspect, listen, replay, serve, variables},
     telemetry,
 };
+
+/// Ends the help of commands that the variables configure.
+const VARIABLES: &str = "`webhook-router variables` lists the variables that configure it.";
+
+/// Time for work on other threads that is still under way when a command has ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Receives vendors' webhooks, delivers each event once, and always to the same destination.
 ///
 /// In Lambda, it runs as the function behind a Function URL. Elsewhere, it takes a command.
 #[derive(Parser)]
-#[command(version, after_long_help = variables(), arg_required_else_help = true)]
+#[command(version, after_help = VARIABLES, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,12 +31,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the router as an HTTP server.
-    #[command(after_long_help = variables())]
+    #[command(after_help = VARIABLES)]
     Serve {
-        /// Address to listen on [default: 127.0.0.1:8080, or 0.0.0.0:$PORT when PORT is set].
-        #[arg(long, value_name = "ADDR")]
+        /// Address to listen on, or a port of loopback [default: 127.0.0.1:8080, or 0.0.0.0:$PORT
+        /// when PORT is set].
+        #[arg(long, value_name = "ADDR", value_parser = listen::parse_listen)]
         listen: Option<SocketAddr>,
     },
+    /// Check the configuration and the services that it names: store, targets, AWS, certificates,
+    /// ports.
+    #[command(after_help = VARIABLES)]
+    Doctor(doctor::Options),
     /// Print the key, the route and everything else that the router derives from a body. Needs no
     /// store.
     Explain(explain::Options),
@@ -39,12 +50,16 @@ enum Command {
     /// List the events that could not be delivered.
     DeadLetters(dead_letters::Options),
     /// Deliver dead letters again.
-    #[command(after_long_help = variables())]
+    #[command(after_help = VARIABLES)]
     Replay(replay::Options),
     /// Delete dead letters.
     Discard(dead_letters::Discard),
     /// Show routing, duplicates and a race on this machine.
     Demo(demo::Options),
+    /// List the variables, their defaults and their meanings.
+    Variables(variables::Options),
+    /// Print a shell's completions; README.md says where to put them.
+    Completions { shell: Shell },
 }
 
 fn main() -> ExitCode {
@@ -77,6 +92,9 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Replay(options) => block_on(threads, replay::run(options)),
         Command::Discard(options) => block_on(threads, dead_letters::discard(options)),
         Command::Demo(options) => block_on(threads, ended(demo::run(options))),
+        Command::Doctor(options) => block_on(threads, doctor::run(options)),
+        Command::Variables(options) => variables::run(&options),
+        Command::Completions { shell } => completions(shell),
     }
 }
 
@@ -84,7 +102,11 @@ fn block_on(
     mut runtime: tokio::runtime::Builder,
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    runtime.enable_all().build()?.block_on(command)
+    let runtime = runtime.enable_all().build()?;
+    let ended = runtime.block_on(command);
+    // The system's look-up of a name cannot be cancelled, and may take longer than anybody waits.
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 /// Runs a command that succeeds if it ends without an error.
@@ -92,17 +114,10 @@ async fn ended(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Res
     command.await.map(|()| ExitCode::SUCCESS)
 }
 
-/// Returns the variables as a part of the help.
-fn variables() -> String {
-    let mut text = String::from("Variables:\n");
-    for variable in VARIABLES {
-        text += &format!("  {}", variable.name);
-        if !variable.default.is_empty() {
-            text += &format!(" [default: {}]", variable.default);
-        }
-        text += &format!("\n          {}\n", variable.meaning);
-    }
-    text + "\nThe Lambda destination, DynamoDB and SECRETS_ARN also take the standard AWS variables:\n\
-            AWS_REGION (but a function's ARN has its own), credentials, AWS_ENDPOINT_URL_LAMBDA,\n\
-            AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_SECRETS_MANAGER.\n"
+/// Prints a shell's completion script for this command.
+fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -13,13 +13,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    function_url, http_server,
+    env, function_url, http_server,
     processor::{self, Processor, Receipt},
     serve,
 };
 use crate::{
     aws,
-    config::{AwsTarget, Config, Invocation, Payload},
+    config::{AwsTarget, Config, Invocation, LOG, Payload},
     delivery::{Delivery, Reply},
     destination::{self, CloudRun, Destinations, Lambda},
     router::Router,
@@ -147,8 +147,10 @@ impl Site {
         let (gcp, cloud_run) = start_processor(stopped.clone()).await?;
         let (aws, lambda) = start_processor(stopped.clone()).await?;
         let store = format!("sqlite:{}", folder.join("demo.db").display());
+        let log = env(LOG).unwrap_or_default();
         let variables = HashMap::from([
-            ("STORE_URL", store.as_str()),
+            (LOG, log.as_str()),
+            ("STORE_URL", &store),
             ("GCP_TARGET_URL", &cloud_run),
             ("AWS_TARGET_FUNCTION", "webhook-processor"),
             ("ALLOW_UNSIGNED", "true"),

@@ -40,7 +40,7 @@ const ANSWERING: Duration = Duration::from_millis(200);
 /// A configuration or store that cannot be used, which fails the function's start.
 pub async fn run() -> anyhow::Result<()> {
     let config = Config::from_vars(variables().await?)?;
-    for warning in config.intake.warnings() {
+    for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);

@@ -2,16 +2,20 @@
 
 pub mod dead_letters;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod function_url;
 pub mod http_server;
 pub mod inspect;
 pub mod lambda;
+pub mod listen;
 pub mod processor;
+mod ready;
 mod redrive;
 pub mod replay;
 pub mod serve;
 mod shown;
+pub mod variables;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -45,9 +49,12 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
         None => HashMap::new(),
     };
     if let Some(name) = secret.keys().find(|name| !config::is_variable(name) || *name == NAME) {
-        anyhow::bail!("the secret of {NAME} holds `{name}`, which is no variable (see --help)");
+        anyhow::bail!(
+            "the secret of {NAME} holds `{name}`, which is no variable (`webhook-router variables` lists them)"
+        );
     }
-    Ok(move |name: &str| set(name).or_else(|| secret.get(name).cloned()))
+    // One that is set to nothing gives way to the secret, and is told from one that is not set.
+    Ok(move |name: &str| set(name).or_else(|| secret.get(name).cloned()).or_else(|| env(name)))
 }
 
 /// Whether the Lambda runtime started this process: with its API, and without a command.
@@ -64,7 +71,7 @@ pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Stor
     if let StoreUrl::Sqlite(path) = &config.url {
         anyhow::ensure!(path.exists(), "there is no store at {} (STORE_URL)", path.display());
     }
-    store::open(config).await.context("the store cannot be used")
+    store::open(config).await.context("the store cannot be used (STORE_URL)")
 }
 
 /// Puts the configured parts together.
@@ -74,6 +81,6 @@ pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Stor
 pub async fn router(config: &Config) -> anyhow::Result<Router> {
     let destinations =
         Destinations::new(&config.targets, config.forward.timeout).map_err(anyhow::Error::msg)?;
-    let store = store::open(&config.store).await.context("the store cannot be used")?;
+    let store = store::open(&config.store).await.context("the store cannot be used (STORE_URL)")?;
     Ok(Router::new(config, store, destinations))
 }

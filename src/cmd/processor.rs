@@ -30,7 +30,10 @@ use super::{
     http_server::{self, Handler, Limits},
     serve::stop_signal,
 };
-use crate::delivery::{Delivery, Reply};
+use crate::{
+    config::{LOG, log_filter},
+    delivery::{Delivery, Reply},
+};
 
 /// Largest event that is taken; the router's own default limit.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
@@ -184,6 +187,9 @@ impl Receipt {
 /// When the file or the address cannot be used.
 pub async fn run() -> anyhow::Result<()> {
     let variable = |name| env(name).filter(|value| !value.is_empty());
+    if let Some(text) = variable(LOG) {
+        log_filter(&text).map_err(|remedy| anyhow::anyhow!("{LOG} {remedy}"))?;
+    }
     let path = variable("PROCESSOR_DB").unwrap_or_else(|| ":memory:".into());
     let processor = Processor::open(&path)
         .with_context(|| format!("cannot open {path} (PROCESSOR_DB): its folder must exist"))?;

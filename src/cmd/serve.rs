@@ -1,11 +1,7 @@
 //! `serve`: the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Context as _;
 use axum::routing;
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::{
@@ -15,14 +11,18 @@ use tokio::{
 
 use super::{
     http_server::{self, App, Handler, Limits, response},
+    listen,
+    ready::Readiness,
     variables,
 };
 use crate::{
-    config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
+    checkup,
+    config::{Config, ConfigError, ConfigErrors, MetricsListen},
     delivery::{Delivery, Reply},
+    finding::Finding,
     outcome::Origin,
     router::{Budget, Router, health},
-    telemetry,
+    store, telemetry,
 };
 
 /// Connections that may ask for metrics at a time. Prometheus needs one.
@@ -34,28 +34,16 @@ const MAX_METRICS_CONNECTIONS: usize = 32;
 /// # Errors
 /// A configuration, store or address that cannot be used.
 pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
-    let mut config = Config::from_vars(variables().await?)?;
-    let address = listen.unwrap_or(match config.port {
-        Some(port) => (Ipv4Addr::UNSPECIFIED, port).into(),
-        None => (Ipv4Addr::LOCALHOST, 8080).into(),
-    });
-    if config.intake.unsigned == Unsigned::Refused && address.ip().is_loopback() {
-        config.intake.unsigned = Unsigned::FromThisMachine;
-    }
-    if !address.ip().is_loopback() {
-        config.intake.require_own_secret()?;
-    } else if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
-        tracing::warn!("ROUTING_SECRET is the example's; set one of your own before production");
-    }
-    for warning in config.intake.warnings() {
+    let Start { config, router, listener, metrics } = start(listen).await?;
+    for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let router = Arc::new(super::router(&config).await?);
-    let listener = http_server::bind(address)
-        .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
-    serve_metrics(config.metrics).await?;
+    if let Some(metrics) = metrics {
+        serve_metrics(metrics)?;
+    }
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
+    tokio::spawn(check(config.clone(), Arc::clone(&router)));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop_once = async move {
         stop.await;
@@ -70,6 +58,58 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// All that `serve` needs.
+struct Start {
+    config: Config,
+    router: Arc<Router>,
+    listener: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+/// Reads the configuration, and opens what it names.
+///
+/// # Errors
+/// All problems together: of the variables, the store and the addresses.
+async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
+    let (mut config, mut problems) = Config::read(variables().await?);
+    let address = listen::settle(listen, &mut config, &mut problems);
+    let listener = listen::bind(listen::PORT, address).map_err(|taken| problems.push(taken));
+    let metrics = match config.metrics {
+        MetricsListen::Off => None,
+        MetricsListen::Default => {
+            let bound = listen::bind(listen::METRICS, MetricsListen::DEFAULT);
+            bound.map_err(|taken| tracing::warn!("no /metrics: {}", Finding::from(taken))).ok()
+        }
+        MetricsListen::At(address) => {
+            let bound = listen::bind(listen::METRICS, address);
+            bound.map_err(|taken| problems.push(taken)).ok()
+        }
+    };
+    match listener {
+        Ok(listener) if problems.is_empty() => {
+            let router = Arc::new(super::router(&config).await?);
+            Ok(Start { config, router, listener, metrics })
+        }
+        // A new store would be there although nothing was started.
+        _ => {
+            if listen::has_store(&problems) {
+                let problem = store::cannot_open(&config.store).await;
+                let problem = problem.map(|remedy| (listen::STORE.into(), remedy));
+                problems.extend(problem.map(|(variable, remedy)| ConfigError { variable, remedy }));
+            }
+            Err(ConfigErrors(problems).into())
+        }
+    }
+}
+
+/// Logs the problems of what the configuration leads to.
+async fn check(config: Config, router: Arc<Router>) {
+    let findings = checkup::run(&config, router.store().examine()).await;
+    let problems = findings.iter().filter(|finding| finding.is_problem());
+    let count = problems.inspect(|problem| tracing::warn!("{problem}")).count();
+    tracing::info!(problems = count, "checked what the configuration leads to");
+}
+
 /// Serves the router on a listener until `stop`.
 ///
 /// # Errors
@@ -82,7 +122,12 @@ pub async fn listen_on(
 ) -> std::io::Result<()> {
     let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
     let is_up = routing::any(async |method: Method| response(health(&method)));
-    let vital = axum::Router::new().route("/healthz", is_up);
+    let readiness = Readiness::new(Arc::clone(&router));
+    let is_ready = routing::any(move |method: Method| {
+        let readiness = readiness.clone();
+        async move { response(readiness.reply(&method).await) }
+    });
+    let vital = axum::Router::new().route("/healthz", is_up).route("/readyz", is_ready);
     let max_body_bytes = config.intake.max_body_bytes;
     let handler = Deliveries { router, config: Arc::new(config.clone()) };
     let limits = limits.within_open_files();
@@ -108,23 +153,7 @@ impl Handler for Deliveries {
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
-async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
-    let address = match listen {
-        MetricsListen::Off => return Ok(()),
-        MetricsListen::Default => MetricsListen::DEFAULT,
-        MetricsListen::At(address) => address,
-    };
-    let listener = match http_server::bind(address) {
-        Ok(listener) => listener,
-        Err(error) if listen == MetricsListen::Default => {
-            tracing::warn!(%error, %address, "no /metrics: somebody else is there (METRICS_LISTEN)");
-            return Ok(());
-        }
-        Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot listen on {address} (METRICS_LISTEN)"));
-        }
-    };
+fn serve_metrics(listener: TcpListener) -> std::io::Result<()> {
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
     let metrics = async || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);

@@ -33,9 +33,9 @@ impl CloudRun {
     /// Creates the destination. `timeout` limits one attempt.
     ///
     /// # Errors
-    /// When the CA file cannot be used.
+    /// When the CA cannot be used.
     pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
-        let tls = super::tls_config(target.ca_file.as_deref())?;
+        let tls = super::tls_config(target.ca.as_ref())?;
         let client = http_client::client(Arc::new(tls), connect_timeout(timeout));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);

@@ -9,7 +9,10 @@ use aws_config::{
 };
 use aws_sdk_lambda::{
     Client,
-    config::http::HttpResponse,
+    config::{
+        endpoint::{DefaultResolver, Params, ResolveEndpoint},
+        http::HttpResponse,
+    },
     error::{ConnectorError, SdkError},
     operation::invoke::{InvokeError, InvokeOutput},
     primitives::Blob,
@@ -24,6 +27,7 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, timeout_at},
 };
+use url::Url;
 
 use super::{
     Destination, NoAnswer, Outgoing, SendError, connect_timeout,
@@ -126,6 +130,24 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
         .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())
         .build();
     Client::from_conf(config)
+}
+
+/// Returns the URL at which a target's API is called.
+///
+/// # Errors
+/// The reason for which there is no URL: an unknown region, for example.
+pub async fn endpoint(target: &AwsTarget, sdk: &SdkConfig) -> Result<Url, String> {
+    let region = target.region().or_else(|| sdk.region().map(AsRef::as_ref));
+    let own = std::env::var("AWS_ENDPOINT_URL_LAMBDA").ok().filter(|url| !url.is_empty());
+    let params = Params::builder()
+        .set_region(region.map(str::to_owned))
+        .set_endpoint(own.or_else(|| sdk.endpoint_url().map(str::to_owned)))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let endpoint = DefaultResolver::new();
+    let endpoint = ResolveEndpoint::resolve_endpoint(&endpoint, &params).await;
+    let url = endpoint.map_err(|error| error.to_string())?.url().parse();
+    url.map_err(|error: url::ParseError| error.to_string())
 }
 
 /// Converts a function's answer to an HTTP reply.

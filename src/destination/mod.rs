@@ -15,7 +15,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
-pub use lambda::Lambda;
+pub use lambda::{Lambda, endpoint as lambda_endpoint};
 pub use tls::tls_config;
 
 use crate::{

@@ -33,6 +33,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     config::{StoreConfig, StoreUrl},
+    finding::{Finding, Severity},
     key::Key,
     plan::Plan,
     route::Route,
@@ -81,6 +82,12 @@ pub trait Store: Send + Sync {
 
     /// Deletes an event that has a dead letter and is under no lease.
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;
+
+    /// Says whether a claim would be answered. One round trip, which changes nothing.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Looks whether the store is set up as it must be, and changes nothing.
+    async fn examine(&self) -> Vec<Finding>;
 }
 
 /// Opens the store that the configuration names.
@@ -91,7 +98,29 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
         StoreUrl::DynamoDb { table } => Ok(Arc::new(DynamoDb::new(table.clone(), config.timeout))),
-        StoreUrl::Redis(url) => Ok(Arc::new(Redis::open(url, config.timeout)?)),
+        StoreUrl::Redis(url) => Ok(Arc::new(Redis::new(url, config.timeout))),
+    }
+}
+
+/// Says why [`open`] would fail, and creates nothing.
+pub async fn cannot_open(config: &StoreConfig) -> Option<String> {
+    let findings = match &config.url {
+        StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
+        // These connect when they are first needed.
+        StoreUrl::DynamoDb { .. } | StoreUrl::Redis(_) => Vec::new(),
+    };
+    let error = findings.into_iter().find(|finding| finding.severity == Severity::Error)?;
+    Some(error.text)
+}
+
+/// Looks at the store that the configuration names, as [`Store::examine`] does, and creates nothing.
+pub async fn examine(config: &StoreConfig) -> Vec<Finding> {
+    match &config.url {
+        StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
+        StoreUrl::DynamoDb { table } => {
+            DynamoDb::new(table.clone(), config.timeout).examine().await
+        }
+        StoreUrl::Redis(url) => Redis::new(url, config.timeout).examine().await,
     }
 }
 
@@ -191,10 +220,21 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same error with the name of the store that did not answer, or refused.
+    fn at(self, place: &impl std::fmt::Display) -> Self {
+        match self {
+            Self::Corrupt(_) => self,
+            Self::Timeout(_) | Self::Failed(_) => Self::Failed(format!("{place}: {self}")),
+        }
+    }
+
     fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Corrupt(what.to_string())
     }
 }
+
+/// The subject of findings about a store.
+const SUBJECT: &str = "STORE_URL";
 
 /// Creates an owner token of 128 random bits from the operating system. No other owner has the same
 /// token.

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,6 +18,7 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 use self::metrics::METRICS;
 use crate::{
+    config::{LOG, log_filter},
     delivery::{Delivery, Reply},
     error::Error,
     event::Event,
@@ -48,16 +48,14 @@ fn format() -> Format {
 }
 
 /// Starts logging to standard error: text for a person on a terminal, JSON lines otherwise, in
-/// Lambda with metrics. `RUST_LOG` chooses what is logged, `default` without it.
+/// Lambda with metrics. `RUST_LOG` chooses what is logged, `default` without it, and where it cannot
+/// be read: the configuration names that problem with all others.
 ///
 /// # Errors
-/// When `RUST_LOG` cannot be read.
+/// When logging was started before.
 pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)
-            .context("RUST_LOG must be error, warn, info, debug, trace or off, also by module")?,
-        _ => EnvFilter::new(default.to_string()),
-    };
+    let chosen = std::env::var(LOG).ok().and_then(|text| log_filter(&text).ok());
+    let filter = chosen.unwrap_or_else(|| EnvFilter::new(default.to_string()));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     // What others would tell beyond that holds bodies, headers and credentials.
     let is_harmless = filter_fn(|metadata| {

@@ -28,15 +28,55 @@ fn file(folder: &tempfile::TempDir, name: &str, body: &str) -> String {
 }
 
 #[test]
-fn help_documents_every_variable() {
-    let output = router(&["--help"], &[]);
-    assert!(output.status.success());
-    for variable in VARIABLES {
-        assert!(stdout(&output).contains(&format!("\n  {}", variable.name)), "{}", variable.name);
-        assert!(stdout(&output).contains(variable.meaning), "{}", variable.name);
+fn every_variable_is_listed_for_a_person_and_for_a_program() {
+    let (text, lines) = (router(&["variables"], &[]), router(&["variables", "--json"], &[]));
+    assert!(text.status.success() && lines.status.success());
+    let objects: Vec<serde_json::Value> =
+        stdout(&lines).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), VARIABLES.len());
+    for (variable, object) in VARIABLES.iter().zip(&objects) {
+        assert!(stdout(&text).contains(variable.name), "{}", variable.name);
+        assert!(stdout(&text).contains(variable.meaning), "{}", variable.name);
+        assert_eq!(
+            (&object["name"], &object["meaning"]),
+            (&variable.name.into(), &variable.meaning.into())
+        );
+        assert_eq!(object["default"], variable.default);
+    }
+}
+
+#[test]
+fn help_is_short_and_says_where_the_variables_are() {
+    for args in [&["--help"][..], &["serve", "--help"], &["replay", "--help"], &["doctor", "-h"]] {
+        let output = router(args, &[]);
+        assert!(output.status.success());
+        let help = stdout(&output);
+        assert!(help.lines().count() < 45, "{help}");
+        assert!(help.contains("`webhook-router variables` lists the variables"), "{help}");
+        assert!(!help.contains("ROUTE_THRESHOLD"), "{help}");
     }
     let nothing = router(&[], &[]);
     assert!(!nothing.status.success() && stderr(&nothing).contains("Usage"));
+}
+
+#[test]
+fn shells_complete_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = router(&["completions", shell], &[]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        for command in ["serve", "doctor", "dead-letters", "variables"] {
+            assert!(stdout(&output).contains(command), "{shell} {command}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = file(&folder, "webhook-router", stdout(&router(&["completions", "bash"], &[])));
+    let complete = format!(
+        "source {script}; completer=$(complete -p webhook-router | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+         COMP_WORDS=(webhook-router dis); COMP_CWORD=1; \
+         $completer webhook-router dis webhook-router; echo ${{COMPREPLY[*]}}"
+    );
+    let output = Command::new("bash").args(["-c", &complete]).output().unwrap();
+    assert_eq!(stdout(&output).trim(), "discard", "{}", stderr(&output));
 }
 
 #[test]
@@ -171,7 +211,7 @@ fn a_variable_that_is_not_utf_8_is_not_taken_for_unset() {
 fn what_is_logged_must_be_understood() {
     let output = router(&["explain", "x"], &[("RUST_LOG", "nonsense=zzz")]);
     assert!(!output.status.success());
-    assert!(stderr(&output).starts_with("error: RUST_LOG must be"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("\n  RUST_LOG: must be error, warn"), "{}", stderr(&output));
 }
 
 #[test]
@@ -189,12 +229,54 @@ fn serve_says_everything_that_is_wrong_before_it_starts() {
     }
     let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
     let nowhere = [&targets[..], &[("STORE_URL", "sqlite:/nowhere/at/all.db")]].concat();
-    let output = router(&["serve"], &nowhere);
-    assert!(
-        stderr(&output).contains("cannot open /nowhere/at/all.db (STORE_URL)"),
-        "{}",
-        stderr(&output)
-    );
+    let output = router(&["serve", "--listen", "127.0.0.1:0"], &nowhere);
+    assert!(stderr(&output).contains("cannot open /nowhere/at/all.db: "), "{}", stderr(&output));
+}
+
+#[test]
+fn serve_says_what_is_wrong_with_store_files_secret_and_ports_together() {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}/missing/store.db", folder.path().display());
+    let vars = [
+        ("GCP_TARGET_URL", "https://x.dev"),
+        ("AWS_TARGET_FUNCTION", "https://not-a.function"),
+        ("ROUTING_SECRET", "fifteen-bytes--"),
+        ("GCP_CA_FILE", "/nowhere/ca.pem"),
+        ("STORE_URL", &store),
+        ("METRICS_LISTEN", &taken),
+        ("RUST_LOG", "verbose"),
+    ];
+    let output = router(&["serve", "--listen", &taken], &vars);
+    assert_eq!(output.status.code(), Some(1));
+    for (variable, said) in [
+        ("AWS_TARGET_FUNCTION", "must be a function's name or ARN"),
+        ("ROUTING_SECRET", "must have at least 16 bytes"),
+        ("GCP_CA_FILE", "/nowhere/ca.pem is not a PEM file of a CA"),
+        ("STORE_URL", "cannot open "),
+        ("METRICS_LISTEN", "cannot listen on "),
+        ("PORT", "cannot listen on "),
+        ("RUST_LOG", "must be error, warn"),
+    ] {
+        let line = format!("\n  {variable}: {said}");
+        assert!(stderr(&output).contains(&line), "{line}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn listen_takes_a_port_of_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    for host in ["", "localhost:"] {
+        let port = crate::support::free_port();
+        let mut command = Command::new(ROUTER);
+        command.args(["serve", "--listen", &format!("{host}{port}")]);
+        let server = Server::start(command, &[&OPEN[..2], &[("STORE_URL", &store)]].concat());
+        assert_eq!(server.url, format!("http://127.0.0.1:{port}"));
+    }
+    let output = router(&["serve", "--listen", "localhost"], &[]);
+    assert!(stderr(&output).contains("must be PORT, HOST:PORT"), "{}", stderr(&output));
 }
 
 #[test]
@@ -235,7 +317,6 @@ fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
     let own = "ROUTING_SECRET: must be set, and not to the secret of the examples; \
                `openssl rand -hex 32` makes one";
     for (secret, said) in [
-        ("", own),
         ("dev-not-for-prod-change-me", own),
         ("fifteen-bytes--", "ROUTING_SECRET: must have at least 16 bytes"),
     ] {
@@ -250,6 +331,17 @@ fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
         // On loopback, the router is for trying out.
         let vars = [&OPEN[..2], &[("ROUTING_SECRET", secret)]].concat();
         Server::router(&vars);
+    }
+    for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let output = router(
+            &["serve", "--listen", listen],
+            &[&OPEN[..2], &[("ROUTING_SECRET", "")]].concat(),
+        );
+        assert!(
+            stderr(&output).contains("ROUTING_SECRET: is set to nothing"),
+            "{}",
+            stderr(&output)
+        );
     }
     // The store was not opened before the problem was found.
     assert!(!folder.path().join("store.db").exists());

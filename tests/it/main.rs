@@ -10,6 +10,7 @@ mod contract;
 mod crash;
 mod deploy;
 mod destination;
+mod doctor;
 mod dynamodb;
 mod hostile;
 mod hung;

@@ -1,9 +1,14 @@
 //! Several processes, crashes and shutdowns, with real signals.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
+use crate::servers::Redis;
 use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, ok, post, sqlite};
 
 #[tokio::test]
@@ -199,6 +204,7 @@ async fn a_new_sqlite_file_is_its_owner_s_alone_and_an_old_one_keeps_its_mode() 
         }
         let store = sqlite(folder.path());
         let router = Server::router(&[sink.vars(), vec![("STORE_URL", &store)]].concat());
+        router.checked();
         assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
         for ending in ["", "-wal", "-shm"] {
             let file = folder.path().join(format!("store.db{ending}"));
@@ -304,6 +310,79 @@ async fn two_processes_may_create_the_store_at_the_same_moment() {
             start.join().unwrap();
         }
     }
+}
+
+async fn readyz(router: &Server) -> Got {
+    get(client().get(format!("{}/readyz", router.url)).send().await).await
+}
+
+/// Asks until that is the answer, for as long as an answer may be repeated and some more.
+async fn readyz_becomes(router: &Server, status: u16) -> Got {
+    for _ in 0..200 {
+        let got = readyz(router).await;
+        if got.status == status {
+            return got;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("/readyz does not become {status}: {}", router.log());
+}
+
+#[tokio::test]
+async fn readyz_says_whether_the_store_answers_and_healthz_that_the_process_does() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", store.as_str())]].concat());
+    router.checked();
+    let got = readyz(&router).await;
+    assert_eq!((got.status, got.text()), (200, "ready"));
+    let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let got = readyz_becomes(&router, 503).await;
+    assert_eq!((got.text(), retry_after(&got)), ("the store does not answer", 1));
+    let alive = get(client().get(format!("{}/healthz", router.url)).send().await).await;
+    assert_eq!(alive.status, 200);
+    lock.execute_batch("ROLLBACK").unwrap();
+    readyz_becomes(&router, 200).await;
+    // Not a line for each answer, but one for each change.
+    let log = router.log();
+    assert_eq!(log.matches("not ready: the store does not answer").count(), 1, "{log}");
+    assert_eq!(log.matches("ready again: the store answers").count(), 1, "{log}");
+    let got = post(&client(), &format!("{}/readyz", router.url), PAYLOAD).await;
+    assert_eq!((got.status, got.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn readyz_asks_the_store_once_a_second_however_often_it_is_asked() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let url = redis.url();
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    router.checked();
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    let (started, client) = (Instant::now(), client());
+    let mut asked = JoinSet::new();
+    for _ in 0..500 {
+        let (client, url) = (client.clone(), format!("{}/readyz", router.url));
+        asked.spawn(async move { get(client.get(url).send().await).await.status });
+    }
+    assert!(asked.join_all().await.iter().all(|status| *status == 200));
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let pings = stats.lines().find_map(|line| line.strip_prefix("cmdstat_zrem:calls="));
+    let pings: u64 = pings.unwrap().split(',').next().unwrap().parse().unwrap();
+    assert!((1..=started.elapsed().as_secs() + 1).contains(&pings), "{pings}");
+}
+
+#[tokio::test]
+async fn readyz_is_503_while_redis_is_only_a_replica() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let url = redis.url();
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    assert_eq!(readyz(&router).await.status, 200);
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    readyz_becomes(&router, 503).await;
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    readyz_becomes(&router, 200).await;
 }
 
 fn retry_after(got: &Got) -> u64 {

@@ -9,6 +9,7 @@ use webhook_router::{
     config::{Config, StoreUrl},
     delivery::Reply,
     event::Identity,
+    finding::Severity,
     key::Key,
     outcome::{Outcome, Trigger},
     plan::Plan,
@@ -64,7 +65,7 @@ async fn open(vars: &[(&str, &str)], server: impl std::any::Any) -> Opened {
     let config = Config::from_vars(lookup(&[&targets, &timeout[..], vars].concat())).unwrap();
     let store: Arc<dyn Store> = match &config.store.url {
         StoreUrl::Redis(url) => {
-            let store = store::Redis::open(url, config.store.timeout).unwrap();
+            let store = store::Redis::new(url, config.store.timeout);
             Arc::new(store.by_callers_time())
         }
         _ => store::open(&config.store).await.unwrap(),
@@ -82,6 +83,28 @@ async fn a_claim_is_won_once_and_the_others_learn_until_when() {
         let second = store.claim(&plan, at(999), at(2000)).await.unwrap();
         assert_eq!(second, Claim::InFlight { until: at(1000), route: plan.route });
         won(store.claim(&plan_of("another"), at(0), at(1000)).await);
+    }
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_and_leaves_nothing_behind() {
+    for Opened { store, .. } in stores().await {
+        store.ping().await.unwrap();
+        assert_eq!(dead_letters(&*store).await, []);
+        // Nor does it stand in the way of a claim.
+        let plan = plan_of("after a ping");
+        won(store.claim(&plan, at(0), at(1000)).await);
+        store.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_look_at_a_store_finds_no_error() {
+    for Opened { store, .. } in stores().await {
+        let findings = store.examine().await;
+        assert_eq!(findings[0].severity, Severity::Ok, "{findings:?}");
+        let error = findings.iter().find(|found| found.severity == Severity::Error);
+        assert_eq!(error, None);
     }
 }
 

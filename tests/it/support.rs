@@ -109,6 +109,13 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Waits until the router has looked at what its configuration leads to, which it does after it
+    /// listens.
+    pub fn checked(&self) {
+        const DONE: &str = "checked what the configuration leads to";
+        crate::servers::wait_for(DONE, Path::new(""), || self.log().contains(DONE));
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -14,6 +14,7 @@
 //! letter is cleared. An entry may have no letter, but no letter is missing from the list.
 
 mod connection;
+mod examine;
 mod fields;
 mod scripts;
 
@@ -33,7 +34,7 @@ use super::{
     Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
     Release, Settled, State, Store, StoreError, new_owner, stored,
 };
-use crate::{config::RedisUrl, event::Identity, fault, key::Key, plan::Plan};
+use crate::{config::RedisUrl, event::Identity, fault, finding::Finding, key::Key, plan::Plan};
 
 const DEAD_LETTERS: &str = "webhook:dead-letters";
 
@@ -49,11 +50,8 @@ pub struct Redis {
 
 impl Redis {
     /// Creates a store at that address. It does not connect yet.
-    ///
-    /// # Errors
-    /// When the CA file cannot be used.
-    pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self { link: Link::open(url, timeout)?, is_callers_time: false })
+    pub fn new(url: &RedisUrl, timeout: Duration) -> Self {
+        Self { link: Link::new(url, timeout), is_callers_time: false }
     }
 
     /// Returns the same store with leases and lifetimes that end by the callers' time. The contract
@@ -156,6 +154,18 @@ impl Redis {
 
 #[async_trait]
 impl Store for Redis {
+    async fn examine(&self) -> Vec<Finding> {
+        self.looked_at().await
+    }
+
+    /// Takes nothing off the list of dead letters: a write, which a replica refuses as it would
+    /// refuse a claim.
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut removal = redis::cmd("ZREM");
+        removal.arg(DEAD_LETTERS).arg("");
+        self.command::<u32>(&removal, self.link.deadline()).await.map(drop)
+    }
+
     async fn claim(
         &self,
         plan: &Plan,

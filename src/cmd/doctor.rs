@@ -1,0 +1,104 @@
+//! `doctor`: whether the configuration can be used, and what it leads to.
+
+use std::{io::Write as _, net::SocketAddr, process::ExitCode};
+
+use clap::Args;
+
+use super::{listen, variables};
+use crate::{
+    checkup,
+    config::{Config, MetricsListen},
+    finding::{Finding, Severity},
+    store,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Address that `serve` is to listen on, as its own --listen.
+    #[arg(long, value_name = "ADDR", value_parser = listen::parse_listen)]
+    listen: Option<SocketAddr>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints all findings, errors last. The exit status is 1 when there is an error.
+///
+/// # Errors
+/// When the output cannot be written.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let mut findings = match variables().await {
+        Ok(variables) => look(options.listen, variables).await,
+        // The other variables may be in it.
+        Err(error) => vec![Finding::error("SECRETS_ARN", format!("{error:#}"))],
+    };
+    findings.sort_by_key(|finding| finding.severity);
+    let mut out = std::io::stdout().lock();
+    for finding in &findings {
+        if options.json {
+            writeln!(out, "{}", serde_json::to_string(finding)?)?;
+        } else {
+            writeln!(out, "{:<8} {finding}", finding.severity)?;
+        }
+    }
+    let count = |severity| findings.iter().filter(|found| found.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    if !options.json {
+        let (error, warning) = (plural(errors, "error"), plural(warnings, "warning"));
+        writeln!(out, "{errors} {error}, {warnings} {warning}")?;
+    }
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn look(
+    listen: Option<SocketAddr>,
+    variables: impl Fn(&str) -> Option<String>,
+) -> Vec<Finding> {
+    let (mut config, mut problems) = Config::read(variables);
+    let address = listen::settle(listen, &mut config, &mut problems);
+    let has_store = listen::has_store(&problems);
+    let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
+    let mut findings = checkup::run(&config, store).await;
+    if ["SOURCES", "SOURCES_FILE"].iter().all(|name| listen::is_sound(name, &problems)) {
+        findings.push(sources(&config));
+    }
+    findings.extend(ports(address, config.metrics));
+    let warnings = config.warnings().into_iter();
+    // What is an error need not be a warning as well.
+    findings.extend(warnings.filter(|warning| listen::is_sound(&warning.subject, &problems)));
+    findings.extend(problems.into_iter().map(Finding::from));
+    findings
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { word.into() } else { format!("{word}s") }
+}
+
+/// Lists the paths that are served.
+fn sources(config: &Config) -> Finding {
+    let served = config.intake.sources.iter().filter(|source| source.is_served());
+    let paths: Vec<_> = served.map(|source| source.path()).collect();
+    let text = match paths.len() {
+        0 => "no vendor's own webhooks are served".into(),
+        _ => format!("served are {}", paths.join(", ")),
+    };
+    Finding::ok("SOURCES", text)
+}
+
+/// Listens on the addresses of `serve` for a moment.
+fn ports(address: SocketAddr, metrics: MetricsListen) -> Vec<Finding> {
+    let free = |variable: &str, address| match listen::bind(variable, address) {
+        Ok(_) => Finding::ok(variable, format!("{address} is free")),
+        Err(taken) => taken.into(),
+    };
+    let metrics = match metrics {
+        MetricsListen::Off => None,
+        // There, `serve` goes on without.
+        MetricsListen::Default => {
+            let found = free(listen::METRICS, MetricsListen::DEFAULT);
+            Some(Finding { severity: found.severity.min(Severity::Warning), ..found })
+        }
+        MetricsListen::At(address) => Some(free(listen::METRICS, address)),
+    };
+    [free(listen::PORT, address)].into_iter().chain(metrics).collect()
+}

@@ -1,0 +1,53 @@
+//! What is logged.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::vars::Vars;
+
+/// The variable that says what is logged. It is read from the environment alone, before all others.
+pub const LOG: &str = "RUST_LOG";
+
+/// Reads what is logged: levels, by module where a name and `=` stand before them.
+///
+/// A name alone is a module of which everything is logged, and nothing of any other. A level with a
+/// slip in it would be one, so each entry must have a level.
+///
+/// # Errors
+/// What the variable must be.
+pub fn log_filter(text: &str) -> Result<EnvFilter, &'static str> {
+    let has_level = |entry: &str| {
+        let level = entry.rsplit('=').next().unwrap_or_default().trim();
+        // Nothing would be read as `error`.
+        !level.is_empty() && level.parse::<LevelFilter>().is_ok()
+    };
+    EnvFilter::try_new(text).ok().filter(|_| text.split(',').all(has_level)).ok_or(
+        "must be error, warn, info, debug, trace or off, also by module: \
+         warn,webhook_router=debug",
+    )
+}
+
+impl Vars<'_> {
+    pub(super) fn check_log(&mut self) {
+        if let Some(Err(remedy)) = self.text(LOG).map(|text| log_filter(&text)) {
+            self.problem(LOG, remedy);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_has_a_level() {
+        for text in ["info", "WARN", "off", "warn,webhook_router=debug", "a::b=trace", "0"] {
+            assert!(log_filter(text).is_ok(), "{text}");
+        }
+        for text in
+            ["verbose", "inof", "webhook_router", "a=zzz", "info,a", "info,", ",", "a=", "9"]
+        {
+            assert!(log_filter(text).is_err(), "{text}");
+        }
+    }
+}

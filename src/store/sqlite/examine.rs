@@ -1,0 +1,54 @@
+//! Whether a file can be the store, told without making it one.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
+
+use super::{VERSION, open_to_all};
+use crate::{finding::Finding, store::SUBJECT};
+
+/// Looks at a file, or where there is none, at the folder that is to hold it.
+pub async fn examine(path: &Path, timeout: Duration) -> Vec<Finding> {
+    let path = PathBuf::from(path);
+    let looked = tokio::task::spawn_blocking(move || look(&path, timeout)).await;
+    looked.unwrap_or_else(|_| vec![Finding::error(SUBJECT, "bug: a panic")])
+}
+
+fn look(path: &Path, timeout: Duration) -> Vec<Finding> {
+    let place = path.display();
+    let found = if path.exists() { file(path, timeout) } else { folder(path) };
+    let found = found.map_err(|error| super::unusable(path, &*error));
+    let mut findings = vec![match found {
+        Ok(()) if path.exists() => Finding::ok(SUBJECT, format!("sqlite:{place} can be written")),
+        Ok(()) => Finding::ok(SUBJECT, format!("sqlite:{place} is made when it is first opened")),
+        Err(text) => Finding::error(SUBJECT, text),
+    }];
+    findings.extend(open_to_all(path).map(|text| Finding::warning(SUBJECT, text)));
+    findings
+}
+
+type Found = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Opens the file as SQLite does, and takes the lock of a claim.
+fn file(path: &Path, timeout: Duration) -> Found {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(timeout)?;
+    match connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+        0 | VERSION => {}
+        other => return Err(super::other_layout(other).into()),
+    }
+    if connection.is_readonly(MAIN_DB)? {
+        return Err("this user may not write it".into());
+    }
+    Ok(connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?)
+}
+
+/// Makes a file without a name in the folder, which is gone when it is closed.
+fn folder(path: &Path) -> Found {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    Ok(())
+}
