@@ -14,13 +14,16 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
-use super::function_url;
+use super::{
+    arguments::{parse_header, parse_time, parse_vendor},
+    function_url,
+};
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::{Delivery, Reply},
     key::route_byte,
     plan::{Plan, Planned, plan},
-    source::{self, Address, Source, Vendor, envelope},
+    source::{Address, Source, Vendor, envelope},
 };
 
 #[derive(Args)]
@@ -215,28 +218,4 @@ fn print(
     let sign = if u16::from(byte) < threshold { "<" } else { ">=" };
     writeln!(out, "  {:<12} {byte} ({sign} {threshold})", "route byte")?;
     writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())
-}
-
-/// A built-in vendor. Its two libraries call Standard Webhooks by names of their own.
-fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
-    let name = match name {
-        "standardwebhooks" | "svix" => "standard-webhooks",
-        name => name,
-    };
-    source::vendor(name).cloned().ok_or_else(|| {
-        let names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
-        format!("no such vendor: there are {}", names.join(", "))
-    })
-}
-
-fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let seconds = text.parse().map_err(|_| "must be whole seconds since 1970")?;
-    DateTime::from_timestamp(seconds, 0).ok_or("is beyond every calendar")
-}
-
-fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is written NAME: VALUE")?;
-    let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
-    let value = HeaderValue::try_from(value.trim()).map_err(|error| error.to_string())?;
-    Ok((name, value))
 }

@@ -1,7 +1,9 @@
 //! What the binaries do. The only place for servers, the Lambda runtime and the command line.
 
+mod arguments;
 pub mod dead_letters;
 pub mod demo;
+pub mod event;
 pub mod explain;
 pub mod function_url;
 pub mod http_server;
@@ -10,8 +12,11 @@ pub mod lambda;
 pub mod processor;
 mod redrive;
 pub mod replay;
+mod samples;
+mod sending;
 pub mod serve;
 mod shown;
+pub mod sources;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -63,20 +63,25 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         let _ = stopping.send(());
     };
     tokio::select! {
-        served = listen_on(listener, router, &config, stop_once) => served?,
+        served = listen_on(listener, handler(router, &config), &config, stop_once) => served?,
         result = second_signal(stopped) => result?,
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Serves the router on a listener until `stop`.
+/// The router as a handler of deliveries.
+pub fn handler(router: Arc<Router>, config: &Config) -> impl Handler {
+    Deliveries { router, config: Arc::new(config.clone()) }
+}
+
+/// Serves a handler on a listener until `stop`, within the bounds of the configuration.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn listen_on(
     listener: TcpListener,
-    router: Arc<Router>,
+    handler: impl Handler,
     config: &Config,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
@@ -84,12 +89,10 @@ pub async fn listen_on(
     let is_up = routing::any(async |method: Method| response(health(&method)));
     let vital = axum::Router::new().route("/healthz", is_up);
     let max_body_bytes = config.intake.max_body_bytes;
-    let handler = Deliveries { router, config: Arc::new(config.clone()) };
     let limits = limits.within_open_files();
     http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
 }
 
-/// The router as a handler of deliveries.
 #[derive(Clone)]
 struct Deliveries {
     router: Arc<Router>,

@@ -11,6 +11,7 @@ mod crash;
 mod deploy;
 mod destination;
 mod dynamodb;
+mod event_command;
 mod hostile;
 mod hung;
 mod idle;

@@ -1,0 +1,32 @@
+//! Arguments that several commands take.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::{HeaderName, HeaderValue};
+
+use crate::source::{self, Vendor};
+
+/// A built-in vendor. Its two libraries call Standard Webhooks by names of their own.
+pub(super) fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
+    let name = match name {
+        "standardwebhooks" | "svix" => "standard-webhooks",
+        name => name,
+    };
+    source::vendor(name).cloned().ok_or_else(|| {
+        let names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
+        format!("no such vendor: there are {}", names.join(", "))
+    })
+}
+
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    let seconds = text.parse().map_err(|_| "must be whole seconds since 1970")?;
+    DateTime::from_timestamp(seconds, 0).ok_or("is beyond every calendar")
+}
+
+pub(super) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is written NAME: VALUE")?;
+    let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
+    let value = HeaderValue::try_from(value.trim()).map_err(|error| error.to_string())?;
+    Ok((name, value))
+}
