@@ -35,7 +35,7 @@ enum Command {
     /// Print key, route and all else that the router derives from a body; needs no store.
     Explain(explain::Options),
     /// Sign an event as its vendor does, and print or send it.
-    Event(event::Options),
+    Event(Box<event::Options>),
     /// List what is served, what is not, and why.
     Sources(sources::Options),
     /// Print what the store knows of an event.
@@ -76,7 +76,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
         Command::Explain(options) => block_on(threads, explain::run(options)),
-        Command::Event(options) => block_on(threads, event::run(options)),
+        Command::Event(options) => block_on(threads, event::run(*options)),
         Command::Sources(options) => block_on(threads, sources::run(options)),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),
         Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),

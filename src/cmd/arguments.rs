@@ -1,7 +1,8 @@
 //! Arguments that several commands take.
 
-use std::sync::Arc;
+use std::{io::Read as _, path::Path, sync::Arc};
 
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use http::{HeaderName, HeaderValue};
 
@@ -29,4 +30,15 @@ pub(super) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), Stri
     let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
     let value = HeaderValue::try_from(value.trim()).map_err(|error| error.to_string())?;
     Ok((name, value))
+}
+
+/// The bytes of a file; `-` is standard input.
+pub(super) fn read_file(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    bytes.with_context(|| format!("cannot read {}", file.display()))
 }

@@ -1,13 +1,12 @@
 //! `explain`: what the router would do with a body, without doing it.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -15,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
 use super::{
-    arguments::{parse_header, parse_time, parse_vendor},
+    arguments::{parse_header, parse_time, parse_vendor, read_file},
     function_url,
 };
 use crate::{
@@ -111,13 +110,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
 /// The delivery in a file, or why an event holds none.
 fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Explanation>> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file)
-    };
-    let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = read_file(file)?;
     let mut delivery = if options.event {
         match function_url::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,

@@ -9,7 +9,7 @@ use crate::support::{
     PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
 };
 
-fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
+pub fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
     end_of(Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()))
 }
 

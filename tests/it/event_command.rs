@@ -1,4 +1,4 @@
-//! `event` and `sources`: what one tries the router out with.
+//! `event`: vendors' events, signed and sent for trying the router out.
 
 use std::{
     io::Write as _,
@@ -20,8 +20,9 @@ use webhook_router::{
 };
 
 use crate::{
+    cli::router,
     signed::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, now},
-    support::{ROUTER, Server, Sink, end_of, lookup, venv},
+    support::{ROUTER, Server, Sink, lookup, venv},
 };
 
 /// The certificate and the key of somebody who is PayPal for these tests, in a folder.
@@ -48,12 +49,8 @@ open(sys.argv[2], 'wb').write(key.private_bytes(pem, s.PrivateFormat.PKCS8, s.No
     (certificate, key)
 }
 
-/// The router's command with nothing but these variables.
-fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
-    end_of(Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()))
-}
-
-fn stdout(output: &Output) -> &str {
+/// What a command printed, which must have succeeded.
+pub fn printed(output: &Output) -> &str {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     std::str::from_utf8(&output.stdout).unwrap()
@@ -64,17 +61,12 @@ fn refusal(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
 
-/// The variables of every vendor, as `sh` has them.
-fn all_secrets() -> Vec<(&'static str, String)> {
-    signed::secrets()
-}
-
 fn borrowed<'a>(vars: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
     vars.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 /// The file in events/vendors/ of a vendor.
-fn body_of(vendor: &str) -> PathBuf {
+pub fn body_of(vendor: &str) -> PathBuf {
     let mut files = std::fs::read_dir("events/vendors").unwrap();
     let is_it = |path: &PathBuf| path.file_stem().unwrap() == vendor;
     files.find_map(|file| Some(file.unwrap().path()).filter(is_it)).unwrap()
@@ -95,7 +87,7 @@ fn another_secret(vendor: &str) -> &'static str {
 fn every_vendor_s_sample_is_signed_as_the_vendor_signs() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = paypal(folder.path());
-    let mut secrets = all_secrets();
+    let mut secrets = signed::secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
     let intake = Intake::from_vars(lookup(&vars)).unwrap();
@@ -110,7 +102,7 @@ fn every_vendor_s_sample_is_signed_as_the_vendor_signs() {
             }
             args.extend(more);
             let output = router(&args, &vars);
-            function_url::delivery(stdout(&output)).unwrap()
+            function_url::delivery(printed(&output)).unwrap()
         };
         let status = |delivery: &Delivery| match plan(delivery, &intake, None, now(SIGNED_AT)) {
             Ok(Planned::Deliver(plan)) => {
@@ -181,7 +173,7 @@ async fn every_vendor_s_sample_is_sent_and_served() {
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = paypal(folder.path());
-    let mut secrets = all_secrets();
+    let mut secrets = signed::secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
     let serving = Server::router(&[&sink.vars()[..], &vars].concat());
@@ -191,14 +183,14 @@ async fn every_vendor_s_sample_is_sent_and_served() {
         if name == "paypal" {
             args.extend(["--key", &key]);
         }
-        let said = stdout(&router(&args, &vars)).to_owned();
+        let said = printed(&router(&args, &vars)).to_owned();
         assert!(said.starts_with("200 OK\nx-webhook-key: webhook:dedup:"), "{name}: {said}");
         let answer = if name == "adyen" { "\n[accepted]\n" } else { "\ndone\n" };
         assert!(said.ends_with(answer), "{name}: {said}");
         let arrived = sink.take();
         assert_eq!(arrived.len(), 1, "{name}");
         // The same body is the same event, although it is signed anew.
-        stdout(&router(&args, &vars));
+        printed(&router(&args, &vars));
         assert!(sink.take().is_empty(), "{name}");
         let refused = router(&[&args[..], &["--secret", another_secret(name)]].concat(), &vars);
         assert_eq!(refused.status.code(), Some(1), "{name}");
@@ -213,7 +205,7 @@ async fn every_vendor_s_sample_is_sent_and_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_sends_exactly_what_was_signed() {
     let sink = Sink::start().await;
-    let secrets = all_secrets();
+    let secrets = signed::secrets();
     let vars = borrowed(&secrets);
     let serving =
         Server::router(&[&sink.vars()[..], &vars, &[("ROUTE_THRESHOLD", "256")]].concat());
@@ -237,7 +229,7 @@ async fn curl_sends_exactly_what_was_signed() {
     ] {
         let mut args = vec!["event", "--vendor", vendor, "--curl", &serving.url];
         args.extend(file.and_then(|file| file.to_str()));
-        let line = stdout(&router(&args, &vars)).to_owned();
+        let line = printed(&router(&args, &vars)).to_owned();
         assert!(line.contains(part) && line.lines().count() >= 1, "{line}");
         run(&line);
         let arrived = sink.take().remove(0);
@@ -260,7 +252,7 @@ async fn curl_sends_exactly_what_was_signed() {
             .unwrap();
         child.stdin.take().unwrap().write_all(body).unwrap();
         let line = child.wait_with_output().unwrap();
-        let line = stdout(&line);
+        let line = printed(&line);
         assert_eq!(line.contains("| base64 -d |"), number == 1, "{line}");
         run(line);
         let arrived = sink.take().remove(0);
@@ -268,7 +260,7 @@ async fn curl_sends_exactly_what_was_signed() {
         assert_eq!(arrived.header("x-github-event"), Some("it's"));
     }
     let line = router(&["event", "--vendor", "slack", "--curl", "http://[::1]:9/x/y"], &vars);
-    assert!(stdout(&line).contains("curl -i --globoff 'http://[::1]:9/x/y' -H "));
+    assert!(printed(&line).contains("curl -i --globoff 'http://[::1]:9/x/y' -H "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +377,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         let output = router(&[&args[..], more].concat(), &vars);
         assert!(output.status.success(), "{name}: {}\n{output:?}", serving.log());
         let event = ["event", "--source", name, "--header", "X-Id: 7", body.to_str().unwrap()];
-        let event = stdout(&router(&[&event[..], more].concat(), &vars)).to_owned();
+        let event = printed(&router(&[&event[..], more].concat(), &vars)).to_owned();
         let delivery = function_url::delivery(&event).unwrap();
         if name == "header" {
             assert_eq!(delivery.headers["x-id"], "7");
@@ -436,113 +428,8 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
 }
 
 #[test]
-fn a_signed_address_is_the_one_that_is_called() {
-    let time = SIGNED_AT.to_string();
-    let header = |more: &[&str], vars: &[(&str, &str)]| {
-        let args = ["event", "--vendor", "square", "--secret", "plainly", "--now", &time];
-        let output = router(&[&args[..], more].concat(), vars);
-        let event: Value = serde_json::from_str(stdout(&output)).unwrap();
-        event["headers"]["x-square-hmacsha256-signature"].clone()
-    };
-    let public = [("PUBLIC_URL", "https://hooks.example.com/in")];
-    let whole = header(&["--url", "https://hooks.example.com/in/webhook/square"], &[]);
-    assert_eq!(header(&[], &public), whole);
-    assert_ne!(header(&["--url", "https://other.example.com"], &public), whole);
-    // The address that is posted to, when no other is known.
-    let line = |more: &[&str]| {
-        let args = ["event", "--vendor", "square", "--secret", "plainly", "--now", &time, "--curl"];
-        stdout(&router(&[&args[..], more].concat(), &[])).to_owned()
-    };
-    let line = line(&["https://hooks.example.com/in/webhook/square"]);
-    assert!(line.contains(whole.as_str().unwrap()), "{line}");
-
-    // Of a JSON body, Twilio signs the hash in the query.
-    let args = ["event", "--vendor", "twilio", "--secret", "plainly", "--now", &time];
-    let url =
-        ["--url", "https://hooks.example.com/webhook/twilio?a=b", "events/vendors/slack.json"];
-    let output = router(&[&args[..], &url].concat(), &[]);
-    let delivery = function_url::delivery(stdout(&output)).unwrap();
-    assert!(delivery.query.as_ref().unwrap().starts_with("a=b&bodySHA256="));
-    let vars = [("TWILIO_SECRETS", "plainly"), ("PUBLIC_URL", "https://hooks.example.com")];
-    let intake = Intake::from_vars(lookup(&vars)).unwrap();
-    assert!(plan(&delivery, &intake, None, now(SIGNED_AT)).is_ok());
-}
-
-#[test]
-fn each_front_delivers_the_event_in_its_own_shape() {
-    let folder = tempfile::tempdir().unwrap();
-    let form = body_of("twilio");
-    let json = folder.path().join("body.json");
-    std::fs::write(&json, "{\"a\": \"é\"}\n").unwrap();
-    let event = |front: &str, body: &Path| -> Value {
-        let args = ["event", "--vendor", "github", "--secret", "plainly", "--now", "1778070900"];
-        let more = ["--front", front, "--url", "https://x.example.com/webhook/github?a=1&a=%202&b"];
-        let output = router(&[&args[..], &more, &[body.to_str().unwrap()]].concat(), &[]);
-        serde_json::from_str(stdout(&output)).unwrap()
-    };
-    for front in ["url", "http", "rest", "alb", "alb-multi-value"] {
-        let (text, base64) = (event(front, &json), event(front, &form));
-        assert_eq!(
-            (&text["body"], &text["isBase64Encoded"]),
-            (&json!("{\"a\": \"é\"}\n"), &json!(false))
-        );
-        // Only a REST API hands a form on as text.
-        let body = std::fs::read_to_string(&form).unwrap();
-        let body = if front == "rest" { body } else { BASE64_STANDARD.encode(body) };
-        let is_base64 = front != "rest";
-        assert_eq!(
-            (&base64["body"], &base64["isBase64Encoded"]),
-            (&json!(body), &json!(is_base64))
-        );
-        // A name may be in any case, and a list of one value is that value.
-        let headers = match front {
-            "alb-multi-value" => &text["multiValueHeaders"],
-            _ => &text["headers"],
-        };
-        let header = |name: &str| match &headers[name] {
-            Value::Array(values) => values[0].clone(),
-            value => value.clone(),
-        };
-        assert_eq!(header("x-github-event"), "push", "{front}");
-        assert_eq!(header("content-type"), "application/json", "{front}");
-        assert!(header("x-hub-signature-256").as_str().unwrap().starts_with("sha256="));
-        assert!(header("host").as_str().unwrap().ends_with(match front {
-            "url" => ".lambda-url.us-east-1.on.aws",
-            "http" | "rest" => ".execute-api.us-east-1.amazonaws.com",
-            _ => ".elb.amazonaws.com",
-        }));
-    }
-    for (front, id) in [("url", "anonymous"), ("http", "123456789012")] {
-        let event = event(front, &json);
-        assert_eq!(
-            (&event["version"], &event["rawPath"]),
-            (&json!("2.0"), &json!("/webhook/github"))
-        );
-        assert_eq!(event["rawQueryString"], "a=1&a=%202&b");
-        assert_eq!(event["queryStringParameters"], json!({ "a": "1, 2", "b": "" }));
-        assert_eq!(event["requestContext"]["accountId"], id);
-        assert_eq!(event["requestContext"]["http"]["method"], "POST");
-        assert_eq!(event["requestContext"]["time"], "06/May/2026:12:35:00 +0000");
-        assert!(function_url::delivery(&event.to_string()).is_ok());
-    }
-    let rest = event("rest", &json);
-    assert_eq!((&rest["httpMethod"], &rest["path"]), (&json!("POST"), &json!("/webhook/github")));
-    assert_eq!(rest["queryStringParameters"], json!({ "a": " 2", "b": "" }));
-    assert_eq!(rest["multiValueQueryStringParameters"], json!({ "a": ["1", " 2"], "b": [""] }));
-    assert_eq!(rest["multiValueHeaders"]["x-github-event"], json!(["push"]));
-    assert_eq!(rest["requestContext"]["path"], "/prod/webhook/github");
-    let alb = event("alb", &json);
-    assert_eq!(alb["queryStringParameters"], json!({ "a": "%202", "b": "" }));
-    assert!(alb.get("multiValueHeaders").is_none());
-    assert!(alb["requestContext"]["elb"]["targetGroupArn"].is_string());
-    let multi = event("alb-multi-value", &json);
-    assert_eq!(multi["multiValueQueryStringParameters"], json!({ "a": ["1", "%202"], "b": [""] }));
-    assert!(multi.get("headers").is_none());
-}
-
-#[test]
 fn explain_takes_what_event_prints() {
-    let secrets = all_secrets();
+    let secrets = signed::secrets();
     let vars = borrowed(&secrets);
     let event =
         router(&["event", "--vendor", "github", "--header", "X-GitHub-Event: issues"], &vars);
@@ -554,81 +441,8 @@ fn explain_takes_what_event_prints() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(stdout(&event).as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(printed(&event).as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let explained: Value = serde_json::from_str(stdout(&output)).unwrap();
+    let explained: Value = serde_json::from_str(printed(&output)).unwrap();
     assert_eq!((&explained["status"], &explained["event_type"]), (&json!(200), &json!("issues")));
-}
-
-#[test]
-fn sources_lists_what_is_served_and_what_is_not_and_why() {
-    let sources = r#"
-        [sources.eu]
-        vendor = "stripe"
-        secrets = ["plainly-one", "plainly-two"]
-        key = "content"
-        ignore = ["/pending_webhooks"]
-        only = ["invoice.*", "charge.refunded"]
-        where = { "/livemode" = true }
-        threshold = 64
-
-        [sources.idle]
-        vendor = "github"
-        secrets_from = "IDLE_SECRETS"
-    "#;
-    let vars = [
-        ("SOURCES", sources),
-        ("STRIPE_SECRETS", "plainly-three"),
-        ("SQUARE_SECRETS", "plainly-four"),
-        ("ENVELOPE_SECRETS", "whsec_dGVzdC1vbmx5LXZlbmRvci1rZXktMDE="),
-    ];
-    let text = router(&["sources"], &vars);
-    let text = stdout(&text);
-    assert!(!text.contains("plainly"), "{text}");
-    let (served, idle) = text.split_once("not served:\n").unwrap();
-    let line = |part: &str, path: &str| {
-        let found = part.lines().find(|line| line.split_whitespace().next() == Some(path));
-        let found = found.unwrap_or_else(|| panic!("{path} is not in {part}"));
-        found.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(line(served, "/webhook"), "envelope ENVELOPE_SECRETS (1)");
-    assert_eq!(line(served, "/webhook/stripe"), "stripe STRIPE_SECRETS (1)");
-    assert_eq!(
-        line(served, "/webhook/eu"),
-        "stripe SOURCES (2) ignore=/pending_webhooks key=content \
-         only=invoice.*,charge.refunded threshold=64 where=/livemode = true"
-    );
-    assert_eq!(line(idle, "/webhook/idle"), "github set IDLE_SECRETS");
-    assert_eq!(line(idle, "/webhook/adyen"), "adyen set ADYEN_SECRETS");
-    assert!(line(idle, "/webhook/square").starts_with("square set PUBLIC_URL (or `url` of"));
-
-    let objects = router(&["sources", "--json"], &vars);
-    let objects: Vec<Value> =
-        stdout(&objects).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(objects.len(), vendors().len() + 3);
-    let eu = objects.iter().find(|one| one["source"] == "eu").unwrap();
-    assert_eq!(
-        *eu,
-        json!({
-            "path": "/webhook/eu",
-            "source": "eu",
-            "vendor": "stripe",
-            "served": true,
-            "secrets_from": "SOURCES",
-            "secrets": 2,
-            "rules": {
-                "key": "content",
-                "ignore": ["/pending_webhooks"],
-                "only": ["invoice.*", "charge.refunded"],
-                "where": ["/livemode = true"],
-                "threshold": 64,
-            },
-            "remedy": null,
-        })
-    );
-    // Nothing is configured, so nothing is served.
-    let nothing = router(&["sources"], &[]);
-    assert!(stdout(&nothing).starts_with("served: nothing\nnot served:\n"), "{}", stdout(&nothing));
-    let open = router(&["sources"], &[("ALLOW_UNSIGNED", "true")]);
-    assert!(stdout(&open).contains("envelope           ALLOW_UNSIGNED"), "{}", stdout(&open));
 }

@@ -4,7 +4,7 @@ mod curl;
 mod fronts;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -18,7 +18,7 @@ use url::Url;
 
 use self::fronts::Front;
 use super::{
-    arguments::{parse_header, parse_time, parse_vendor},
+    arguments::{parse_header, parse_time, parse_vendor, read_file},
     samples::sample,
     sending,
 };
@@ -135,7 +135,7 @@ fn source(
 
 fn unsigned(source: &Source, options: &Options, target: Option<&Url>) -> anyhow::Result<Delivery> {
     let body = match &options.body {
-        Some(file) => read(file)?,
+        Some(file) => read_file(file)?,
         None => sample(source.vendor.name())
             .with_context(|| format!("BODY must be given: {} has no sample", source.name))?
             .to_vec(),
@@ -153,16 +153,6 @@ fn unsigned(source: &Source, options: &Options, target: Option<&Url>) -> anyhow:
         headers,
         body: body.into(),
     })
-}
-
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file)
-    };
-    bytes.with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// The delivery, signed with the secret that is given or with the first of the source's that can
