@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::source::{self, Vendor};
 
-/// A built-in vendor. Its two libraries call Standard Webhooks by names of their own.
+/// Finds a built-in vendor. Two libraries of Standard Webhooks use names of their own for it.
 pub(super) fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
     let name = match name {
         "standardwebhooks" | "svix" => "standard-webhooks",
@@ -32,7 +32,7 @@ pub(super) fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), Stri
     Ok((name, value))
 }
 
-/// The bytes of a file; `-` is standard input.
+/// Reads a file; `-` is standard input.
 pub(super) fn read_file(file: &Path) -> anyhow::Result<Vec<u8>> {
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! A body of each vendor that is built in, in the vendor's form and with made-up data.
+//! A body for each built-in vendor, in the vendor's form and with made-up data.
 
 /// A vendor's body.
 pub(super) struct Sample {
@@ -33,7 +33,7 @@ const SAMPLES: &[Sample] = samples! {
     "klarna": "klarna.json",
 };
 
-/// The body of that vendor.
+/// Returns the body of that vendor.
 pub(super) fn sample(vendor: &str) -> Option<&'static [u8]> {
     SAMPLES.iter().find(|sample| sample.vendor == vendor).map(|sample| sample.body)
 }

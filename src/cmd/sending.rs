@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Makes a client that follows no redirects, as vendors do not.
 ///
 /// # Errors
-/// When TLS cannot be set up.
+/// TLS that cannot be set up.
 pub(super) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(destination::tls_config(None).map_err(anyhow::Error::msg)?)
@@ -28,7 +28,7 @@ pub(super) fn client() -> anyhow::Result<reqwest::Client> {
 /// Sends a delivery to an address, which takes the place of its path and query.
 ///
 /// # Errors
-/// When there is no answer.
+/// A missing answer.
 pub(super) async fn send(
     client: &reqwest::Client,
     url: Url,

@@ -70,7 +70,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The router as a handler of deliveries.
+/// Returns the router as a handler of deliveries.
 pub fn handler(router: Arc<Router>, config: &Config) -> impl Handler {
     Deliveries { router, config: Arc::new(config.clone()) }
 }

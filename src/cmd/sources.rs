@@ -1,4 +1,5 @@
-//! `sources`: what is served and by which rules, and what is not and why. Never a secret.
+//! `sources`: lists the sources that are served, their rules, and the remedy for those that are not
+//! served. It prints no secret.
 
 use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
@@ -19,27 +20,27 @@ pub struct Options {
     json: bool,
 }
 
-/// A path and what is known of it.
+/// A path and its source.
 #[derive(Serialize)]
 struct Listed {
     path: String,
     source: String,
     vendor: String,
     served: bool,
-    /// A variable, or SOURCES.
+    /// The name of a variable, or SOURCES.
     secrets_from: String,
-    /// How many there are.
+    /// Number of secrets.
     secrets: usize,
     /// Rules by the names of their fields in SOURCES.
     rules: BTreeMap<&'static str, Value>,
-    /// What must be done for it to be served.
+    /// The setting that is missing, if the source is not served.
     remedy: Option<String>,
 }
 
 /// Lists every configured source, and every built-in vendor that is none.
 ///
 /// # Errors
-/// When the configuration cannot be used, or the output not be written.
+/// A configuration that cannot be used, or output that cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let intake = Intake::from_vars(super::variables().await?)?;
     let listed = list(&intake);
@@ -108,7 +109,7 @@ impl Listed {
         }
     }
 
-    /// A built-in vendor that is no source.
+    /// Returns a built-in vendor that is not configured.
     fn of_vendor(name: &str) -> Self {
         let variable = secrets_variable(name);
         Self {
@@ -124,7 +125,7 @@ impl Listed {
     }
 }
 
-/// The rules that differ from the default.
+/// Returns the rules that differ from the default.
 fn rules(source: &Source) -> BTreeMap<&'static str, Value> {
     let Rules { key, ignore, only, except, wanted, destination, threshold } = &source.rules;
     let mut rules = BTreeMap::new();
@@ -167,7 +168,7 @@ fn print(listed: &[Listed], out: &mut impl std::io::Write) -> std::io::Result<()
     Ok(())
 }
 
-/// A rule's value in a line: the entries of a list with commas between.
+/// Writes a rule's value in a line, with commas between the entries of a list.
 fn shown(value: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match value.as_array() {

@@ -25,7 +25,7 @@ impl Pointer {
 }
 
 impl<'d> Value<'d> {
-    /// The member of that name, or the element at that place.
+    /// Returns the member of that name, or the element at that index.
     pub(super) fn step(self, step: &str) -> Option<Self> {
         match self.elements() {
             Some(elements) => elements.get(index(step)?).copied(),

@@ -22,7 +22,7 @@ impl Pointer {
     }
 }
 
-/// A member of that name, whose value holds the other members, one in the other, around `json`.
+/// Writes a member of the first name. Its value holds the next member, and the last one holds `json`.
 fn member(names: &[String], json: &str) -> Option<String> {
     let (innermost, outer) = names.split_last()?;
     let named = |name: &String| serde_json::to_string(name).ok();
@@ -34,14 +34,14 @@ fn member(names: &[String], json: &str) -> Option<String> {
 }
 
 impl Value<'_> {
-    /// The place of an object's first key, with its quote.
+    /// Returns the start of an object's first key, with its quote.
     fn first_key(self) -> Option<usize> {
         let (object, first) = (self.node(), self.index + 1);
         let is_filled = object.kind == Kind::Object && first < object.end;
         is_filled.then(|| self.document.nodes[first as usize].start as usize - 1)
     }
 
-    /// Where a value that holds no others begins and ends, with its quotes.
+    /// Returns the start and the end of a scalar, with its quotes.
     fn span(self) -> Option<(usize, usize)> {
         let node = self.node();
         let (start, end) = (node.start as usize, node.end as usize);

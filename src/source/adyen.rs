@@ -148,7 +148,7 @@ fn verify_item(item: Value<'_>, keys: &[Vec<u8>]) -> Result<(), Error> {
     is_signed(&claimed, signed_text(item).as_bytes(), keys)
 }
 
-/// What an item's signature covers.
+/// Returns the text that an item's signature covers.
 fn signed_text(item: Value<'_>) -> String {
     SIGNED.map(|path| text(item, path).unwrap_or_default()).join(":")
 }

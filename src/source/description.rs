@@ -39,7 +39,7 @@ pub struct Description {
 /// The value of a header that a vendor sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// For example this.
+    /// A sample value.
     Text(&'static str),
     /// A name for the event.
     Id,

@@ -89,7 +89,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
     ///
     /// # Errors
-    /// What keeps the delivery from being signed.
+    /// The reason if the delivery cannot be signed.
     fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
         sign::by_description(self.description(), delivery, signing)
     }

@@ -172,7 +172,7 @@ fn is_signed(claims: &Claims<'_>, webhook: &str, checksum: u32, certificate: &Ce
     certificate.has_signed(message.as_bytes(), signature)
 }
 
-/// What the signature covers.
+/// Returns the text that the signature covers.
 fn message(id: &str, time: &str, webhook: &str, checksum: u32) -> String {
     format!("{id}|{time}|{webhook}|{checksum}")
 }

@@ -1,4 +1,4 @@
-//! A private key, for signing what vendors sign with one.
+//! Private keys, for the vendors that sign with one.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use x509_parser::pem::parse_x509_pem;
 
 use super::scheme::BASE64;
 
-/// What the text of a private key begins with in Standard Webhooks. A public key's is `whpk_`.
+/// The prefix of a private key in Standard Webhooks. The prefix of a public key is `whpk_`.
 pub(super) const PREFIX: &str = "whsk_";
 
 /// Bytes of an Ed25519 private key. Some libraries write the public key behind it.
@@ -29,10 +29,10 @@ pub enum PrivateKey {
 pub struct NotAPrivateKey;
 
 impl PrivateKey {
-    /// The first key of a PEM text, in PKCS#8 or, for RSA, in PKCS#1.
+    /// Reads the first key of a PEM text, in PKCS#8 or, for RSA, in PKCS#1.
     ///
     /// # Errors
-    /// When there is none.
+    /// A text without a key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NotAPrivateKey> {
         let (_, pem) = parse_x509_pem(pem).map_err(|_| NotAPrivateKey)?;
         let der = &pem.contents;
@@ -41,7 +41,7 @@ impl PrivateKey {
         rsa.or_else(|_| ed25519()).map_err(|_| NotAPrivateKey)
     }
 
-    /// The key in `whsk_` and base64; nothing when the text is something else.
+    /// Reads a key in `whsk_` and base64. Returns `None` for every other text.
     pub fn from_text(text: &str) -> Option<Self> {
         let bytes = BASE64.decode(text.strip_prefix(PREFIX)?).ok()?;
         let is_key = [SEED_BYTES, 2 * SEED_BYTES].contains(&bytes.len());
@@ -49,7 +49,7 @@ impl PrivateKey {
         Ed25519KeyPair::from_seed_unchecked(seed).ok().map(Self::Ed25519)
     }
 
-    /// An RSA PKCS#1 v1.5 signature with SHA-256; nothing when this is no RSA key.
+    /// Returns an RSA PKCS#1 v1.5 signature with SHA-256, or `None` if this is no RSA key.
     pub(super) fn sign_rsa(&self, message: &[u8]) -> Option<Vec<u8>> {
         let Self::Rsa(key) = self else { return None };
         let mut signature = vec![0; key.public().modulus_len()];
@@ -57,7 +57,7 @@ impl PrivateKey {
         Some(signature)
     }
 
-    /// An Ed25519 signature; nothing when this is no such key.
+    /// Returns an Ed25519 signature, or `None` if this is no Ed25519 key.
     pub(super) fn sign_ed25519(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Ed25519(key) => Some(key.sign(message).as_ref().to_vec()),

@@ -33,18 +33,18 @@ use crate::{
 /// Value of a header that must be there, and about which nothing is known.
 const SAMPLE: &str = "sample";
 
-/// What a delivery is signed with.
+/// The secret, keys, address and time that a delivery is signed with.
 #[derive(Clone, Copy)]
 pub struct Signing<'a> {
     pub secret: &'a Secret,
-    /// For the vendors that sign with a private key.
+    /// The private key, for the vendors that sign with one.
     pub key: Option<&'a PrivateKey>,
     /// The address that the vendor calls, where it signs the address.
     pub url: Option<&'a str>,
     pub now: DateTime<Utc>,
 }
 
-/// Why a delivery cannot be signed.
+/// The reason why a delivery cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CannotSign {
     #[error("the signature covers the address that the vendor calls, which is not known")]
@@ -67,7 +67,7 @@ impl Source {
     /// it in a header, so the same body is the same event.
     ///
     /// # Errors
-    /// What keeps the delivery from being signed.
+    /// The reason if the delivery cannot be signed.
     pub fn sign(&self, delivery: &Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
         let address = self.address.as_ref().filter(|_| self.vendor.signs_url());
         let configured = address.map(|address| address.of(delivery));
@@ -124,7 +124,7 @@ fn with_usual_headers(
     Ok(delivery)
 }
 
-/// The header that the vendor sends its id in, unless the delivery has an id.
+/// Returns the header in which the vendor sends its id, unless the delivery has an id.
 fn header_of_id(description: &Description, delivery: &Delivery) -> Option<HeaderName> {
     let ids = &description.fields.id;
     let body = Body::new(&delivery.body);
@@ -136,7 +136,7 @@ fn header_of_id(description: &Description, delivery: &Delivery) -> Option<Header
     if has_id { None } else { ids.iter().find_map(header) }
 }
 
-/// A name for an event with this body, as UUIDs are written.
+/// Makes a name for the event with this body, in the form of a UUID.
 pub(super) fn event_id(body: &[u8]) -> String {
     let digest = hex::encode(Sha256::digest(body));
     let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default();
@@ -285,7 +285,7 @@ impl Encoding {
 }
 
 impl Unit {
-    /// The time of a signature, as the vendor writes it.
+    /// Writes the time of a signature as the vendor does.
     fn write_stamp(self, time: DateTime<Utc>) -> String {
         match self {
             Self::Text => time.to_rfc3339_opts(SecondsFormat::Secs, true),

@@ -154,7 +154,7 @@ impl Vendor for Twilio {
     }
 }
 
-/// The algorithm that the delivery says it is signed by.
+/// Returns the algorithm that the delivery names.
 fn algorithm(delivery: &Delivery) -> Algorithm {
     let settings = delivery.header(SETTINGS.as_str()).unwrap_or_default();
     match settings.split(',').any(|one| one.trim() == "algorithm=HMAC_SHA256") {

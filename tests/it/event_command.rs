@@ -25,7 +25,7 @@ use crate::{
     support::{ROUTER, Server, Sink, lookup, venv},
 };
 
-/// The certificate and the key of somebody who is PayPal for these tests, in a folder.
+/// Makes the certificate and the key that stand for PayPal's, in a folder.
 fn paypal(folder: &Path) -> (String, String) {
     const MAKE: &str = "\
 import datetime as d, sys
@@ -49,7 +49,7 @@ open(sys.argv[2], 'wb').write(key.private_bytes(pem, s.PrivateFormat.PKCS8, s.No
     (certificate, key)
 }
 
-/// What a command printed, which must have succeeded.
+/// Returns the output of a command, which must have succeeded.
 pub fn printed(output: &Output) -> &str {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -65,14 +65,14 @@ fn borrowed<'a>(vars: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
     vars.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
-/// The file in events/vendors/ of a vendor.
+/// Returns the vendor's file in events/vendors/.
 pub fn body_of(vendor: &str) -> PathBuf {
     let mut files = std::fs::read_dir("events/vendors").unwrap();
     let is_it = |path: &PathBuf| path.file_stem().unwrap() == vendor;
     files.find_map(|file| Some(file.unwrap().path()).filter(is_it)).unwrap()
 }
 
-/// A secret that none of the configured ones is, in the vendor's form.
+/// Returns a secret in the vendor's form that is not configured.
 fn another_secret(vendor: &str) -> &'static str {
     match vendor {
         "adyen" => "00ff",

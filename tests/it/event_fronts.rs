@@ -1,4 +1,4 @@
-//! What `event` prints: the address that is signed, and the event that each front makes.
+//! The output of `event`: the address that is signed, and the event that each front makes.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `sources`: what is served, what is not, and why.
+//! `sources`: the list of what is served and what is not.
 
 use serde_json::{Value, json};
 use webhook_router::source::vendors;

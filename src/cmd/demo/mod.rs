@@ -169,7 +169,7 @@ impl Row {
     }
 }
 
-/// What a destination received of the event with that key.
+/// Returns the receipt that a destination has of the event with that key.
 fn arrived<'a>(received: &'a Receipts, destination: &str, key: &str) -> Option<&'a Receipt> {
     let is_it = |to: &&str, of: &String| *to == destination && of == key;
     received.iter().find(|((to, of), _)| is_it(to, of)).map(|(_, receipt)| receipt)
@@ -231,7 +231,7 @@ fn shown(reply: &Reply) -> String {
     format!("{status} {body}").chars().take(40).collect()
 }
 
-/// A header of an answer, for the table.
+/// Returns a header of an answer, for the table.
 fn header(reply: &Reply, name: &str) -> String {
     let value = reply.headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or("-").to_owned()

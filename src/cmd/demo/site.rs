@@ -40,7 +40,7 @@ pub(super) struct Site {
     pub cloud_run: String,
     pub lambda: String,
     pub store: String,
-    /// Whether the requests to the router are shown as they come.
+    /// True while the requests to the router are printed as they come.
     pub shows_traffic: Arc<AtomicBool>,
     gcp: Arc<Processor>,
     aws: Arc<Processor>,

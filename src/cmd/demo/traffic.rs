@@ -13,7 +13,7 @@ use crate::{
     delivery::{Delivery, Reply},
 };
 
-/// A handler whose requests are shown from the time on when `is_shown` says so.
+/// A handler that prints its requests while `is_shown` is true.
 #[derive(Clone)]
 pub(super) struct Traffic<H> {
     pub handler: H,

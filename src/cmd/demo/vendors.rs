@@ -16,12 +16,12 @@ use crate::{
     source::{Signing, Source, secrets_variable, vendor},
 };
 
-/// A vendor whose events the demo signs.
+/// A vendor for which the demo signs.
 pub(super) struct Signer {
     pub name: &'static str,
-    /// Plainly no secret of anybody's.
+    /// A value that is plainly no real secret.
     pub secret: &'static str,
-    /// Something that its signature covers, in the body.
+    /// A part of the body that the signature covers.
     covered: &'static str,
 }
 
@@ -34,11 +34,11 @@ pub(super) const SIGNERS: [Signer; 5] = [
     Signer { name: "twilio", secret: "demo-not-a-secret", covered: "delivered" },
 ];
 
-/// A vendor whose events are left for trying by hand.
+/// The vendor of the lines for trying by hand. The demo sends none of its events.
 pub(super) const BY_HAND: Signer =
     Signer { name: "shopify", secret: "demo-not-a-secret", covered: "" };
 
-/// The variables that make these vendors served.
+/// Returns the variables that make these vendors served.
 pub(super) fn variables() -> impl Iterator<Item = (String, String)> {
     SIGNERS
         .iter()
@@ -46,7 +46,7 @@ pub(super) fn variables() -> impl Iterator<Item = (String, String)> {
         .map(|signer| (secrets_variable(signer.name), signer.secret.to_owned()))
 }
 
-/// What a vendor's event was answered.
+/// The answers to a vendor's event, to its retry and to its forgery.
 pub(super) struct Row {
     vendor: &'static str,
     destination: String,
@@ -54,7 +54,7 @@ pub(super) struct Row {
     first: String,
     retry: String,
     forged: String,
-    /// Of the body that was posted.
+    /// SHA-256 of the body that was posted.
     sha256: String,
 }
 
@@ -82,7 +82,7 @@ impl Site {
 }
 
 impl Signer {
-    /// The sample event, as the vendor would send it after that time.
+    /// Returns the sample event, signed that time from now.
     fn delivery(&self, site: &Site, after: TimeDelta) -> anyhow::Result<Delivery> {
         let vendor = vendor(self.name).context("the vendor is built in")?;
         let source = Source::new(self.name, vendor.clone());
@@ -98,7 +98,7 @@ impl Signer {
         Ok(source.sign(&delivery, &Signing { secret: &secret, key: None, url, now })?)
     }
 
-    /// The delivery with one byte changed.
+    /// Returns the delivery with one byte changed.
     fn forged(&self, genuine: &Delivery) -> anyhow::Result<Delivery> {
         let mut body = genuine.body.to_vec();
         let covered = self.covered.as_bytes();

@@ -1,4 +1,4 @@
-//! A delivery as a line of a POSIX shell, with curl.
+//! Writes a delivery as a line of a POSIX shell, with curl.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use url::Url;
 
 use crate::delivery::Delivery;
 
-/// The line that posts a delivery. The body is that of the file, or else stands in the line itself:
-/// either way, curl sends exactly these bytes.
+/// Returns a line that posts a delivery. The body comes from the file, or is a part of the line. curl
+/// sends exactly its bytes in both cases.
 pub(super) fn line(url: &Url, delivery: &Delivery, file: Option<&Path>) -> String {
     let mut words = vec!["curl".to_owned(), "-i".into()];
     // curl takes brackets for patterns.
@@ -33,7 +33,7 @@ pub(super) fn line(url: &Url, delivery: &Delivery, file: Option<&Path>) -> Strin
     format!("{body} | {}", words.join(" "))
 }
 
-/// A word that a POSIX shell takes for this text.
+/// Quotes a text as one word of a POSIX shell.
 fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+,=".contains(&byte);
     if !text.is_empty() && text.bytes().all(is_plain) {

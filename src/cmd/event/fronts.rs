@@ -1,5 +1,5 @@
-//! A delivery as the event that each front of a Lambda function makes of it. Names, accounts and
-//! addresses are made up.
+//! Writes a delivery as the event that each front of a Lambda function makes of it. Names, accounts
+//! and addresses are made up.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
@@ -17,7 +17,7 @@ const REQUEST_ID: &str = "11111111-2222-3333-4444-555555555555";
 const SOURCE_IP: &str = "203.0.113.7";
 const USER_AGENT: &str = concat!("webhook-router/", env!("CARGO_PKG_VERSION"));
 
-/// What stands before a Lambda function.
+/// The service in front of a Lambda function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Front {
     /// A Function URL (payload format 2.0).
@@ -33,7 +33,7 @@ pub enum Front {
 }
 
 impl Front {
-    /// The event of a delivery that comes in at `now`.
+    /// Returns the event of a delivery that comes in at `now`.
     pub fn event(self, delivery: &Delivery, now: DateTime<Utc>) -> Value {
         let mut delivery = delivery.clone();
         for (name, value) in [
@@ -149,7 +149,7 @@ impl Front {
     }
 }
 
-/// The event of a load balancer, which leaves parameters percent-encoded
+/// Returns the event of a load balancer, which leaves parameters percent-encoded
 /// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>).
 fn load_balancer(delivery: &Delivery, members: [&str; 2], join: Join) -> Value {
     let Delivery { method, path, query, headers, .. } = delivery;
@@ -173,7 +173,7 @@ fn load_balancer(delivery: &Delivery, members: [&str; 2], join: Join) -> Value {
     event
 }
 
-/// The body as the event's text, and whether that is base64.
+/// Returns the body as the event's text, and true if that is base64.
 fn body(delivery: &Delivery, is_text: bool) -> (String, bool) {
     match std::str::from_utf8(&delivery.body) {
         Ok(text) if is_text => (text.to_owned(), false),
@@ -181,7 +181,7 @@ fn body(delivery: &Delivery, is_text: bool) -> (String, bool) {
     }
 }
 
-/// Whether a body with these headers is handed on as text. A form is not.
+/// Returns whether a body with these headers is handed on as text. A form is not.
 fn is_text(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let value = String::from_utf8_lossy(value).to_ascii_lowercase();
@@ -191,7 +191,7 @@ fn is_text(headers: &HeaderMap) -> bool {
     is_listed && !headers.contains_key(CONTENT_ENCODING)
 }
 
-/// How the values of one name become one.
+/// Joins the values of one name.
 type Join = fn(&[&str]) -> Value;
 
 fn folded(values: &[&str]) -> Value {
@@ -224,7 +224,7 @@ fn decoded(query: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
-/// As `06/May/2026:12:34:57 +0000`.
+/// Writes a time as `06/May/2026:12:34:57 +0000`.
 fn time(time: DateTime<Utc>) -> String {
     time.format("%d/%b/%Y:%H:%M:%S %z").to_string()
 }

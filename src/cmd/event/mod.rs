@@ -40,7 +40,7 @@ pub struct Options {
     /// The source whose event it is, of those in SOURCES.
     #[arg(long, value_name = "NAME", conflicts_with = "vendor")]
     source: Option<String>,
-    /// What to sign with [default: the first of the source's own secrets, such as STRIPE_SECRETS].
+    /// Secret to sign with [default: the first of the source's own secrets, such as STRIPE_SECRETS].
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
     /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 for vendors that sign so.
@@ -74,7 +74,7 @@ pub struct Options {
 /// Signs an event, and prints or sends it.
 ///
 /// # Errors
-/// What keeps it from being signed, printed or sent.
+/// An event that cannot be signed, printed or sent.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let variables = super::variables().await?;
     let public_url = variables("PUBLIC_URL");
@@ -111,7 +111,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The source that is named, or the one that bears the vendor's name.
+/// Returns the source that is named, or the one with the vendor's name.
 fn source(
     intake: &Intake,
     options: &Options,
@@ -155,8 +155,8 @@ fn unsigned(source: &Source, options: &Options, target: Option<&Url>) -> anyhow:
     })
 }
 
-/// The delivery, signed with the secret that is given or with the first of the source's that can
-/// sign: a public key cannot.
+/// Signs a delivery with the secret that is given, or with the first one of the source that can sign.
+/// A public key cannot.
 fn signed(
     source: &Source,
     unsigned: &Delivery,
@@ -198,7 +198,7 @@ fn secrets_variable(source: &Source) -> String {
     }
 }
 
-/// The error, with what can be done about it.
+/// Adds the remedy to an error.
 fn remedied(error: CannotSign) -> anyhow::Error {
     let remedy = match &error {
         CannotSign::NoUrl => "give --url, or set PUBLIC_URL",
@@ -212,7 +212,7 @@ fn remedied(error: CannotSign) -> anyhow::Error {
     anyhow::anyhow!("{error}: {remedy}")
 }
 
-/// The address, with the path of the source where it has none.
+/// Returns the address. If it has no path, it gets the path of the source.
 fn with_path(url: &Url, path: &str) -> Url {
     let mut url = url.clone();
     if url.path() == "/" {
