@@ -22,7 +22,7 @@ CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 # SAM does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 # Programs that the tests need, each with the Debian package that contains it.
-PROGRAMS := cc:gcc ps:procps faketime:faketime redis-server:redis-server java:default-jre-headless npm:npm
+PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl redis-server:redis-server java:default-jre-headless npm:npm
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.

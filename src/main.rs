@@ -8,7 +8,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing::Level;
 use webhook_router::{
-    cmd::{self, dead_letters, demo, doctor, explain, inspect, listen, replay, serve, variables},
+    cmd::{
+        self, dead_letters, demo, doctor, event, explain, inspect, listen, replay, serve, sources,
+        variables,
+    },
     telemetry,
 };
 
@@ -45,6 +48,10 @@ enum Command {
     /// Print the key, the route and everything else that the router derives from a body. Needs no
     /// store.
     Explain(explain::Options),
+    /// Sign an event as its vendor does, and print or send it.
+    Event(Box<event::Options>),
+    /// List the sources that are served, and those that are not, with the reason.
+    Sources(sources::Options),
     /// Print everything that the store knows of an event.
     Inspect(inspect::Options),
     /// List the events that could not be delivered.
@@ -87,6 +94,8 @@ fn run() -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
         Command::Explain(options) => block_on(threads, explain::run(options)),
+        Command::Event(options) => block_on(threads, event::run(*options)),
+        Command::Sources(options) => block_on(threads, sources::run(options)),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),
         Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),
         Command::Replay(options) => block_on(threads, replay::run(options)),

@@ -1,26 +1,28 @@
 //! `explain`: what the router would do with a body, without doing it.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
-use super::function_url;
+use super::{
+    arguments::{parse_header, parse_time, parse_vendor, read_file},
+    function_url,
+};
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::{Delivery, Reply},
     key::route_byte,
     plan::{Plan, Planned, plan},
-    source::{self, Address, Source, Vendor, envelope},
+    source::{Address, Source, Vendor, envelope},
 };
 
 #[derive(Args)]
@@ -108,13 +110,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
 /// The delivery in a file, or why an event holds none.
 fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Explanation>> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file)
-    };
-    let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = read_file(file)?;
     let mut delivery = if options.event {
         match function_url::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,
@@ -215,28 +211,4 @@ fn print(
     let sign = if u16::from(byte) < threshold { "<" } else { ">=" };
     writeln!(out, "  {:<12} {byte} ({sign} {threshold})", "route byte")?;
     writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())
-}
-
-/// A built-in vendor. Its two libraries call Standard Webhooks by names of their own.
-fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
-    let name = match name {
-        "standardwebhooks" | "svix" => "standard-webhooks",
-        name => name,
-    };
-    source::vendor(name).cloned().ok_or_else(|| {
-        let names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
-        format!("no such vendor: there are {}", names.join(", "))
-    })
-}
-
-fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let seconds = text.parse().map_err(|_| "must be whole seconds since 1970")?;
-    DateTime::from_timestamp(seconds, 0).ok_or("is beyond every calendar")
-}
-
-fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is written NAME: VALUE")?;
-    let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
-    let value = HeaderValue::try_from(value.trim()).map_err(|error| error.to_string())?;
-    Ok((name, value))
 }

@@ -1,8 +1,10 @@
 //! What the binaries do. The only place for servers, the Lambda runtime and the command line.
 
+mod arguments;
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
+pub mod event;
 pub mod explain;
 pub mod function_url;
 pub mod http_server;
@@ -13,8 +15,11 @@ pub mod processor;
 mod ready;
 mod redrive;
 pub mod replay;
+mod samples;
+mod sending;
 pub mod serve;
 mod shown;
+pub mod sources;
 pub mod variables;
 
 use std::{collections::HashMap, sync::Arc};

@@ -44,6 +44,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(check(config.clone(), Arc::clone(&router)));
+    let handler = handler(Arc::clone(&router), &config);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop_once = async move {
         stop.await;
@@ -51,7 +52,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         let _ = stopping.send(());
     };
     tokio::select! {
-        served = listen_on(listener, router, &config, stop_once) => served?,
+        served = listen_on(listener, &router, handler, &config, stop_once) => served?,
         result = second_signal(stopped) => result?,
     }
     tracing::info!("stopped");
@@ -110,31 +111,36 @@ async fn check(config: Config, router: Arc<Router>) {
     tracing::info!(problems = count, "checked what the configuration leads to");
 }
 
-/// Serves the router on a listener until `stop`.
+/// Returns the router as a handler of deliveries.
+pub fn handler(router: Arc<Router>, config: &Config) -> impl Handler {
+    Deliveries { router, config: Arc::new(config.clone()) }
+}
+
+/// Serves the router on a listener until `stop`, within the limits of the configuration. `handler`
+/// is the router's handler, or one around it.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn listen_on(
     listener: TcpListener,
-    router: Arc<Router>,
+    router: &Arc<Router>,
+    handler: impl Handler,
     config: &Config,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
     let is_up = routing::any(async |method: Method| response(health(&method)));
-    let readiness = Readiness::new(Arc::clone(&router));
+    let readiness = Readiness::new(Arc::clone(router));
     let is_ready = routing::any(move |method: Method| {
         let readiness = readiness.clone();
         async move { response(readiness.reply(&method).await) }
     });
     let vital = axum::Router::new().route("/healthz", is_up).route("/readyz", is_ready);
     let max_body_bytes = config.intake.max_body_bytes;
-    let handler = Deliveries { router, config: Arc::new(config.clone()) };
     let limits = limits.within_open_files();
     http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
 }
 
-/// The router as a handler of deliveries.
 #[derive(Clone)]
 struct Deliveries {
     router: Arc<Router>,

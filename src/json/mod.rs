@@ -15,6 +15,7 @@
 mod canonical;
 mod parser;
 mod pointer;
+mod put;
 mod text;
 
 use std::{fmt, ops::Range};

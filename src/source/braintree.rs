@@ -15,6 +15,7 @@ use super::{
     Body, Check, Happened, Vendor,
     description::Description,
     scheme::{MAX_ENTRIES, missing, wrong},
+    sign::{CannotSign, Signing},
 };
 use crate::{
     delivery::{Delivery, Reply},
@@ -22,6 +23,8 @@ use crate::{
     secret::Secret,
     timestamp::Timestamp,
 };
+
+const PAIR: &str = "must be `public key:private key`";
 
 /// Most fields of the form. Braintree sends two.
 const MAX_FIELDS: usize = 16;
@@ -48,7 +51,7 @@ impl Vendor for Braintree {
         let is_pair = pair(secret).is_some_and(|(public, private)| {
             !public.is_empty() && !public.contains(['|', '&']) && !private.is_empty()
         });
-        if is_pair { Ok(()) } else { Err("must be `public key:private key`") }
+        if is_pair { Ok(()) } else { Err(PAIR) }
     }
 
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
@@ -82,6 +85,25 @@ impl Vendor for Braintree {
             }
         });
         if is_genuine { Ok(()) } else { Err(wrong()) }
+    }
+
+    /// Signs the payload of a form, or an XML document, of which it makes one.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let (public, private) = pair(signing.secret).ok_or(CannotSign::Secret(PAIR))?;
+        let payload = if delivery.body.trim_ascii_start().starts_with(b"<") {
+            Some(BASE64_STANDARD.encode(&delivery.body))
+        } else {
+            let mut fields = form_urlencoded::parse(&delivery.body).take(MAX_FIELDS);
+            fields.find(|(name, _)| name == "bt_payload").map(|(_, value)| value.into_owned())
+        };
+        let payload = payload.ok_or_else(|| {
+            CannotSign::Body("must be an XML document, or a form with bt_payload".into())
+        })?;
+        let signature = hex::encode(mac(private, payload.as_bytes()).finalize().into_bytes());
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("bt_signature", &format!("{public}|{signature}"));
+        delivery.body = form.append_pair("bt_payload", &payload).finish().into();
+        Ok(delivery)
     }
 
     fn happened(&self, delivery: &Delivery, _body: &Body<'_>) -> Vec<Happened> {

@@ -32,6 +32,19 @@ pub struct Description {
     pub wish: Wish,
     /// Headers of the signature in addition to those that the scheme names.
     pub signature_headers: Vec<HeaderName>,
+    /// Headers that it sends beside the signature, for signing as it does.
+    pub sent: Vec<(HeaderName, Sent)>,
+}
+
+/// The value of a header that a vendor sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A sample value.
+    Text(&'static str),
+    /// A name for the event.
+    Id,
+    /// The time of sending, as RFC 3339.
+    Time,
 }
 
 /// The scheme by which deliveries are signed.

@@ -13,10 +13,12 @@ pub(crate) mod envelope;
 mod happened;
 pub(crate) mod loopback;
 mod paypal;
+mod private_key;
 mod rows;
 mod rules;
 mod scheme;
 pub mod settings;
+mod sign;
 mod standard_webhooks;
 mod template;
 mod twilio;
@@ -33,12 +35,14 @@ pub use self::{
     body::Body,
     certificate::{Certificate, NotACertificate},
     description::{
-        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
-        Stamp, StampPlace, Tolerance, Unit, Wish,
+        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
+        Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
     happened::Happened,
+    private_key::{NotAPrivateKey, PrivateKey},
     rules::{Glob, KeyRule, Rules, Wanted},
     scheme::Check,
+    sign::{CannotSign, Signing},
     template::{NotATemplate, Template},
 };
 use crate::{
@@ -80,6 +84,14 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// [`Error::Signature`] when the signature is missing, wrong or stale.
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         scheme::verify(self.description(), check)
+    }
+
+    /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
+    ///
+    /// # Errors
+    /// The reason if the delivery cannot be signed.
+    fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        sign::by_description(self.description(), delivery, signing)
     }
 
     /// Reads the events of a delivery: one event, or the events of a batch. The result is never

@@ -224,7 +224,7 @@ pub(super) fn is_signed_by_one(keys: &[Vec<u8>], claimed: &[Vec<u8>], pieces: &[
 }
 
 /// Returns the key in a secret, or `None` if the delivery names another key.
-fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<Vec<u8>> {
+pub(super) fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<Vec<u8>> {
     let text = match key_id {
         Some(wanted) => secret.expose().split_once(':').filter(|(id, _)| *id == wanted)?.1,
         None => secret.expose(),

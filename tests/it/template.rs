@@ -4,11 +4,16 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use webhook_router::config::VARIABLES;
+use webhook_router::{
+    config::{Config, VARIABLES, is_variable},
+    source::vendors,
+};
 
 use crate::{
     servers::DynamoDbLocal,
+    signed,
     stack::{Stack, TEMPLATE, text},
+    support::lookup,
 };
 
 /// The required parameters of a deployment.
@@ -307,6 +312,26 @@ fn every_variable_of_a_deployment_can_be_set() {
         let Some(default) = TEMPLATE["Parameters"][parameter].get("Default") else { continue };
         assert_eq!(text(default), variable.default, "{}", variable.name);
     }
+}
+
+#[test]
+fn the_secret_alone_makes_every_vendor_served() {
+    let variables = stack(&[]).variables();
+    let has_a_secret = |name: &str| name.ends_with("_SECRETS") || name == "PUBLIC_URL";
+    assert!(!variables.iter().any(|(name, _)| has_a_secret(name)));
+    let mut vars: Vec<_> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let secret = signed::secrets();
+    vars.extend(secret.iter().map(|(name, value)| (*name, value.as_str())));
+    let sources = "[sources.stripe-eu]\nvendor = \"stripe\"\nsecrets = [\"plainly-eu\"]";
+    vars.push(("SOURCES", sources));
+    assert!(vars.iter().all(|(name, _)| is_variable(name)), "the secret may not hold it");
+    let config = Config::from_vars(lookup(&vars)).unwrap();
+    let served = config.intake.sources.iter().filter(|source| source.is_served());
+    assert_eq!(served.count(), vendors().len() + 1);
+    // Nothing stands between the Function URL and a path.
+    let router = TEMPLATE["Resources"]["Router"]["Properties"].to_string();
+    assert!(!router.contains("/webhook"));
 }
 
 #[tokio::test]
