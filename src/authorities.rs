@@ -1,4 +1,4 @@
-//! Certificate authorities of the operator's own, from a PEM file.
+//! The operator's own certificate authorities, from a PEM file.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ impl Authorities {
     /// Reads a file.
     ///
     /// # Errors
-    /// When it cannot be read, or holds something else. The text names the file.
+    /// When the file cannot be read, or is not a PEM file of certificates. The text names the file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let unusable = |error: &dyn fmt::Display| {
             format!("{} is not a PEM file of a CA: {error}", path.display())
@@ -43,7 +43,7 @@ impl Authorities {
         Ok(Self { path: path.to_owned(), pem, certificates })
     }
 
-    /// Returns the time from which on one of the certificates is not valid any more.
+    /// Returns the earliest time at which one of the certificates expires.
     pub fn valid_until(&self) -> Option<DateTime<Utc>> {
         let ends = self.certificates.iter().filter_map(|certificate| {
             let (_, certificate) = X509Certificate::from_der(certificate).ok()?;

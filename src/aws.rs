@@ -150,7 +150,7 @@ where
     with_remedy(error)
 }
 
-/// An error of AWS's settings with its causes, and what to do where that is known.
+/// Describes an error of the AWS settings with its causes, and the remedy if one is known.
 pub fn with_remedy(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,5 +1,6 @@
-//! What a configuration leads to: the store, the targets' names, AWS's settings, certificates. Each
-//! look is bounded and all go side by side. Nothing is changed, and no target gets a request.
+//! Checks the services that a configuration names: the store, the targets' names, the settings of
+//! AWS, and certificates. The checks run in parallel, each with a time limit. They change nothing,
+//! and send no request to a target.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -15,15 +16,15 @@ use crate::{
     finding::Finding,
 };
 
-/// Time for a look.
+/// Time limit for a check.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long before its end a certificate is warned of.
+/// How long before it expires a certificate causes a warning.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
 const AWS: &str = "AWS_REGION";
 const CREDENTIALS: &str = "AWS credentials";
 
-/// Looks at all that a configuration leads to. `store` are the findings about its store.
+/// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
     let (store, gcp, aws) = tokio::join!(
@@ -54,7 +55,7 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     store.into_iter().chain(files).chain(gcp).chain(aws).collect()
 }
 
-/// The findings, or where there are none in time, one that says so.
+/// Returns the findings, or a finding that reports the timeout.
 async fn within(
     subject: &str,
     what: &str,
@@ -83,7 +84,7 @@ async fn aws_target(target: &AwsTarget) -> Vec<Finding> {
                 findings.push(resolved("AWS_TARGET_FUNCTION", host, port).await);
             }
         }
-        // Without a region, which has its own finding.
+        // The region is absent, which has its own finding.
         Err(_) if findings.iter().any(Finding::is_problem) => {}
         Err(error) => findings.push(Finding::error("AWS_ENDPOINT_URL_LAMBDA", error)),
     }
@@ -109,9 +110,9 @@ async fn aws_settings(region_of_target: Option<&str>) -> Vec<Finding> {
     vec![region, credentials]
 }
 
-/// Looks a host's name up.
+/// Resolves a host's name.
 async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
-    // An address of IPv6 stands in brackets in a URL.
+    // A URL encloses an IPv6 address in brackets.
     let name = host.trim_matches(['[', ']']);
     if name.parse::<IpAddr>().is_ok() {
         return Finding::ok(subject, format!("{host} is an address, which needs no DNS"));

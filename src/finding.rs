@@ -1,4 +1,4 @@
-//! What a look at the configuration, or at what it leads to, has found.
+//! The result of a check of the configuration, or of a service that it names.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    /// The variable that decides about it, or another name of what was looked at.
+    /// The variable that sets the checked thing, or another name for it.
     pub subject: String,
-    /// What is so; of a problem also what to do about it. Without secrets.
+    /// The state that the check found and, for a problem, the remedy. It contains no secrets.
     pub text: String,
 }
 
@@ -17,9 +17,9 @@ pub struct Finding {
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Ok,
-    /// Deliveries are taken, but not as the operator may believe.
+    /// The router accepts deliveries, but may not behave as the operator expects.
     Warning,
-    /// Deliveries are not taken, or not delivered.
+    /// The router does not accept deliveries, or cannot deliver them.
     Error,
 }
 
@@ -41,7 +41,7 @@ impl Finding {
     }
 }
 
-/// Without its severity, as a line of the log has it.
+/// Omits the severity, because a line of the log has its own.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.text)

@@ -113,7 +113,7 @@ fn block_on(
 ) -> anyhow::Result<ExitCode> {
     let runtime = runtime.enable_all().build()?;
     let ended = runtime.block_on(command);
-    // The system's look-up of a name cannot be cancelled, and may take longer than anybody waits.
+    // The system's look-up of a name cannot be cancelled, and may take too long to wait for.
     runtime.shutdown_timeout(LAST_WORK);
     ended
 }

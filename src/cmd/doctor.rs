@@ -1,4 +1,4 @@
-//! `doctor`: whether the configuration can be used, and what it leads to.
+//! `doctor`: checks the configuration, and the services that it names.
 
 use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
@@ -14,10 +14,10 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Address that `serve` is to listen on, as its own --listen.
+    /// Address that `serve` will listen on, as in its own --listen.
     #[arg(long, value_name = "ADDR", value_parser = listen::parse_listen)]
     listen: Option<SocketAddr>,
-    /// Print a JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -29,7 +29,7 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut findings = match variables().await {
         Ok(variables) => look(options.listen, variables).await,
-        // The other variables may be in it.
+        // The secret may hold the other variables.
         Err(error) => vec![Finding::error("SECRETS_ARN", format!("{error:#}"))],
     };
     findings.sort_by_key(|finding| finding.severity);
@@ -64,7 +64,7 @@ async fn look(
     }
     findings.extend(ports(address, config.metrics));
     let warnings = config.warnings().into_iter();
-    // What is an error need not be a warning as well.
+    // A problem that is an error is not reported again as a warning.
     findings.extend(warnings.filter(|warning| listen::is_sound(&warning.subject, &problems)));
     findings.extend(problems.into_iter().map(Finding::from));
     findings
@@ -93,7 +93,7 @@ fn ports(address: SocketAddr, metrics: MetricsListen) -> Vec<Finding> {
     };
     let metrics = match metrics {
         MetricsListen::Off => None,
-        // There, `serve` goes on without.
+        // `serve` continues without /metrics there.
         MetricsListen::Default => {
             let found = free(listen::METRICS, MetricsListen::DEFAULT);
             Some(Finding { severity: found.severity.min(Severity::Warning), ..found })

@@ -14,10 +14,10 @@ pub const STORE: &str = "STORE_URL";
 /// The variable of the address of `/metrics`.
 pub const METRICS: &str = "METRICS_LISTEN";
 
-/// Reads `PORT`, which is one of loopback, `HOST:PORT` or `ADDRESS:PORT`.
+/// Reads `PORT` (a port of loopback), `HOST:PORT` or `ADDRESS:PORT`.
 ///
 /// # Errors
-/// What an address must look like, or why the host has none.
+/// The text describes a valid address, or says why the host has none.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse() {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
@@ -33,7 +33,7 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     }
     let found = text.to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
     let found: Vec<_> = found.collect();
-    // `localhost` is both, and most clients try IPv4 when the other refuses.
+    // `localhost` has an IPv4 and an IPv6 address. Most clients try IPv4 when IPv6 refuses.
     let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
     chosen.copied().ok_or_else(|| format!("{host} has no address"))
 }
@@ -59,20 +59,21 @@ pub fn settle(
     address
 }
 
-/// Whether a variable has no problem.
+/// Tells whether a variable has no problem.
 pub fn is_sound(variable: &str, problems: &[ConfigError]) -> bool {
     problems.iter().all(|problem| problem.variable != variable)
 }
 
-/// Whether the store's variables have no problem. With one, the configured store is a placeholder.
+/// Tells whether the store's variables have no problem. If they have one, the configured store is a
+/// placeholder.
 pub fn has_store(problems: &[ConfigError]) -> bool {
     [STORE, "REDIS_URL", "REDIS_CA_FILE"].iter().all(|name| is_sound(name, problems))
 }
 
-/// Listens on an address that a variable decides about.
+/// Listens on an address that a variable sets.
 ///
 /// # Errors
-/// The variable, and what must be done about it.
+/// The variable, and the remedy.
 pub fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
     http_server::bind(address).map_err(|error| {
         let other = if variable == PORT { " (--listen or PORT)" } else { "" };

@@ -1,4 +1,4 @@
-//! `GET /readyz`: whether the store answers.
+//! `GET /readyz`: reports whether the store answers.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use crate::{delivery::Reply, error::Error, router::Router};
 
-/// How long an answer of the store's is repeated, so that a stranger who asks often does not ask the
-/// store.
+/// How long an answer of the store is repeated, so that frequent requests do not load the store.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// Asks the store, one question at a time.
@@ -40,7 +39,7 @@ impl Readiness {
         }
         let is_ready = match self.known() {
             Some(is_ready) => is_ready,
-            // In a task of its own: one who hangs up must not make the next one ask again.
+            // The question has a task of its own, so a client that disconnects does not cancel it.
             None => tokio::spawn(self.ask()).await.unwrap_or(false),
         };
         if is_ready {
@@ -50,7 +49,7 @@ impl Readiness {
         reply.with_header(RETRY_AFTER, HeaderValue::from(KEPT.as_secs()))
     }
 
-    /// The last answer, while it is kept.
+    /// Returns the last answer while it is kept.
     fn known(&self) -> Option<bool> {
         let last = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
         (last.at.elapsed() < KEPT).then_some(last.is_ready)
@@ -58,7 +57,7 @@ impl Readiness {
 
     async fn ask(self) -> bool {
         let _alone = self.asking.lock().await;
-        // Whoever waited takes the answer that another got meanwhile.
+        // A request that waited takes the answer that another request got in the meantime.
         if let Some(is_ready) = self.known() {
             return is_ready;
         }

@@ -59,7 +59,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All that `serve` needs.
+/// Everything that `serve` needs.
 struct Start {
     config: Config,
     router: Arc<Router>,
@@ -67,7 +67,7 @@ struct Start {
     metrics: Option<TcpListener>,
 }
 
-/// Reads the configuration, and opens what it names.
+/// Reads the configuration, and opens the store and the addresses that it names.
 ///
 /// # Errors
 /// All problems together: of the variables, the store and the addresses.
@@ -91,7 +91,7 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
             let router = Arc::new(super::router(&config).await?);
             Ok(Start { config, router, listener, metrics })
         }
-        // A new store would be there although nothing was started.
+        // Opening the store would create it although `serve` does not start.
         _ => {
             if listen::has_store(&problems) {
                 let problem = store::cannot_open(&config.store).await;
@@ -103,7 +103,7 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     }
 }
 
-/// Logs the problems of what the configuration leads to.
+/// Logs the problems of the services that the configuration names.
 async fn check(config: Config, router: Arc<Router>) {
     let findings = checkup::run(&config, router.store().examine()).await;
     let problems = findings.iter().filter(|finding| finding.is_problem());

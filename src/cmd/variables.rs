@@ -1,4 +1,4 @@
-//! `variables`: every variable, its default and its meaning.
+//! `variables`: lists every variable with its default and its meaning.
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -8,12 +8,12 @@ use crate::config::VARIABLES;
 
 #[derive(Args)]
 pub struct Options {
-    /// Print a JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
-/// Standard variables of AWS, which its SDKs read.
+/// Standard AWS variables, which the AWS SDKs read.
 const AWS: &str = "\
 The Lambda destination, DynamoDB and SECRETS_ARN also take the standard AWS variables: AWS_REGION
 (but a function's ARN has its own), credentials, AWS_ENDPOINT_URL_LAMBDA,

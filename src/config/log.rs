@@ -1,24 +1,24 @@
-//! What is logged.
+//! The log filter.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::vars::Vars;
 
-/// The variable that says what is logged. It is read from the environment alone, before all others.
+/// The variable that sets the log filter. It is read from the environment only, before all others.
 pub const LOG: &str = "RUST_LOG";
 
-/// Reads what is logged: levels, by module where a name and `=` stand before them.
+/// Reads the log filter: levels, each for one module if a name and `=` precede it.
 ///
-/// A name alone is a module of which everything is logged, and nothing of any other. A level with a
-/// slip in it would be one, so each entry must have a level.
+/// The filter's syntax reads a name alone as a module whose every line is logged, and nothing else.
+/// A mistyped level would be such a name, so each entry must have a level.
 ///
 /// # Errors
-/// What the variable must be.
+/// The text describes a valid filter.
 pub fn log_filter(text: &str) -> Result<EnvFilter, &'static str> {
     let has_level = |entry: &str| {
         let level = entry.rsplit('=').next().unwrap_or_default().trim();
-        // Nothing would be read as `error`.
+        // The filter would read an empty entry as `error`.
         !level.is_empty() && level.parse::<LevelFilter>().is_ok()
     };
     EnvFilter::try_new(text).ok().filter(|_| text.split(',').all(has_level)).ok_or(

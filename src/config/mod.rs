@@ -85,7 +85,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("MAX_CONNECTIONS", "4096",
-        "Most connections that serve has at a time, or fewer if the limit of open files is lower. Further connections get 503, except for GET /healthz."),
+        "Most connections that serve has at a time, or fewer if the limit of open files is lower. Further connections get 503, except for GET /healthz and GET /readyz."),
     variable("MAX_BUFFERED_BYTES", "50331648",
         "Most bytes of bodies and replies that serve holds at a time (48 MiB), at least MAX_BODY_BYTES. Beyond that, the slowest body is dropped with 408, or a new one is refused with 503."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
@@ -163,7 +163,7 @@ pub struct Config {
     pub metrics: MetricsListen,
     /// True if the Lambda runtime is an emulator, which may not know when an invocation must end.
     pub is_emulated: bool,
-    /// What may be meant otherwise than it is.
+    /// Warnings about values that may not be intended.
     pub doubts: Vec<Finding>,
 }
 
@@ -288,7 +288,7 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
-    /// Reads all variables, and names every problem. A setting that has one is a placeholder.
+    /// Reads all variables, and returns every problem. A setting with a problem is a placeholder.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<ConfigError>) {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();

@@ -22,11 +22,11 @@ pub struct Targets {
 #[derive(Clone)]
 pub struct GcpTarget {
     pub url: Url,
-    /// A private CA that its certificate may come from, beside the public ones.
+    /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
 }
 
-/// Without the URL's user, password and query, which may hold a token.
+/// Omits the URL's user, password and query, which may hold a token.
 impl fmt::Debug for GcpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = self.url.origin().ascii_serialization();
@@ -166,7 +166,7 @@ impl Vars<'_> {
     }
 }
 
-/// Whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
+/// Tells whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
 fn is_function(text: &str) -> bool {
     let is_word = |part: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

@@ -83,10 +83,10 @@ pub trait Store: Send + Sync {
     /// Deletes an event that has a dead letter and is under no lease.
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;
 
-    /// Says whether a claim would be answered. One round trip, which changes nothing.
+    /// Checks whether the store would answer a claim, with one round trip that changes nothing.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Looks whether the store is set up as it must be, and changes nothing.
+    /// Checks whether the store is set up correctly, and changes nothing.
     async fn examine(&self) -> Vec<Finding>;
 }
 
@@ -102,18 +102,18 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
-/// Says why [`open`] would fail, and creates nothing.
+/// Returns the reason why [`open`] would fail, and creates nothing.
 pub async fn cannot_open(config: &StoreConfig) -> Option<String> {
     let findings = match &config.url {
         StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
-        // These connect when they are first needed.
+        // Redis and DynamoDB connect when they are first needed.
         StoreUrl::DynamoDb { .. } | StoreUrl::Redis(_) => Vec::new(),
     };
     let error = findings.into_iter().find(|finding| finding.severity == Severity::Error)?;
     Some(error.text)
 }
 
-/// Looks at the store that the configuration names, as [`Store::examine`] does, and creates nothing.
+/// Checks the store that the configuration names, as [`Store::examine`] does, and creates nothing.
 pub async fn examine(config: &StoreConfig) -> Vec<Finding> {
     match &config.url {
         StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,

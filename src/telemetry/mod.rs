@@ -48,8 +48,8 @@ fn format() -> Format {
 }
 
 /// Starts logging to standard error: text for a person on a terminal, JSON lines otherwise, in
-/// Lambda with metrics. `RUST_LOG` chooses what is logged, `default` without it, and where it cannot
-/// be read: the configuration names that problem with all others.
+/// Lambda with metrics. `RUST_LOG` sets the filter. `default` applies without it, and if it cannot
+/// be read: the configuration reports that problem with all others.
 ///
 /// # Errors
 /// When logging was started before.

@@ -187,7 +187,7 @@ fn a_function_is_a_name_or_an_arn() {
     }
 }
 
-/// What is said of these variables beside good targets, which can be used.
+/// Returns the warnings about these variables together with valid targets.
 fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
     let own = [("ROUTING_SECRET", "sixteen-bytes---"), ("ALLOW_UNSIGNED", "true")];
     let config = config(&[&TARGETS, &own[..], vars].concat()).unwrap();

@@ -1,4 +1,4 @@
-//! `doctor`: every finding with its remedy, and what `serve` logs of the same.
+//! `doctor`: every finding with its remedy, and the lines that `serve` logs about them.
 
 use std::process::{Command, Output};
 
@@ -13,7 +13,7 @@ use crate::{
     support::{PAYLOAD, ROUTER, Server, Sink, client, end_of, post, sqlite},
 };
 
-/// What it needs of AWS, and addresses that nobody else has.
+/// The AWS settings that `doctor` needs, and addresses that no other process has.
 const COMMON: [(&str, &str); 6] = [
     ("AWS_REGION", "us-east-1"),
     ("AWS_ACCESS_KEY_ID", "test"),

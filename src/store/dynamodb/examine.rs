@@ -1,4 +1,4 @@
-//! Whether the table is as the router needs it: docs/stores.md says how that is.
+//! Checks that the table has the layout that the router needs (docs/stores.md).
 
 use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, KeyType, TableDescription,
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::finding::Finding;
 
-/// The attribute by which DynamoDB deletes what is over.
+/// The attribute by which DynamoDB deletes expired items.
 const TTL_ATTRIBUTE: &str = "expires_at";
 
 impl DynamoDb {
-    /// Asks for the description of the table. A role that may only claim may not ask for it.
+    /// Requests the description of the table. A role that can only claim may lack the permission.
     pub(super) async fn looked_at(&self) -> Vec<Finding> {
         let described = self.within(self.deadline(), async {
             let table = self.client().await.describe_table().table_name(&self.table).send().await;
@@ -78,7 +78,7 @@ impl DynamoDb {
             ttl.attribute_name() == Some(TTL_ATTRIBUTE)
                 && matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
         };
-        // What may not be asked for is not known to be wrong.
+        // Without the permission to ask, nothing is known to be wrong.
         if described.await.ok()?.as_ref().is_some_and(is_on) {
             return None;
         }
@@ -103,7 +103,7 @@ impl DynamoDb {
 
 const REMEDY: &str = "docs/deploy.md has the commands";
 
-/// Whether the partition key, and then the sort key, have these names.
+/// Tells whether the partition key and the sort key have these names.
 fn is_keyed_by(schema: &[KeySchemaElement], names: &[&str]) -> bool {
     let kinds = [KeyType::Hash, KeyType::Range];
     let expected = names.iter().copied().zip(&kinds);

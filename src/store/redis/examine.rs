@@ -1,4 +1,4 @@
-//! What a server says of itself, and whether it suits.
+//! Checks a server by the information that it returns about itself.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::finding::Finding;
 
-/// The first version whose scripts may ask for the time and write afterwards.
+/// The first version whose scripts can ask for the time and write afterwards.
 const LEAST_MAJOR: u32 = 5;
 
 impl Redis {
@@ -22,12 +22,12 @@ impl Redis {
             Ok(reply) => {
                 let mut findings: Vec<_> =
                     servers(reply).iter().flat_map(|server| self.suits(server)).collect();
-                // Servers of a cluster are mostly set up alike.
+                // Servers of a cluster usually have the same settings.
                 findings.sort_by(|one, other| one.text.cmp(&other.text));
                 findings.dedup();
                 findings
             }
-            // A user whom the server's access list keeps from INFO.
+            // The server's access list does not allow this user to call INFO.
             Err(StoreError::Failed(text)) if text.contains("no permissions") => {
                 let text = format!(
                     "{place} answers; its user may not ask for INFO, which tells version, role \

@@ -1,4 +1,4 @@
-//! Whether a file can be the store, told without making it one.
+//! Checks whether a file can be the store, without creating a store in it.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use super::{VERSION, open_to_all};
 use crate::{finding::Finding, store::SUBJECT};
 
-/// Looks at a file, or where there is none, at the folder that is to hold it.
+/// Checks a file or, if it does not exist, the folder that will contain it.
 pub async fn examine(path: &Path, timeout: Duration) -> Vec<Finding> {
     let path = PathBuf::from(path);
     let looked = tokio::task::spawn_blocking(move || look(&path, timeout)).await;
@@ -46,7 +46,7 @@ fn file(path: &Path, timeout: Duration) -> Found {
     Ok(connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?)
 }
 
-/// Makes a file without a name in the folder, which is gone when it is closed.
+/// Creates an unnamed file in the folder. It disappears when it is closed.
 fn folder(path: &Path) -> Found {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     tempfile::tempfile_in(folder.unwrap_or(Path::new(".")))?;
