@@ -15,7 +15,8 @@ use webhook_router::{
 /// Receives vendors' webhooks, processes each event once, and sends it to the same place every
 /// time.
 ///
-/// Started by Lambda, it is the function behind a Function URL; elsewhere it takes a command.
+/// Started by Lambda, it is the function behind a Function URL, an API Gateway or a load balancer;
+/// elsewhere it takes a command.
 #[derive(Parser)]
 #[command(version, after_long_help = variables(), arg_required_else_help = true)]
 struct Cli {
