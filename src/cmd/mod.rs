@@ -1,6 +1,6 @@
 //! What the binaries do. The only place for servers, the Lambda runtime and the command line.
 
-// What several of them use.
+// The parts of commands.
 mod filters;
 pub mod fronts;
 mod function;
@@ -8,6 +8,7 @@ pub mod http_server;
 mod keys;
 mod listen;
 mod receipts;
+mod redrive;
 mod shown;
 mod stop;
 
@@ -18,7 +19,6 @@ pub mod explain;
 pub mod inspect;
 pub mod lambda;
 pub mod processor;
-mod redrive;
 pub mod replay;
 pub mod serve;
 
