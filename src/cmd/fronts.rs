@@ -231,9 +231,16 @@ fn parameters(single: QueryMap, multi_value: QueryMap) -> Vec<(String, String)> 
     pairs.collect()
 }
 
-/// Whether a text is longer as a JSON string than as base64. Lambda limits an answer to 6 MB as it
-/// is encoded.
+/// Size from which on a text goes in the shorter form. A REST API without `binaryMediaTypes` passes
+/// base64 on as it is, so a short text stays one.
+const LONG_TEXT: usize = 256 * 1024;
+
+/// Whether a long text is longer as a JSON string than as base64. Lambda limits an answer to 6 MB as
+/// it is encoded, and a load balancer to 1 MB.
 fn is_longer_as_json(text: &str) -> bool {
+    if text.len() < LONG_TEXT {
+        return false;
+    }
     let escaped: usize = text
         .bytes()
         .map(|byte| match byte {
@@ -445,11 +452,14 @@ mod tests {
     fn the_bytes_of_a_reply_are_its_own_whatever_their_type_says() {
         let bytes: &[u8] = b"d\xe9j\xe0 vu";
         let latin = HeaderValue::from_static("text/plain; charset=iso-8859-1");
+        let quotes = "\"".repeat(LONG_TEXT);
         for (body, text) in [
             (bytes, None),
             ("déjà vu".as_bytes(), Some("déjà vu")),
             (b"", Some("")),
-            (b"\x01\x02\x03", None),
+            (b"\"\x01\x02\x03", Some("\"\x01\x02\x03")),
+            (&quotes.as_bytes()[1..], Some(&quotes[1..])),
+            (quotes.as_bytes(), None),
         ] {
             for (front, _) in events() {
                 let reply = Reply {
