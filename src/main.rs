@@ -14,7 +14,8 @@ use webhook_router::{
 
 /// Receives vendors' webhooks, delivers each event once, and always to the same destination.
 ///
-/// In Lambda, it runs as the function behind a Function URL. Elsewhere, it takes a command.
+/// In Lambda, it runs as the function behind a Function URL, an API Gateway or a load balancer.
+/// Elsewhere, it takes a command.
 #[derive(Parser)]
 #[command(version, after_long_help = variables(), arg_required_else_help = true)]
 struct Cli {

@@ -13,9 +13,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    function_url, http_server,
-    processor::{self, Processor, Receipt},
-    serve,
+    fronts, http_server,
+    listen::listen_on,
+    receipts::{self, Processor, Receipt},
+    stop::stop_signal,
 };
 use crate::{
     aws,
@@ -110,7 +111,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     println!("\n{}", by_hand(&site, options.stay));
     if options.stay {
-        serve::stop_signal()?.await;
+        stop_signal()?.await;
     }
     stop.send(true)?;
     Ok(())
@@ -174,9 +175,7 @@ impl Site {
         let router = Arc::new(Router::new(&config, opened, destinations));
         let listener = http_server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = format!("http://{}", listener.local_addr()?);
-        tokio::spawn(
-            async move { serve::listen_on(listener, router, &config, until(stopped)).await },
-        );
+        tokio::spawn(async move { listen_on(listener, router, &config, until(stopped)).await });
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(destination::tls_config(None).map_err(anyhow::Error::msg)?)
             .timeout(Duration::from_secs(30))
@@ -187,7 +186,7 @@ impl Site {
     async fn send_every_event_twice(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for (name, event, expected) in EVENTS {
-            let delivery = function_url::delivery(event)?;
+            let delivery = fronts::delivery(event)?;
             let first = self.post(&delivery).await?;
             let second = self.post(&delivery).await?;
             let header = |name| {
@@ -290,7 +289,7 @@ async fn start_processor(
     let processor = Arc::new(Processor::open(":memory:")?);
     let listener = http_server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let address = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(processor::serve(listener, Arc::clone(&processor), until(stopped)));
+    tokio::spawn(receipts::serve(listener, Arc::clone(&processor), until(stopped)));
     Ok((processor, address))
 }
 

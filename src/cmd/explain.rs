@@ -14,7 +14,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
-use super::function_url;
+use super::fronts;
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::{Delivery, Reply},
@@ -28,7 +28,7 @@ pub struct Options {
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
-    /// The files are Function URL events (payload format 2.0), not bodies.
+    /// The files are events of a Function URL, an API Gateway or a load balancer, not bodies.
     #[arg(long)]
     event: bool,
     /// A header of the delivery; may be given several times.
@@ -116,7 +116,7 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
     };
     let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
     let mut delivery = if options.event {
-        match function_url::delivery(&String::from_utf8_lossy(&bytes)) {
+        match fronts::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,
             Err(error) => return Ok(Err(refusal(400, error.to_string()))),
         }

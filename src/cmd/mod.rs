@@ -1,17 +1,26 @@
 //! What the binaries do. The only place for servers, the Lambda runtime and the command line.
 
+// Parts that commands share.
+mod filters;
+pub mod fronts;
+mod function;
+pub mod http_server;
+mod keys;
+mod listen;
+mod receipts;
+mod redrive;
+mod shown;
+mod stop;
+
+// Commands. No command uses another.
 pub mod dead_letters;
 pub mod demo;
 pub mod explain;
-pub mod function_url;
-pub mod http_server;
 pub mod inspect;
 pub mod lambda;
 pub mod processor;
-mod redrive;
 pub mod replay;
 pub mod serve;
-mod shown;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -7,21 +7,17 @@ use std::{
 
 use anyhow::Context as _;
 use axum::routing;
-use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
 use super::{
-    http_server::{self, App, Handler, Limits, response},
+    http_server::{self, App, Limits, response},
+    listen::listen_on,
+    stop::stop_signal,
     variables,
 };
 use crate::{
     config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
-    delivery::{Delivery, Reply},
-    outcome::Origin,
-    router::{Budget, Router, health},
+    delivery::Reply,
     telemetry,
 };
 
@@ -70,43 +66,6 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves the router on a listener until `stop`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn listen_on(
-    listener: TcpListener,
-    router: Arc<Router>,
-    config: &Config,
-    stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
-    let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
-    let is_up = routing::any(async |method: Method| response(health(&method)));
-    let vital = axum::Router::new().route("/healthz", is_up);
-    let max_body_bytes = config.intake.max_body_bytes;
-    let handler = Deliveries { router, config: Arc::new(config.clone()) };
-    let limits = limits.within_open_files();
-    http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
-}
-
-/// The router as a handler of deliveries.
-#[derive(Clone)]
-struct Deliveries {
-    router: Arc<Router>,
-    config: Arc<Config>,
-}
-
-impl Handler for Deliveries {
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
-        self.router.refuse(delivery, length)
-    }
-
-    async fn deliver(self, delivery: Delivery) -> Reply {
-        let budget = Budget::configured(&self.config);
-        self.router.handle(delivery, Origin::default(), budget).await
-    }
-}
-
 /// Answers `GET /metrics` for as long as the process lives.
 async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
     let address = match listen {
@@ -147,19 +106,4 @@ async fn second_signal(stopped: tokio::sync::oneshot::Receiver<()>) -> anyhow::R
     }
     stop_signal()?.await;
     anyhow::bail!("ended by a second signal, with deliveries under way")
-}
-
-/// SIGTERM, which Cloud Run and Kubernetes send, or Ctrl-C.
-///
-/// # Errors
-/// When the process may not handle signals.
-pub fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
