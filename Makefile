@@ -86,7 +86,6 @@ SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Archit
 deploy: architecture $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
 	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
 	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
-	@$(if $(SAVED_ARCH),,echo 'Answer y when SAM asks: Router Function Url has no authentication. Is this okay?')
 	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) --no-fail-on-empty-changeset $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
 
 deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FILE holds its variables, ROLE is its role.

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use tracing::Level;
 use webhook_router::{
     cmd::{
-        self, dead_letters, demo, doctor, event, explain, inspect, listen, replay, serve, sources,
+        self, address, dead_letters, demo, doctor, event, explain, inspect, replay, serve, sources,
         variables,
     },
     telemetry,
@@ -23,7 +23,8 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Receives vendors' webhooks, delivers each event once, and always to the same destination.
 ///
-/// In Lambda, it runs as the function behind a Function URL. Elsewhere, it takes a command.
+/// In Lambda, it runs as the function behind a Function URL, an API Gateway or a load balancer.
+/// Elsewhere, it takes a command.
 #[derive(Parser)]
 #[command(version, after_help = VARIABLES, arg_required_else_help = true)]
 struct Cli {
@@ -38,7 +39,7 @@ enum Command {
     Serve {
         /// Address to listen on, or a port of loopback [default: 127.0.0.1:8080, or 0.0.0.0:$PORT
         /// when PORT is set].
-        #[arg(long, value_name = "ADDR", value_parser = listen::parse_listen)]
+        #[arg(long, value_name = "ADDR", value_parser = address::parse_listen)]
         listen: Option<SocketAddr>,
     },
     /// Check the configuration and the services that it names: store, targets, AWS, certificates,

@@ -1,27 +1,19 @@
 //! `dead-letters` and `discard`: the events that could not be delivered.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    time::SystemTime,
-};
+use std::{io::Write, process::ExitCode};
 
 use anyhow::Context as _;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use clap::Args;
 
 use super::{
-    existing_store, inspect,
-    shown::{Shown, harmless, time},
+    existing_store,
+    filters::Filters,
+    keys,
+    shown::{Shown, print_letter, time},
     variables,
 };
-use crate::{
-    config::StoreConfig,
-    key::Key,
-    redelivery::{Filter, Letters},
-    route::Route,
-    store::{Discarded, Record},
-};
+use crate::{config::StoreConfig, redelivery::Letters, store::Discarded};
 
 #[derive(Args)]
 pub struct Options {
@@ -30,32 +22,6 @@ pub struct Options {
     json: bool,
     #[command(flatten)]
     filters: Filters,
-}
-
-/// Which dead letters.
-#[derive(Args, Clone)]
-pub struct Filters {
-    /// Only those of this vendor, in upper or lower case.
-    #[arg(long)]
-    vendor: Option<String>,
-    /// Only those that failed then or later: 2026-05-06T12:34:56Z, or so long ago: 2h, 3days.
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
-    since: Option<DateTime<Utc>>,
-    /// Only those that go to gcp, or to aws.
-    #[arg(long, value_name = "gcp|aws")]
-    destination: Option<Route>,
-}
-
-impl Filters {
-    pub fn are_none(&self) -> bool {
-        self.vendor.is_none() && self.since.is_none() && self.destination.is_none()
-    }
-}
-
-impl From<Filters> for Filter {
-    fn from(Filters { vendor, since, destination }: Filters) -> Self {
-        Self { vendor, destination, since }
-    }
 }
 
 /// Lists dead letters, those that failed first coming first.
@@ -73,29 +39,12 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         if options.json {
             writeln!(out, "{}", serde_json::to_string(&Shown::from(record))?)?;
         } else {
-            print(record, &mut out)?;
+            print_letter(record, &mut out)?;
         }
     }
     let count = records.len();
     eprintln!("{count} dead letter{} in {}", if count == 1 { "" } else { "s" }, config.url);
     Ok(ExitCode::SUCCESS)
-}
-
-/// A line for a person: when it failed, the digits of its key, its destination, vendor and type,
-/// attempts, and why.
-pub(super) fn print(record: &Record, out: &mut impl Write) -> io::Result<()> {
-    let (Some(details), Some(failed)) = (&record.details, &record.failed) else { return Ok(()) };
-    writeln!(
-        out,
-        "{} {} {} {} {} attempts={} {}",
-        time(failed.at),
-        record.key.to_string().trim_start_matches(Key::PREFIX),
-        details.route,
-        harmless(&details.vendor),
-        harmless(&details.event_type),
-        record.attempts.len(),
-        harmless(&failed.failure.detail),
-    )
 }
 
 #[derive(Args)]
@@ -115,7 +64,7 @@ pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
     let store = existing_store(&config).await?;
     let mut exit = ExitCode::SUCCESS;
     for text in &options.keys {
-        let discarded = match inspect::find(&*store, text).await? {
+        let discarded = match keys::find(&*store, text).await? {
             Some(key) => {
                 store.discard(&key, Utc::now()).await.context("the store does not answer")?
             }
@@ -137,13 +86,4 @@ pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
         exit = ExitCode::FAILURE;
     }
     Ok(exit)
-}
-
-/// A point in time, or how long ago it was.
-pub(super) fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
-    let ago =
-        humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
-    let time = ago.map(Ok).unwrap_or_else(|| humantime::parse_rfc3339_weak(text));
-    let remedy = || "must be a time in UTC, as 2026-05-06T12:34:56Z, or a duration, as 2h".into();
-    time.map(DateTime::from).map_err(|_| remedy())
 }

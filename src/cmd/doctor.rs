@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{listen, variables};
+use super::{address, variables};
 use crate::{
     checkup,
     config::{Config, MetricsListen},
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Args)]
 pub struct Options {
     /// Address that `serve` will listen on, as in its own --listen.
-    #[arg(long, value_name = "ADDR", value_parser = listen::parse_listen)]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse_listen)]
     listen: Option<SocketAddr>,
     /// Print one JSON object per line.
     #[arg(long)]
@@ -55,17 +55,17 @@ async fn look(
     variables: impl Fn(&str) -> Option<String>,
 ) -> Vec<Finding> {
     let (mut config, mut problems) = Config::read(variables);
-    let address = listen::settle(listen, &mut config, &mut problems);
-    let has_store = listen::has_store(&problems);
+    let address = address::settle(listen, &mut config, &mut problems);
+    let has_store = address::has_store(&problems);
     let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
     let mut findings = checkup::run(&config, store).await;
-    if ["SOURCES", "SOURCES_FILE"].iter().all(|name| listen::is_sound(name, &problems)) {
+    if ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems)) {
         findings.push(sources(&config));
     }
     findings.extend(ports(address, config.metrics));
     let warnings = config.warnings().into_iter();
     // A problem that is an error is not reported again as a warning.
-    findings.extend(warnings.filter(|warning| listen::is_sound(&warning.subject, &problems)));
+    findings.extend(warnings.filter(|warning| address::is_sound(&warning.subject, &problems)));
     findings.extend(problems.into_iter().map(Finding::from));
     findings
 }
@@ -87,7 +87,7 @@ fn sources(config: &Config) -> Finding {
 
 /// Listens on the addresses of `serve` for a moment.
 fn ports(address: SocketAddr, metrics: MetricsListen) -> Vec<Finding> {
-    let free = |variable: &str, address| match listen::bind(variable, address) {
+    let free = |variable: &str, address| match address::bind(variable, address) {
         Ok(_) => Finding::ok(variable, format!("{address} is free")),
         Err(taken) => taken.into(),
     };
@@ -95,10 +95,10 @@ fn ports(address: SocketAddr, metrics: MetricsListen) -> Vec<Finding> {
         MetricsListen::Off => None,
         // `serve` continues without /metrics there.
         MetricsListen::Default => {
-            let found = free(listen::METRICS, MetricsListen::DEFAULT);
+            let found = free(address::METRICS, MetricsListen::DEFAULT);
             Some(Finding { severity: found.severity.min(Severity::Warning), ..found })
         }
-        MetricsListen::At(address) => Some(free(listen::METRICS, address)),
+        MetricsListen::At(address) => Some(free(address::METRICS, address)),
     };
-    [free(listen::PORT, address)].into_iter().chain(metrics).collect()
+    [free(address::PORT, address)].into_iter().chain(metrics).collect()
 }

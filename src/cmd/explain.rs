@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     arguments::{parse_header, parse_time, parse_vendor, read_file},
-    function_url,
+    fronts,
 };
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
@@ -30,7 +30,7 @@ pub struct Options {
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
-    /// The files are Function URL events (payload format 2.0), not bodies.
+    /// The files are events of a Function URL, an API Gateway or a load balancer, not bodies.
     #[arg(long)]
     event: bool,
     /// A header of the delivery; may be given several times.
@@ -112,7 +112,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Explanation>> {
     let bytes = read_file(file)?;
     let mut delivery = if options.event {
-        match function_url::delivery(&String::from_utf8_lossy(&bytes)) {
+        match fronts::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,
             Err(error) => return Ok(Err(refusal(400, error.to_string()))),
         }

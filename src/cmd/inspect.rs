@@ -9,14 +9,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    existing_store,
+    existing_store, keys,
     shown::{Shown, harmless},
     variables,
 };
-use crate::{config::StoreConfig, delivery::Delivery, key::Key, store::Store};
-
-/// Fewest hex digits that a key may be shortened to.
-const MIN_DIGITS: usize = 8;
+use crate::{config::StoreConfig, delivery::Delivery};
 
 #[derive(Args)]
 pub struct Options {
@@ -40,7 +37,7 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
-    let Some(key) = find(&*store, &options.key).await? else {
+    let Some(key) = keys::find(&*store, &options.key).await? else {
         eprintln!("no event has a key that begins with {}", options.key);
         return Ok(ExitCode::FAILURE);
     };
@@ -118,27 +115,5 @@ impl ShownDelivery {
             body.replace(|char: char| char.is_control() && char != '\n' && char != '\t', "\u{FFFD}")
         });
         text + "\n" + &body.or(self.body_base64.clone()).unwrap_or_default() + "\n"
-    }
-}
-
-/// The key that was meant; nothing when no event has one like it.
-pub(super) async fn find(store: &dyn Store, text: &str) -> anyhow::Result<Option<Key>> {
-    let digits = text.strip_prefix(Key::PREFIX).unwrap_or(text).to_ascii_lowercase();
-    if let Ok(key) = format!("{}{digits}", Key::PREFIX).parse() {
-        return Ok(Some(key));
-    }
-    let is_short_key = (MIN_DIGITS..64).contains(&digits.len())
-        && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    anyhow::ensure!(
-        is_short_key,
-        "`{text}` is no key: give {}<64 hex digits>, or the first {MIN_DIGITS} digits or more",
-        Key::PREFIX
-    );
-    let found = store.find(&digits, Utc::now()).await.context("the store does not answer")?;
-    let found = found.context("this store cannot find a key by its first digits: give all 64")?;
-    match found[..] {
-        [] => Ok(None),
-        [key] => Ok(Some(key)),
-        _ => anyhow::bail!("several keys begin with {digits}: give more digits"),
     }
 }

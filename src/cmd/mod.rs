@@ -1,24 +1,33 @@
 //! What the binaries do. The only place for servers, the Lambda runtime and the command line.
 
+// Parts that commands share.
+pub mod address;
 mod arguments;
+mod filters;
+pub mod fronts;
+mod function;
+pub mod http_server;
+mod keys;
+mod listen;
+mod ready;
+mod receipts;
+mod redrive;
+mod samples;
+mod sending;
+mod shown;
+mod stop;
+
+// Commands. No command uses another.
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
 pub mod event;
 pub mod explain;
-pub mod function_url;
-pub mod http_server;
 pub mod inspect;
 pub mod lambda;
-pub mod listen;
 pub mod processor;
-mod ready;
-mod redrive;
 pub mod replay;
-mod samples;
-mod sending;
 pub mod serve;
-mod shown;
 pub mod sources;
 pub mod variables;
 

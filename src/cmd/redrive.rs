@@ -1,8 +1,8 @@
 //! The invocation that replays dead letters: the `replay` command, in Lambda.
 //!
 //! `{"replay": {"all": true, "vendor": "stripe"}}`, or `{"replay": {"keys": ["webhook:dedup:…"]}}`.
-//! It comes from whoever may invoke the function, an EventBridge schedule say. A Function URL wraps
-//! what it is sent in an event of its own, so that no sender can get here.
+//! The request comes from a caller that may invoke the function, for example an EventBridge schedule. A
+//! front wraps every request in an event of its own, so senders cannot request a replay.
 //!
 //! `all` passes over the dead letters that REDRIVE_LIMIT leaves to the operator, because it is what
 //! a schedule sends again and again. An operator names keys, or adds `"left_to_operator": true`.
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{dead_letters::parse_since, lambda::Function};
+use super::{filters::parse_since, function::Function};
 use crate::{
     key::Key,
     outcome::{Origin, Trigger},
@@ -75,7 +75,7 @@ pub(super) enum RedriveError {
     Panic(#[from] tokio::task::JoinError),
 }
 
-/// The request in an invocation; nothing when it is one of a Function URL, or anything else.
+/// Returns the replay request in an invocation, or `None` for an event of a front and anything else.
 pub(super) fn request(payload: &str) -> Option<Result<Request, RedriveError>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

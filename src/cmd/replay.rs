@@ -9,10 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dead_letters::{self, Filters},
-    existing_store, inspect,
-    serve::stop_signal,
-    variables,
+    existing_store, filters::Filters, keys, shown::print_letter, stop::stop_signal, variables,
 };
 use crate::{
     config::{Config, StoreConfig},
@@ -54,7 +51,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let records = chosen(&*store, &options).await?;
     if options.dry_run {
         let mut out = std::io::stdout().lock();
-        records.iter().try_for_each(|record| dead_letters::print(record, &mut out))?;
+        records.iter().try_for_each(|record| print_letter(record, &mut out))?;
         eprintln!("{} to replay; nothing was sent", records.len());
         return Ok(ExitCode::SUCCESS);
     }
@@ -100,7 +97,7 @@ async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Reco
     }
     let mut records: Vec<Record> = Vec::new();
     for text in &options.keys {
-        let record = match inspect::find(store, text).await? {
+        let record = match keys::find(store, text).await? {
             Some(key) => store.get(&key, Utc::now()).await.context("the store does not answer")?,
             None => None,
         };

@@ -3,25 +3,22 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::routing;
-use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use tokio::net::TcpListener;
 
 use super::{
-    http_server::{self, App, Handler, Limits, response},
-    listen,
-    ready::Readiness,
+    address,
+    http_server::{self, App, Limits, response},
+    listen::{handler, listen_on},
+    stop::stop_signal,
     variables,
 };
 use crate::{
     checkup,
     config::{Config, ConfigError, ConfigErrors, MetricsListen},
-    delivery::{Delivery, Reply},
+    delivery::Reply,
     finding::Finding,
-    outcome::Origin,
-    router::{Budget, Router, health},
+    router::Router,
     store, telemetry,
 };
 
@@ -73,16 +70,16 @@ struct Start {
 /// All problems together: of the variables, the store and the addresses.
 async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     let (mut config, mut problems) = Config::read(variables().await?);
-    let address = listen::settle(listen, &mut config, &mut problems);
-    let listener = listen::bind(listen::PORT, address).map_err(|taken| problems.push(taken));
+    let at = address::settle(listen, &mut config, &mut problems);
+    let listener = address::bind(address::PORT, at).map_err(|taken| problems.push(taken));
     let metrics = match config.metrics {
         MetricsListen::Off => None,
         MetricsListen::Default => {
-            let bound = listen::bind(listen::METRICS, MetricsListen::DEFAULT);
+            let bound = address::bind(address::METRICS, MetricsListen::DEFAULT);
             bound.map_err(|taken| tracing::warn!("no /metrics: {}", Finding::from(taken))).ok()
         }
-        MetricsListen::At(address) => {
-            let bound = listen::bind(listen::METRICS, address);
+        MetricsListen::At(at) => {
+            let bound = address::bind(address::METRICS, at);
             bound.map_err(|taken| problems.push(taken)).ok()
         }
     };
@@ -93,9 +90,9 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
         }
         // Opening the store would create it although `serve` does not start.
         _ => {
-            if listen::has_store(&problems) {
+            if address::has_store(&problems) {
                 let problem = store::cannot_open(&config.store).await;
-                let problem = problem.map(|remedy| (listen::STORE.into(), remedy));
+                let problem = problem.map(|remedy| (address::STORE.into(), remedy));
                 problems.extend(problem.map(|(variable, remedy)| ConfigError { variable, remedy }));
             }
             Err(ConfigErrors(problems).into())
@@ -109,53 +106,6 @@ async fn check(config: Config, router: Arc<Router>) {
     let problems = findings.iter().filter(|finding| finding.is_problem());
     let count = problems.inspect(|problem| tracing::warn!("{problem}")).count();
     tracing::info!(problems = count, "checked what the configuration leads to");
-}
-
-/// Returns the router as a handler of deliveries.
-pub fn handler(router: Arc<Router>, config: &Config) -> impl Handler {
-    Deliveries { router, config: Arc::new(config.clone()) }
-}
-
-/// Serves the router on a listener until `stop`, within the limits of the configuration. `handler`
-/// is the router's handler, or one around it.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn listen_on(
-    listener: TcpListener,
-    router: &Arc<Router>,
-    handler: impl Handler,
-    config: &Config,
-    stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
-    let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
-    let is_up = routing::any(async |method: Method| response(health(&method)));
-    let readiness = Readiness::new(Arc::clone(router));
-    let is_ready = routing::any(move |method: Method| {
-        let readiness = readiness.clone();
-        async move { response(readiness.reply(&method).await) }
-    });
-    let vital = axum::Router::new().route("/healthz", is_up).route("/readyz", is_ready);
-    let max_body_bytes = config.intake.max_body_bytes;
-    let limits = limits.within_open_files();
-    http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
-}
-
-#[derive(Clone)]
-struct Deliveries {
-    router: Arc<Router>,
-    config: Arc<Config>,
-}
-
-impl Handler for Deliveries {
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
-        self.router.refuse(delivery, length)
-    }
-
-    async fn deliver(self, delivery: Delivery) -> Reply {
-        let budget = Budget::configured(&self.config);
-        self.router.handle(delivery, Origin::default(), budget).await
-    }
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
@@ -182,19 +132,4 @@ async fn second_signal(stopped: tokio::sync::oneshot::Receiver<()>) -> anyhow::R
     }
     stop_signal()?.await;
     anyhow::bail!("ended by a second signal, with deliveries under way")
-}
-
-/// SIGTERM, which Cloud Run and Kubernetes send, or Ctrl-C.
-///
-/// # Errors
-/// When the process may not handle signals.
-pub fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

@@ -1,12 +1,16 @@
 //! Records as operators see them: lines for a person, JSON for a program.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::{
     delivery::Reply,
+    key::Key,
     outcome::{Outcome, Trigger},
     route::Route,
     store::{Attempt, Failed, Failure, Record, State},
@@ -152,6 +156,23 @@ impl Shown {
         }
         text
     }
+}
+
+/// Prints a dead letter as a line for a person: the time of its failure, the digits of its key, its
+/// destination, vendor and type, the number of attempts, and the reason.
+pub(super) fn print_letter(record: &Record, out: &mut impl Write) -> io::Result<()> {
+    let (Some(details), Some(failed)) = (&record.details, &record.failed) else { return Ok(()) };
+    writeln!(
+        out,
+        "{} {} {} {} {} attempts={} {}",
+        time(failed.at),
+        record.key.to_string().trim_start_matches(Key::PREFIX),
+        details.route,
+        harmless(&details.vendor),
+        harmless(&details.event_type),
+        record.attempts.len(),
+        harmless(&failed.failure.detail),
+    )
 }
 
 pub(super) fn words(outcome: Outcome) -> String {

@@ -1,12 +1,16 @@
 //! Runs the commands as a person uses them.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use webhook_router::config::VARIABLES;
 
-use crate::support::{
-    PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
+use crate::{
+    lambda::{events, request_of},
+    support::{
+        PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
+    },
 };
 
 pub fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
@@ -154,13 +158,33 @@ fn explain_goes_on_after_a_refusal_and_fails_for_a_missing_file() {
 }
 
 #[test]
+fn explain_finds_in_every_front_s_event_what_its_body_alone_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |args: &[&str]| {
+        let output = router(&[&["explain", "--json"], args].concat(), &[]);
+        let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        object["key"].as_str().map(str::to_owned)
+    };
+    let mut keys = BTreeSet::new();
+    for event in events() {
+        let request = request_of(&event, "http://localhost/").build().unwrap();
+        let body = folder.path().join("body");
+        std::fs::write(&body, request.body().unwrap().as_bytes().unwrap()).unwrap();
+        let of_event = key(&["--event", event.to_str().unwrap()]);
+        assert_eq!(of_event, key(&[body.to_str().unwrap()]), "{event:?}");
+        keys.extend(of_event);
+    }
+    assert!(keys.len() >= 12, "{keys:?}");
+}
+
+#[test]
 fn explain_reads_events_standard_input_and_headers() {
     let output =
         router(&["explain", "--json", "--event", "events/paypal-capture-base64.json"], &[]);
     let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!((&object["status"], &object["vendor"]), (&200.into(), &"PayPal".into()));
     let output = router(&["explain", "--json", "--event", "Cargo.toml"], &[]);
-    assert!(stdout(&output).contains("not a Function URL event"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("not an event of a Function URL"), "{}", stdout(&output));
 
     let mut child = Command::new(ROUTER)
         .args(["explain", "-"])

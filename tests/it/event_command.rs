@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use ring::signature::KeyPair as _;
 use serde_json::{Value, json};
 use webhook_router::{
-    cmd::function_url,
+    cmd::fronts,
     config::Intake,
     delivery::Delivery,
     plan::{Planned, plan},
@@ -102,7 +102,7 @@ fn every_vendor_s_sample_is_signed_as_the_vendor_signs() {
             }
             args.extend(more);
             let output = router(&args, &vars);
-            function_url::delivery(printed(&output)).unwrap()
+            fronts::delivery(printed(&output)).unwrap()
         };
         let status = |delivery: &Delivery| match plan(delivery, &intake, None, now(SIGNED_AT)) {
             Ok(Planned::Deliver(plan)) => {
@@ -378,7 +378,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         assert!(output.status.success(), "{name}: {}\n{output:?}", serving.log());
         let event = ["event", "--source", name, "--header", "X-Id: 7", body.to_str().unwrap()];
         let event = printed(&router(&[&event[..], more].concat(), &vars)).to_owned();
-        let delivery = function_url::delivery(&event).unwrap();
+        let delivery = fronts::delivery(&event).unwrap();
         if name == "header" {
             assert_eq!(delivery.headers["x-id"], "7");
         }

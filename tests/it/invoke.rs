@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde_json::{Value, json};
 use webhook_router::{
-    cmd::function_url,
+    cmd::fronts,
     config::Config,
     destination::{Destination, Lambda, Outgoing},
 };
@@ -287,7 +287,7 @@ async fn a_body_that_is_no_json_goes_as_a_request_and_base64_when_it_is_no_text(
         assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(text), &json!(is_base64)));
         assert_eq!(event["headers"]["x-webhook-attempt"], "3");
         // A function written for a Function URL reads the bytes that came in.
-        let read = function_url::delivery(std::str::from_utf8(&received.body).unwrap()).unwrap();
+        let read = fronts::delivery(std::str::from_utf8(&received.body).unwrap()).unwrap();
         assert_eq!(read.body, body);
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use self::site::Site;
-use super::{function_url, processor::Receipt, serve};
+use super::{fronts, receipts::Receipt, stop::stop_signal};
 use crate::delivery::{Delivery, Reply};
 
 const PROCESSED: &str = "200 processed";
@@ -112,7 +112,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     println!("\n{}", by_hand(&site, options.stay));
     if options.stay {
         site.shows_traffic.store(true, Ordering::Relaxed);
-        serve::stop_signal()?.await;
+        stop_signal()?.await;
     }
     stop.send(true)?;
     Ok(())
@@ -137,7 +137,7 @@ impl Site {
     async fn send_every_event_twice(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for (name, event, expected) in EVENTS {
-            let delivery = function_url::delivery(event)?;
+            let delivery = fronts::delivery(event)?;
             let delivery = Delivery { headers: content_type(&delivery), ..delivery };
             let first = self.send(&delivery).await?;
             let second = self.send(&delivery).await?;

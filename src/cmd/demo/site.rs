@@ -19,8 +19,9 @@ use crate::{
     aws,
     cmd::{
         env, http_server,
-        processor::{self, Processor},
-        sending, serve,
+        listen::{handler, listen_on},
+        receipts::{self, Processor},
+        sending,
     },
     config::{AwsTarget, Config, Invocation, LOG, Payload},
     delivery::{Delivery, Reply},
@@ -86,9 +87,9 @@ impl Site {
         let shows_traffic = Arc::new(AtomicBool::new(false));
         let is_shown = Arc::clone(&shows_traffic);
         tokio::spawn(async move {
-            let handler = serve::handler(Arc::clone(&router), &config);
+            let handler = handler(Arc::clone(&router), &config);
             let handler = Traffic { handler, is_shown };
-            serve::listen_on(listener, &router, handler, &config, until(stopped)).await
+            listen_on(listener, &router, handler, &config, until(stopped)).await
         });
         let client = sending::client()?;
         Ok(Self { client, router: address, cloud_run, lambda, store, shows_traffic, gcp, aws })
@@ -162,7 +163,7 @@ async fn start_processor(
     let processor = Arc::new(Processor::open(":memory:")?);
     let listener = http_server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let address = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(processor::serve(listener, Arc::clone(&processor), until(stopped)));
+    tokio::spawn(receipts::serve(listener, Arc::clone(&processor), until(stopped)));
     Ok((processor, address))
 }
 
