@@ -22,23 +22,23 @@ pub struct Delivery {
     pub body: Bytes,
 }
 
-/// Headers of a delivery that are forwarded with it: the content type and the trace context.
-const FORWARDED: [HeaderName; 5] = [
-    CONTENT_TYPE,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-    HeaderName::from_static("x-amzn-trace-id"),
-    HeaderName::from_static("x-cloud-trace-context"),
-];
+/// Headers of the trace context: W3C's two, AWS's and Google Cloud's.
+pub const TRACE_HEADERS: [&str; 4] =
+    ["traceparent", "tracestate", "x-amzn-trace-id", "x-cloud-trace-context"];
 
 impl Delivery {
     /// Returns the delivery as a dead letter keeps it: whole, but with those headers alone that a
-    /// replay forwards, among them the vendor's `signature_headers`. Cookies and credentials are of
+    /// replay forwards: content type, trace context and the vendor's `signature_headers`. Cookies and credentials are of
     /// no more use once the delivery was verified, and whoever reads the store must not find them.
     pub fn kept(&self, signature_headers: &[HeaderName]) -> Self {
+        let is_forwarded = |name: &HeaderName| {
+            *name == CONTENT_TYPE
+                || TRACE_HEADERS.contains(&name.as_str())
+                || signature_headers.contains(name)
+        };
         let headers = self.headers.iter();
         let headers = headers
-            .filter(|(name, _)| FORWARDED.contains(name) || signature_headers.contains(name))
+            .filter(|(name, _)| is_forwarded(name))
             .map(|(name, value)| (name.clone(), value.clone()));
         Self { headers: headers.collect(), ..self.clone() }
     }

@@ -72,6 +72,11 @@ impl Plan {
         self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
     }
 
+    /// The name of its source; nothing for an envelope, and when the source is no longer configured.
+    pub fn source_name(&self) -> Option<&str> {
+        self.source.as_ref().map(|source| source.name.as_str())
+    }
+
     /// What its vendor wants to hear.
     pub fn wish(&self) -> Wish {
         self.source.as_ref().map(|source| source.vendor.description().wish).unwrap_or_default()

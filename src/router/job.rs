@@ -50,7 +50,7 @@ impl Job {
             ending,
             error,
             status: reply.status.as_u16(),
-            source: self.by,
+            trigger: self.by,
             attempts: self.attempts,
             settled: self.settled,
             times: self.times,

@@ -1,4 +1,4 @@
-//! What Prometheus reads: counters and durations, by destination, vendor and outcome.
+//! What Prometheus reads: counters and durations, by destination, source, vendor and outcome.
 
 use std::{
     collections::HashSet,
@@ -27,6 +27,8 @@ pub(super) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     destination: &'static str,
+    /// Empty for an envelope. Sources are configured, and each has one vendor, so they are few.
+    source: String,
     vendor: String,
     outcome: &'static str,
 }
@@ -42,7 +44,8 @@ struct Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Vendor {
+struct Sender {
+    source: String,
     vendor: String,
 }
 
@@ -55,7 +58,7 @@ pub(super) struct Metrics {
     store_seconds: Histogram,
     destination_seconds: Family<Destination, Histogram>,
     refused: Family<Status, Counter>,
-    filtered: Family<Vendor, Counter>,
+    filtered: Family<Sender, Counter>,
     unsettled: Counter,
     panics: Counter,
 }
@@ -105,6 +108,7 @@ impl Metrics {
     pub(super) fn delivered(&self, line: &Line<'_>) {
         let labels = Labels {
             destination: line.destination,
+            source: line.source.unwrap_or_default().to_owned(),
             vendor: vendor(line.vendor),
             outcome: line.outcome,
         };
@@ -131,8 +135,9 @@ impl Metrics {
         self.refused.get_or_create(&Status { status }).inc();
     }
 
-    pub(super) fn filtered(&self, name: &str) {
-        self.filtered.get_or_create(&Vendor { vendor: vendor(name) }).inc();
+    pub(super) fn filtered(&self, source: Option<&str>, name: &str) {
+        let (source, vendor) = (source.unwrap_or_default().to_owned(), vendor(name));
+        self.filtered.get_or_create(&Sender { source, vendor }).inc();
     }
 
     /// In the text format of OpenMetrics.

@@ -132,18 +132,20 @@ pub fn handshake(delivery: &Delivery, origin: &Origin, reply: &Reply) {
 /// Logs and counts an event that the rules of its source leave out.
 pub fn filtered(delivery: &Delivery, origin: &Origin, event: &Event) {
     let (vendor, event_type) = (cut(&event.vendor), cut(&event.event_type));
+    let source = event.source.as_deref();
     let (path, cold_start) = (cut(&delivery.path), origin.is_cold_start);
     if format() == Format::Embedded {
         let mut line = line("INFO", "filtered");
         line["path"] = path.into();
+        line["source"] = source.into();
         line["vendor"] = vendor.into();
         line["event_type"] = event_type.into();
         line["cold_start"] = cold_start.into();
         embedded::add_count(&mut line, "filtered", 1);
         print_line(&line);
     } else {
-        METRICS.filtered(vendor);
-        tracing::info!(path, vendor, event_type, cold_start, "filtered");
+        METRICS.filtered(source, vendor);
+        tracing::info!(path, source, vendor, event_type, cold_start, "filtered");
     }
 }
 
@@ -156,7 +158,7 @@ pub struct Handled<'a> {
     pub ending: Ending,
     pub error: Option<&'a Error>,
     pub status: u16,
-    pub source: Trigger,
+    pub trigger: Trigger,
     /// Of this delivery.
     pub attempts: u32,
     /// Whether the result could be stored.
@@ -168,13 +170,16 @@ pub struct Handled<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     key: String,
+    /// Absent for an envelope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
     vendor: &'a str,
     event_type: &'a str,
     destination: &'static str,
     outcome: &'static str,
     status: u16,
-    /// Who brought it.
-    source: &'static str,
+    /// What brought it.
+    trigger: &'static str,
     attempts: u32,
     bytes: usize,
     milliseconds: f64,
@@ -200,12 +205,13 @@ pub fn handled(handled: &Handled<'_>) {
     let own = times.total.saturating_sub(times.store + times.destination + times.pauses);
     let line = Line {
         key: plan.key.to_string(),
+        source: plan.source_name(),
         vendor: cut(&plan.event.vendor),
         event_type: cut(&plan.event.event_type),
         destination: plan.route.as_str(),
         outcome: ending.as_str(),
         status: handled.status,
-        source: handled.source.as_str(),
+        trigger: handled.trigger.as_str(),
         attempts: handled.attempts,
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),
@@ -229,12 +235,13 @@ pub fn handled(handled: &Handled<'_>) {
         }
         Format::Text => {
             METRICS.delivered(&line);
-            let Line { key, vendor, event_type, destination, outcome, status, .. } = &line;
+            let Line { key, source, vendor, event_type, destination, outcome, status, .. } = &line;
             let (attempts, milliseconds, reason) = (line.attempts, line.milliseconds, &line.reason);
             macro_rules! log {
                 ($level:ident) => {
                     tracing::$level!(
                         key,
+                        source,
                         vendor,
                         event_type,
                         destination,

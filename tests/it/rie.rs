@@ -398,7 +398,7 @@ async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
     // What was replayed belongs to its invocation, and is told apart.
     let replayed = lines("delivery").pop().unwrap();
     assert_eq!(
-        (&replayed["source"], &replayed["outcome"]),
+        (&replayed["trigger"], &replayed["outcome"]),
         (&"bulk replay".into(), &"delivered".into())
     );
     assert!(

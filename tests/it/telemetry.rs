@@ -30,7 +30,8 @@ async fn every_delivery_has_one_line_that_says_all() {
     let of = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(of("outcome"), ["delivered", "duplicate", "failed"]);
     assert_eq!(of("attempts"), [1, 0, 2]);
-    assert_eq!(of("source"), ["vendor"; 3]);
+    assert_eq!(of("trigger"), ["vendor"; 3]);
+    assert_eq!(of("source"), [Value::Null, Value::Null, Value::Null]);
     assert_eq!(of("status"), [200, 200, 503]);
     assert_eq!(of("level"), ["INFO", "INFO", "WARN"]);
     assert_eq!(lines[2]["reason"], "the destination answered 503 Service Unavailable");
@@ -212,7 +213,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     let got = read("/metrics").await;
     assert!(got.header("content-type").unwrap().starts_with("application/openmetrics-text"));
     let labels =
-        |outcome: &str| format!("{{destination=\"gcp\",vendor=\"stripe\",outcome=\"{outcome}\"}}");
+        |outcome: &str| format!("{{destination=\"gcp\",source=\"\",vendor=\"stripe\",outcome=\"{outcome}\"}}");
     for line in [
         format!("webhook_router_deliveries_total{} 1\n", labels("delivered")),
         format!("webhook_router_deliveries_total{} 2\n", labels("duplicate")),
@@ -223,7 +224,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
         "webhook_router_store_seconds_count 63\n".into(),
         "webhook_router_unsettled_total 0\n".into(),
         "webhook_router_panics_total 0\n".into(),
-        "webhook_router_deliveries_total{destination=\"gcp\",vendor=\"other\",outcome=\"delivered\"} 11\n".into(),
+        "webhook_router_deliveries_total{destination=\"gcp\",source=\"\",vendor=\"other\",outcome=\"delivered\"} 11\n".into(),
     ] {
         assert!(got.text().contains(&line), "{line}\n{}", got.text());
     }
