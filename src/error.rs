@@ -76,6 +76,12 @@ pub enum Error {
     Rejected(Box<Reply>),
     #[error("the destination cannot be reached: {0}")]
     Unreachable(String),
+    /// The destination says that it failed, or what cannot be read. The answer is for the operator.
+    #[error("the destination failed: {detail}")]
+    DestinationFailed { detail: String, answer: Box<Reply> },
+    /// The destination's service, or the router itself, refuses the call.
+    #[error("the event cannot be handed over: {0}")]
+    NotHandedOver(String),
     #[error("the destination is too slow: {0}")]
     TooSlow(String),
     #[error("bug: a panic")]
@@ -104,6 +110,14 @@ impl Error {
             Self::NoTime => Ending::NoTime,
             Self::Store(_) => Ending::StoreUnavailable,
             _ => Ending::Failed,
+        }
+    }
+
+    /// Returns the destination's own answer, when it gave one.
+    pub fn destinations_answer(&self) -> Option<&Reply> {
+        match self {
+            Self::Rejected(answer) | Self::DestinationFailed { answer, .. } => Some(answer),
+            _ => None,
         }
     }
 
@@ -170,7 +184,13 @@ impl Error {
                 };
                 Reply { status, ..Reply::clone(reply) }
             }
-            Self::Unreachable(_) => Reply::text(Status::BAD_GATEWAY, "destination unreachable"),
+            // Its own answer may tell of its inside.
+            Self::DestinationFailed { .. } => {
+                Reply::text(Status::BAD_GATEWAY, "destination failed")
+            }
+            Self::Unreachable(_) | Self::NotHandedOver(_) => {
+                Reply::text(Status::BAD_GATEWAY, "destination unreachable")
+            }
             Self::TooSlow(_) => Reply::text(Status::GATEWAY_TIMEOUT, "destination too slow"),
             Self::Panic => Reply::text(Status::INTERNAL_SERVER_ERROR, "internal error"),
         }

@@ -39,8 +39,11 @@ impl fmt::Display for Trigger {
 pub enum Outcome {
     /// It answered with this HTTP status.
     Status(u16),
-    /// It did not get the event.
+    /// It could not be reached, and did not get the event.
     Unreachable,
+    /// The call was refused, or never made, until somebody changes something: it did not get the
+    /// event.
+    Refused,
     /// It may have got the event, and did not answer in time.
     TimedOut,
     /// It may have got the event, and the connection broke.
@@ -61,7 +64,7 @@ impl Outcome {
         const TOO_EARLY: u16 = 425;
         match self {
             Self::Status(status) => matches!(status, 408 | TOO_EARLY | 429 | 500..=599),
-            Self::Unreachable | Self::TimedOut | Self::Broken => true,
+            Self::Unreachable | Self::Refused | Self::TimedOut | Self::Broken => true,
         }
     }
 }

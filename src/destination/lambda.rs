@@ -10,7 +10,7 @@ use aws_config::{
 use aws_sdk_lambda::{
     Client,
     config::http::HttpResponse,
-    error::{ConnectorError, SdkError},
+    error::{ConnectorError, ProvideErrorMetadata as _, SdkError},
     operation::invoke::{InvokeError, InvokeOutput},
     primitives::Blob,
     types::InvocationType,
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    Destination, NoAnswer, Outgoing, SendError, connect_timeout,
+    Destination, FailedAnswer, NoAnswer, Outgoing, SendError, connect_timeout,
     payload::{self, Handed},
 };
 use crate::{
@@ -39,6 +39,12 @@ use crate::{
 /// The status of every kind of throttling
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>).
 const TOO_MANY_REQUESTS: u16 = 429;
+
+/// Longest kind of a function's error that is told, in characters. It is `Unhandled` or `Handled`.
+const MAX_ERROR_CHARS: usize = 64;
+
+/// Longest content type that is told of an answer that is not AWS's, in characters.
+const MAX_CONTENT_TYPE_CHARS: usize = 64;
 
 /// A function that takes the event as its payload.
 pub struct Lambda {
@@ -99,7 +105,7 @@ impl Lambda {
             .payload(Blob::new(payload))
             .send()
             .await;
-        answer.map(reply).map_err(send_error)
+        answer.map_err(send_error).and_then(reply)
     }
 }
 
@@ -129,24 +135,28 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
 }
 
 /// A function's answer as an HTTP reply.
-fn reply(output: InvokeOutput) -> Reply {
-    // The function threw or timed out. Its report has its insides, so it stays here.
-    if let Some(error) = output.function_error() {
-        tracing::warn!(error, "the processor Lambda failed");
-        return failed();
-    }
+///
+/// # Errors
+/// [`SendError::Failed`] when the function threw or timed out, or when its answer cannot be read.
+fn reply(output: InvokeOutput) -> Result<Reply, SendError> {
     let status = u16::try_from(output.status_code).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
     let payload = output.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
-    super::limited(answer(status, payload).unwrap_or_else(|unreadable| {
-        tracing::warn!(%unreadable, "the processor Lambda's answer cannot be read");
-        failed()
-    }))
-}
-
-/// The reply of a function that failed, which is tried again.
-fn failed() -> Reply {
-    Reply::text(StatusCode::BAD_GATEWAY, "destination failed")
+    let failed = |detail: String, body: Bytes| {
+        let answer = Reply { status, headers: HeaderMap::new(), body };
+        SendError::Failed(Box::new(FailedAnswer { detail, answer }))
+    };
+    if let Some(error) = output.function_error {
+        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        return Err(failed(format!("the function ended in an error ({error})"), payload));
+    }
+    match answer(status, payload.clone()) {
+        Ok(reply) => Ok(super::limited(reply)),
+        Err(unreadable) => {
+            let detail = format!("the answer {} cannot be read: {unreadable}", status.as_u16());
+            Err(failed(detail, payload))
+        }
+    }
 }
 
 /// Why a payload says nothing about the event.
@@ -210,7 +220,7 @@ fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
 
 /// What an error of the Invoke call means for the event.
 fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
-    let detail = aws::describe(&error);
+    let detail = foreign_answer(&error).unwrap_or_else(|| aws::describe(&error));
     match error {
         // Lambda itself refused, and did not call the function; of its own failures (5xx) that is
         // not certain.
@@ -232,6 +242,19 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
         SdkError::TimeoutError(_) => SendError::Unknown(NoAnswer { timed_out: true, detail }),
         _ => SendError::broken(detail),
     }
+}
+
+/// Tells of an answer that is not in the form of AWS's API, such as the HTML page of a proxy; nothing
+/// when it is.
+fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String> {
+    let response = error.raw_response().filter(|_| error.code().is_none())?;
+    let status = response.status().as_u16();
+    let content_type = response.headers().get(CONTENT_TYPE.as_str()).unwrap_or("no content type");
+    let content_type: String = content_type.chars().take(MAX_CONTENT_TYPE_CHARS).collect();
+    Some(format!(
+        "the Invoke endpoint answered {status} ({content_type}), and not in the form of AWS's API: \
+         look at AWS_ENDPOINT_URL_LAMBDA, and at proxies on the way"
+    ))
 }
 
 /// Whether not a byte was sent: the connection was never made, or it did not come to that, as

@@ -64,9 +64,20 @@ pub enum SendError {
     /// It did not get the event, and will not before somebody changes something.
     #[error("{0}")]
     Refused(String),
+    /// It got the event, and reports a failure of its own, or answers what cannot be read.
+    #[error("{}", .0.detail)]
+    Failed(Box<FailedAnswer>),
     /// It may have got the event: there was no answer in time, or the connection broke.
     #[error("{}", .0.detail)]
     Unknown(NoAnswer),
+}
+
+/// An answer that is for the operator alone: it may tell of the destination's inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedAnswer {
+    /// Quotes nothing of the answer.
+    pub detail: String,
+    pub answer: Reply,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,7 @@ use crate::{
     fault,
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, certificate_address, plan},
+    route::Route,
     store::{Claim, DeadLetter, KEPT_ATTEMPTS, Lease, State, Store, StoreError},
     telemetry,
 };
@@ -34,6 +35,17 @@ use crate::{
 const X_WEBHOOK_KEY: HeaderName = HeaderName::from_static("x-webhook-key");
 const X_WEBHOOK_DESTINATION: HeaderName = HeaderName::from_static("x-webhook-destination");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// What came of a replay.
+#[derive(Debug)]
+pub struct Replay {
+    pub ending: Ending,
+    /// Why the event was not delivered.
+    pub failure: Option<Error>,
+    pub route: Route,
+    /// Whether the store knows of it.
+    pub settled: bool,
+}
 
 /// Handles deliveries from plan to reply.
 pub struct Router {
@@ -107,30 +119,36 @@ impl Router {
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts. The delivery was
-    /// verified when it came in. Returns its ending, and whether the store knows of it.
+    /// verified when it came in.
     pub async fn replay(
         &self,
         letter: DeadLetter,
         by: Trigger,
         origin: Origin,
         budget: Budget,
-    ) -> (Ending, bool) {
+    ) -> Replay {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
         let source = self.intake.sources.at(&delivery.path).ok().cloned();
         let plan = Plan::kept(details.into(), key, route, source);
         let mut job = Job::new(delivery, plan, by, origin);
-        (self.process(&mut job, budget).await.0, job.settled)
+        let (ending, failure) = match self.process(&mut job, budget).await.0 {
+            Ok(ending) => (ending, None),
+            Err(error) => (error.ending(), Some(error)),
+        };
+        Replay { ending, failure, route: job.plan.route, settled: job.settled }
     }
 
     /// Lets a planned event live its life, and makes one log line and one reply of it.
-    async fn process(&self, job: &mut Job, budget: Budget) -> (Ending, Reply) {
-        let lived = self.live(job, budget).await;
-        let (ending, reply) = match &lived {
-            Ok((ending, reply)) => (*ending, reply.clone()),
-            Err(error) => (error.ending(), error.reply()),
+    async fn process(&self, job: &mut Job, budget: Budget) -> (Result<Ending, Error>, Reply) {
+        let (ending, reply) = match self.live(job, budget).await {
+            Ok((ending, reply)) => (Ok(ending), reply),
+            Err(error) => {
+                let reply = error.reply();
+                (Err(error), reply)
+            }
         };
-        job.ended(ending, lived.as_ref().err(), &reply);
+        job.ended(ending.as_ref(), &reply);
         let reply = job.plan.wish().apply(reply);
         let reply = reply
             .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))

@@ -296,7 +296,7 @@ async fn a_letter_of_an_earlier_version_is_replayed_and_loses_its_credentials() 
     for (name, value) in KEPT.into_iter().chain(LEFT_OUT) {
         delivery.headers.insert(name, value.parse().unwrap());
     }
-    let failure = Failure { outcome: Outcome::Status(503), detail: "the one before".into() };
+    let failure = Failure { outcome: Outcome::Status(503), detail: "the one before".into(), answer: None };
     let (key, details, attempts) = (plan.key, lease.details.clone(), vec![]);
     let letter = DeadLetter { key, details, failed_at: now, failure, attempts, delivery };
     store.fail(&lease, &letter, Release::Now).await.unwrap();
