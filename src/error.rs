@@ -20,8 +20,15 @@ use crate::{
 /// certificate, did not answer, or there was no room.
 const RETRY_SECONDS: i64 = 5;
 
+/// Answers whoever invokes the function itself with something else than a request or a replay.
+const NOT_A_REQUEST: &str = "not an HTTP request: expected the event of a Lambda Function URL \
+     (payload format 2.0), such as the samples in events/; to replay dead letters, invoke the \
+     function with {\"replay\": {\"all\": true}}";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{NOT_A_REQUEST}")]
+    NotARequest,
     #[error("no such path")]
     UnknownPath,
     #[error("{vendor} is not served: set {variable}")]
@@ -55,8 +62,8 @@ pub enum Error {
     InvalidJson(JsonError),
     #[error("invalid json: not an object")]
     NotAnObject,
-    #[error("missing required fields: {}", .0.join(", "))]
-    MissingFields(Vec<&'static str>),
+    #[error("missing required fields: {}", listed(.0))]
+    MissingFields(Vec<MissingField>),
     #[error("{0} holds a lone surrogate")]
     LoneSurrogate(&'static str),
     #[error("{0}")]
@@ -86,6 +93,35 @@ pub enum Error {
     TooSlow(String),
     #[error("bug: a panic")]
     Panic,
+}
+
+/// A field of the envelope that is needed, and is not there as it must be. The sender is told its name
+/// alone, as another router would tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MissingField {
+    #[error("{0}")]
+    Absent(&'static str),
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    #[error("{name} is {found}; expected a string{}", example(.name))]
+    NoString { name: &'static str, found: &'static str },
+}
+
+impl MissingField {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Absent(name) | Self::Empty(name) | Self::NoString { name, .. } => name,
+        }
+    }
+}
+
+/// An example of the only field that is often sent as something else.
+fn example(name: &str) -> &'static str {
+    if name == "created_at" { " such as 2026-05-06T12:34:56Z" } else { "" }
+}
+
+fn listed(fields: &[impl ToString]) -> String {
+    fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What is the matter with a signature. The sender is not told which.
@@ -125,6 +161,7 @@ impl Error {
     pub fn reply(&self) -> Reply {
         use StatusCode as Status;
         match self {
+            Self::NotARequest => Reply::text(Status::BAD_REQUEST, NOT_A_REQUEST),
             Self::UnknownPath | Self::NotServed { .. } => {
                 Reply::text(Status::NOT_FOUND, "not found")
             }
@@ -149,7 +186,12 @@ impl Error {
             Self::InvalidJson(_) | Self::NotAnObject => {
                 Reply::text(Status::BAD_REQUEST, "invalid json")
             }
-            Self::MissingFields(_) | Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
+            Self::MissingFields(fields) => {
+                let names: Vec<_> = fields.iter().map(|field| field.name()).collect();
+                let text = format!("missing required fields: {}", names.join(", "));
+                Reply::text(Status::BAD_REQUEST, text)
+            }
+            Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
                 Reply::text(Status::BAD_REQUEST, self.to_string())
             }
             Self::InFlight { until, now } => retry_after(

@@ -1,6 +1,6 @@
 //! What brought a delivery, and what became of it: the words of the records, the log and the metrics.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +100,8 @@ impl Ending {
 /// Where a delivery came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
+    /// Address of the sender, or of the proxy before the router.
+    pub sender: Option<IpAddr>,
     /// That of the invocation, in Lambda.
     pub request_id: Option<String>,
     /// The trace of the invocation, as `X-Amzn-Trace-Id` is written.

@@ -202,7 +202,7 @@ pub async fn replay(
     mut progress: impl FnMut(Key, Replayed),
     summary: &mut Summary,
 ) {
-    let (mut running, mut keys) = (JoinSet::new(), keys.into_iter());
+    let (mut running, mut keys) = (JoinSet::<(Key, Replayed)>::new(), keys.into_iter());
     let mut ticks = pace.per_second.map(interval);
     let mut stopped = pace.stop.is_cancelled();
     while !running.is_empty() || (!stopped && keys.len() > 0) {

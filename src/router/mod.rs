@@ -82,9 +82,9 @@ impl Router {
 
     /// Answers and logs a delivery that its head alone forbids, before its body of `length` bytes
     /// is read.
-    pub fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
+    pub fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {
         let refusal = admit(delivery, length, &self.intake).err()?;
-        Some(telemetry::refused(delivery, &Origin::default(), &refusal))
+        Some(telemetry::refused(delivery, origin, &refusal))
     }
 
     /// Answers a vendor's delivery. Never fails: every error becomes a reply here, once.

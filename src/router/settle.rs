@@ -14,7 +14,9 @@ use crate::{
     error::Error,
     fault,
     outcome::Outcome,
-    store::{Attempt, DeadLetter, Delivered, Excerpt, Failure, Lease, Release, Settled, StoreError},
+    store::{
+        Attempt, DeadLetter, Delivered, Excerpt, Failure, Lease, Release, Settled, StoreError,
+    },
 };
 
 /// Longest reason that a dead letter keeps, in characters.

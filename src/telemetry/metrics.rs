@@ -6,12 +6,18 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
 
-use super::Line;
+use super::{Line, backlog::Seen};
+
+/// The beginning of every name.
+const PREFIX: &str = "webhook_router";
 
 /// Vendors that have a label of their own; the others share one. Names come from payloads, and each
 /// one costs memory here and money in CloudWatch.
@@ -66,7 +72,7 @@ pub(super) struct Metrics {
 impl Metrics {
     fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("webhook_router"),
+            registry: Registry::with_prefix(PREFIX),
             deliveries: Family::default(),
             attempts: Family::default(),
             bytes: Family::default(),
@@ -140,11 +146,16 @@ impl Metrics {
         self.filtered.get_or_create(&Sender { source, vendor }).inc();
     }
 
-    /// In the text format of OpenMetrics.
-    pub(super) fn text(&self) -> String {
-        let mut text = String::new();
+    /// In the text format of OpenMetrics, with what is known of the dead letters.
+    pub(super) fn text(&self, backlog: Option<Seen>) -> String {
+        let (mut text, mut gauges) = (String::new(), Registry::with_prefix(PREFIX));
+        if let Some(backlog) = backlog {
+            backlog.register(&mut gauges);
+        }
         // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &gauges))
+            .and_then(|()| encode_eof(&mut text));
         text
     }
 }

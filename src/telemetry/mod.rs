@@ -1,6 +1,7 @@
 //! The log: one line for each delivery, and never a secret, a signature or a payload in it. In
 //! Lambda, the same line carries CloudWatch's metrics; in `serve`, Prometheus reads them.
 
+mod backlog;
 mod embedded;
 mod metrics;
 
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
+pub use self::backlog::Backlog;
 use self::metrics::METRICS;
 use crate::{
     delivery::{Delivery, Reply},
@@ -24,6 +26,7 @@ use crate::{
     event::Event,
     outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
+    store::Store,
     trace::Trace,
 };
 
@@ -96,9 +99,9 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
 /// (<https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>).
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The metrics of this process, as Prometheus reads them.
-pub fn prometheus() -> String {
-    METRICS.text()
+/// The metrics of this process, and the dead letters of a store, as Prometheus reads them.
+pub async fn prometheus(backlog: &Backlog, store: &dyn Store) -> String {
+    METRICS.text(backlog.read(store).await)
 }
 
 /// Logs a request that ended in a panic, and answers it.
@@ -108,17 +111,20 @@ pub fn panicked() -> Reply {
     reply
 }
 
-/// Logs a delivery that was refused before anything was touched, and answers it.
+/// Logs a delivery that was refused before anything was touched, with its sender's address, and
+/// answers it.
 pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
     let reply = refusal.reply();
     let Delivery { method, path, body, .. } = delivery;
     let (method, path) = (cut(method.as_str()), cut(path));
     let (status, bytes) = (reply.status.as_u16(), body.len());
-    let cold_start = origin.is_cold_start;
+    let (sender, cold_start) = (sender(origin), origin.is_cold_start);
     if format() != Format::Embedded {
         METRICS.refused(status);
     }
-    tracing::warn!(method, path, bytes, status, cold_start, reason = %refusal, "refused");
+    tracing::warn!(
+        method, path, sender, bytes, status, cold_start, reason = %refusal, "refused"
+    );
     reply
 }
 
@@ -319,6 +325,11 @@ pub fn tried(plan: &Plan, number: u32, error: &Error, pause: Duration) {
     tracing::warn!(
         %key, %destination, attempt = number, reason = %error, pause_milliseconds, "tried"
     );
+}
+
+/// An address, which cannot hold what a sender chooses.
+fn sender(origin: &Origin) -> String {
+    origin.sender.map_or_else(|| "unknown".into(), |address| address.to_canonical().to_string())
 }
 
 fn cut(text: &str) -> &str {

@@ -246,10 +246,9 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
     assert_eq!(cold(emulator.log()), 1);
     for nonsense in ["{}", "[1]", "\"x\"", "null", "{\"requestContext\": 1}"] {
         let answer = emulator.invoke(nonsense.into()).await;
-        assert_eq!(
-            (&answer["statusCode"], &answer["body"]),
-            (&400.into(), &"not an HTTP request".into())
-        );
+        assert_eq!(answer["statusCode"], 400);
+        let said = answer["body"].as_str().unwrap();
+        assert!(said.starts_with("not an HTTP request: expected the event of "), "{said}");
     }
     serves().await;
     // A destination that never answers is given up in time: no Lambda error, and a lease that is

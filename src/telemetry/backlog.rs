@@ -1,0 +1,71 @@
+//! The dead letters that there are, as a scrape reads them.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use chrono::{DateTime, Utc};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::store::{Page, Store};
+
+/// How long an answer of the store counts, so that no number of scrapes burdens it. It may be an
+/// error, too.
+const REFRESH: Duration = Duration::from_secs(15);
+
+/// Most dead letters that are counted.
+const MAX_COUNTED: usize = 1000;
+
+/// What is known of the dead letters. All readers wait for one and the same question to the store.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    last: Mutex<Option<(Instant, Option<Seen>)>>,
+}
+
+/// What the list of dead letters was a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    count: usize,
+    oldest: Option<DateTime<Utc>>,
+}
+
+impl Backlog {
+    /// Reads the list, or what is known of it; nothing when the store does not answer.
+    pub(super) async fn read(&self, store: &dyn Store) -> Option<Seen> {
+        let mut last = self.last.lock().await;
+        if let Some((read_at, seen)) = *last
+            && read_at.elapsed() < REFRESH
+        {
+            return seen;
+        }
+        let listed = store.dead_letters(Page { limit: MAX_COUNTED, after: None }).await;
+        let seen = match listed {
+            Ok(entries) => {
+                let oldest = entries.first().map(|entry| entry.failed_at);
+                Some(Seen { count: entries.len(), oldest })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the dead letters cannot be counted");
+                None
+            }
+        };
+        *last = Some((Instant::now(), seen));
+        seen
+    }
+}
+
+impl Seen {
+    /// Registers the gauges, as they are now.
+    pub(super) fn register(self, registry: &mut Registry) {
+        let count: Gauge = Gauge::default();
+        count.set(self.count as i64);
+        registry.register("dead_letters", "Dead letters, counted up to 1000", count);
+        let age = self.oldest.map(|oldest| (Utc::now() - oldest).as_seconds_f64().max(0.0));
+        let oldest: Gauge<f64, AtomicU64> = Gauge::default();
+        oldest.set(age.unwrap_or_default());
+        registry.register(
+            "oldest_dead_letter_seconds",
+            "Time since the failure that is the longest ago",
+            oldest,
+        );
+    }
+}
