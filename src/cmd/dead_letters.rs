@@ -110,7 +110,7 @@ pub struct Discard {
     #[command(flatten)]
     filters: Filters,
     /// Do not ask. A program must say so.
-    #[arg(long, requires = "all")]
+    #[arg(long, conflicts_with = "keys")]
     yes: bool,
 }
 

@@ -1,5 +1,6 @@
 //! The tests that need more than one function: real processes, real HTTP, real files.
 
+mod answers_and_discards;
 mod attempts;
 mod bounds;
 mod certificates;

@@ -21,14 +21,14 @@ use crate::{
     servers::{DynamoDbLocal, Redis, RedisCluster},
     support::{
         Answer, PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, lookup, ok, plan_of,
-        post, sqlite, status, venv,
+        post, sqlite, status,
     },
 };
 
 /// A router's variables, for its commands as well.
-type Vars = Vec<(String, String)>;
+pub type Vars = Vec<(String, String)>;
 
-fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
+pub fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
     let common = [
         ("ROUTE_THRESHOLD", "256"),
         ("FORWARD_ATTEMPTS", "1"),
@@ -41,7 +41,7 @@ fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
     all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn serve(vars: &Vars) -> Server {
+pub fn serve(vars: &Vars) -> Server {
     Server::router(&vars.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>())
 }
 
@@ -53,17 +53,17 @@ fn command(vars: &Vars, args: &[&str]) -> Command {
 }
 
 /// What a command prints, beside a runtime that serves the sink.
-async fn run(vars: &Vars, args: &[&str]) -> Output {
+pub async fn run(vars: &Vars, args: &[&str]) -> Output {
     let mut command = command(vars, args);
     tokio::task::spawn_blocking(move || end_of(&mut command)).await.unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
-fn event(vendor: &str, number: u32) -> String {
+pub fn event(vendor: &str, number: u32) -> String {
     PAYLOAD.replace("stripe", vendor).replace("4200", &number.to_string())
 }
 
@@ -85,7 +85,7 @@ const LEFT_OUT: [(&str, &str); 5] = [
 ];
 
 /// Makes dead letters of events that the sink refuses, and gives their keys.
-async fn fail(
+pub async fn fail(
     sink: &Sink,
     router: &Server,
     events: impl IntoIterator<Item = String>,
@@ -285,115 +285,6 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
 }
 
 #[tokio::test]
-async fn the_beginning_of_an_answer_is_shown_and_steers_no_terminal() {
-    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
-    let url = sqlite(folder.path());
-    let vars = vars(&sink, &[("STORE_URL", &url)]);
-    let router = serve(&vars);
-    let hostile = "<h1>\u{1b}[2J\u{9b}31m\u{202e}no\r</h1>\nstate        delivered\n";
-    let (long, binary) = (format!("{hostile}{}", "x".repeat(5000)), vec![0xFF, 0x1b, b'[', b'm']);
-    for (body, number, bytes, kept) in
-        [(long.clone().into_bytes(), 1, long.len(), 2048), (binary, 2, 4, 4)]
-    {
-        sink.answers(Answer::With(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            vec![("content-type", "text/html")],
-            body.clone().into(),
-        ));
-        // The sender gets the answer as it is.
-        let got = post(&client(), &router.webhook(), event("stripe", number)).await;
-        assert_eq!((got.status, &got.body[..]), (422, &body[..]));
-        let key = got.header("x-webhook-key").unwrap();
-        let said = text(&run(&vars, &["inspect", key]).await);
-        assert!(said.chars().all(|char| char == '\n' || !char.is_control()), "{said:?}");
-        assert!(!said.contains('\u{202e}'), "{said:?}");
-        let cut = if kept < bytes { ", of which the first 2048" } else { "" };
-        let head = format!("\nanswer       text/html, {bytes} bytes{cut}\n  |          ");
-        assert!(said.contains(&head), "{said}");
-        // No line of it passes for one of the record.
-        assert_eq!(said.lines().filter(|line| line.starts_with("state ")).count(), 1, "{said}");
-        let output = run(&vars, &["inspect", "--json", key]).await;
-        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let answer = &shown["failure"]["answer"];
-        assert_eq!((&answer["bytes"], &answer["kept_bytes"]), (&bytes.into(), &kept.into()));
-        match number {
-            1 => assert_eq!(answer["body"], long[..2048]),
-            _ => assert_eq!(answer["body_base64"], "/xtbbQ=="),
-        }
-    }
-    assert!(!router.log().contains("<h1>"), "{}", router.log());
-    // Nobody answers any more.
-    let nowhere = [vars.clone(), vec![("GCP_TARGET_URL".into(), "http://127.0.0.1:1".into())]];
-    let replayed = run(&nowhere.concat(), &["replay", "--all"]).await;
-    let said = text(&replayed);
-    assert_eq!(said.matches("again: the destination cannot be reached: ").count(), 2, "{said}");
-    assert!(said.contains("2 failed"), "{said}");
-    for line in
-        String::from_utf8(run(&vars, &["dead-letters", "--json"]).await.stdout).unwrap().lines()
-    {
-        let shown: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(
-            (&shown["failure"]["outcome"], &shown["failure"]["answer"]),
-            (&"unreachable".into(), &Value::Null)
-        );
-    }
-}
-
-#[tokio::test]
-async fn all_letters_are_discarded_after_a_count_and_a_yes() {
-    // Runs a command on a terminal that answers as its first argument says.
-    const ON_A_TERMINAL: &str = "\
-import os, pty, sys
-ours, terminal = pty.openpty()
-if os.fork():
-    os.close(ours); os.dup2(terminal, 0); os.close(terminal)
-    os.execv(sys.argv[2], sys.argv[2:])
-os.close(terminal); os.close(1); os.close(2)
-os.write(ours, sys.argv[1].encode() + b'\\n')
-try:
-    while True: os.read(ours, 4096)
-except OSError: pass";
-    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
-    let url = sqlite(folder.path());
-    let vars = vars(&sink, &[("STORE_URL", &url)]);
-    let router = serve(&vars);
-    let events = [event("stripe", 1), event("stripe", 2), event("stripe", 3), event("adyen", 4)];
-    let keys = fail(&sink, &router, events).await;
-    let left = async || {
-        let listed = run(&vars, &["dead-letters"]).await;
-        String::from_utf8(listed.stdout).unwrap().lines().count()
-    };
-    // Nobody is there to answer.
-    let output = run(&vars, &["discard", "--all"]).await;
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("4 dead letters in {url}; nothing was discarded")), "{said}");
-    assert!(said.ends_with("add --yes\n") && left().await == 4, "{said}");
-    let output = run(&vars, &["discard", "--all", "--vendor", "adyen", "--yes"]).await;
-    assert!(output.status.success(), "{}", text(&output));
-    assert_eq!(text(&output), format!("{}: discarded\n1 discarded, 0 left\n", keys[3]));
-    let none = run(&vars, &["discard", "--all", "--destination", "aws", "--yes"]).await;
-    let said = format!("0 dead letters in {url}: nothing to discard\n");
-    assert!(none.status.success() && text(&none) == said, "{}", text(&none));
-    for (answer, discards) in [("no", false), ("", false), ("y", false), ("yes", true)] {
-        let mut command = Command::new(venv("python"));
-        command.args(["-c", ON_A_TERMINAL, answer, ROUTER, "discard", "--all", "--since", "1h"]);
-        command.env_clear().envs(vars.iter().cloned());
-        let output = tokio::task::spawn_blocking(move || end_of(&mut command)).await.unwrap();
-        let said = text(&output);
-        assert!(
-            said.contains(&format!("3 dead letters in {url} would be gone for good.")),
-            "{said}"
-        );
-        assert_eq!(output.status.success(), discards, "{said}");
-        assert_eq!(left().await, if discards { 0 } else { 3 }, "{answer}: {said}");
-    }
-    // The events may come again.
-    sink.answers(ok("done"));
-    assert_eq!(post(&client(), &router.webhook(), event("stripe", 1)).await.text(), "done");
-}
-
-#[tokio::test]
 async fn a_letter_of_an_earlier_version_is_replayed_and_loses_its_credentials() {
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let url = sqlite(folder.path());
@@ -526,7 +417,7 @@ async fn bad_arguments_name_the_fault_and_send_nothing() {
         (&["dead-letters", "--destination", "azure"], "must be gcp or aws"),
         (&["discard"], "<KEY|--all>"),
         (&["discard", "--vendor", "stripe", "00000000"], "filters need --all"),
-        (&["discard", "--yes", "00000000"], "--all"),
+        (&["discard", "--yes", "00000000"], "cannot be used with"),
         (&["discard", "--all", "00000000"], "cannot be used with"),
     ] {
         let output = run(&vars, args).await;

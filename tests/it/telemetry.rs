@@ -74,7 +74,7 @@ async fn a_line_and_its_metrics_name_the_source() {
     ];
     let vars = [sink.vars(), vars.to_vec()].concat();
     let router = Server::router(&vars);
-    let body = r#"{"action":"opened"}"#;
+    let body = r#"{"number":1}"#;
     let secret = b"plainly-a-secret-of-the-tests";
     let signature = webhook_router::key::hmac_sha256(secret, &[body.as_bytes()]);
     let signature = format!("sha256={}", hex::encode(signature));
