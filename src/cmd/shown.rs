@@ -106,7 +106,7 @@ impl From<&Record> for Shown {
         if let Some(Failed { at, failure: Failure { outcome, detail, answer } }) = failed {
             shown.failed_at = Some(time(*at));
             let (outcome, detail) = (words(*outcome), detail.clone());
-            let answer = answer.as_ref().map(ShownAnswer::from);
+            let answer = answer.as_deref().map(ShownAnswer::from);
             shown.failure = Some(ShownFailure { outcome, detail, answer });
         }
         shown

@@ -189,7 +189,7 @@ pub struct Failure {
     pub detail: String,
     /// Nothing when the destination gave no answer, and in a letter of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<Excerpt>,
+    pub answer: Option<Box<Excerpt>>,
 }
 
 /// The beginning of a destination's answer, for the operator.
@@ -266,7 +266,7 @@ mod tests {
             let failure = Failure {
                 outcome: Outcome::Status(500),
                 detail: String::new(),
-                answer: Some(excerpt),
+                answer: Some(excerpt.into()),
             };
             let json = stored::to_json(&failure);
             assert!(json.len() < 3000, "{}", json.len());

@@ -4,13 +4,20 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 
 use chrono::{DateTime, Utc};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
-use crate::store::{Page, Store};
+use crate::store::{Page, Store, StoreError};
 
 /// How long an answer of the store counts, so that no number of scrapes burdens it. It may be an
 /// error, too.
 const REFRESH: Duration = Duration::from_secs(15);
+
+/// Time for an answer of the store, where STORE_TIMEOUT_MS is more: a scrape must not lose the other
+/// metrics to a store that hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most dead letters that are counted.
 const MAX_COUNTED: usize = 1000;
@@ -37,8 +44,10 @@ impl Backlog {
         {
             return seen;
         }
-        let listed = store.dead_letters(Page { limit: MAX_COUNTED, after: None }).await;
-        let seen = match listed {
+        let listing = store.dead_letters(Page { limit: MAX_COUNTED, after: None });
+        let listed = timeout(PATIENCE, listing).await;
+        let late = || Err(StoreError::Failed("no answer within 2 s".into()));
+        let seen = match listed.unwrap_or_else(|_| late()) {
             Ok(entries) => {
                 let oldest = entries.first().map(|entry| entry.failed_at);
                 Some(Seen { count: entries.len(), oldest })

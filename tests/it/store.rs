@@ -441,7 +441,7 @@ fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
         failure: Failure {
             outcome,
             detail: "it said \"no\" – é".into(),
-            answer: Some(Excerpt::of(&answer)),
+            answer: Some(Excerpt::of(&answer).into()),
         },
         attempts: vec![attempt(1, Outcome::TimedOut), attempt(2, outcome)],
         delivery: delivery("{}"),
