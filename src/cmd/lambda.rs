@@ -10,7 +10,6 @@ use std::{
 };
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use http::StatusCode;
 use lambda_runtime::{
     Context, LambdaEvent, Runtime, layers::TracingLayer, service_fn, tower::util::MapFutureLayer,
 };
@@ -19,10 +18,11 @@ use serde_json::value::RawValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::{function_url, redrive, serve::stop_signal, variables};
+use super::{function_url, redrive, serve::stop_signal, source_ip::source_ip, variables};
 use crate::{
     config::Config,
     delivery::Reply,
+    error::Error,
     outcome::Origin,
     router::{Budget, Router},
     telemetry,
@@ -52,6 +52,7 @@ pub async fn run() -> anyhow::Result<()> {
         async move {
             let LambdaEvent { payload, context } = event;
             let origin = Origin {
+                sender: source_ip(payload.get()),
                 request_id: Some(context.request_id.clone()),
                 trace: context.xray_trace_id.clone(),
                 is_cold_start,
@@ -140,7 +141,7 @@ impl Function {
             Ok(delivery) => delivery,
             Err(error) => {
                 tracing::warn!(%error, cold_start = origin.is_cold_start, "refused");
-                return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
+                return Error::NotARequest.reply();
             }
         };
         self.router.handle(delivery, origin, self.budget(context)).await

@@ -12,6 +12,7 @@ mod redrive;
 pub mod replay;
 pub mod serve;
 mod shown;
+mod source_ip;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -30,7 +30,10 @@ use super::{
     http_server::{self, Handler, Limits},
     serve::stop_signal,
 };
-use crate::delivery::{Delivery, Reply};
+use crate::{
+    delivery::{Delivery, Reply},
+    outcome::Origin,
+};
 
 /// Largest event that is taken; the router's own default limit.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
@@ -221,11 +224,11 @@ pub async fn serve(
 
 impl Handler for Arc<Processor> {
     /// Every request may have a body.
-    fn refuse(&self, _: &Delivery, _: u64) -> Option<Reply> {
+    fn refuse(&self, _: &Delivery, _: u64, _: &Origin) -> Option<Reply> {
         None
     }
 
-    async fn deliver(self, request: Delivery) -> Reply {
+    async fn deliver(self, request: Delivery, _: Origin) -> Reply {
         self.handle(&request)
     }
 }

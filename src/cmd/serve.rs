@@ -22,7 +22,7 @@ use crate::{
     delivery::{Delivery, Reply},
     outcome::Origin,
     router::{Budget, Router, health},
-    telemetry,
+    telemetry::{self, Backlog},
 };
 
 /// Connections that may ask for metrics at a time. Prometheus needs one.
@@ -53,7 +53,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let router = Arc::new(super::router(&config).await?);
     let listener = http_server::bind(address)
         .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
-    serve_metrics(config.metrics).await?;
+    serve_metrics(config.metrics, Arc::clone(&router)).await?;
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
@@ -97,18 +97,18 @@ struct Deliveries {
 }
 
 impl Handler for Deliveries {
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
-        self.router.refuse(delivery, length)
+    fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {
+        self.router.refuse(delivery, length, origin)
     }
 
-    async fn deliver(self, delivery: Delivery) -> Reply {
+    async fn deliver(self, delivery: Delivery, origin: Origin) -> Reply {
         let budget = Budget::configured(&self.config);
-        self.router.handle(delivery, Origin::default(), budget).await
+        self.router.handle(delivery, origin, budget).await
     }
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
-async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
+async fn serve_metrics(listen: MetricsListen, router: Arc<Router>) -> anyhow::Result<()> {
     let address = match listen {
         MetricsListen::Off => return Ok(()),
         MetricsListen::Default => MetricsListen::DEFAULT,
@@ -126,10 +126,11 @@ async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
         }
     };
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let metrics = async || {
+    let backlog = Arc::new(Backlog::default());
+    let metrics = async move || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
-        let text = Reply::text(StatusCode::OK, telemetry::prometheus());
-        response(text.with_header(CONTENT_TYPE, content_type))
+        let text = telemetry::prometheus(&backlog, router.store()).await;
+        response(Reply::text(StatusCode::OK, text).with_header(CONTENT_TYPE, content_type))
     };
     let nothing_else = async || response(Reply::text(StatusCode::NOT_FOUND, "GET /metrics"));
     let rest = axum::Router::new().route("/metrics", routing::get(metrics)).fallback(nothing_else);
