@@ -75,6 +75,12 @@ impl Plan {
         self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
     }
 
+    /// Returns the name of the source. Returns nothing for an envelope, and when the source is no
+    /// longer configured.
+    pub fn source_name(&self) -> Option<&str> {
+        self.source.as_ref().map(|source| source.name.as_str())
+    }
+
     /// Returns the form that the vendor wants answers to have.
     pub fn wish(&self) -> Wish {
         self.source.as_ref().map(|source| source.vendor.description().wish).unwrap_or_default()

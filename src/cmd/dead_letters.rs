@@ -1,10 +1,13 @@
 //! `dead-letters` and `discard`: the events that could not be delivered.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use chrono::Utc;
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{
     existing_store,
@@ -13,7 +16,12 @@ use super::{
     shown::{Shown, print_letter, time},
     variables,
 };
-use crate::{config::StoreConfig, redelivery::Letters, store::Discarded};
+use crate::{
+    config::{StoreConfig, StoreUrl},
+    key::Key,
+    redelivery::Letters,
+    store::{Discarded, Record, Store},
+};
 
 #[derive(Args)]
 pub struct Options {
@@ -42,48 +50,108 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             print_letter(record, &mut out)?;
         }
     }
-    let count = records.len();
-    eprintln!("{count} dead letter{} in {}", if count == 1 { "" } else { "s" }, config.url);
+    eprintln!("{}", count(records.len(), &config.url));
     Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub struct Discard {
     /// Keys, as `inspect` takes them.
-    #[arg(value_name = "KEY", required = true)]
+    #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
+    /// Discard all dead letters, or those that match the filters. Prints their number and asks for
+    /// confirmation.
+    #[arg(long, group = "which")]
+    all: bool,
+    #[command(flatten)]
+    filters: Filters,
+    /// Do not ask for confirmation. Required without a terminal.
+    #[arg(long, conflicts_with = "keys")]
+    yes: bool,
 }
 
 /// Forgets events that have dead letters. Their vendors may still send them again. The exit status
 /// is 1 when one was not discarded.
 ///
 /// # Errors
-/// A key that cannot be read or is ambiguous, or a store that does not answer.
+/// A key that cannot be read or is ambiguous, or a store that does not answer. With `--all`, a
+/// question that is not answered with yes.
 pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
+    if options.all {
+        return discard_all(&*store, &config, options).await;
+    }
     let mut exit = ExitCode::SUCCESS;
     for text in &options.keys {
-        let discarded = match keys::find(&*store, text).await? {
-            Some(key) => {
-                store.discard(&key, Utc::now()).await.context("the store does not answer")?
-            }
-            None => Discarded::None,
-        };
-        match discarded {
-            Discarded::Done => {
-                println!("{text}: discarded");
-                continue;
-            }
-            Discarded::None => eprintln!("{text}: there is no dead letter"),
-            Discarded::InFlight { until } => {
-                eprintln!(
-                    "{text}: is being delivered, or may have been; try after {}",
-                    time(until)
-                );
-            }
+        let key = keys::find(&*store, text).await?;
+        if !discard_one(&*store, key, text).await? {
+            exit = ExitCode::FAILURE;
         }
-        exit = ExitCode::FAILURE;
     }
     Ok(exit)
+}
+
+async fn discard_all(
+    store: &dyn Store,
+    config: &StoreConfig,
+    options: Discard,
+) -> anyhow::Result<ExitCode> {
+    let filter = options.filters.into();
+    let records = Letters::new(store, &filter).all().await;
+    let records = records.context("the store does not answer")?;
+    let what = count(records.len(), &config.url);
+    if records.is_empty() {
+        eprintln!("{what}: nothing to discard");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.yes {
+        ask(&format!("{what} would be gone for good. Discard them? Type yes: "), &what)?;
+    }
+    let mut left = 0;
+    for Record { key, .. } in &records {
+        if !discard_one(store, Some(*key), &key.to_string()).await? {
+            left += 1;
+        }
+    }
+    eprintln!("{} discarded, {left} left", records.len() - left);
+    Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Asks at the terminal, and fails unless the answer is yes.
+fn ask(question: &str, what: &str) -> anyhow::Result<()> {
+    let input = io::stdin();
+    anyhow::ensure!(
+        input.is_terminal(),
+        "{what}; nothing was discarded, because there is no terminal to ask at: add --yes"
+    );
+    eprint!("{question}");
+    let mut answer = String::new();
+    input.read_line(&mut answer).context("the answer cannot be read")?;
+    anyhow::ensure!(answer.trim().eq_ignore_ascii_case("yes"), "nothing was discarded");
+    Ok(())
+}
+
+/// Discards a letter, and prints the result with the name that the operator gave. Returns whether
+/// the letter was discarded.
+async fn discard_one(store: &dyn Store, key: Option<Key>, name: &str) -> anyhow::Result<bool> {
+    let discarded = match key {
+        Some(key) => store.discard(&key, Utc::now()).await.context("the store does not answer")?,
+        None => Discarded::None,
+    };
+    match discarded {
+        Discarded::Done => println!("{name}: discarded"),
+        Discarded::None => eprintln!("{name}: there is no dead letter"),
+        Discarded::InFlight { until } => {
+            eprintln!("{name}: is being delivered, or may have been; try after {}", time(until));
+        }
+    }
+    Ok(discarded == Discarded::Done)
+}
+
+/// Describes the number of letters and their store.
+fn count(number: usize, store: &StoreUrl) -> String {
+    format!("{number} dead letter{} in {store}", if number == 1 { "" } else { "s" })
 }

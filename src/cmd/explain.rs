@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
     arguments::{parse_header, parse_time, parse_vendor, read_file},
@@ -69,6 +69,9 @@ struct Explanation {
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<&'static str>,
     error: Option<String>,
+    /// Advice for a file that is not what the options say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
 }
 
 /// Explains every file. A refusal is an explanation too; only a file that cannot be read fails
@@ -90,7 +93,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut exit = ExitCode::SUCCESS;
     for file in &options.files {
         let explanation = match read(file, &options) {
-            Ok(Ok(delivery)) => explain(&delivery, &intake, options.now.unwrap_or_else(Utc::now)),
+            Ok(Ok(delivery)) => {
+                let hint = hint(&delivery, &options);
+                let now = options.now.unwrap_or_else(Utc::now);
+                Explanation { hint, ..explain(&delivery, &intake, now) }
+            }
             Ok(Err(refused)) => refused,
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -114,7 +121,10 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
     let mut delivery = if options.event {
         match fronts::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,
-            Err(error) => return Ok(Err(refusal(400, error.to_string()))),
+            Err(error) => {
+                let hint = Some("leave --event out where the file is a raw body");
+                return Ok(Err(Explanation { hint, ..refusal(400, error.to_string()) }));
+            }
         }
     } else {
         Delivery {
@@ -132,6 +142,24 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
         delivery.headers.append(name, value.clone());
     }
     Ok(Ok(delivery))
+}
+
+/// Returns advice for a file that is given as a raw body, but is an event of a Function URL.
+fn hint(delivery: &Delivery, options: &Options) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Event {
+        request_context: Option<IgnoredAny>,
+        vendor: Option<IgnoredAny>,
+    }
+    let is_event = |body| {
+        let event: Event = serde_json::from_slice(body)?;
+        Ok::<_, serde_json::Error>(event.request_context.is_some() && event.vendor.is_none())
+    };
+    let is_given_as_body = !options.event && is_event(&delivery.body).unwrap_or(false);
+    is_given_as_body.then_some(
+        "the file looks like a Function URL event, and a raw body was expected: add --event",
+    )
 }
 
 /// The source that a vendor's payloads are explained for: the one that bears its name, if there is
@@ -184,6 +212,9 @@ fn print(
 ) -> std::io::Result<()> {
     let Explanation { file, status, error, route_byte, destination, .. } = explanation;
     writeln!(out, "{file}")?;
+    if let Some(hint) = explanation.hint {
+        writeln!(out, "  hint         {hint}")?;
+    }
     if let Some(error) = error {
         return writeln!(out, "  refused      {status}: {error}");
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     existing_store, keys,
-    shown::{Shown, harmless},
+    shown::{Shown, harmless, harmless_lines},
     variables,
 };
 use crate::{config::StoreConfig, delivery::Delivery};
@@ -111,9 +111,7 @@ impl ShownDelivery {
         for (name, value) in &self.headers {
             text += &format!("{name}: {}\n", harmless(value));
         }
-        let body = self.body.as_deref().map(|body| {
-            body.replace(|char: char| char.is_control() && char != '\n' && char != '\t', "\u{FFFD}")
-        });
+        let body = self.body.as_deref().map(harmless_lines);
         text + "\n" + &body.or(self.body_base64.clone()).unwrap_or_default() + "\n"
     }
 }

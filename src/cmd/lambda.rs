@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use http::StatusCode;
 use lambda_runtime::{
     Context, LambdaEvent, Runtime, layers::TracingLayer, service_fn, tower::util::MapFutureLayer,
 };
@@ -21,10 +20,11 @@ use super::{
     fronts::{Front, NotAnEvent},
     function::Function,
     redrive,
+    source_ip::source_ip,
     stop::stop_signal,
     variables,
 };
-use crate::{config::Config, delivery::Reply, outcome::Origin, telemetry};
+use crate::{config::Config, delivery::Reply, error::Error, outcome::Origin, telemetry};
 
 /// Answers invocations until the process ends: deliveries from the function's fronts, and replays from
 /// callers that may invoke the function itself.
@@ -45,6 +45,7 @@ pub async fn run() -> anyhow::Result<()> {
         async move {
             let LambdaEvent { payload, context } = event;
             let origin = Origin {
+                sender: source_ip(payload.get()),
                 request_id: Some(context.request_id.clone()),
                 trace: context.xray_trace_id.clone(),
                 is_cold_start,
@@ -125,7 +126,7 @@ async fn deliver(
             Ok(delivery) => delivery,
             Err(error) => {
                 tracing::warn!(%error, cold_start = origin.is_cold_start, "refused");
-                return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
+                return Error::NotARequest.reply();
             }
         };
         function.router.handle(delivery, origin, function.budget(&context)).await

@@ -55,12 +55,12 @@ struct Deliveries {
 }
 
 impl Handler for Deliveries {
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
-        self.router.refuse(delivery, length)
+    fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {
+        self.router.refuse(delivery, length, origin)
     }
 
-    async fn deliver(self, delivery: Delivery) -> Reply {
+    async fn deliver(self, delivery: Delivery, origin: Origin) -> Reply {
         let budget = Budget::configured(&self.config);
-        self.router.handle(delivery, Origin::default(), budget).await
+        self.router.handle(delivery, origin, budget).await
     }
 }

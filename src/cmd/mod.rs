@@ -15,6 +15,7 @@ mod redrive;
 mod samples;
 mod sending;
 mod shown;
+mod source_ip;
 mod stop;
 
 // Commands. No command uses another.

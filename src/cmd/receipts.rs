@@ -25,7 +25,10 @@ use super::{
     fronts,
     http_server::{self, Handler, Limits},
 };
-use crate::delivery::{Delivery, Reply};
+use crate::{
+    delivery::{Delivery, Reply},
+    outcome::Origin,
+};
 
 /// Largest event that the server accepts. It equals the router's default limit.
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
@@ -189,11 +192,11 @@ pub async fn serve(
 
 impl Handler for Arc<Processor> {
     /// Lets every request have a body.
-    fn refuse(&self, _: &Delivery, _: u64) -> Option<Reply> {
+    fn refuse(&self, _: &Delivery, _: u64, _: &Origin) -> Option<Reply> {
         None
     }
 
-    async fn deliver(self, request: Delivery) -> Reply {
+    async fn deliver(self, request: Delivery, _: Origin) -> Reply {
         self.handle(&request)
     }
 }

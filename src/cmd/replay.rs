@@ -9,12 +9,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    existing_store, filters::Filters, keys, shown::print_letter, stop::stop_signal, variables,
+    existing_store,
+    filters::Filters,
+    keys,
+    shown::{harmless, print_letter},
+    stop::stop_signal,
+    variables,
 };
 use crate::{
     config::{Config, StoreConfig},
+    key::Key,
     outcome::{Ending, Origin, Trigger},
-    redelivery::{self, Letters, Pace, Replayed, Summary},
+    redelivery::{self, End, Letters, Pace, Replayed, Summary},
     router::Budget,
     store::{Record, Store},
 };
@@ -73,10 +79,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let keys = records.iter().map(|record| record.key).collect();
     let budget = || Some(Budget::configured(&config));
     let bar = progress_bar(records.len() as u64);
-    let progress = |key, replayed| {
+    let progress = |key, replayed: Replayed| {
         bar.inc(1);
-        if !options.all || !matches!(replayed, Replayed::Ended(Ending::Delivered)) {
-            bar.suspend(|| println!("{key}: {}", words(replayed)));
+        if !options.all || replayed.end != End::Ended(Ending::Delivered) {
+            bar.suspend(|| println!("{}", line(key, &replayed)));
         }
     };
     let mut summary = Summary::default();
@@ -84,6 +90,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     if options.all || records.len() > 1 {
         println!("{}", text(&summary));
+    }
+    if summary.failed > 0 {
+        eprintln!("`inspect KEY` shows the beginning of the destination's answer");
     }
     Ok(if summary.left() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -128,17 +137,22 @@ fn progress_bar(length: u64) -> ProgressBar {
     bar
 }
 
-fn words(replayed: Replayed) -> &'static str {
-    match replayed {
-        Replayed::Ended(Ending::Delivered) => "delivered",
-        Replayed::Ended(Ending::Failed) => "failed, and is a dead letter again",
-        Replayed::Ended(Ending::InProgress) => "in progress: its lease has not ended",
-        Replayed::Ended(Ending::StoreUnavailable) => "the store did not answer",
-        Replayed::Ended(Ending::NoTime) => "not begun: no time was left",
-        Replayed::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
-        Replayed::Unsettled => "was sent, and the store could not be told: still a dead letter",
-        Replayed::Gone => "has no dead letter any more",
-    }
+/// Returns the line for a person: the key, the destination, the result, and the reason.
+fn line(key: Key, replayed: &Replayed) -> String {
+    let Replayed { end, destination, reason } = replayed;
+    let words = match end {
+        End::Ended(Ending::Delivered) => "delivered",
+        End::Ended(Ending::Failed) => "failed, and is a dead letter again",
+        End::Ended(Ending::InProgress) => "not sent, because its lease has not ended",
+        End::Ended(Ending::StoreUnavailable) => "not sent",
+        End::Ended(Ending::NoTime) => "not begun",
+        End::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
+        End::Unsettled => "was sent, and the store could not be told: still a dead letter",
+        End::Gone => "has no dead letter any more",
+    };
+    let destination = destination.map(|route| format!("{route}: ")).unwrap_or_default();
+    let reason = reason.as_ref().map(|reason| format!(": {}", harmless(reason)));
+    format!("{key}: {destination}{words}{}", reason.unwrap_or_default())
 }
 
 fn text(summary: &Summary) -> String {

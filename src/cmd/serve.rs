@@ -19,7 +19,8 @@ use crate::{
     delivery::Reply,
     finding::Finding,
     router::Router,
-    store, telemetry,
+    store,
+    telemetry::{self, Backlog},
 };
 
 /// Connections that may ask for metrics at a time. Prometheus needs one.
@@ -36,7 +37,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     if let Some(metrics) = metrics {
-        serve_metrics(metrics)?;
+        serve_metrics(metrics, Arc::clone(&router))?;
     }
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -109,12 +110,13 @@ async fn check(config: Config, router: Arc<Router>) {
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
-fn serve_metrics(listener: TcpListener) -> std::io::Result<()> {
+fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<()> {
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let metrics = async || {
+    let backlog = Arc::new(Backlog::default());
+    let metrics = async move || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
-        let text = Reply::text(StatusCode::OK, telemetry::prometheus());
-        response(text.with_header(CONTENT_TYPE, content_type))
+        let text = telemetry::prometheus(&backlog, router.store()).await;
+        response(Reply::text(StatusCode::OK, text).with_header(CONTENT_TYPE, content_type))
     };
     let nothing_else = async || response(Reply::text(StatusCode::NOT_FOUND, "GET /metrics"));
     let rest = axum::Router::new().route("/metrics", routing::get(metrics)).fallback(nothing_else);

@@ -13,7 +13,7 @@ use aws_sdk_lambda::{
         endpoint::{DefaultResolver, Params, ResolveEndpoint},
         http::HttpResponse,
     },
-    error::{ConnectorError, SdkError},
+    error::{ConnectorError, ProvideErrorMetadata as _, SdkError},
     operation::invoke::{InvokeError, InvokeOutput},
     primitives::Blob,
     types::InvocationType,
@@ -30,7 +30,7 @@ use tokio::{
 use url::Url;
 
 use super::{
-    Destination, NoAnswer, Outgoing, SendError, connect_timeout,
+    Destination, FailedAnswer, NoAnswer, Outgoing, SendError, connect_timeout,
     payload::{self, Handed},
 };
 use crate::{
@@ -43,6 +43,12 @@ use crate::{
 /// The status of every kind of throttling
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>).
 const TOO_MANY_REQUESTS: u16 = 429;
+
+/// Maximum length in characters of a function's error kind (`Unhandled` or `Handled`) in a message.
+const MAX_ERROR_CHARS: usize = 64;
+
+/// Maximum length in characters of a content type in a message about an answer that is not AWS's.
+const MAX_CONTENT_TYPE_CHARS: usize = 64;
 
 /// A function that receives the event as its payload.
 pub struct Lambda {
@@ -103,7 +109,7 @@ impl Lambda {
             .payload(Blob::new(payload))
             .send()
             .await;
-        answer.map(reply).map_err(send_error)
+        answer.map_err(send_error).and_then(reply)
     }
 }
 
@@ -151,24 +157,29 @@ pub async fn endpoint(target: &AwsTarget, sdk: &SdkConfig) -> Result<Url, String
 }
 
 /// Converts a function's answer to an HTTP reply.
-fn reply(output: InvokeOutput) -> Reply {
-    // The function threw an error or timed out. Its report shows internals, so it is not passed on.
-    if let Some(error) = output.function_error() {
-        tracing::warn!(error, "the processor Lambda failed");
-        return failed();
-    }
+///
+/// # Errors
+/// [`SendError::Failed`] when the function threw an error or timed out, or when its answer cannot
+/// be read.
+fn reply(output: InvokeOutput) -> Result<Reply, SendError> {
     let status = u16::try_from(output.status_code).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
     let payload = output.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
-    super::limited(answer(status, payload).unwrap_or_else(|unreadable| {
-        tracing::warn!(%unreadable, "the processor Lambda's answer cannot be read");
-        failed()
-    }))
-}
-
-/// Returns the reply for a function that failed. Its status makes the router try again.
-fn failed() -> Reply {
-    Reply::text(StatusCode::BAD_GATEWAY, "destination failed")
+    let failed = |detail: String, body: Bytes| {
+        let answer = Reply { status, headers: HeaderMap::new(), body };
+        SendError::Failed(Box::new(FailedAnswer { detail, answer }))
+    };
+    if let Some(error) = output.function_error {
+        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        return Err(failed(format!("the function ended in an error ({error})"), payload));
+    }
+    match answer(status, payload.clone()) {
+        Ok(reply) => Ok(super::limited(reply)),
+        Err(unreadable) => {
+            let detail = format!("the answer {} cannot be read: {unreadable}", status.as_u16());
+            Err(failed(detail, payload))
+        }
+    }
 }
 
 /// Reasons why a payload says nothing about the event.
@@ -232,7 +243,7 @@ fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
 
 /// Converts an error of the Invoke call by what it means for the event.
 fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
-    let detail = aws::describe(&error);
+    let detail = foreign_answer(&error).unwrap_or_else(|| aws::describe(&error));
     match error {
         // Lambda itself refused, and did not call the function. That is not certain for Lambda's
         // own failures (5xx).
@@ -254,6 +265,19 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
         SdkError::TimeoutError(_) => SendError::Unknown(NoAnswer { timed_out: true, detail }),
         _ => SendError::broken(detail),
     }
+}
+
+/// Describes an answer that is not in the form of AWS's API, such as the HTML page of a proxy.
+/// Returns nothing for an answer in that form.
+fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String> {
+    let response = error.raw_response().filter(|_| error.code().is_none())?;
+    let status = response.status().as_u16();
+    let content_type = response.headers().get(CONTENT_TYPE.as_str()).unwrap_or("no content type");
+    let content_type: String = content_type.chars().take(MAX_CONTENT_TYPE_CHARS).collect();
+    Some(format!(
+        "the Invoke endpoint answered {status} ({content_type}), and not in the form of AWS's API: \
+         look at AWS_ENDPOINT_URL_LAMBDA, and at proxies on the way"
+    ))
 }
 
 /// Returns whether no byte was sent: no connection was made, or the call failed before that, for

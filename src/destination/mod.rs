@@ -65,10 +65,22 @@ pub enum SendError {
     /// something.
     #[error("{0}")]
     Refused(String),
+    /// The destination received the event, and reports a failure of its own or gives an answer that
+    /// cannot be read.
+    #[error("{}", .0.detail)]
+    Failed(Box<FailedAnswer>),
     /// The destination may have received the event: there was no answer in time, or the connection
     /// broke.
     #[error("{}", .0.detail)]
     Unknown(NoAnswer),
+}
+
+/// An answer for the operator only, because it may reveal the destination's internals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedAnswer {
+    /// Describes the failure without quoting the answer.
+    pub detail: String,
+    pub answer: Reply,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -144,6 +144,18 @@ impl<'a> Document<'a> {
 }
 
 impl<'d> Value<'d> {
+    /// Returns the name of the type, for a person.
+    pub fn type_name(self) -> &'static str {
+        match (self.node().kind, self.document.raw(self.index)) {
+            (Kind::String, _) => "a string",
+            (Kind::Array, _) => "an array",
+            (Kind::Object, _) => "an object",
+            (Kind::Verbatim, "null") => "null",
+            (Kind::Verbatim, "true" | "false") => "a boolean",
+            (Kind::Verbatim | Kind::Float, _) => "a number",
+        }
+    }
+
     pub fn is_object(self) -> bool {
         self.node().kind == Kind::Object
     }

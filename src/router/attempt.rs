@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use http::StatusCode;
 
 use super::{
     Budget, Router,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     delivery::Reply,
-    destination::{NoAnswer, Outgoing, SendError},
+    destination::{FailedAnswer, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
     outcome::Outcome,
@@ -69,7 +70,10 @@ impl Router {
 fn outcome(sent: &Result<Reply, SendError>) -> Outcome {
     match sent {
         Ok(reply) => Outcome::Status(reply.status.as_u16()),
-        Err(SendError::NotSent { .. } | SendError::Refused(_)) => Outcome::Unreachable,
+        Err(SendError::NotSent { .. }) => Outcome::Unreachable,
+        Err(SendError::Refused(_)) => Outcome::Refused,
+        // The sender gets the same status.
+        Err(SendError::Failed(_)) => Outcome::Status(StatusCode::BAD_GATEWAY.as_u16()),
         Err(SendError::Unknown(NoAnswer { timed_out: true, .. })) => Outcome::TimedOut,
         Err(SendError::Unknown(_)) => Outcome::Broken,
     }
@@ -80,8 +84,11 @@ pub(super) fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
     match sent {
         Ok(reply) if reply.status.is_success() => Ok(reply),
         Ok(reply) => Err(Error::Rejected(reply.into())),
-        Err(SendError::NotSent { detail, .. } | SendError::Refused(detail)) => {
-            Err(Error::Unreachable(detail))
+        Err(SendError::NotSent { detail, .. }) => Err(Error::Unreachable(detail)),
+        Err(SendError::Refused(detail)) => Err(Error::NotHandedOver(detail)),
+        Err(SendError::Failed(failed)) => {
+            let FailedAnswer { detail, answer } = *failed;
+            Err(Error::DestinationFailed { detail, answer: answer.into() })
         }
         Err(SendError::Unknown(NoAnswer { timed_out: true, detail })) => {
             Err(Error::TooSlow(detail))

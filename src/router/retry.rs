@@ -77,7 +77,7 @@ fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
             Some(retry_after(reply).unwrap_or_default())
         }
         Err(SendError::NotSent { retry_after, .. }) => Some(retry_after.unwrap_or_default()),
-        Err(SendError::Unknown(_)) => Some(Duration::ZERO),
+        Err(SendError::Failed(_) | SendError::Unknown(_)) => Some(Duration::ZERO),
         Ok(_) | Err(SendError::Refused(_)) => None,
     }
 }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::{scheme::Check, standard_webhooks};
 use crate::{
     delivery::Delivery,
-    error::Error,
+    error::{Error, MissingField},
     event::{Event, Identity},
     json::{Document, Value},
     secret::Secret,
@@ -51,10 +51,10 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     let mut missing = Vec::new();
     let mut field = |name| {
         let text = text(body, name)?;
-        if text.is_none() {
-            missing.push(name);
-        }
-        Ok(text.unwrap_or_default())
+        Ok(text.unwrap_or_else(|field| {
+            missing.push(field);
+            String::new()
+        }))
     };
     let (vendor, event_type, created_at) =
         (field("vendor")?, field("event_type")?, field("created_at")?);
@@ -67,9 +67,12 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     Ok(Event { vendor, source: None, event_type, created_at, digest, identity })
 }
 
-/// Returns a member that is a string and not empty.
-fn text(body: Value<'_>, name: &'static str) -> Result<Option<String>, Error> {
-    let text = body.get(name).and_then(Value::as_str);
-    let text = text.transpose().map_err(|_| Error::LoneSurrogate(name))?;
-    Ok(text.filter(|text| !text.is_empty()))
+/// Returns a member that is a string and not empty, or the reason why it is not.
+fn text(body: Value<'_>, name: &'static str) -> Result<Result<String, MissingField>, Error> {
+    let Some(value) = body.get(name) else { return Ok(Err(MissingField::Absent(name))) };
+    let Some(text) = value.as_str() else {
+        return Ok(Err(MissingField::NoString { name, found: value.type_name() }));
+    };
+    let text = text.map_err(|_| Error::LoneSurrogate(name))?;
+    Ok(if text.is_empty() { Err(MissingField::Empty(name)) } else { Ok(text) })
 }

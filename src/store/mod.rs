@@ -22,8 +22,8 @@ use self::record::DETAILS_TTL;
 pub use self::{
     dynamodb::{DynamoDb, INDEX as DYNAMODB_INDEX},
     record::{
-        Attempt, DeadLetter, Delivered, Details, Failed, Failure, KEPT_ATTEMPTS, MAX_NAME_CHARS,
-        Record, State,
+        Attempt, DeadLetter, Delivered, Details, Excerpt, Failed, Failure, KEPT_ATTEMPTS,
+        MAX_EXCERPT_BYTES, MAX_NAME_CHARS, Record, State,
     },
     redis::Redis,
     sqlite::Sqlite,

@@ -1,11 +1,11 @@
 //! The record of an event, and the one rule of who may claim it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, StoreError};
+use super::{Claim, StoreError, stored};
 use crate::{
     delivery::{Delivery, Reply},
     event::{Event, Identity},
@@ -21,6 +21,9 @@ pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most attempts that a record keeps. The newest ones are kept.
 pub const KEPT_ATTEMPTS: usize = 20;
+
+/// Most bytes of a destination's answer that a dead letter keeps.
+pub const MAX_EXCERPT_BYTES: usize = 2048;
 
 /// Most characters of a vendor's name and of a type that a record keeps. A destination gets no more
 /// than that.
@@ -185,6 +188,47 @@ pub struct Failure {
     pub outcome: Outcome,
     /// A text for the operator. It may name addresses.
     pub detail: String,
+    /// Absent when the destination gave no answer, and in a letter of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Box<Excerpt>>,
+}
+
+/// The beginning of a destination's answer, for the operator.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// Cut to [`MAX_NAME_CHARS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Length of the whole answer in bytes.
+    pub length: u64,
+    /// At most [`MAX_EXCERPT_BYTES`].
+    #[serde(with = "stored::base64")]
+    pub body: Vec<u8>,
+}
+
+impl Excerpt {
+    pub fn of(answer: &Reply) -> Self {
+        let mut body = &answer.body[..answer.body.len().min(MAX_EXCERPT_BYTES)];
+        // The cut must not split a character of a text.
+        if let Err(error) = std::str::from_utf8(body)
+            && error.error_len().is_none()
+        {
+            body = &body[..error.valid_up_to()];
+        }
+        let content_type = answer.content_type();
+        Self {
+            content_type: content_type.map(|name| name.chars().take(MAX_NAME_CHARS).collect()),
+            length: answer.body.len() as u64,
+            body: body.to_owned(),
+        }
+    }
+}
+
+// An answer may quote the event.
+impl fmt::Debug for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Excerpt({} of {} bytes)", self.body.len(), self.length)
+    }
 }
 
 /// An event that could not be delivered, with its complete delivery.
@@ -197,4 +241,45 @@ pub struct DeadLetter {
     pub attempts: Vec<Attempt>,
     /// The last delivery of the event, byte for byte, with the headers of [`Delivery::kept`].
     pub delivery: Delivery,
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::{super::stored, *};
+
+    fn excerpt(body: &[u8]) -> Excerpt {
+        Excerpt::of(&Reply { body: body.to_owned().into(), ..Reply::text(StatusCode::OK, "") })
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_between_characters_and_keeps_every_byte() {
+        for (body, kept) in [
+            ("short".as_bytes().to_owned(), 5),
+            (vec![0xFF; 3000], MAX_EXCERPT_BYTES),
+            ("x".repeat(3000).into_bytes(), MAX_EXCERPT_BYTES),
+            (format!("x{}", "é".repeat(3000)).into_bytes(), MAX_EXCERPT_BYTES - 1),
+        ] {
+            let excerpt = excerpt(&body);
+            assert_eq!(excerpt.body, body[..kept]);
+            assert_eq!(excerpt.length, body.len() as u64);
+            let failure = Failure {
+                outcome: Outcome::Status(500),
+                detail: String::new(),
+                answer: Some(excerpt.into()),
+            };
+            let json = stored::to_json(&failure);
+            assert!(json.len() < 3000, "{}", json.len());
+            assert_eq!(stored::from_json::<Failure>(&json).unwrap(), failure);
+        }
+    }
+
+    #[test]
+    fn a_failure_of_an_earlier_version_is_still_read() {
+        let json = r#"{"outcome":{"status":503},"detail":"no"}"#;
+        let failure: Failure = stored::from_json(json).unwrap();
+        assert_eq!((failure.outcome, &failure.answer), (Outcome::Status(503), &None));
+        assert_eq!(stored::to_json(&failure), json);
+    }
 }

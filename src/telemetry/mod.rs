@@ -1,6 +1,7 @@
 //! The log: one line for each delivery, and never a secret, a signature or a payload in it. In
 //! Lambda, the same line carries CloudWatch's metrics; in `serve`, Prometheus reads them.
 
+mod backlog;
 mod embedded;
 mod metrics;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
+pub use self::backlog::Backlog;
 use self::metrics::METRICS;
 use crate::{
     config::{LOG, log_filter},
@@ -24,6 +26,7 @@ use crate::{
     event::Event,
     outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
+    store::Store,
     trace::Trace,
 };
 
@@ -94,9 +97,9 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
 /// (<https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>).
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The metrics of this process, as Prometheus reads them.
-pub fn prometheus() -> String {
-    METRICS.text()
+/// Returns this process's metrics and the store's dead letters, as Prometheus reads them.
+pub async fn prometheus(backlog: &Backlog, store: &dyn Store) -> String {
+    METRICS.text(backlog.read(store).await)
 }
 
 /// Logs a request that ended in a panic, and answers it.
@@ -106,17 +109,20 @@ pub fn panicked() -> Reply {
     reply
 }
 
-/// Logs a delivery that was refused before anything was touched, and answers it.
+/// Logs a delivery that was refused before the store was touched, with its sender's address, and
+/// answers it.
 pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
     let reply = refusal.reply();
     let Delivery { method, path, body, .. } = delivery;
     let (method, path) = (cut(method.as_str()), cut(path));
     let (status, bytes) = (reply.status.as_u16(), body.len());
-    let cold_start = origin.is_cold_start;
+    let (sender, cold_start) = (sender(origin), origin.is_cold_start);
     if format() != Format::Embedded {
         METRICS.refused(status);
     }
-    tracing::warn!(method, path, bytes, status, cold_start, reason = %refusal, "refused");
+    tracing::warn!(
+        method, path, sender, bytes, status, cold_start, reason = %refusal, "refused"
+    );
     reply
 }
 
@@ -130,18 +136,20 @@ pub fn handshake(delivery: &Delivery, origin: &Origin, reply: &Reply) {
 /// Logs and counts an event that the rules of its source leave out.
 pub fn filtered(delivery: &Delivery, origin: &Origin, event: &Event) {
     let (vendor, event_type) = (cut(&event.vendor), cut(&event.event_type));
+    let source = event.source.as_deref();
     let (path, cold_start) = (cut(&delivery.path), origin.is_cold_start);
     if format() == Format::Embedded {
         let mut line = line("INFO", "filtered");
         line["path"] = path.into();
+        line["source"] = source.into();
         line["vendor"] = vendor.into();
         line["event_type"] = event_type.into();
         line["cold_start"] = cold_start.into();
         embedded::add_count(&mut line, "filtered", 1);
         print_line(&line);
     } else {
-        METRICS.filtered(vendor);
-        tracing::info!(path, vendor, event_type, cold_start, "filtered");
+        METRICS.filtered(source, vendor);
+        tracing::info!(path, source, vendor, event_type, cold_start, "filtered");
     }
 }
 
@@ -154,7 +162,7 @@ pub struct Handled<'a> {
     pub ending: Ending,
     pub error: Option<&'a Error>,
     pub status: u16,
-    pub source: Trigger,
+    pub trigger: Trigger,
     /// Of this delivery.
     pub attempts: u32,
     /// Whether the result could be stored.
@@ -166,13 +174,16 @@ pub struct Handled<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     key: String,
+    /// Absent for an envelope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
     vendor: &'a str,
     event_type: &'a str,
     destination: &'static str,
     outcome: &'static str,
     status: u16,
-    /// Who brought it.
-    source: &'static str,
+    /// What caused the delivery.
+    trigger: &'static str,
     attempts: u32,
     bytes: usize,
     milliseconds: f64,
@@ -198,12 +209,13 @@ pub fn handled(handled: &Handled<'_>) {
     let own = times.total.saturating_sub(times.store + times.destination + times.pauses);
     let line = Line {
         key: plan.key.to_string(),
+        source: plan.source_name(),
         vendor: cut(&plan.event.vendor),
         event_type: cut(&plan.event.event_type),
         destination: plan.route.as_str(),
         outcome: ending.as_str(),
         status: handled.status,
-        source: handled.source.as_str(),
+        trigger: handled.trigger.as_str(),
         attempts: handled.attempts,
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),
@@ -227,12 +239,13 @@ pub fn handled(handled: &Handled<'_>) {
         }
         Format::Text => {
             METRICS.delivered(&line);
-            let Line { key, vendor, event_type, destination, outcome, status, .. } = &line;
+            let Line { key, source, vendor, event_type, destination, outcome, status, .. } = &line;
             let (attempts, milliseconds, reason) = (line.attempts, line.milliseconds, &line.reason);
             macro_rules! log {
                 ($level:ident) => {
                     tracing::$level!(
                         key,
+                        source,
                         vendor,
                         event_type,
                         destination,
@@ -310,6 +323,11 @@ pub fn tried(plan: &Plan, number: u32, error: &Error, pause: Duration) {
     tracing::warn!(
         %key, %destination, attempt = number, reason = %error, pause_milliseconds, "tried"
     );
+}
+
+/// Returns the sender's address. A parsed address cannot contain text that a sender chooses.
+fn sender(origin: &Origin) -> String {
+    origin.sender.map_or_else(|| "unknown".into(), |address| address.to_canonical().to_string())
 }
 
 fn cut(text: &str) -> &str {

@@ -153,6 +153,11 @@ fn explain_goes_on_after_a_refusal_and_fails_for_a_missing_file() {
     assert!(!missing.status.success());
     assert!(stderr(&missing).contains("cannot read /nowhere/at-all"));
     assert_eq!(stdout(&missing).lines().count(), 1);
+    let numeric = file(&folder, "numeric", &PAYLOAD.replace("\"2026-05-06T12:34:56Z\"", "1.5e9"));
+    let refused = router(&["explain", &numeric], &[]);
+    let why = "  refused      400: missing required fields: created_at is a number; expected a \
+               string such as 2026-05-06T12:34:56Z\n";
+    assert!(stdout(&refused).contains(why), "{}", stdout(&refused));
     let refused = router(&["explain", &bad], &[]);
     assert!(stdout(&refused).contains("refused      400: invalid json"));
 }
@@ -185,6 +190,14 @@ fn explain_reads_events_standard_input_and_headers() {
     assert_eq!((&object["status"], &object["vendor"]), (&200.into(), &"PayPal".into()));
     let output = router(&["explain", "--json", "--event", "Cargo.toml"], &[]);
     assert!(stdout(&output).contains("not an event of a Function URL"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("leave --event out where"), "{}", stdout(&output));
+    for args in [&[][..], &["--vendor", "shopify"]] {
+        let event = &["events/paypal-capture-base64.json"][..];
+        let output = router(&[&["explain"][..], args, event].concat(), &[]);
+        let hint = "  hint         the file looks like a Function URL event, and a raw body was \
+                    expected: add --event\n";
+        assert!(stdout(&output).contains(hint), "{}", stdout(&output));
+    }
 
     let mut child = Command::new(ROUTER)
         .args(["explain", "-"])

@@ -134,7 +134,7 @@ async fn lease_and_lifetime(
         key: lease.key,
         details: lease.details.clone(),
         failed_at: mine(),
-        failure: Failure { outcome: Outcome::TimedOut, detail: String::new() },
+        failure: Failure { outcome: Outcome::TimedOut, detail: String::new(), answer: None },
         attempts: vec![],
         delivery: delivery("{}"),
     };

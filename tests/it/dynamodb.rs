@@ -132,7 +132,7 @@ async fn the_parts_of_a_large_letter_go_with_it() {
         key: lease.key,
         details: lease.details.clone(),
         failed_at: at(1),
-        failure: Failure { outcome: Outcome::Status(500), detail: String::new() },
+        failure: Failure { outcome: Outcome::Status(500), detail: String::new(), answer: None },
         attempts: vec![],
         delivery: delivery(body.to_vec()),
     };

@@ -377,3 +377,66 @@ async fn a_payload_that_lambda_would_not_take_is_a_dead_letter_that_says_so() {
         assert_eq!(record["attempts"].as_array().map(Vec::len), Some(1), "{record}");
     }
 }
+
+#[tokio::test]
+async fn the_cause_of_a_failed_invocation_is_told_to_the_operator() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let store = sqlite(folder.path());
+    let vars = [("ROUTE_THRESHOLD", "0"), ("FORWARD_ATTEMPTS", "1"), ("STORE_URL", &store)];
+    let vars = [sink.vars(), vars.to_vec()].concat();
+    let router = Server::router(&vars);
+    const PAGE: &str = "<html>marker-in-the-payload</html>";
+    const REPORT: &str = r#"{"errorType":"KeyError","errorMessage":"marker-in-the-payload"}"#;
+    let html = || vec![("content-type", "text/html; charset=utf-8")];
+    let aws = |code| vec![("x-amzn-errortype", code)];
+    let foreign = |status: u16| {
+        format!(
+            "the Invoke endpoint answered {status} (text/html; charset=utf-8), and not in the form \
+             of AWS's API: look at AWS_ENDPOINT_URL_LAMBDA, and at proxies on the way"
+        )
+    };
+    for (index, (status, headers, body, outcome, detail, answer)) in [
+        // A page of a proxy's.
+        (403, html(), PAGE, "refused", foreign(403), None),
+        (302, html(), PAGE, "refused", foreign(302), None),
+        (502, html(), PAGE, "connection broken", foreign(502), None),
+        (429, html(), PAGE, "unreachable", foreign(429), None),
+        (200, html(), PAGE, "502", "the answer 200 cannot be read: unexpected".into(), Some(PAGE)),
+        // AWS's own.
+        (403, aws("AccessDeniedException"), "{}", "refused", "AccessDeniedException".into(), None),
+        (
+            200,
+            vec![("x-amz-function-error", "Unhandled")],
+            REPORT,
+            "502",
+            "the destination failed: the function ended in an error (Unhandled)".into(),
+            Some(REPORT),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let status = StatusCode::from_u16(status).unwrap();
+        sink.answers(Answer::With(status, headers, body.into()));
+        let got =
+            post(&client(), &router.webhook(), PAYLOAD.replace("4200", &index.to_string())).await;
+        assert!(got.status == 502 && !got.text().contains("marker"), "{}", got.text());
+        let key = got.header("x-webhook-key").unwrap();
+        let inspect = |form: &[&str]| {
+            end_of(
+                Command::new(ROUTER)
+                    .args([&["inspect", key], form].concat())
+                    .env_clear()
+                    .envs(vars.clone()),
+            )
+            .stdout
+        };
+        let record: Value = serde_json::from_slice(&inspect(&["--json"])).unwrap();
+        let failure = &record["failure"];
+        assert_eq!(failure["outcome"], outcome, "{record}");
+        assert!(failure["detail"].as_str().unwrap().contains(&detail), "{record}");
+        assert_eq!(failure["answer"]["body"].as_str(), answer, "{record}");
+        let shown = String::from_utf8(inspect(&[])).unwrap();
+        assert_eq!(shown.contains("marker-in-the-payload"), answer.is_some(), "{shown}");
+    }
+}

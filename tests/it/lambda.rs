@@ -13,7 +13,7 @@ use http::StatusCode;
 use reqwest::RequestBuilder;
 use serde::Deserialize;
 use serde_json::Value;
-use webhook_router::outcome::Trigger;
+use webhook_router::{error::Error, outcome::Trigger};
 
 use crate::{
     attempts::record,
@@ -90,7 +90,8 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
         let file = folder.path().join("event");
         std::fs::write(&file, text).unwrap();
         let answer = emulator.invoke(&file);
-        assert_eq!((answer.status_code, answer.body.as_str()), (400, "not an HTTP request"));
+        let expected = Error::NotARequest.reply().body;
+        assert_eq!((answer.status_code, answer.body.as_bytes()), (400, &expected[..]));
         assert_eq!(answer.headers.is_empty(), !has_headers, "{text}");
     }
     assert_eq!(emulator.invoke(&events[0]).status_code, 400);

@@ -1,5 +1,6 @@
 //! Tests that need more than one function: real processes, real HTTP, real files.
 
+mod answers_and_discards;
 mod attempts;
 mod bounds;
 mod certificates;

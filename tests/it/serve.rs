@@ -182,6 +182,44 @@ async fn a_log_line_holds_the_beginning_of_a_path_and_of_a_method() {
     assert_eq!(lines.len(), 2, "{log}");
     assert!(lines.iter().all(|line| line.len() < 600), "{log}");
     assert!(lines[0].contains("\"/pathXXX") && lines[1].contains("\"XXX"), "{log}");
+    assert!(lines.iter().all(|line| line.contains(r#""sender":"127.0.0.1""#)), "{log}");
+}
+
+#[tokio::test]
+async fn a_refusal_tells_the_log_what_the_sender_is_not_told() {
+    let sink = Sink::start().await;
+    let router = Server::router(&[sink.vars(), vec![("MAX_BODY_BYTES", "1000")]].concat());
+    let envelope = r#"{"vendor":"v","event_type":"","created_at":1778070896}"#;
+    for (path, body, status, said, reason) in [
+        (
+            "/webhook",
+            envelope,
+            400,
+            "missing required fields: event_type, created_at",
+            "missing required fields: event_type is empty, created_at is a number; expected a \
+             string such as 2026-05-06T12:34:56Z",
+        ),
+        (
+            "/webhook",
+            r#"{"vendor":null,"event_type":["e"]}"#,
+            400,
+            "missing required fields: vendor, event_type, created_at",
+            "missing required fields: vendor is null; expected a string, event_type is an array; \
+             expected a string, created_at",
+        ),
+        ("/webhook/stripe", "{}", 404, "not found", "stripe is not served: set STRIPE_SECRETS"),
+        ("/webhook", &"x".repeat(1001), 413, "larger than 1000 bytes", "the body is larger than"),
+    ] {
+        let lines_before = router.log().lines().count();
+        let got = post(&client(), &format!("{}{path}", router.url), body.to_owned()).await;
+        assert_eq!((got.status, got.text()), (status, said));
+        let log = router.log();
+        let line = log.lines().nth(lines_before).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["reason"].as_str().unwrap().starts_with(reason), "{line}");
+        assert_eq!((&line["method"], &line["path"]), (&"POST".into(), &path.into()));
+        assert_eq!((&line["sender"], &line["status"]), (&"127.0.0.1".into(), &status.into()));
+    }
 }
 
 #[tokio::test]

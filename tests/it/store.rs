@@ -15,8 +15,8 @@ use webhook_router::{
     plan::Plan,
     route::Route,
     store::{
-        self, Attempt, Claim, DeadLetter, Delivered, Details, Discarded, DynamoDb, Entry, Failed,
-        Failure, Lease, MAX_NAME_CHARS, Page, Release, Settled, State, Store,
+        self, Attempt, Claim, DeadLetter, Delivered, Details, Discarded, DynamoDb, Entry, Excerpt,
+        Failed, Failure, Lease, MAX_NAME_CHARS, Page, Release, Settled, State, Store,
     },
 };
 
@@ -456,12 +456,19 @@ fn attempt(number: u32, outcome: Outcome) -> Attempt {
     Attempt { number, at: at(10), by, destination, outcome, milliseconds: 7 }
 }
 
+/// With the longest answer that a letter keeps, of every byte there is.
 fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
+    let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let answer = Reply { body: body.into(), ..Reply::text(StatusCode::BAD_GATEWAY, "") };
     DeadLetter {
         key: plan.key,
         details: lease.details.clone(),
         failed_at: lease.details.first_seen + TimeDelta::milliseconds(500),
-        failure: Failure { outcome, detail: "it said \"no\" – é".into() },
+        failure: Failure {
+            outcome,
+            detail: "it said \"no\" – é".into(),
+            answer: Some(Excerpt::of(&answer).into()),
+        },
         attempts: vec![attempt(1, Outcome::TimedOut), attempt(2, outcome)],
         delivery: delivery("{}"),
     }

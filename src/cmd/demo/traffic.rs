@@ -11,6 +11,7 @@ use super::shown;
 use crate::{
     cmd::http_server::Handler,
     delivery::{Delivery, Reply},
+    outcome::Origin,
 };
 
 /// A handler that prints its requests while `is_shown` is true.
@@ -21,15 +22,15 @@ pub(super) struct Traffic<H> {
 }
 
 impl<H: Handler> Handler for Traffic<H> {
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
-        let reply = self.handler.refuse(delivery, length)?;
+    fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {
+        let reply = self.handler.refuse(delivery, length, origin)?;
         self.show(delivery, &reply);
         Some(reply)
     }
 
-    async fn deliver(self, delivery: Delivery) -> Reply {
+    async fn deliver(self, delivery: Delivery, origin: Origin) -> Reply {
         let request = delivery.clone();
-        let reply = self.handler.clone().deliver(delivery).await;
+        let reply = self.handler.clone().deliver(delivery, origin).await;
         self.show(&request, &reply);
         reply
     }

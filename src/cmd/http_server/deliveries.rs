@@ -29,9 +29,13 @@ const CHUNK: usize = 32 * 1024;
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers a delivery that its head alone forbids, before its body of `length` bytes is read. A
     /// length that the sender does not tell is 0.
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply>;
+    fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply>;
 
-    fn deliver(self, delivery: Delivery) -> impl Future<Output = Reply> + Send + 'static;
+    fn deliver(
+        self,
+        delivery: Delivery,
+        origin: Origin,
+    ) -> impl Future<Output = Reply> + Send + 'static;
 }
 
 /// What deliveries are taken with.
@@ -53,10 +57,12 @@ pub fn routes(handler: impl Handler, reception: Reception) -> axum::Router {
 
 impl Reception {
     async fn answer(self, request: Request, handler: impl Handler) -> Response {
-        let reply = match self.take(request, &handler).await {
+        // The server adds the peer's address to every request.
+        let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+        let reply = match self.take(request, &handler, &origin).await {
             Ok(delivery) => {
                 // In a task of its own: a sender that hangs up must not cancel a delivery half way.
-                let handled = self.tasks.spawn(handler.deliver(delivery)).await;
+                let handled = self.tasks.spawn(handler.deliver(delivery, origin)).await;
                 handled.unwrap_or_else(|_| telemetry::panicked())
             }
             Err(reply) => reply,
@@ -65,21 +71,24 @@ impl Reception {
     }
 
     /// Reads a delivery; what it lets lie of the body is drained behind the answer.
-    async fn take(&self, request: Request, handler: &impl Handler) -> Result<Delivery, Reply> {
+    async fn take(
+        &self,
+        request: Request,
+        handler: &impl Handler,
+        origin: &Origin,
+    ) -> Result<Delivery, Reply> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().map(str::to_owned);
         let (method, headers, body_to_come) = (parts.method, parts.headers, Bytes::new());
         let mut delivery = Delivery { method, path, query, headers, body: body_to_come };
-        if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower()) {
+        if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower(), origin) {
             return Err(reply);
         }
         let reading = tokio::time::timeout(BODY_TIMEOUT, self.read(body));
         match reading.await.unwrap_or(Err(Error::SlowBody)) {
             Ok(body) => delivery.body = body,
-            Err(refusal) => {
-                return Err(telemetry::refused(&delivery, &Origin::default(), &refusal));
-            }
+            Err(refusal) => return Err(telemetry::refused(&delivery, origin, &refusal)),
         }
         Ok(delivery)
     }

@@ -11,7 +11,7 @@ mod stream;
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::{Extension, body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use hyper::{
@@ -129,9 +129,9 @@ pub async fn serve(
     let connections = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let tcp = tokio::select! {
+        let (tcp, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, say: those in use will be free again.
                     tracing::error!(%error, "a connection could not be accepted");
@@ -148,7 +148,9 @@ pub async fn serve(
         let is_placed = place.is_some();
         let (http, app) = if is_placed { (&http, &app) } else { (&http_once, &past_limits) };
         let routes = TowerToHyperService::new(app.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
+        let origin = Origin { sender: Some(peer.ip()), ..Origin::default() };
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(origin.clone());
             routes.call(drain_unread(request, head.read()))
         });
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
@@ -194,10 +196,15 @@ fn guarded(app: axum::Router) -> axum::Router {
 }
 
 /// Refuses a request on a connection of the reserve.
-async fn no_connection(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+async fn no_connection(
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Extension(origin): Extension<Origin>,
+) -> Response {
     let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
     let delivery = Delivery { method, path, query, headers, body: Bytes::new() };
-    response(telemetry::refused(&delivery, &Origin::default(), &Error::NoConnection))
+    response(telemetry::refused(&delivery, &origin, &Error::NoConnection))
 }
 
 /// A reply as axum sends it.
