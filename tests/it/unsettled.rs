@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use webhook_router::route::Route;
 
 use crate::servers::{DynamoDbLocal, Redis, RedisCluster};
-use crate::support::{Answer, PAYLOAD, Server, Sink, client, ok, post, sqlite};
+use crate::support::{Answer, PAYLOAD, Serve, Sink, client, ok, post, sqlite};
 
 /// What the destination says of the event, for the sender a final refusal.
 const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
@@ -14,12 +15,12 @@ const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 /// the event again as its vendor does.
 async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), mend_it: impl Fn()) {
     let sink = Sink::start().await;
-    let short =
-        [("ROUTE_THRESHOLD", "256"), ("FORWARD_BUDGET_MS", "3000"), ("STORE_TIMEOUT_MS", "1000")];
-    let router = Server::router(&[&sink.vars(), &short[..], store].concat());
+    let short = [("FORWARD_BUDGET_MS", "3000"), ("STORE_TIMEOUT_MS", "1000")];
+    let store = store.iter().copied();
+    let router = Serve::to(&sink).only(Route::Gcp).envs(short).envs(store).start();
     // The first use of a store takes longer than any other.
     let warm_up = PAYLOAD.replace("4200", "1");
-    while post(&client(), &router.webhook(), warm_up.clone()).await.status != 200 {
+    while router.post(warm_up.clone()).await.status != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     sink.take();
@@ -45,7 +46,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     // A vendor that does as Retry-After says finds the key free, once the store is well again.
     tokio::time::sleep(Duration::from_secs(wait)).await;
     let again = loop {
-        let again = post(&client(), &router.webhook(), PAYLOAD).await;
+        let again = router.post(PAYLOAD).await;
         match again.status {
             503 => tokio::time::sleep(Duration::from_millis(100)).await,
             _ => break again,
