@@ -50,3 +50,6 @@ pub mod router;
 pub mod redelivery;
 
 pub mod cmd;
+
+#[cfg(test)]
+mod testing;

@@ -75,6 +75,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::lookup;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -112,11 +113,7 @@ mod tests {
             ("FORWARD_BUDGET_MS", "5000"),
             ("STORE_TIMEOUT_MS", "500"),
         ];
-        let get = |name: &str| {
-            let found = vars.iter().find(|(known, _)| *known == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        let budget = Budget::configured(&Config::from_vars(get).unwrap());
+        let budget = Budget::configured(&Config::from_vars(lookup(&vars)).unwrap());
         assert_eq!(budget.settling, 2 * SECOND);
         assert!(budget.has_time_for(4 * SECOND) && !budget.has_time_for(6 * SECOND));
     }

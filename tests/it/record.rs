@@ -2,11 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use http::StatusCode;
-use webhook_router::{
-    config::StoreConfig,
-    route::Route,
-    store,
-};
+use webhook_router::{config::StoreConfig, route::Route, store};
 
 use crate::support::{PAYLOAD, Serve, Sink, lookup, ok, sqlite, status};
 
