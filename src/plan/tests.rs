@@ -241,6 +241,13 @@ fn only_paypals_deliveries_lead_to_a_certificate() {
     let genuine = delivery("/webhook/pal", &headers, "{}");
     let found = certificate_address(&genuine, &intake).unwrap();
     assert_eq!(found.map(|url| url.to_string()).as_deref(), Some(address));
+    // One that is configured is taken, and none is fetched.
+    let vector: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/vectors/paypal.json")).unwrap();
+    let pem = vector["certificate"].as_str().unwrap();
+    let configured = Some(Arc::new(Certificate::from_pem(pem.as_bytes()).unwrap()));
+    let configured = Intake { paypal_certificate: configured, ..intake.clone() };
+    assert_eq!(certificate_address(&genuine, &configured).unwrap(), None);
     for other in [github("push", "1", "{}"), envelope(), delivery("/nobody", &headers, "{}")] {
         assert_eq!(certificate_address(&other, &intake).unwrap(), None);
     }

@@ -150,6 +150,16 @@ async fn an_event_is_delivered_once_and_its_duplicates_are_told_so() {
 }
 
 #[tokio::test]
+async fn a_reply_that_was_kept_stays_unused_once_duplicates_are_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Trial::new(folder.path(), &[("DUPLICATE_REPLY", "replay")]).await;
+    before.post(BODY, 200, "done").await;
+    before.post(BODY, 200, "done").await;
+    let after = Trial::new(folder.path(), &[]).await;
+    after.post(BODY, 200, "duplicate ignored").await;
+}
+
+#[tokio::test]
 async fn an_event_is_remembered_for_as_long_as_its_vendor_may_send_it_again() {
     let folder = tempfile::tempdir().unwrap();
     for (vendor, seconds, hours) in
@@ -184,9 +194,9 @@ async fn an_event_keeps_its_route_when_the_threshold_is_another() {
 #[tokio::test]
 async fn attempts_are_counted_over_the_life_of_an_event_and_the_newest_are_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let trial = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "12")]).await;
-    for _ in 0..2 {
-        trial.answers((0..12).map(|_| answered(503, "no")));
+    let trial = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "8")]).await;
+    for _ in 0..3 {
+        trial.answers((0..8).map(|_| answered(503, "no")));
         let reply = trial.post(BODY, 503, "no").await;
         assert_eq!(trial.record(&reply).await.state, State::DeadLetter);
     }

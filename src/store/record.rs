@@ -259,6 +259,13 @@ mod tests {
     }
 
     #[test]
+    fn details_outlive_the_retries_of_every_vendor() {
+        for vendor in crate::source::vendors() {
+            assert!(vendor.description().retry_horizon <= DETAILS_TTL, "{}", vendor.name());
+        }
+    }
+
+    #[test]
     fn an_open_record_is_held_until_its_lease_ends_and_then_shows_its_letter() {
         let held = || Some(("somebody".to_owned(), at(100)));
         for (held, has_letter, now, state) in [

@@ -103,13 +103,14 @@ fn behind() -> DateTime<Utc> {
 
 #[tokio::test]
 async fn a_lease_and_a_lifetime_end_by_the_server_s_clock() {
-    let (redis, cluster) = (Redis::start(&[]), RedisCluster::start());
-    for url in [redis.url(), cluster.url()] {
-        let store = open(&url).await;
-        for (mine, theirs) in [(ahead as fn() -> _, behind as fn() -> _), (behind, ahead)] {
-            lease_and_lifetime(&*store, mine, theirs).await;
-        }
-    }
+    let (server, servers) = (Redis::start(&[]), RedisCluster::start());
+    let (redis, cluster) = (open(&server.url()).await, open(&servers.url()).await);
+    tokio::join!(
+        lease_and_lifetime(&*redis, ahead, behind),
+        lease_and_lifetime(&*redis, behind, ahead),
+        lease_and_lifetime(&*cluster, ahead, behind),
+        lease_and_lifetime(&*cluster, behind, ahead),
+    );
 }
 
 /// The ends that a caller is told are by its own clock.

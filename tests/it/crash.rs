@@ -85,9 +85,9 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
     let serve = Serve::to(&sink).only(Route::Gcp).envs(store).envs([
         ("FORWARD_ATTEMPTS", "2"),
         // Many routers start at once; a lease is this, four times that, and a second.
-        ("FORWARD_BUDGET_MS", "10000"),
+        ("FORWARD_BUDGET_MS", "6000"),
         ("FORWARD_TIMEOUT_MS", "2000"),
-        ("STORE_TIMEOUT_MS", "3000"),
+        ("STORE_TIMEOUT_MS", "2000"),
     ]);
     let body = format!(
         r#"{{"vendor":"v","event_type":{what:?},"created_at":"2026-05-06T12:34:56Z","n":1.50}}"#

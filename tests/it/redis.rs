@@ -142,7 +142,9 @@ pub async fn delivered(router: &Server, sink: &Sink, event: u32) {
 #[tokio::test]
 async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "1000")]);
+    // A lease of 8 s: three for forwarding, four tries to store the result, and a second.
+    let short = [("FORWARD_BUDGET_MS", "3000"), ("FORWARD_TIMEOUT_MS", "3000")];
+    let router = router(&sink, &redis, &short);
     delivered(&router, &sink, 1).await;
     redis.signal("STOP");
     for event in 2..5 {

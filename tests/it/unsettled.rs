@@ -15,7 +15,11 @@ const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 /// the event again as its vendor does.
 async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), mend_it: impl Fn()) {
     let sink = Sink::start().await;
-    let short = [("FORWARD_BUDGET_MS", "3000"), ("STORE_TIMEOUT_MS", "1000")];
+    let short = [
+        ("FORWARD_BUDGET_MS", "3000"),
+        ("FORWARD_TIMEOUT_MS", "3000"),
+        ("STORE_TIMEOUT_MS", "1000"),
+    ];
     let store = store.iter().copied();
     let router = Serve::to(&sink).only(Route::Gcp).envs(short).envs(store).start();
     // The first use of a store takes longer than any other.
