@@ -39,7 +39,7 @@ fn router(sink: &Sink, redis: &str, clock: &str) -> Server {
         ("FAKETIME", clock),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    Serve::to(&sink).envs(ours).start()
+    Serve::to(sink).envs(ours).start()
 }
 
 const LEASE_OF_A_ROUTER: Duration = Duration::from_secs(5);

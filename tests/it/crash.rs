@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use webhook_router::route::Route;
 
 use crate::{
+    servers::DynamoDbLocal,
     shared,
-    support::{Got, Serve, Sink, client, ok, sqlite, status},
+    support::{Got, PAYLOAD, Serve, Sink, client, ok, sqlite, status},
 };
 
 /// Where the process ends, whether the destination takes the event before, and how often it arrives
@@ -55,12 +56,10 @@ async fn on_redis_every_event_arrives_as_often_as_promised() {
 
 #[tokio::test]
 async fn on_dynamodb_every_event_arrives_as_often_as_promised() {
-    let table = shared::dynamodb_table().await;
-    // The first write to a new DynamoDB Local takes it long.
-    let warm = aws_sdk_dynamodb::Client::new(&table.sdk).put_item();
-    let key = aws_sdk_dynamodb::types::AttributeValue::S("warm".into());
-    warm.table_name(&table.name).item("key", key).send().await.unwrap();
-    at_every_step(table.vars().into()).await;
+    let dynamodb = DynamoDbLocal::start().await;
+    let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
+    let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
+    at_every_step(vec![("STORE_URL", table), endpoint]).await;
 }
 
 /// The variables of a router's store.
@@ -68,6 +67,12 @@ type Vars = Vec<(&'static str, String)>;
 
 async fn at_every_step(store: Vars) {
     let is_sqlite = store[0].1.starts_with("sqlite:");
+    // The first use of a store takes longer than any other.
+    let sink = Sink::start().await;
+    let router = Serve::to(&sink).envs(store.clone()).start();
+    while router.post(PAYLOAD).await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let mut trials = JoinSet::new();
     for (step, taken, arrivals) in STEPS {
         // SQLite is told to commit behind this point.
@@ -87,7 +92,7 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
         // Many routers start at once; a lease is this, four times that, and a second.
         ("FORWARD_BUDGET_MS", "6000"),
         ("FORWARD_TIMEOUT_MS", "2000"),
-        ("STORE_TIMEOUT_MS", "2000"),
+        ("STORE_TIMEOUT_MS", "3000"),
     ]);
     let body = format!(
         r#"{{"vendor":"v","event_type":{what:?},"created_at":"2026-05-06T12:34:56Z","n":1.50}}"#

@@ -11,8 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{
     proxy::Proxy,
     redis::{SLOTS, delivered, slot, until_delivered},
-    servers::{Redis, RedisCluster, wait_for},
-    shared,
+    servers::{DynamoDbLocal, Redis, RedisCluster, wait_for},
     support::{PAYLOAD, Serve, Server, Sink, client, post},
 };
 
@@ -58,12 +57,12 @@ async fn delivered_at_once(router: &Server, sink: &Sink, events: std::ops::Range
 #[tokio::test]
 async fn on_every_store_a_delivery_over_idle_connections_that_died_succeeds_within_2_s() {
     let sink = Sink::start().await;
-    let (redis, table) = (Redis::start(&[]), shared::dynamodb_table().await);
+    let (redis, dynamodb) = (Redis::start(&[]), DynamoDbLocal::start().await);
     let (_cluster, mut proxies, cluster_url) = behind_proxies().await;
     let to_redis = Proxy::start(redis.port).await;
-    let to_dynamodb = Proxy::start(table.port).await;
+    let to_dynamodb = Proxy::start(dynamodb.port).await;
     let redis_url = format!("redis://127.0.0.1:{}", to_redis.port);
-    let [(_, table), _] = table.vars();
+    let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
     let endpoint = to_dynamodb.url();
     proxies.extend([to_redis, to_dynamodb]);
     let routers = [

@@ -16,8 +16,7 @@ use webhook_router::{
     store::{self, Claim, Delivered, State, Store},
 };
 
-use crate::servers::RedisCluster;
-use crate::shared;
+use crate::servers::{DynamoDbLocal, Redis, RedisCluster};
 use crate::support::{lookup, plan_of, sqlite};
 
 const PROCESSES: usize = 4;
@@ -39,9 +38,9 @@ fn on_sqlite_one_of_many_processes_wins() {
 
 #[test]
 fn on_redis_one_of_many_processes_wins() {
-    let url = shared::redis_database();
-    one_winner(&[("STORE_URL", &url)], ROUNDS);
-    nobody_holds_what_another_holds(&[("STORE_URL", &url)]);
+    let redis = Redis::start(&[]);
+    one_winner(&[("STORE_URL", &redis.url())], ROUNDS);
+    nobody_holds_what_another_holds(&[("STORE_URL", &redis.url())]);
 }
 
 #[test]
@@ -54,11 +53,11 @@ fn on_a_redis_cluster_one_of_many_processes_wins() {
 #[test]
 fn on_dynamodb_one_of_many_processes_wins() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let table = runtime.block_on(shared::dynamodb_table());
-    let [store, endpoint] = table.vars();
+    let dynamodb = runtime.block_on(DynamoDbLocal::start());
+    let url = format!("dynamodb://{}", DynamoDbLocal::TABLE);
     let vars = [
-        (store.0, store.1.as_str()),
-        (endpoint.0, &endpoint.1),
+        ("STORE_URL", url.as_str()),
+        ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url),
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
