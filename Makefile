@@ -81,7 +81,7 @@ test-fast: fast-servers ## Run the tests that need no Java, no Python and no rel
 	cargo test --locked --test it -- $(SLOW:%=--skip %)
 
 mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Change the code that decides, and see a unit test fail each time; FILE=src/plan.rs: there alone.
-	$(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--file %)
+	$(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
 
 # The emulator of cargo-lambda takes this build.
 build-faulty:
