@@ -56,3 +56,6 @@ pub mod router;
 pub mod redelivery;
 
 pub mod cmd;
+
+#[cfg(test)]
+mod testing;

@@ -292,3 +292,6 @@ fn name(delivery: &Delivery, cover: Cover) -> Result<Option<String>, Error> {
     };
     Ok(value.map(|value| value.as_bytes().iter().copied().map(char::from).collect()))
 }
+
+#[cfg(test)]
+mod tests;

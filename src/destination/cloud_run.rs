@@ -134,4 +134,14 @@ mod tests {
             assert_eq!(left.as_str(), url);
         }
     }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(chain(&Outer(cause)), "outer: connection refused");
+    }
 }

@@ -96,3 +96,43 @@ pub(super) fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
         Err(SendError::Unknown(NoAnswer { detail, .. })) => Err(Error::Unreachable(detail)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_recorded_and_answered_by_what_is_known_of_it() {
+        let text = || "why".to_owned();
+        let unknown = |timed_out| SendError::Unknown(NoAnswer { timed_out, detail: text() });
+        let not_sent = SendError::NotSent { detail: text(), retry_after: None };
+        for (sent, recorded, answered) in [
+            (not_sent, Outcome::Unreachable, 502),
+            (SendError::Refused(text()), Outcome::Unreachable, 502),
+            (unknown(true), Outcome::TimedOut, 504),
+            (unknown(false), Outcome::Broken, 502),
+        ] {
+            assert_eq!(outcome(&Err(sent.clone())), recorded);
+            let failure = answer(Err(sent)).unwrap_err();
+            assert_eq!(failure.reply().status, answered, "{recorded:?}");
+            assert!(failure.to_string().ends_with(": why"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn only_2xx_is_a_success() {
+        for (status, is_success) in
+            [(199, false), (200, true), (204, true), (299, true), (300, false), (404, false)]
+        {
+            let sent = Ok(Reply::text(StatusCode::from_u16(status).unwrap(), "said"));
+            assert_eq!(outcome(&sent), Outcome::Status(status));
+            match answer(sent) {
+                Ok(reply) => assert!(is_success && reply.status == status),
+                Err(Error::Rejected(reply)) => assert!(!is_success && reply.status == status),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}

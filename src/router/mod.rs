@@ -6,6 +6,8 @@ mod budget;
 mod job;
 mod retry;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 

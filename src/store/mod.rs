@@ -241,3 +241,15 @@ const SUBJECT: &str = "STORE_URL";
 fn new_owner() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::new_owner;
+
+    #[test]
+    fn no_two_owners_are_the_same() {
+        let (one, another) = (new_owner(), new_owner());
+        assert_ne!(one, another);
+        assert!(one.len() == 32 && one.bytes().all(|byte| byte.is_ascii_hexdigit()), "{one}");
+    }
+}

@@ -245,9 +245,101 @@ pub struct DeadLetter {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
     use http::StatusCode;
 
     use super::{super::stored, *};
+    use crate::testing;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn record(plan: &Plan, state: State) -> Record {
+        let details = Some(Details::new(plan, at(0)));
+        Record { key: plan.key, details, attempts: vec![], failed: None, state }
+    }
+
+    fn in_flight(until: i64) -> State {
+        State::InFlight { owner: "somebody".into(), until: at(until) }
+    }
+
+    #[test]
+    fn who_may_claim_a_record() {
+        let plan = testing::plan(Identity::Content, "one");
+        let held = Claim::InFlight { until: at(100), route: Route::Gcp };
+        let done = State::Delivered { at: None, reply: None };
+        let duplicate = Claim::Delivered(record(&plan, done.clone()));
+        for (state, now, answer) in [
+            (in_flight(100), 99, Some(held)),
+            // The lease ends at its end.
+            (in_flight(100), 100, None),
+            (in_flight(100), 101, None),
+            (State::DeadLetter, 99, None),
+            (done, 9999, Some(duplicate)),
+        ] {
+            let record = record(&plan, state);
+            assert_eq!(record.against(&plan, at(now)).unwrap(), answer, "{:?}", record.state);
+        }
+        let lost = Record { details: None, ..record(&plan, State::DeadLetter) };
+        assert!(matches!(lost.against(&plan, at(0)), Err(StoreError::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_name_that_the_sender_chose_belongs_to_one_body() {
+        let chosen = || Identity::Header("order 7".into());
+        let first = testing::plan(chosen(), "one");
+        let mut other = testing::plan(chosen(), "two");
+        other.route = Route::Aws;
+        let states =
+            [in_flight(100), State::DeadLetter, State::Delivered { at: None, reply: None }];
+        for state in states {
+            let refused = record(&first, state.clone()).against(&other, at(200)).unwrap();
+            assert_eq!(refused, Some(Claim::OtherBody { route: Route::Gcp }), "{state:?}");
+        }
+        assert_eq!(record(&first, State::DeadLetter).against(&first, at(0)).unwrap(), None);
+        // The provider's id names the event, whatever the body says of its delivery.
+        let by_id = |digest| testing::plan(Identity::EventId("7".into()), digest);
+        let record = record(&by_id("one"), State::DeadLetter);
+        assert_eq!(record.against(&by_id("two"), at(0)).unwrap(), None);
+    }
+
+    #[test]
+    fn details_outlive_the_retries_of_every_vendor() {
+        for vendor in crate::source::vendors() {
+            assert!(vendor.description().retry_horizon <= DETAILS_TTL, "{}", vendor.name());
+        }
+    }
+
+    #[test]
+    fn an_open_record_is_held_until_its_lease_ends_and_then_shows_its_letter() {
+        let held = || Some(("somebody".to_owned(), at(100)));
+        for (held, has_letter, now, state) in [
+            (held(), false, 99, Some(in_flight(100))),
+            (held(), true, 99, Some(in_flight(100))),
+            (held(), true, 100, Some(State::DeadLetter)),
+            // An owner that died without leaving a letter.
+            (held(), false, 100, Some(in_flight(100))),
+            (None, true, 0, Some(State::DeadLetter)),
+            (None, false, 0, None),
+        ] {
+            assert_eq!(State::open(held, has_letter, at(now)), state, "{has_letter}, {now}");
+        }
+    }
+
+    #[test]
+    fn details_keep_names_cut_and_make_the_event_again() {
+        let mut plan = testing::plan(Identity::Content, "one");
+        plan.event.vendor = "é".repeat(MAX_NAME_CHARS + 1);
+        plan.event.event_type = "x".repeat(MAX_NAME_CHARS);
+        let details = Details::new(&plan, at(7));
+        assert_eq!(details.vendor, "é".repeat(MAX_NAME_CHARS));
+        assert_eq!(details.event_type, plan.event.event_type);
+        assert_eq!((details.first_seen, details.route), (at(7), plan.route));
+        let event = Event::from(details);
+        assert_eq!((event.digest.as_str(), event.source), ("one", None));
+        assert_eq!(event.event_type, plan.event.event_type);
+    }
 
     fn excerpt(body: &[u8]) -> Excerpt {
         Excerpt::of(&Reply { body: body.to_owned().into(), ..Reply::text(StatusCode::OK, "") })

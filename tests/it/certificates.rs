@@ -9,7 +9,7 @@ use url::Url;
 use webhook_router::{certificates::Certificates, error::Error};
 
 use crate::{
-    signed::PAYPAL,
+    signed_deliveries::PAYPAL,
     support::{Answer, Sink, client, status},
 };
 

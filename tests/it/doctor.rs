@@ -194,7 +194,7 @@ fn a_cluster_is_looked_at_as_a_whole() {
 #[test]
 fn an_authority_is_looked_at() {
     let authority = Authority::new();
-    let (_redis, url) = Redis::start_with_tls(&authority);
+    let (_redis, url) = Redis::start_with_tls(&authority, &[]);
     let ca = authority.file();
     let found = of_store(&url, &[("REDIS_CA_FILE", ca.to_str().unwrap())]);
     tells(&found, "ok", "STORE_URL: rediss://localhost:");

@@ -21,7 +21,7 @@ use webhook_router::{
 
 use crate::{
     cli::router,
-    signed::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, now},
+    signed_deliveries::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, now},
     support::{ROUTER, Server, Sink, lookup, venv},
 };
 
@@ -87,7 +87,7 @@ fn another_secret(vendor: &str) -> &'static str {
 fn every_vendor_s_sample_is_signed_as_the_vendor_signs() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = paypal(folder.path());
-    let mut secrets = signed::secrets();
+    let mut secrets = signed_deliveries::secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
     let intake = Intake::from_vars(lookup(&vars)).unwrap();
@@ -136,7 +136,7 @@ fn every_vendor_s_sample_is_signed_as_the_vendor_signs() {
 
 #[test]
 fn signing_gives_what_was_signed_by_hand() {
-    let intake = signed::intake();
+    let intake = signed_deliveries::intake();
     for kind in KINDS.iter().filter(|kind| kind.name != "paypal") {
         let by_hand = kind.delivery(1, 0);
         // Another signature stands in the place of the one by hand.
@@ -173,7 +173,7 @@ async fn every_vendor_s_sample_is_sent_and_served() {
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = paypal(folder.path());
-    let mut secrets = signed::secrets();
+    let mut secrets = signed_deliveries::secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
     let serving = Server::router(&[&sink.vars()[..], &vars].concat());
@@ -205,7 +205,7 @@ async fn every_vendor_s_sample_is_sent_and_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_sends_exactly_what_was_signed() {
     let sink = Sink::start().await;
-    let secrets = signed::secrets();
+    let secrets = signed_deliveries::secrets();
     let vars = borrowed(&secrets);
     let serving =
         Server::router(&[&sink.vars()[..], &vars, &[("ROUTE_THRESHOLD", "256")]].concat());
@@ -429,7 +429,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
 
 #[test]
 fn explain_takes_what_event_prints() {
-    let secrets = signed::secrets();
+    let secrets = signed_deliveries::secrets();
     let vars = borrowed(&secrets);
     let event =
         router(&["event", "--vendor", "github", "--header", "X-GitHub-Event: issues"], &vars);

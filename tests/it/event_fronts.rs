@@ -9,7 +9,7 @@ use webhook_router::{cmd::fronts, config::Intake, plan::plan};
 use crate::{
     cli::router,
     event_command::{body_of, printed},
-    signed::{SIGNED_AT, now},
+    signed_deliveries::{SIGNED_AT, now},
     support::lookup,
 };
 

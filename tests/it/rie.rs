@@ -347,6 +347,26 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
 }
 
 #[tokio::test]
+async fn an_answer_comes_before_lambda_s_timeout_though_destination_and_store_hang() {
+    let (redis, sink) = (Redis::start(&[]), Sink::start().await);
+    let url = redis.url();
+    let hurried = [("STORE_TIMEOUT_MS", "500"), ("AWS_LAMBDA_FUNCTION_TIMEOUT", "3")];
+    let vars = [&sink.vars()[..], &[("STORE_URL", &url)], &hurried].concat();
+    let emulator = Emulator::start(Path::new(ROUTER), &vars);
+    let warm_up = emulator.invoke(event(&PAYLOAD.replace("4200", "1"))).await;
+    assert_eq!(warm_up["statusCode"], 200, "{}", emulator.log());
+    sink.take();
+    sink.answers(Answer::WhenTold);
+    let stall = async {
+        sink.arrived(1).await;
+        redis.signal("STOP");
+    };
+    let (text, ()) = tokio::join!(emulator.invoke_anyhow(event(PAYLOAD)), stall);
+    redis.signal("CONT");
+    assert!(text.contains("try again later"), "{text}\n{}", emulator.log());
+}
+
+#[tokio::test]
 async fn the_metrics_are_ones_that_cloudwatch_takes_and_alarms_can_trust() {
     let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
     let url = redis.url();

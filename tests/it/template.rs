@@ -11,7 +11,7 @@ use webhook_router::{
 
 use crate::{
     servers::DynamoDbLocal,
-    signed,
+    signed_deliveries,
     stack::{Stack, TEMPLATE, text},
     support::lookup,
 };
@@ -421,7 +421,7 @@ fn the_secret_alone_makes_every_vendor_served() {
     assert!(!variables.iter().any(|(name, _)| has_a_secret(name)));
     let mut vars: Vec<_> =
         variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let secret = signed::secrets();
+    let secret = signed_deliveries::secrets();
     vars.extend(secret.iter().map(|(name, value)| (*name, value.as_str())));
     let sources = "[sources.stripe-eu]\nvendor = \"stripe\"\nsecrets = [\"plainly-eu\"]";
     vars.push(("SOURCES", sources));
