@@ -110,7 +110,7 @@ mod tests {
         let not_sent = SendError::NotSent { detail: text(), retry_after: None };
         for (sent, recorded, answered) in [
             (not_sent, Outcome::Unreachable, 502),
-            (SendError::Refused(text()), Outcome::Unreachable, 502),
+            (SendError::Refused(text()), Outcome::Refused, 502),
             (unknown(true), Outcome::TimedOut, 504),
             (unknown(false), Outcome::Broken, 502),
         ] {
