@@ -112,7 +112,7 @@ impl Server {
     /// Waits until the router has looked at what its configuration leads to, which it does after it
     /// listens.
     pub fn checked(&self) {
-        const DONE: &str = "checked what the configuration leads to";
+        const DONE: &str = "checked the services that the configuration names";
         crate::servers::wait_for(DONE, Path::new(""), || self.log().contains(DONE));
     }
 
