@@ -75,7 +75,7 @@ impl<'a> Letters<'a> {
     /// read is named in the log and skipped.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
         let page = Page { limit: PAGE, after: self.after };
         let mut entries = self.store.dead_letters(page).await?;
@@ -102,7 +102,7 @@ impl<'a> Letters<'a> {
     /// Returns the records of all pages.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn all(mut self) -> Result<Vec<Record>, StoreError> {
         let mut all = Vec::new();
         while let Some(records) = self.next().await? {

@@ -14,7 +14,7 @@ pub const LOG: &str = "RUST_LOG";
 /// A mistyped level would be such a name, so each entry must have a level.
 ///
 /// # Errors
-/// The text describes a valid filter.
+/// Fails if the filter is malformed. The error describes a valid filter.
 pub fn log_filter(text: &str) -> Result<EnvFilter, &'static str> {
     let has_level = |entry: &str| {
         let level = entry.rsplit('=').next().unwrap_or_default().trim();

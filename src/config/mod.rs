@@ -282,7 +282,7 @@ impl Config {
     /// Reads all variables. A variable with an empty value counts as not set.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let (config, problems) = Self::read(get);
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
@@ -326,7 +326,7 @@ impl Intake {
     /// Reads only the variables that a plan depends on.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
