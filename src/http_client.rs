@@ -155,7 +155,7 @@ struct WallClock {
 struct Last {
     monotonic: Instant,
     wall: SystemTime,
-    /// The time that this clock returned.
+    /// The time that this clock returned last.
     told: Instant,
 }
 

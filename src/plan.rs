@@ -75,7 +75,7 @@ impl Plan {
         self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
     }
 
-    /// Returns the name of the source. Returns nothing for an envelope, and when the source is no
+    /// Returns the name of the source. Returns `None` for an envelope, and if the source is no
     /// longer configured.
     pub fn source_name(&self) -> Option<&str> {
         self.source.as_ref().map(|source| source.name.as_str())

@@ -128,13 +128,13 @@ pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replayed {
     pub end: End,
-    /// Nothing when the destination is not known.
+    /// `None` if the destination is not known.
     pub destination: Option<Route>,
-    /// Why the event was not delivered.
+    /// The reason why the event was not delivered.
     pub reason: Option<String>,
 }
 
-/// How a replay ended.
+/// The end of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Ended(Ending),

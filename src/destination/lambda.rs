@@ -269,7 +269,7 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
 }
 
 /// Describes an answer that is not in the form of AWS's API, such as the HTML page of a proxy.
-/// Returns nothing for an answer in that form.
+/// Returns `None` for an answer in that form.
 fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String> {
     let response = error.raw_response().filter(|_| error.code().is_none())?;
     let status = response.status().as_u16();

@@ -32,7 +32,7 @@ pub struct Description {
     pub wish: Wish,
     /// Headers of the signature in addition to those that the scheme names.
     pub signature_headers: Vec<HeaderName>,
-    /// Headers that it sends beside the signature, for signing as it does.
+    /// Other headers that the vendor sends. Commands that sign as the vendor add them.
     pub sent: Vec<(HeaderName, Sent)>,
 }
 

@@ -303,8 +303,8 @@ impl Algorithm {
     }
 }
 
-/// Returns the HMAC of the concatenated pieces. Returns nothing for an algorithm that is not an
-/// HMAC.
+/// Returns the HMAC of the concatenated pieces. Returns no bytes for an algorithm that is not
+/// an HMAC.
 pub(super) fn hmac(algorithm: Algorithm, key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
     fn of<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
         #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]
