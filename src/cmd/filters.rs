@@ -13,8 +13,8 @@ pub struct Filters {
     /// Select only events from this vendor. Case does not matter.
     #[arg(long)]
     vendor: Option<String>,
-    /// Select only events that failed since this time (2026-05-06T12:34:56Z) or in this period (2h,
-    /// 3days).
+    /// Select only events that failed since this time (2026-05-06T12:34:56Z) or within this period
+    /// (2h, 3days).
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Select only events for this destination.

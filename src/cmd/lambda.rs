@@ -30,7 +30,7 @@ use crate::{config::Config, delivery::Reply, error::Error, outcome::Origin, tele
 /// from callers that may invoke the function directly.
 ///
 /// # Errors
-/// Fails if the configuration or the store cannot be used. The start of the function fails then.
+/// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
 pub async fn run() -> anyhow::Result<()> {
     let config = Config::from_vars(variables().await?)?;
     for warning in config.warnings() {

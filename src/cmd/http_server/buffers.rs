@@ -90,8 +90,8 @@ impl Buffers {
         Ok(Arriving { buffers: Arc::clone(self), id, told_to_go })
     }
 
-    /// Counts the bytes of a reply until they are sent. A reply is never refused, because its event
-    /// has already been processed.
+    /// Counts the bytes of a reply until they are sent. A reply is never refused, because its
+    /// delivery has already ended.
     pub fn keep(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         self.state().kept += bytes.len();
         Bytes::from_owner(Kept { bytes, buffers: Arc::clone(self) })

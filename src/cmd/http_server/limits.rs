@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::buffers::Buffers;
 
-/// Number of connections beyond the limit that still get an answer: to `GET /healthz` as usual,
-/// else 503.
+/// Number of connections beyond the limit that still get an answer: `GET /healthz` and `GET /readyz`
+/// as usual, and every other request 503.
 pub const RESERVE: usize = 16;
 
 /// File descriptors for everything but senders and destinations: the store, the listeners, the
