@@ -17,7 +17,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 pub struct Authorities {
     pub path: PathBuf,
     pub pem: Vec<u8>,
-    /// At least one.
+    /// The certificates, at least one.
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -25,7 +25,8 @@ impl Authorities {
     /// Reads a file.
     ///
     /// # Errors
-    /// When the file cannot be read, or is not a PEM file of certificates. The text names the file.
+    /// Fails if the file cannot be read, or is not a PEM file of certificates. The error names the
+    /// file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let unusable = |error: &dyn fmt::Display| {
             format!("{} is not a PEM file of a CA: {error}", path.display())
@@ -34,7 +35,7 @@ impl Authorities {
         let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
         let certificates = certificates.map_err(|error| unusable(&error))?;
         if certificates.is_empty() {
-            return Err(unusable(&"it holds no certificate"));
+            return Err(unusable(&"it contains no certificate"));
         }
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {

@@ -180,7 +180,7 @@ const REMEDIES: [(&str, &str); 4] = [
 /// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).
 ///
 /// # Errors
-/// When the secret cannot be read or holds something else. The text never quotes the secret.
+/// Fails if the secret cannot be read or holds something else. The text never quotes the secret.
 pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, String> {
     let timeouts = TimeoutConfig::builder().operation_timeout(SECRET_TIMEOUT).build();
     let config = aws_sdk_secretsmanager::config::Builder::from(sdk_config().await)

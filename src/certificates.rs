@@ -76,7 +76,7 @@ impl Certificates {
     /// Returns the certificate at an address, and fetches it if it is not kept.
     ///
     /// # Errors
-    /// [`Error::Certificate`] when it cannot be fetched.
+    /// Fails with [`Error::Certificate`] if it cannot be fetched.
     pub async fn get(&self, address: &Url) -> Result<Arc<Certificate>, Error> {
         let slot = self.slot(address);
         let answer = slot.get_or_try_init(|| async {

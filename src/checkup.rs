@@ -18,7 +18,7 @@ use crate::{
 
 /// Time limit for a check.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long before it expires a certificate causes a warning.
+/// Time before its expiry from which a certificate causes a warning.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
 const AWS: &str = "AWS_REGION";
@@ -115,16 +115,14 @@ async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
     // A URL encloses an IPv6 address in brackets.
     let name = host.trim_matches(['[', ']']);
     if name.parse::<IpAddr>().is_ok() {
-        return Finding::ok(subject, format!("{host} is an address, which needs no DNS"));
+        return Finding::ok(subject, format!("{host} is an address, so it needs no DNS"));
     }
     match lookup_host((name, port)).await.map(Iterator::count) {
-        Ok(1..) => Finding::ok(subject, format!("{host} is a known name")),
+        Ok(1..) => Finding::ok(subject, format!("{host} resolves to an address")),
         Ok(0) => Finding::error(subject, format!("{host} has no address")),
         Err(error) => Finding::error(
             subject,
-            format!(
-                "{host} cannot be looked up: {error}: the name, or this machine's DNS, is wrong"
-            ),
+            format!("{host} cannot be looked up: {error}: the name or this machine's DNS is wrong"),
         ),
     }
 }
@@ -137,10 +135,10 @@ fn authorities(name: &str, ca: &Authorities) -> Finding {
     };
     let text = match ca.valid_until() {
         Some(end) if end < Utc::now() + SOON => {
-            let text = format!("{path} has a certificate that ends at {end}: replace it");
+            let text = format!("{path} has a certificate that expires at {end}: replace it");
             return Finding::warning(name, text);
         }
-        Some(end) => format!("{path} has {count}, good until {end}"),
+        Some(end) => format!("{path} has {count}, valid until {end}"),
         None => format!("{path} has {count}"),
     };
     Finding::ok(name, text)

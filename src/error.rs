@@ -21,8 +21,8 @@ use crate::{
 const RETRY_SECONDS: i64 = 5;
 
 /// The answer to a direct invocation of the function that is neither a request nor a replay.
-const NOT_A_REQUEST: &str = "not an HTTP request: expected the event of a Lambda Function URL \
-     (payload format 2.0), such as the samples in events/; to replay dead letters, invoke the \
+const NOT_A_REQUEST: &str = "not an HTTP request: expected an event of a Function URL, an API \
+     Gateway or a load balancer, such as the samples in events/; to replay dead letters, invoke the \
      function with {\"replay\": {\"all\": true}}";
 
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    /// The variable that sets the checked thing, or another name for it.
+    /// The variable that the check is about, or another name of the checked part.
     pub subject: String,
     /// The state that the check found and, for a problem, the remedy. It contains no secrets.
     pub text: String,
@@ -41,7 +42,7 @@ impl Finding {
     }
 }
 
-/// Omits the severity, because a line of the log has its own.
+/// Writes the subject and the text. A line of the log has its own severity.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.text)

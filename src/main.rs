@@ -15,7 +15,7 @@ use webhook_router::{
     telemetry,
 };
 
-/// Ends the help of commands that the variables configure.
+/// The end of the help text of commands that the variables configure.
 const VARIABLES: &str = "`webhook-router variables` lists the variables that configure it.";
 
 /// Time for work on other threads that is still under way when a command has ended.
@@ -37,8 +37,8 @@ enum Command {
     /// Run the router as an HTTP server.
     #[command(after_help = VARIABLES)]
     Serve {
-        /// Address to listen on, or a port of loopback [default: 127.0.0.1:8080, or 0.0.0.0:$PORT
-        /// when PORT is set].
+        /// Address to listen on, or a port on loopback [default: 127.0.0.1:8080, or 0.0.0.0:$PORT
+        /// if PORT is set].
         #[arg(long, value_name = "ADDR", value_parser = address::parse_listen)]
         listen: Option<SocketAddr>,
     },
@@ -66,7 +66,7 @@ enum Command {
     Demo(demo::Options),
     /// List the variables, their defaults and their meanings.
     Variables(variables::Options),
-    /// Print a shell's completions; README.md says where to put them.
+    /// Print a shell's completion script. README.md says where to put it.
     Completions { shell: Shell },
 }
 

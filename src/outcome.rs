@@ -99,7 +99,8 @@ impl Ending {
     }
 }
 
-/// The Lambda invocation that brought a delivery. Outside Lambda, all fields have their defaults.
+/// The origin of a delivery: its sender and, in Lambda, its invocation. Outside Lambda, the other
+/// fields have their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Address of the sender, or of the proxy in front of the router.

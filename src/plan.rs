@@ -75,7 +75,7 @@ impl Plan {
         self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
     }
 
-    /// Returns the name of the source. Returns nothing for an envelope, and when the source is no
+    /// Returns the name of the source. Returns `None` for an envelope, and if the source is no
     /// longer configured.
     pub fn source_name(&self) -> Option<&str> {
         self.source.as_ref().map(|source| source.name.as_str())
@@ -102,7 +102,7 @@ impl Plan {
 /// address that [`certificate_address`] returns.
 ///
 /// # Errors
-/// Refusals: 400, 401, 403, 404, 405 and 413.
+/// Fails with a refusal: 400, 401, 403, 404, 405 or 413.
 pub fn plan(
     delivery: &Delivery,
     intake: &Intake,
@@ -138,7 +138,7 @@ pub fn plan(
 /// Everything that can be checked without the certificate is checked first.
 ///
 /// # Errors
-/// [`Error::Signature`] when the delivery cannot be genuine.
+/// Fails with [`Error::Signature`] if the delivery cannot be genuine.
 pub fn certificate_address(
     delivery: &Delivery,
     intake: &Intake,
@@ -199,7 +199,7 @@ pub enum Admitted<'a> {
 /// later. A length that is not known yet counts as 0.
 ///
 /// # Errors
-/// Refusals that need no body: 403, 404, 405, 413, and 401 for an absent signature.
+/// Fails with a refusal that needs no body: 403, 404, 405, 413, or 401 for an absent signature.
 pub fn admit<'a>(
     delivery: &Delivery,
     length: u64,

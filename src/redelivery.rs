@@ -75,7 +75,7 @@ impl<'a> Letters<'a> {
     /// read is named in the log and skipped.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
         let page = Page { limit: PAGE, after: self.after };
         let mut entries = self.store.dead_letters(page).await?;
@@ -102,7 +102,7 @@ impl<'a> Letters<'a> {
     /// Returns the records of all pages.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn all(mut self) -> Result<Vec<Record>, StoreError> {
         let mut all = Vec::new();
         while let Some(records) = self.next().await? {
@@ -128,13 +128,13 @@ pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replayed {
     pub end: End,
-    /// Nothing when the destination is not known.
+    /// `None` if the destination is not known.
     pub destination: Option<Route>,
-    /// Why the event was not delivered.
+    /// The reason why the event was not delivered.
     pub reason: Option<String>,
 }
 
-/// How a replay ended.
+/// The end of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Ended(Ending),

@@ -7,17 +7,17 @@ use tokio::net::TcpListener;
 use super::http_server;
 use crate::config::{Config, ConfigError, Unsigned};
 
-/// The variable of the address of `serve`.
+/// The variable for the port of `serve`.
 pub const PORT: &str = "PORT";
-/// The variable of the store.
+/// The variable for the store.
 pub const STORE: &str = "STORE_URL";
-/// The variable of the address of `/metrics`.
+/// The variable for the address of `/metrics`.
 pub const METRICS: &str = "METRICS_LISTEN";
 
 /// Reads `PORT` (a port of loopback), `HOST:PORT` or `ADDRESS:PORT`.
 ///
 /// # Errors
-/// The text describes a valid address, or says why the host has none.
+/// Fails if the text is not an address, or the host has none. The error describes a valid address.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse() {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
@@ -25,7 +25,8 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let must = || "must be PORT, HOST:PORT or [ADDRESS]:PORT, as 8080 or 0.0.0.0:8080".to_owned();
+    let must =
+        || "must be PORT, HOST:PORT or [ADDRESS]:PORT, such as 8080 or 0.0.0.0:8080".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(must)?;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if host.is_empty() || !host.bytes().all(is_name) || port.parse::<u16>().is_err() {
@@ -38,8 +39,8 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     chosen.copied().ok_or_else(|| format!("{host} has no address"))
 }
 
-/// Decides where `serve` listens, and what follows from that for the configuration: on loopback it
-/// takes unsigned envelopes from this machine, elsewhere it needs a routing secret of its own.
+/// Decides where `serve` listens, and adapts the configuration to it. On loopback, `serve` accepts
+/// unsigned envelopes from this machine. On other addresses, it needs a routing secret of its own.
 pub fn settle(
     listen: Option<SocketAddr>,
     config: &mut Config,
@@ -59,13 +60,13 @@ pub fn settle(
     address
 }
 
-/// Tells whether a variable has no problem.
+/// Returns whether a variable has no problem.
 pub fn is_sound(variable: &str, problems: &[ConfigError]) -> bool {
     problems.iter().all(|problem| problem.variable != variable)
 }
 
-/// Tells whether the store's variables have no problem. If they have one, the configured store is a
-/// placeholder.
+/// Returns whether the store's variables have no problem. If they have one, the configured store is
+/// only a placeholder.
 pub fn has_store(problems: &[ConfigError]) -> bool {
     [STORE, "REDIS_URL", "REDIS_CA_FILE"].iter().all(|name| is_sound(name, problems))
 }
@@ -73,13 +74,13 @@ pub fn has_store(problems: &[ConfigError]) -> bool {
 /// Listens on an address that a variable sets.
 ///
 /// # Errors
-/// The variable, and the remedy.
+/// Fails if the address cannot be used. The error names the variable and the remedy.
 pub fn bind(variable: &str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
     http_server::bind(address).map_err(|error| {
         let other = if variable == PORT { " (--listen or PORT)" } else { "" };
         let remedy = format!(
-            "cannot listen on {address}: {error}: end what listens there, or choose another \
-             address{other}"
+            "cannot listen on {address}: {error}: stop the process that listens there, or choose \
+             another address{other}"
         );
         ConfigError { variable: variable.into(), remedy }
     })

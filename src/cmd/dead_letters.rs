@@ -25,17 +25,17 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Print a JSON object a line, as `inspect --json` does.
+    /// Print one JSON object per line, in the format of `inspect --json`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     filters: Filters,
 }
 
-/// Lists dead letters, those that failed first coming first.
+/// Lists dead letters, oldest failure first.
 ///
 /// # Errors
-/// A store that does not answer.
+/// Fails if the store does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
@@ -57,7 +57,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct Discard {
-    /// Keys, as `inspect` takes them.
+    /// Keys, in the form that `inspect` accepts.
     #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
     /// Discard all dead letters, or those that match the filters. Prints their number and asks for
@@ -71,12 +71,12 @@ pub struct Discard {
     yes: bool,
 }
 
-/// Forgets events that have dead letters. Their vendors may still send them again. The exit status
-/// is 1 when one was not discarded.
+/// Deletes events that have dead letters. Their vendors may still send them again. The exit status
+/// is 1 if an event was not discarded.
 ///
 /// # Errors
-/// A key that cannot be read or is ambiguous, or a store that does not answer. With `--all`, a
-/// question that is not answered with yes.
+/// Fails if a key is malformed or ambiguous, or the store does not answer. With `--all`, fails
+/// unless the question is answered with yes.
 pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
     let config = StoreConfig::from_vars(variables().await?)?;
@@ -134,7 +134,7 @@ fn ask(question: &str, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Discards a letter, and prints the result with the name that the operator gave. Returns whether
+/// Discards a letter, and prints the result under the name that the operator gave. Returns whether
 /// the letter was discarded.
 async fn discard_one(store: &dyn Store, key: Option<Key>, name: &str) -> anyhow::Result<bool> {
     let discarded = match key {
@@ -145,7 +145,10 @@ async fn discard_one(store: &dyn Store, key: Option<Key>, name: &str) -> anyhow:
         Discarded::Done => println!("{name}: discarded"),
         Discarded::None => eprintln!("{name}: there is no dead letter"),
         Discarded::InFlight { until } => {
-            eprintln!("{name}: is being delivered, or may have been; try after {}", time(until));
+            eprintln!(
+                "{name}: is being delivered, or may have been delivered; try after {}",
+                time(until)
+            );
         }
     }
     Ok(discarded == Discarded::Done)

@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Address that `serve` will listen on, as in its own --listen.
+    /// Address that `serve` will listen on, in the form that its --listen accepts.
     #[arg(long, value_name = "ADDR", value_parser = address::parse_listen)]
     listen: Option<SocketAddr>,
     /// Print one JSON object per line.
@@ -22,14 +22,14 @@ pub struct Options {
     json: bool,
 }
 
-/// Prints all findings, errors last. The exit status is 1 when there is an error.
+/// Prints all findings, errors last. The exit status is 1 if there is an error.
 ///
 /// # Errors
-/// When the output cannot be written.
+/// Fails if the output cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut findings = match variables().await {
         Ok(variables) => look(options.listen, variables).await,
-        // The secret may hold the other variables.
+        // The secret may hold the other variables, so they cannot be checked.
         Err(error) => vec![Finding::error("SECRETS_ARN", format!("{error:#}"))],
     };
     findings.sort_by_key(|finding| finding.severity);
@@ -79,8 +79,8 @@ fn sources(config: &Config) -> Finding {
     let served = config.intake.sources.iter().filter(|source| source.is_served());
     let paths: Vec<_> = served.map(|source| source.path()).collect();
     let text = match paths.len() {
-        0 => "no vendor's own webhooks are served".into(),
-        _ => format!("served are {}", paths.join(", ")),
+        0 => "serves no vendor's own webhooks".into(),
+        _ => format!("serves {}", paths.join(", ")),
     };
     Finding::ok("SOURCES", text)
 }
@@ -93,7 +93,7 @@ fn ports(address: SocketAddr, metrics: MetricsListen) -> Vec<Finding> {
     };
     let metrics = match metrics {
         MetricsListen::Off => None,
-        // `serve` continues without /metrics there.
+        // If this port is taken, `serve` starts without /metrics.
         MetricsListen::Default => {
             let found = free(address::METRICS, MetricsListen::DEFAULT);
             Some(Finding { severity: found.severity.min(Severity::Warning), ..found })

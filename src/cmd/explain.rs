@@ -1,4 +1,4 @@
-//! `explain`: what the router would do with a body, without doing it.
+//! `explain`: shows what the router would do with a body, without doing it.
 
 use std::{
     io::Write as _,
@@ -27,31 +27,32 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
-    /// The files are events of a Function URL, an API Gateway or a load balancer, not bodies.
+    /// Read the files as events of a Function URL, an API Gateway or a load balancer, not as
+    /// bodies.
     #[arg(long)]
     event: bool,
-    /// A header of the delivery; may be given several times.
+    /// Header of the delivery. May be given several times.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The vendor whose own payloads the files hold. They are verified when its variable, such as
-    /// STRIPE_SECRETS, is set.
+    /// Vendor whose own payloads the files hold. Their signatures are verified if the vendor's
+    /// variable, such as STRIPE_SECRETS, is set.
     #[arg(long, value_name = "NAME", conflicts_with = "event", value_parser = parse_vendor)]
     vendor: Option<Arc<dyn Vendor>>,
-    /// The time to verify at, in Unix seconds [default: now].
+    /// Time of the verification, in Unix seconds [default: now].
     #[arg(long, value_name = "UNIX_SECONDS", value_parser = parse_time)]
     now: Option<DateTime<Utc>>,
-    /// The address that the vendor called, where it signs the address.
+    /// Address that the vendor called. Needed only if its signature covers the address.
     #[arg(long, requires = "vendor")]
     url: Option<String>,
-    /// Files with a raw body each; `-` is standard input.
+    /// Files that each hold a raw body. `-` means standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-/// What is printed of one file.
+/// The output for one file.
 #[derive(Default, Serialize)]
 struct Explanation {
     file: String,
@@ -65,29 +66,31 @@ struct Explanation {
     key: Option<String>,
     route_byte: Option<u8>,
     destination: Option<&'static str>,
-    /// Why nothing is forwarded, although nothing is refused.
+    /// The reason why the delivery is answered with 2xx, but not forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<&'static str>,
     error: Option<String>,
-    /// Advice for a file that is not what the options say.
+    /// Advice for a file that does not fit the options.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'static str>,
 }
 
-/// Explains every file. A refusal is an explanation too; only a file that cannot be read fails
-/// the command, after all the others.
+/// Explains every file. A refusal is an explanation too. A file that cannot be read makes the
+/// command fail after all files are explained.
 ///
 /// # Errors
-/// When the configuration cannot be used, or the output not be written.
+/// Fails if the configuration cannot be used, or the output cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut intake = Intake::from_vars(super::variables().await?)?;
-    // What is explained was not sent by anybody: without secrets, there is nothing to verify.
+    // Nobody sent the body of a file. So an envelope needs no signature if no secret is set.
     intake.unsigned = Unsigned::FromAnyone;
     if let Some(vendor) = &options.vendor {
         intake.sources.insert(source(&intake, vendor, &options));
     }
     if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
-        eprintln!("by the example's ROUTING_SECRET; set your own for your keys and destinations");
+        eprintln!(
+            "using the example's ROUTING_SECRET; set your own to see your keys and destinations"
+        );
     }
     let mut out = std::io::stdout().lock();
     let mut exit = ExitCode::SUCCESS;
@@ -115,14 +118,14 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(exit)
 }
 
-/// The delivery in a file, or why an event holds none.
+/// Reads the delivery in a file. Returns the refusal if an event does not hold a delivery.
 fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Explanation>> {
     let bytes = read_file(file)?;
     let mut delivery = if options.event {
         match fronts::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,
             Err(error) => {
-                let hint = Some("leave --event out where the file is a raw body");
+                let hint = Some("omit --event if the file is a raw body");
                 return Ok(Err(Explanation { hint, ..refusal(400, error.to_string()) }));
             }
         }
@@ -144,7 +147,7 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
     Ok(Ok(delivery))
 }
 
-/// Returns advice for a file that is given as a raw body, but is an event of a Function URL.
+/// Returns advice if a file was given as a raw body, but looks like an event of a front.
 fn hint(delivery: &Delivery, options: &Options) -> Option<&'static str> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -162,8 +165,8 @@ fn hint(delivery: &Delivery, options: &Options) -> Option<&'static str> {
     )
 }
 
-/// The source that a vendor's payloads are explained for: the one that bears its name, if there is
-/// one. Without secrets, nothing is verified: nobody sent what is in a file.
+/// Returns the source for a vendor's payloads: the source with the vendor's name, if it is
+/// configured, else a default one. If it has no secrets, it does not verify signatures.
 fn source(intake: &Intake, vendor: &Arc<dyn Vendor>, options: &Options) -> Source {
     let found = intake.sources.get(vendor.name());
     let mut source = found
@@ -195,7 +198,7 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
     }
 }
 
-/// What is answered with 2xx, and reaches no destination.
+/// Returns the explanation of a delivery that is answered with 2xx and reaches no destination.
 fn answered(reply: &Reply, why: &'static str) -> Explanation {
     let (status, answered) = (reply.status.as_u16(), Some(why));
     Explanation { status, answered, ..Explanation::default() }

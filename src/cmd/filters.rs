@@ -10,10 +10,11 @@ use crate::{redelivery::Filter, route::Route};
 /// Options that select dead letters.
 #[derive(Args, Clone)]
 pub struct Filters {
-    /// Select only events from this vendor, in upper or lower case.
+    /// Select only events from this vendor. Case does not matter.
     #[arg(long)]
     vendor: Option<String>,
-    /// Select only events that failed since this time (2026-05-06T12:34:56Z) or in this period (2h, 3days).
+    /// Select only events that failed since this time (2026-05-06T12:34:56Z) or within this period
+    /// (2h, 3days).
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Select only events for this destination.
@@ -38,6 +39,7 @@ pub(super) fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
     let ago =
         humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
     let time = ago.map(Ok).unwrap_or_else(|| humantime::parse_rfc3339_weak(text));
-    let remedy = || "must be a time in UTC, as 2026-05-06T12:34:56Z, or a duration, as 2h".into();
+    let remedy =
+        || "must be a time in UTC, such as 2026-05-06T12:34:56Z, or a duration, such as 2h".into();
     time.map(DateTime::from).map_err(|_| remedy())
 }

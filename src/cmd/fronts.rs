@@ -1,5 +1,5 @@
-//! The fronts of the function. A front is a Function URL, an API Gateway or an Application Load Balancer.
-//! It turns a request into an event, and the function's answer into an HTTP response.
+//! The fronts of the function. A front is a Function URL, an API Gateway or an Application Load
+//! Balancer. It turns a request into an event, and the function's answer into an HTTP response.
 //!
 //! lambda_http provides the types of the events and the shapes of the answers. This module converts an
 //! event into a [`Delivery`] itself, because the conversion of lambda_http changes a delivery:
@@ -69,8 +69,8 @@ pub fn delivery(event: &str) -> Result<Delivery, NotAnEvent> {
 }
 
 impl Front {
-    /// Returns the front that an event comes from. It looks at few members, so that the function can
-    /// answer even a malformed event in its front's shape.
+    /// Returns the front that an event comes from. It looks at few members, so that the function
+    /// can answer even a malformed event in its front's shape.
     pub fn of(event: &str) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -112,8 +112,8 @@ impl Front {
         let path = event.raw_path.ok_or(NotAnEvent::Part(self, "rawPath"))?;
         Ok(Delivery {
             method: event.request_context.http.method,
-            // The path always begins with the stage, even behind a custom domain. Only `$default` is
-            // never in the path.
+            // The path always begins with the stage, even behind a custom domain. Only `$default`
+            // is never in the path.
             path: without_stage(path, event.request_context.stage.as_deref()),
             query: event.raw_query_string.filter(|query| !query.is_empty()),
             headers: event.headers,
@@ -210,8 +210,8 @@ fn without_stage(path: String, stage: Option<&str>) -> String {
     }
 }
 
-/// Collects all values of all headers. A load balancer sends either `headers` or `multiValueHeaders`. A
-/// REST API sends both, and `headers` has only one value of each header.
+/// Collects all values of all headers. A load balancer sends either `headers` or
+/// `multiValueHeaders`. A REST API sends both, and `headers` has only one value of each header.
 fn all_headers(headers: HeaderMap, mut multi_value: HeaderMap) -> HeaderMap {
     for (name, value) in headers.iter() {
         if !multi_value.contains_key(name) {
@@ -237,8 +237,8 @@ fn parameters(single: QueryMap, multi_value: QueryMap) -> Vec<(String, String)> 
 /// base64 on without decoding it, so shorter texts are always sent as text.
 const LONG_TEXT: usize = 256 * 1024;
 
-/// Checks whether a long text is longer as a JSON string than as base64. The encoded answer is limited
-/// to 6 MB by Lambda, and to 1 MB by a load balancer.
+/// Returns whether a long text is longer as a JSON string than as base64. The encoded answer is
+/// limited to 6 MB by Lambda, and to 1 MB by a load balancer.
 fn is_longer_as_json(text: &str) -> bool {
     if text.len() < LONG_TEXT {
         return false;

@@ -24,8 +24,8 @@ pub(super) struct Function {
 }
 
 impl Function {
-    /// Returns the budget of a delivery that begins now: the rest of the invocation, less a margin. The
-    /// lease ends after the invocation does.
+    /// Returns the budget of a delivery that begins now: the rest of the invocation, less a margin.
+    /// The lease ends after the invocation does.
     pub fn budget(&self, context: &Context) -> Budget {
         let Config { store, forward, is_emulated, .. } = &self.config;
         let (forwarding, settling) = match context.deadline().duration_since(SystemTime::now()) {

@@ -1,4 +1,4 @@
-//! `inspect`: what the store knows of an event.
+//! `inspect`: prints what the store knows of an event.
 
 use std::process::ExitCode;
 
@@ -20,20 +20,19 @@ pub struct Options {
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
-    /// Also show the delivery that a dead letter keeps: its headers, signatures among them, and its
-    /// body.
+    /// Also print the delivery in the dead letter: its headers, including signatures, and its body.
     #[arg(long)]
     delivery: bool,
-    /// The key as in X-Webhook-Key, its 64 hex digits, or the first 8 or more of them where the
-    /// store can find them (SQLite, and Redis other than as a cluster).
+    /// The key as in X-Webhook-Key, its 64 hex digits, or its first 8 or more digits. Only SQLite
+    /// and a single Redis server can find a key by its first digits.
     #[arg(value_name = "KEY")]
     key: String,
 }
 
-/// Prints the record of an event; the exit status is 1 when there is none.
+/// Prints the record of an event. The exit status is 1 if there is none.
 ///
 /// # Errors
-/// A key that cannot be read or is ambiguous, or a store that does not answer.
+/// Fails if the key is malformed or ambiguous, or the store does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
@@ -43,7 +42,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     };
     let Some(record) = store.get(&key, Utc::now()).await.context("the store does not answer")?
     else {
-        eprintln!("{key} is not known, or forgotten");
+        eprintln!("{key} has no record: it is unknown, or its record has expired");
         return Ok(ExitCode::FAILURE);
     };
     let letter = match options.delivery {
@@ -61,7 +60,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     print!("{}", inspected.record.text());
     match inspected.delivery {
         Some(delivery) => print!("\n{}", delivery.text()),
-        None if options.delivery => println!("\nno dead letter, and so no delivery, is kept"),
+        None if options.delivery => {
+            println!("\nthe event has no dead letter, so no delivery is kept")
+        }
         None => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -75,12 +76,12 @@ struct Inspected {
     delivery: Option<ShownDelivery>,
 }
 
-/// A delivery that a dead letter keeps. What is not UTF-8 is in base64.
+/// The delivery in a dead letter. A body that is not UTF-8 is in base64.
 #[derive(Serialize)]
 struct ShownDelivery {
     method: String,
     path: String,
-    /// A name may stand twice.
+    /// A list, because a name may occur twice.
     headers: Vec<(String, String)>,
     body: Option<String>,
     body_base64: Option<String>,
@@ -105,7 +106,7 @@ impl From<&Delivery> for ShownDelivery {
 }
 
 impl ShownDelivery {
-    /// As a request of HTTP is written.
+    /// Returns the delivery in the form of an HTTP request.
     fn text(&self) -> String {
         let mut text = format!("{} {}\n", self.method, harmless(&self.path));
         for (name, value) in &self.headers {

@@ -1,4 +1,4 @@
-//! Looks up keys that operators write in full, or shorten to their first digits.
+//! Finds keys that operators write in full, or shorten to their first digits.
 
 use anyhow::Context as _;
 use chrono::Utc;
@@ -18,7 +18,7 @@ pub(super) async fn find(store: &dyn Store, text: &str) -> anyhow::Result<Option
         && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     anyhow::ensure!(
         is_short_key,
-        "`{text}` is no key: give {}<64 hex digits>, or the first {MIN_DIGITS} digits or more",
+        "`{text}` is not a key: give {}<64 hex digits>, or the first {MIN_DIGITS} digits or more",
         Key::PREFIX
     );
     let found = store.find(&digits, Utc::now()).await.context("the store does not answer")?;

@@ -1,4 +1,4 @@
-//! The Lambda function behind a Function URL, an API Gateway or a load balancer.
+//! Runs the Lambda function behind a Function URL, an API Gateway or a load balancer.
 
 use std::{
     future,
@@ -26,11 +26,11 @@ use super::{
 };
 use crate::{config::Config, delivery::Reply, error::Error, outcome::Origin, telemetry};
 
-/// Answers invocations until the process ends: deliveries from the function's fronts, and replays from
-/// callers that may invoke the function itself.
+/// Answers invocations until the process ends: deliveries from the function's fronts, and replays
+/// from callers that may invoke the function directly.
 ///
 /// # Errors
-/// A configuration or store that cannot be used, which fails the function's start.
+/// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
 pub async fn run() -> anyhow::Result<()> {
     let config = Config::from_vars(variables().await?)?;
     for warning in config.warnings() {
@@ -60,8 +60,8 @@ pub async fn run() -> anyhow::Result<()> {
                     let answer = front.unwrap_or_default().answer(reply).await;
                     Ok(Answer::Delivery(Box::new(answer)))
                 }
-                // Whoever invokes the function itself, a schedule say, learns of an error by an
-                // error; a sender never does.
+                // A caller that invokes the function directly, such as a schedule, gets an
+                // invocation error. A sender always gets an HTTP answer.
                 Some(request) => {
                     let request = request?;
                     let replaying =
@@ -74,14 +74,14 @@ pub async fn run() -> anyhow::Result<()> {
         }
     });
     let (invocations, stopping) = (TaskTracker::new(), CancellationToken::new());
-    // Around the whole of an invocation, the sending of its answer included.
+    // The layer covers the whole invocation, including the sending of its answer.
     let (tracker, stopped) = (invocations.clone(), stopping.clone());
     let until_stopped = MapFutureLayer::new(move |answering| {
         let (answering, stopped) = (tracker.track_future(answering), stopped.clone());
         async move {
             let answered = answering.await;
             if stopped.is_cancelled() {
-                // The next one is for another instance.
+                // The next invocation must go to another instance.
                 future::pending().await
             }
             answered
@@ -94,8 +94,8 @@ pub async fn run() -> anyhow::Result<()> {
         ended = &mut running => return ended.map_err(anyhow::Error::from_boxed),
         () = stop => {}
     }
-    // Lambda ends an instance that has nothing to do, and without this signal where there is no
-    // extension. Whoever else sends it loses no answer.
+    // Lambda sends SIGTERM only if the function has an extension. If anybody else sends it, the
+    // answers under way are still sent.
     tracing::info!("stopping");
     stopping.cancel();
     invocations.close();
@@ -105,7 +105,7 @@ pub async fn run() -> anyhow::Result<()> {
     }
 }
 
-/// What an invocation is answered with.
+/// The answer to an invocation.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer<Delivery> {
@@ -131,7 +131,7 @@ async fn deliver(
         };
         function.router.handle(delivery, origin, function.budget(&context)).await
     };
-    // The task of its own turns a panic into an answer, so that the process continues.
+    // A separate task turns a panic into an answer, so that the process continues.
     let answered = tokio::spawn(answering.in_current_span()).await;
     answered.unwrap_or_else(|_| telemetry::panicked())
 }

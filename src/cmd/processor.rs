@@ -1,5 +1,5 @@
-//! Runs the sample destination in Lambda, or as an HTTP server with an Invoke API of its own. So both
-//! destinations can run on one machine.
+//! Runs the sample destination in Lambda, or as an HTTP server with an Invoke API of its own. As a
+//! server, it can stand for both destinations on one machine.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -20,10 +20,10 @@ use super::{
 };
 use crate::config::{LOG, log_filter};
 
-/// Runs the processor: in Lambda when that started it, as an HTTP server otherwise.
+/// Runs the processor: in Lambda if Lambda started the process, else as an HTTP server.
 ///
 /// # Errors
-/// When the file or the address cannot be used.
+/// Fails if a variable is malformed, or the file or the address cannot be used.
 pub async fn run() -> anyhow::Result<()> {
     let variable = |name| env(name).filter(|value| !value.is_empty());
     if let Some(text) = variable(LOG) {
@@ -59,7 +59,8 @@ async fn run_in_lambda(processor: Arc<Processor>) -> anyhow::Result<()> {
             let event = payload.get();
             let front = Front::of(event).filter(|_| custom.is_none());
             let reply = match front.map(|front| front.delivery(event)) {
-                // The event comes from the processor's own front, or from a router that sends such events.
+                // The event comes from the processor's own front, or from a router that sends such
+                // events.
                 Some(Ok(request)) => processor.handle(&request),
                 _ => processor.invoked(custom, event.as_bytes()),
             };

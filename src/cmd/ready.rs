@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{delivery::Reply, error::Error, router::Router};
 
-/// How long an answer of the store is repeated, so that frequent requests do not load the store.
+/// Time for which an answer of the store is reused, so that frequent requests do not load the
+/// store.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// Asks the store, one question at a time.

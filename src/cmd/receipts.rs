@@ -1,13 +1,13 @@
-//! The work of the sample destination: it accepts every delivery of an event, and processes the event
-//! once.
+//! The work of the sample destination: it accepts every delivery of an event, and processes the
+//! event once.
 //!
-//! Every receiver needs this protection, because the router sends an event again when the answer got
-//! lost. The pattern is to store the key in the same transaction as the work. Here, the work is only a
-//! receipt in SQLite. In your service, it is the booking.
+//! Every receiver needs this protection, because the router sends an event again when the answer
+//! got lost. The pattern is to store the key in the same transaction as the work. Here, the work is
+//! only a receipt in SQLite. In your service, it is the booking.
 //!
-//! It accepts events as Cloud Run gets them (a POST with the key in `Idempotency-Key`), and as a Lambda
-//! function gets them, in both forms: the body as payload with the key in the client context, or a
-//! Function URL's event with the key in its headers.
+//! It accepts events as Cloud Run gets them (a POST with the key in `Idempotency-Key`), and as a
+//! Lambda function gets them, in both forms: the body as payload with the key in the client
+//! context, or a Function URL's event with the key in its headers.
 
 use std::{
     collections::HashMap,
@@ -93,8 +93,8 @@ impl Processor {
         }
     }
 
-    /// Answers an invocation. Only a payload without a client context can be a front's event. With a
-    /// client context, the payload is always the body.
+    /// Answers an invocation. A payload with a client context is always the body itself. Without
+    /// one, it may be an event of a front.
     pub fn invoked(&self, custom: Option<HashMap<String, String>>, payload: &[u8]) -> Reply {
         let request = custom.is_none().then(|| std::str::from_utf8(payload).ok()).flatten();
         match request.map(fronts::delivery) {
@@ -109,7 +109,8 @@ impl Processor {
 
     fn receive(&self, via: &str, body: &[u8], text: impl Fn(&str) -> String) -> Reply {
         let sha256 = hex::encode(Sha256::digest(body));
-        // `cargo lambda watch` drops the client context. The hash of the body then identifies the event.
+        // `cargo lambda watch` drops the client context. The hash of the body then identifies the
+        // event.
         let key = Some(text("idempotency-key")).filter(|key| !key.is_empty());
         let receipt = Receipt {
             key: key.unwrap_or_else(|| format!("sha256:{sha256}")),
@@ -191,7 +192,7 @@ pub async fn serve(
 }
 
 impl Handler for Arc<Processor> {
-    /// Lets every request have a body.
+    /// Refuses no request.
     fn refuse(&self, _: &Delivery, _: u64, _: &Origin) -> Option<Reply> {
         None
     }

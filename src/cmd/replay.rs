@@ -28,27 +28,27 @@ use crate::{
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct Options {
-    /// Keys, as `inspect` takes them.
+    /// Keys, in the form that `inspect` accepts.
     #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
-    /// All dead letters there are now, or those that the filters leave.
+    /// Replay all dead letters that exist now, or those that match the filters.
     #[arg(long, group = "which")]
     all: bool,
     #[command(flatten)]
     filters: Filters,
-    /// List what would be replayed, and send nothing.
+    /// List the dead letters that would be replayed, and send nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Begin no more than this many in a second.
+    /// Begin at most this many replays per second.
     #[arg(long, value_name = "N", value_parser = per_second())]
     per_second: Option<u32>,
 }
 
-/// Replays dead letters, and prints what came of it; the exit status is 1 when one is still a dead
-/// letter. Ctrl-C begins no more, and waits for those under way.
+/// Replays dead letters, and prints the results. The exit status is 1 if a dead letter remains. On
+/// Ctrl-C, the command begins no more replays, and waits for the replays under way.
 ///
 /// # Errors
-/// A configuration, key or store that cannot be used.
+/// Fails if the configuration, a key or the store cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
     let variables = variables().await?;
@@ -68,7 +68,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     tokio::spawn(async move {
         signal.await;
         stopping.cancel();
-        eprintln!("stopping: those under way are waited for; a second signal ends them");
+        eprintln!("stopping after the replays under way; a second signal ends them at once");
         if let Ok(again) = stop_signal() {
             again.await;
             std::process::exit(1);
@@ -97,7 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(if summary.left() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The dead letters that were named, or that the filters leave.
+/// Returns the dead letters that the options name, or that match the filters.
 async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Record>> {
     if options.all {
         let filter = options.filters.clone().into();
@@ -112,7 +112,7 @@ async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Reco
         };
         let record = record.filter(|record| record.failed.is_some());
         let record = record.with_context(|| {
-            format!("{text} has no dead letter; nothing was sent (`inspect` shows what is known)")
+            format!("{text} has no dead letter; nothing was sent (`inspect` shows its record)")
         })?;
         if records.iter().all(|known| known.key != record.key) {
             records.push(record);
@@ -147,7 +147,7 @@ fn line(key: Key, replayed: &Replayed) -> String {
         End::Ended(Ending::StoreUnavailable) => "not sent",
         End::Ended(Ending::NoTime) => "not begun",
         End::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
-        End::Unsettled => "was sent, and the store could not be told: still a dead letter",
+        End::Unsettled => "was sent, but the result could not be stored: still a dead letter",
         End::Gone => "has no dead letter any more",
     };
     let destination = destination.map(|route| format!("{route}: ")).unwrap_or_default();
@@ -163,8 +163,8 @@ fn text(summary: &Summary) -> String {
         (gone, "delivered or discarded by others"),
         (in_progress, "in progress"),
         (failed, "failed"),
-        (unsettled, "sent, and not noted by the store"),
-        (store_unavailable, "without an answer of the store"),
+        (unsettled, "sent, but the result could not be stored"),
+        (store_unavailable, "without an answer from the store"),
         (not_begun, "not begun"),
     ] {
         if count > 0 {

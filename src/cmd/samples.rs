@@ -33,7 +33,7 @@ const SAMPLES: &[Sample] = samples! {
     "klarna": "klarna.json",
 };
 
-/// Returns the body of that vendor.
+/// Returns the sample body of a vendor.
 pub(super) fn sample(vendor: &str) -> Option<&'static [u8]> {
     SAMPLES.iter().find(|sample| sample.vendor == vendor).map(|sample| sample.body)
 }

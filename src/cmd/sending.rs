@@ -1,4 +1,4 @@
-//! Deliveries that commands send themselves, as a vendor would.
+//! Sends deliveries as a vendor would, for the commands that try the router.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use crate::{
     destination,
 };
 
-/// Time for an answer. The router gives its destinations as long.
+/// Time for an answer. It equals the default of FORWARD_BUDGET_MS, the router's own time for
+/// forwarding.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Makes a client that follows no redirects, as vendors do not.
+/// Creates a client that does not follow redirects, because vendors do not.
 ///
 /// # Errors
-/// TLS that cannot be set up.
+/// Fails if TLS cannot be set up.
 pub(super) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(destination::tls_config(None).map_err(anyhow::Error::msg)?)
@@ -25,10 +26,10 @@ pub(super) fn client() -> anyhow::Result<reqwest::Client> {
         .build()?)
 }
 
-/// Sends a delivery to an address, which takes the place of its path and query.
+/// Sends a delivery to an address. The address replaces the path and the query of the delivery.
 ///
 /// # Errors
-/// A missing answer.
+/// Fails if there is no answer.
 pub(super) async fn send(
     client: &reqwest::Client,
     url: Url,

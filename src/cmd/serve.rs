@@ -1,4 +1,4 @@
-//! `serve`: the router as an HTTP server, on any machine and on Cloud Run.
+//! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,14 +23,14 @@ use crate::{
     telemetry::{self, Backlog},
 };
 
-/// Connections that may ask for metrics at a time. Prometheus needs one.
+/// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
 ///
 /// # Errors
-/// A configuration, store or address that cannot be used.
+/// Fails if the configuration, the store or an address cannot be used.
 pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let Start { config, router, listener, metrics } = start(listen).await?;
     for warning in config.warnings() {
@@ -68,7 +68,7 @@ struct Start {
 /// Reads the configuration, and opens the store and the addresses that it names.
 ///
 /// # Errors
-/// All problems together: of the variables, the store and the addresses.
+/// Fails with all problems together: of the variables, the store and the addresses.
 async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     let (mut config, mut problems) = Config::read(variables().await?);
     let at = address::settle(listen, &mut config, &mut problems);
@@ -106,7 +106,7 @@ async fn check(config: Config, router: Arc<Router>) {
     let findings = checkup::run(&config, router.store().examine()).await;
     let problems = findings.iter().filter(|finding| finding.is_problem());
     let count = problems.inspect(|problem| tracing::warn!("{problem}")).count();
-    tracing::info!(problems = count, "checked what the configuration leads to");
+    tracing::info!(problems = count, "checked the services that the configuration names");
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
@@ -126,10 +126,10 @@ fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<
     Ok(())
 }
 
-/// Fails at the signal after the one that began to stop the server.
+/// Fails at the second signal. The first signal stops the server.
 async fn second_signal(stopped: tokio::sync::oneshot::Receiver<()>) -> anyhow::Result<()> {
     if stopped.await.is_err() {
-        // The server ended without a signal; there is no second one to wait for.
+        // The server ended without a first signal, so there is no second one to wait for.
         return std::future::pending().await;
     }
     stop_signal()?.await;

@@ -1,4 +1,4 @@
-//! Records as operators see them: lines for a person, JSON for a program.
+//! Formats records for operators: as lines for a person, and as JSON for a program.
 
 use std::{
     fmt::Write as _,
@@ -17,7 +17,7 @@ use crate::{
     store::{Attempt, Excerpt, Failed, Failure, Record, State},
 };
 
-/// A record as it is shown. Times are RFC 3339, in UTC.
+/// A record in the form that commands print. Times are RFC 3339, in UTC.
 #[derive(Default, Serialize)]
 pub(super) struct Shown {
     key: String,
@@ -65,7 +65,7 @@ struct ShownAnswer {
     kept_bytes: usize,
     body: Option<String>,
     body_base64: Option<String>,
-    /// For a person.
+    /// The body as lines for a person.
     #[serde(skip)]
     lines: Vec<String>,
 }
@@ -75,7 +75,7 @@ struct ShownReply {
     status: u16,
     content_type: Option<String>,
     bytes: usize,
-    /// When it is text.
+    /// Absent when the body is not text.
     body: Option<String>,
 }
 
@@ -154,7 +154,7 @@ impl From<&Reply> for ShownReply {
 }
 
 impl Shown {
-    /// Lines for a person.
+    /// Returns the record as lines for a person.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: Option<String>| {

@@ -1,17 +1,17 @@
-//! The sender's address in an event, as the service in front of the function reports it.
+//! Reads the sender's address from an event. The front of the function reports the address.
 
 use std::{collections::HashMap, net::IpAddr};
 
 use serde::Deserialize;
 
-/// The parts of an event that have the address: `http` for a Function URL and an HTTP API,
+/// The parts of an event that hold the address: `http` for a Function URL and an HTTP API,
 /// `identity` for a REST API, and `headers` for a load balancer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
     request_context: Context,
     headers: Option<HashMap<String, String>>,
-    /// Takes the place of `headers` where a load balancer's target group says so.
+    /// Replaces `headers` if a load balancer's target group is configured so.
     multi_value_headers: Option<HashMap<String, Vec<String>>>,
 }
 
@@ -27,11 +27,11 @@ struct Told {
     source_ip: Option<String>,
 }
 
-/// Returns the sender's address. Returns nothing when the event has none, or an invalid one.
+/// Returns the sender's address, or `None` if the event has no valid address.
 ///
 /// A load balancer appends the address to `X-Forwarded-For`
-/// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html>);
-/// the entries before it come from the sender and cannot be trusted.
+/// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html>).
+/// The entries before it come from the sender and cannot be trusted.
 pub fn source_ip(event: &str) -> Option<IpAddr> {
     const NAME: &str = "x-forwarded-for";
     let Event { request_context: Context { http, identity }, headers, multi_value_headers } =

@@ -1,5 +1,5 @@
-//! `sources`: lists the sources that are served, their rules, and the remedy for those that are not
-//! served. It prints no secret.
+//! `sources`: lists the served sources with their rules, and the other sources with the remedy. It
+//! prints no secret.
 
 use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -37,10 +37,10 @@ struct Listed {
     remedy: Option<String>,
 }
 
-/// Lists every configured source, and every built-in vendor that is none.
+/// Lists every configured source, and every built-in vendor that is not configured.
 ///
 /// # Errors
-/// A configuration that cannot be used, or output that cannot be written.
+/// Fails if the configuration cannot be used, or the output cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let intake = Intake::from_vars(super::variables().await?)?;
     let listed = list(&intake);
@@ -67,7 +67,7 @@ impl Listed {
         let secrets = intake.envelope_secrets.len();
         let is_open = intake.unsigned == Unsigned::FromAnyone;
         let remedy = format!(
-            "set {} (serve on loopback takes unsigned envelopes of this machine without it)",
+            "set {} (not needed for unsigned envelopes from this machine if serve listens on loopback)",
             envelope::SECRETS
         );
         Self {
@@ -109,7 +109,7 @@ impl Listed {
         }
     }
 
-    /// Returns a built-in vendor that is not configured.
+    /// Creates the entry of a built-in vendor that is not configured.
     fn of_vendor(name: &str) -> Self {
         let variable = secrets_variable(name);
         Self {

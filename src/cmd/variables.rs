@@ -16,13 +16,13 @@ pub struct Options {
 /// Standard AWS variables, which the AWS SDKs read.
 const AWS: &str = "\
 The Lambda destination, DynamoDB and SECRETS_ARN also take the standard AWS variables: AWS_REGION
-(but a function's ARN has its own), credentials, AWS_ENDPOINT_URL_LAMBDA,
+(a function's ARN has its own region), credentials, AWS_ENDPOINT_URL_LAMBDA,
 AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_SECRETS_MANAGER.";
 
 /// Lists the variables.
 ///
 /// # Errors
-/// When the output cannot be written.
+/// Fails if the output cannot be written.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     for variable in VARIABLES {

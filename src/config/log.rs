@@ -10,11 +10,11 @@ pub const LOG: &str = "RUST_LOG";
 
 /// Reads the log filter: levels, each for one module if a name and `=` precede it.
 ///
-/// The filter's syntax reads a name alone as a module whose every line is logged, and nothing else.
-/// A mistyped level would be such a name, so each entry must have a level.
+/// In the filter's syntax, a name without a level logs every line of that module, and no other line.
+/// A mistyped level would count as such a name, so each entry must have a level.
 ///
 /// # Errors
-/// The text describes a valid filter.
+/// Fails if the filter is malformed. The error describes a valid filter.
 pub fn log_filter(text: &str) -> Result<EnvFilter, &'static str> {
     let has_level = |entry: &str| {
         let level = entry.rsplit('=').next().unwrap_or_default().trim();

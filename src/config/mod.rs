@@ -35,7 +35,7 @@ const ROUTING_SECRET: &str = "ROUTING_SECRET";
 /// The routing secret of the examples. It is the default. Lambda refuses it, and so does `serve`
 /// unless it listens on loopback.
 pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
-/// Fewest bytes of a routing secret wherever the example secret is refused.
+/// Smallest length of a routing secret, in bytes, where the example secret is refused.
 const MIN_ROUTING_SECRET_BYTES: usize = 16;
 
 /// Largest REDRIVE_LIMIT. Redrives are counted in the attempts that a record keeps.
@@ -144,7 +144,7 @@ pub fn is_variable(name: &str) -> bool {
     VARIABLES.iter().any(|variable| variable.name == name) || holds_secrets()
 }
 
-/// All settings, checked.
+/// The checked settings.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub intake: Intake,
@@ -282,7 +282,7 @@ impl Config {
     /// Reads all variables. A variable with an empty value counts as not set.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let (config, problems) = Self::read(get);
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
@@ -316,7 +316,7 @@ impl Config {
         (config, vars.errors)
     }
 
-    /// Returns what an operator should know at start, as far as the variables tell it.
+    /// Returns the warnings for an operator at start, as far as the variables allow.
     pub fn warnings(&self) -> Vec<Finding> {
         [self.doubts.clone(), self.intake.warnings()].concat()
     }
@@ -326,7 +326,7 @@ impl Intake {
     /// Reads only the variables that a plan depends on.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
@@ -341,12 +341,12 @@ impl Intake {
         let unsigned = match self.unsigned {
             _ if !self.envelope_secrets.is_empty() => None,
             Unsigned::FromThisMachine => Some(format!(
-                "POST {path} takes unsigned envelopes from programs on this machine: set \
-                 {variable} to have them signed"
+                "POST {path} accepts unsigned envelopes from programs on this machine: set \
+                 {variable} to require signatures"
             )),
             Unsigned::FromAnyone => Some(format!(
-                "POST {path} takes unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
-                 {variable} to have them signed"
+                "POST {path} accepts unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
+                 {variable} to require signatures"
             )),
             Unsigned::Refused => {
                 Some(format!("POST {path} is not served: set {variable}, or ALLOW_UNSIGNED=true"))
@@ -365,8 +365,7 @@ impl Intake {
         unsigned.into_iter().chain(idle).chain(example).collect()
     }
 
-    /// Returns the problem of a routing secret that may not be used when others than this machine's
-    /// users can send.
+    /// Returns the problem of a routing secret that is not safe when other machines can send requests.
     pub fn own_secret_problem(&self) -> Option<ConfigError> {
         let remedy = routing_secret_problem(self.routing_secret.expose())?;
         Some(ConfigError { variable: ROUTING_SECRET.into(), remedy })
@@ -413,7 +412,7 @@ impl Vars<'_> {
             self.warning(
                 "FORWARD_TIMEOUT_MS",
                 format!(
-                    "{} is more than FORWARD_BUDGET_MS, {}, which ends an attempt sooner, and \
+                    "{} is more than FORWARD_BUDGET_MS, {}, which ends an attempt sooner and \
                      leaves no time for a second one: set it below that",
                     timeout.as_millis(),
                     budget.as_millis()
@@ -456,9 +455,9 @@ impl Vars<'_> {
 
     fn routing_secret(&mut self) -> Secret {
         if self.is_blank(ROUTING_SECRET) {
-            let remedy = "is set to nothing, which the example's secret would take the place of: \
-                          set it to one of your own (`openssl rand -hex 32` makes one), or unset it \
-                          for a try on loopback";
+            let remedy = "is empty, so the secret of the examples would be used: set it to one of \
+                          your own (`openssl rand -hex 32` makes one), or unset it to try the \
+                          router on loopback";
             self.problem(ROUTING_SECRET, remedy);
             return Secret::new(EXAMPLE_ROUTING_SECRET);
         }

@@ -66,7 +66,7 @@ impl StoreConfig {
     /// Reads only the variables that name the store.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let store = vars.store();

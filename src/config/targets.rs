@@ -97,8 +97,8 @@ impl Vars<'_> {
                 if !url.username().is_empty() || url.password().is_some() {
                     self.warning(
                         NAME,
-                        "holds a user or a password, which each delivery carries as basic \
-                         authorization: keep the URL in the secret of SECRETS_ARN, or take them out",
+                        "contains a user or a password, which each delivery carries as basic \
+                         authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
                     );
                 }
                 Some(GcpTarget { url, ca })
@@ -166,7 +166,7 @@ impl Vars<'_> {
     }
 }
 
-/// Tells whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
+/// Returns whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
 fn is_function(text: &str) -> bool {
     let is_word = |part: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

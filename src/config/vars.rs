@@ -47,7 +47,7 @@ impl<'a> Vars<'a> {
         (self.get)(name).filter(|value| !value.is_empty())
     }
 
-    /// Tells whether a variable is set, but empty.
+    /// Returns whether a variable is set, but empty.
     pub(super) fn is_blank(&self, name: &str) -> bool {
         (self.get)(name).is_some_and(|value| value.trim().is_empty())
     }

@@ -33,7 +33,7 @@ impl CloudRun {
     /// Creates the destination. `timeout` limits one attempt.
     ///
     /// # Errors
-    /// When the CA cannot be used.
+    /// Fails if the CA cannot be used.
     pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
         let tls = super::tls_config(target.ca.as_ref())?;
         let client = http_client::client(Arc::new(tls), connect_timeout(timeout));

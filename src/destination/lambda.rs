@@ -141,7 +141,7 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
 /// Returns the URL at which a target's API is called.
 ///
 /// # Errors
-/// The reason for which there is no URL: an unknown region, for example.
+/// Fails with the reason for which there is no URL: an unknown region, for example.
 pub async fn endpoint(target: &AwsTarget, sdk: &SdkConfig) -> Result<Url, String> {
     let region = target.region().or_else(|| sdk.region().map(AsRef::as_ref));
     let own = std::env::var("AWS_ENDPOINT_URL_LAMBDA").ok().filter(|url| !url.is_empty());
@@ -159,8 +159,8 @@ pub async fn endpoint(target: &AwsTarget, sdk: &SdkConfig) -> Result<Url, String
 /// Converts a function's answer to an HTTP reply.
 ///
 /// # Errors
-/// [`SendError::Failed`] when the function threw an error or timed out, or when its answer cannot
-/// be read.
+/// Fails with [`SendError::Failed`] if the function threw an error or timed out, or when its answer
+/// cannot be read.
 fn reply(output: InvokeOutput) -> Result<Reply, SendError> {
     let status = u16::try_from(output.status_code).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
@@ -201,7 +201,8 @@ enum Unreadable {
 /// other JSON is a success, and so is an empty payload.
 ///
 /// # Errors
-/// When the payload is none of these. It may report a failure, so it must not count as a success.
+/// Fails if the payload is none of these. It may report a failure, so it must not count as a
+/// success.
 fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
     if payload.is_empty() {
         return Ok(Reply { status: invoked, headers: HeaderMap::new(), body: payload });
@@ -268,7 +269,7 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
 }
 
 /// Describes an answer that is not in the form of AWS's API, such as the HTML page of a proxy.
-/// Returns nothing for an answer in that form.
+/// Returns `None` for an answer in that form.
 fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String> {
     let response = error.raw_response().filter(|_| error.code().is_none())?;
     let status = response.status().as_u16();

@@ -1,4 +1,4 @@
-//! Where events are delivered to.
+//! The destinations that events are delivered to.
 //!
 //! A new destination needs a file here, its `mod` line, and a field in [`Destinations`].
 
@@ -44,7 +44,8 @@ pub trait Destination: Send + Sync {
 pub struct Outgoing<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
-    /// Counted from 1 over the event's life.
+    /// The number of the attempt, counted from 1 over the event's life. A number is used again if
+    /// its owner died.
     pub attempt: u32,
     /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],
@@ -114,7 +115,7 @@ impl Destinations {
     /// Creates the configured destinations. They connect at their first use.
     ///
     /// # Errors
-    /// When a file cannot be used. The text names the file and the reason.
+    /// Fails if a file cannot be used. The text names the file and the reason.
     pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
         let gcp = targets.gcp.as_ref().map(|gcp| CloudRun::new(gcp, attempt_timeout));
         let aws = targets.aws.clone().map(|aws| Lambda::new(aws, attempt_timeout));
@@ -127,8 +128,8 @@ impl Destinations {
     /// Returns the destination of a route.
     ///
     /// # Errors
-    /// [`SendError::Refused`] when that destination is not configured: a record may pin a route
-    /// that new events no longer take.
+    /// Fails with [`SendError::Refused`] if that destination is not configured: a record may pin a
+    /// route that new events no longer take.
     pub fn get(&self, route: Route) -> Result<&dyn Destination, SendError> {
         let (destination, variable) = match route {
             Route::Gcp => (&self.gcp, "GCP_TARGET_URL"),

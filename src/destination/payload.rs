@@ -41,7 +41,7 @@ pub(super) struct Handed {
 /// that is not JSON goes as a Function URL's event.
 ///
 /// # Errors
-/// [`SendError::Refused`] when the payload is too large for Lambda.
+/// Fails with [`SendError::Refused`] if the payload is too large for Lambda.
 pub(super) fn handed(event: &Outgoing<'_>, target: &AwsTarget) -> Result<Handed, SendError> {
     let body = &event.delivery.body;
     let handed = if target.payload == Payload::Body && is_json(body) {

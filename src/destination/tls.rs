@@ -9,7 +9,7 @@ use crate::{authorities::Authorities, http_client};
 /// The public roots are compiled in, so that a cold start reads no bundle.
 ///
 /// # Errors
-/// When the CA (GCP_CA_FILE) cannot be used.
+/// Fails if the CA (GCP_CA_FILE) cannot be used.
 pub fn tls_config(ca: Option<&Authorities>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
     for certificate in ca.iter().flat_map(|ca| &ca.certificates) {

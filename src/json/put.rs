@@ -3,9 +3,9 @@
 use super::{Document, Kind, Pointer, Value};
 
 impl Pointer {
-    /// Returns the text with `json` at the place: instead of the value that is there, or as a new
-    /// member of the innermost object that is there. Returns nothing when the text is not JSON, or
-    /// has no such place: an element of an array, or a member of an empty object.
+    /// Returns the text with `json` at the place. It replaces the existing value. If there is none,
+    /// it becomes a new member of the innermost existing object. Returns `None` if the text is not
+    /// JSON, or has no such place: a missing element of an array, or a member of an empty object.
     pub fn put(&self, text: &[u8], json: &str) -> Option<Vec<u8>> {
         let document = Document::parse(text).ok()?;
         let mut value = document.root();
@@ -22,7 +22,8 @@ impl Pointer {
     }
 }
 
-/// Writes a member of the first name. Its value holds the next member, and the last one holds `json`.
+/// Writes a member with the first name. Its value holds the next member, and the last one holds
+/// `json`.
 fn member(names: &[String], json: &str) -> Option<String> {
     let (innermost, outer) = names.split_last()?;
     let named = |name: &String| serde_json::to_string(name).ok();

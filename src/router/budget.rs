@@ -19,10 +19,13 @@ const SETTLE_TRIES: u32 = 4;
 /// claim                     forward_until                    lease_until
 ///   ├ attempt ─ pause ─ attempt ──┤                               │
 ///   │                             ├ finish or fail ┤              │
-///   │                             │    settling    │    margin    │ claim: a successor takes over;
-///   ▼                             ▼                ▼              ▼ from now on, a finish or fail
-///   the key is ours    no attempt is under way     the answer       of ours changes nothing
+///   │                             │    settling    │    margin    │ a claim takes the key over
+///   ▼                             ▼                ▼              ▼
+///   the key is ours    no attempt is under way     the answer     the key may be taken over
 /// ```
+///
+/// After a takeover, a finish or fail of ours changes nothing. If nobody takes over, a late finish
+/// or fail still counts.
 ///
 /// If the owner dies anywhere on this line, its lease remains, and no other owner starts before the
 /// lease ends. A failure with a known outcome frees the key at once. A failure with an unknown

@@ -42,10 +42,10 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Debug)]
 pub struct Replay {
     pub ending: Ending,
-    /// Why the event was not delivered.
+    /// The reason why the event was not delivered.
     pub failure: Option<Error>,
     pub route: Route,
-    /// Whether the store has the result.
+    /// False only if the store could not be told the result.
     pub settled: bool,
 }
 
@@ -142,9 +142,9 @@ impl Router {
         Replay { ending, failure, route: job.plan.route, settled: job.settled }
     }
 
-    /// Runs the life of a planned event, and turns the result into one log line and one reply.
+    /// Delivers a planned event, and turns the result into one log line and one reply.
     async fn process(&self, job: &mut Job, budget: Budget) -> (Result<Ending, Error>, Reply) {
-        let (ending, reply) = match self.live(job, budget).await {
+        let (ending, reply) = match self.deliver(job, budget).await {
             Ok((ending, reply)) => (Ok(ending), reply),
             Err(error) => {
                 let reply = error.reply();
@@ -159,9 +159,9 @@ impl Router {
         (ending, reply)
     }
 
-    /// Runs the life of a planned event: claims the key, makes attempts while the lease lasts, and
-    /// settles the result.
-    async fn live(&self, job: &mut Job, budget: Budget) -> Result<(Ending, Reply), Error> {
+    /// Delivers a planned event: claims the key, makes attempts while the lease lasts, and settles
+    /// the result.
+    async fn deliver(&self, job: &mut Job, budget: Budget) -> Result<(Ending, Reply), Error> {
         if budget.left().is_zero() {
             return Err(Error::NoTime);
         }

@@ -64,8 +64,7 @@ impl Router {
                 job.settled = settled.is_some();
                 match settled {
                     Some(Settled::Stored) => Err(failure),
-                    // Another owner has taken over, and its writes are no dead letter of this
-                    // failure.
+                    // Another owner has taken over, and its record does not contain this failure.
                     Some(Settled::LeaseLost) => {
                         Err(not_kept(failure, "another owner has taken over", lease))
                     }

@@ -87,7 +87,7 @@ impl Vendor for Braintree {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
-    /// Signs the payload of a form, or an XML document, of which it makes one.
+    /// Signs the payload of a form. An XML document becomes the payload of a new form.
     fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
         let (public, private) = pair(signing.secret).ok_or(CannotSign::Secret(PAIR))?;
         let payload = if delivery.body.trim_ascii_start().starts_with(b"<") {
@@ -121,7 +121,7 @@ impl Vendor for Braintree {
         let query = delivery.query.as_deref()?;
         let mut pairs = form_urlencoded::parse(query.as_bytes()).take(MAX_FIELDS);
         let (_, challenge) = pairs.find(|(name, _)| name == "bt_challenge")?;
-        // Strangers get a signature for nothing else.
+        // A stranger must not get a signature for any other text.
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_challenge = (20..=32).contains(&challenge.len()) && challenge.bytes().all(is_hex);
         let (public, private) = secrets.first().and_then(pair).filter(|_| is_challenge)?;

@@ -19,7 +19,7 @@ pub const SECRETS: &str = "ENVELOPE_SECRETS";
 /// Checks the form of a secret when the process starts.
 ///
 /// # Errors
-/// The form that the secret must have.
+/// Fails with the form that the secret must have.
 pub fn check_secret(secret: &Secret) -> Result<(), &'static str> {
     standard_webhooks::check_secret(secret, 16)
 }
@@ -33,7 +33,7 @@ pub fn has_signature(headers: &HeaderMap) -> bool {
 /// Checks that one of the secrets signed the envelope.
 ///
 /// # Errors
-/// [`Error::Signature`] when the signature is missing, wrong or stale.
+/// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
 pub fn verify(check: &Check<'_>) -> Result<(), Error> {
     standard_webhooks::verify(check, &["webhook"]).map(|_| ())
 }
@@ -41,7 +41,7 @@ pub fn verify(check: &Check<'_>) -> Result<(), Error> {
 /// Reads what happened from the body.
 ///
 /// # Errors
-/// Refusals that are answered with 400.
+/// Fails with a refusal that is answered with 400.
 pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     let document = Document::parse(&delivery.body).map_err(Error::InvalidJson)?;
     let body = document.root();

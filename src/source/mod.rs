@@ -66,7 +66,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks the form of a secret when the process starts.
     ///
     /// # Errors
-    /// The form that the secret must have.
+    /// Fails with the form that the secret must have.
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         scheme::check_secret(self.description(), secret)
     }
@@ -81,7 +81,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks that one of the secrets signed the delivery.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         scheme::verify(self.description(), check)
     }
@@ -89,7 +89,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
     ///
     /// # Errors
-    /// The reason if the delivery cannot be signed.
+    /// Fails with the reason if the delivery cannot be signed.
     fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
         sign::by_description(self.description(), delivery, signing)
     }
@@ -128,7 +128,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// certificates.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the delivery cannot be genuine, or the address is not the vendor's.
+    /// Fails with [`Error::Signature`] if the delivery cannot be genuine, or the address is not the
+    /// vendor's.
     fn certificate_address(&self, _delivery: &Delivery) -> Result<Option<Url>, Error> {
         Ok(None)
     }
@@ -271,7 +272,7 @@ impl Source {
     /// Checks that the source's vendor sent a delivery.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
     pub(crate) fn verify(
         &self,
         delivery: &Delivery,
@@ -315,7 +316,7 @@ impl Sources {
     /// Returns the source that receives deliveries to this path.
     ///
     /// # Errors
-    /// [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
+    /// Fails with [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
     pub fn at(&self, path: &str) -> Result<&Arc<Source>, Error> {
         let name = path.strip_prefix(PATH).ok_or(Error::UnknownPath)?;
         match self.get(name) {

@@ -72,8 +72,8 @@ impl PayPal {
     }
 }
 
-/// The signature of a delivery, as its headers state it and as far as it can be checked without the
-/// certificate.
+/// The signature of a delivery and its parts, read from the headers. Everything that needs no
+/// certificate is checked already.
 struct Claims<'a> {
     id: &'a str,
     time: &'a str,

@@ -1,4 +1,4 @@
-//! Private keys, for the vendors that sign with one.
+//! Reads private keys, for vendors that sign with one.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::scheme::BASE64;
 /// The prefix of a private key in Standard Webhooks. The prefix of a public key is `whpk_`.
 pub(super) const PREFIX: &str = "whsk_";
 
-/// Bytes of an Ed25519 private key. Some libraries write the public key behind it.
+/// Bytes of an Ed25519 private key. Some libraries append the public key.
 const SEED_BYTES: usize = 32;
 
 /// A private key.
@@ -23,7 +23,7 @@ pub enum PrivateKey {
     Ed25519(Ed25519KeyPair),
 }
 
-/// A text that holds no private key.
+/// The error for a text that holds no private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a private key in PEM form: RSA of 2048 to 4096 bits, or Ed25519")]
 pub struct NotAPrivateKey;
@@ -32,7 +32,7 @@ impl PrivateKey {
     /// Reads the first key of a PEM text, in PKCS#8 or, for RSA, in PKCS#1.
     ///
     /// # Errors
-    /// A text without a key.
+    /// Fails if the text holds no key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NotAPrivateKey> {
         let (_, pem) = parse_x509_pem(pem).map_err(|_| NotAPrivateKey)?;
         let der = &pem.contents;

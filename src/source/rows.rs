@@ -22,7 +22,7 @@ use crate::json::Pointer;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Returns every built-in vendor, in the order of rank.
+/// Returns every built-in vendor, in the order in which the commands list them.
 pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
     vec![
         row(stripe()),

@@ -29,10 +29,10 @@ pub struct Rules {
 /// Decides when two deliveries of a source carry the same event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyRule {
-    /// The vendor's id, if there is one.
+    /// The vendor's id must be equal. Events without an id are compared as with `Content`.
     #[default]
     Id,
-    /// Type, time and body.
+    /// Type, time and body must be equal.
     Content,
 }
 

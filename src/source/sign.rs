@@ -1,5 +1,5 @@
-//! Signs what a [`Description`] says of a vendor's signature, as `scheme.rs` verifies it. Used for
-//! trying things out: the router itself signs nothing as a vendor.
+//! Signs a delivery by the [`Description`] of a vendor, in the way that `scheme.rs` verifies. Only
+//! commands that try the router use it. The router itself never signs as a vendor.
 
 use base64::{
     Engine as _,
@@ -30,16 +30,16 @@ use crate::{
     secret::Secret,
 };
 
-/// Value of a header that must be there, and about which nothing is known.
+/// Value of a required header whose content is not described.
 const SAMPLE: &str = "sample";
 
 /// The secret, keys, address and time that a delivery is signed with.
 #[derive(Clone, Copy)]
 pub struct Signing<'a> {
     pub secret: &'a Secret,
-    /// The private key, for the vendors that sign with one.
+    /// The private key, for vendors that sign with one.
     pub key: Option<&'a PrivateKey>,
-    /// The address that the vendor calls, where it signs the address.
+    /// The address that the vendor calls. Needed if its signature covers the address.
     pub url: Option<&'a str>,
     pub now: DateTime<Utc>,
 }
@@ -55,19 +55,19 @@ pub enum CannotSign {
     Secret(&'static str),
     #[error("the body {0}")]
     Body(String),
-    #[error("the description covers the signature itself: it stands in the body")]
+    #[error("the signature is in the body, and would have to cover itself")]
     Circular,
-    #[error("`{0}` is a value that no header can hold")]
+    #[error("the value for the header `{0}` is not allowed in a header")]
     Header(HeaderName),
 }
 
 impl Source {
-    /// Signs a delivery as the source's vendor does. Headers that the vendor sends besides are added
-    /// where they are not there yet. The id of the event is made of the body where the vendor sends
-    /// it in a header, so the same body is the same event.
+    /// Signs a delivery as the source's vendor does. Adds the other headers that the vendor sends,
+    /// if they are missing. If the vendor sends the id of the event in a header, the id is derived
+    /// from the body. So the same body is the same event.
     ///
     /// # Errors
-    /// The reason if the delivery cannot be signed.
+    /// Fails with the reason if the delivery cannot be signed.
     pub fn sign(&self, delivery: &Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
         let address = self.address.as_ref().filter(|_| self.vendor.signs_url());
         let configured = address.map(|address| address.of(delivery));
@@ -86,7 +86,7 @@ impl Source {
     }
 }
 
-/// Adds the headers that the vendor sends beside those of the signature.
+/// Adds the headers that the vendor sends in addition to its signature.
 fn with_usual_headers(
     description: &Description,
     delivery: &Delivery,
@@ -136,14 +136,14 @@ fn header_of_id(description: &Description, delivery: &Delivery) -> Option<Header
     if has_id { None } else { ids.iter().find_map(header) }
 }
 
-/// Makes a name for the event with this body, in the form of a UUID.
+/// Returns an id for the event with this body, in the form of a UUID.
 pub(super) fn event_id(body: &[u8]) -> String {
     let digest = hex::encode(Sha256::digest(body));
     let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default();
     [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
 }
 
-/// Signs by the description of a vendor, which has all that it takes.
+/// Signs a delivery by the description of a vendor that needs no code of its own.
 pub(super) fn by_description(
     description: &Description,
     mut delivery: Delivery,
@@ -171,7 +171,8 @@ fn by_template(
     mut delivery: Delivery,
     signing: &Signing<'_>,
 ) -> Result<Delivery, CannotSign> {
-    // Of two families of headers, the one that the delivery has a signature of is kept.
+    // The vendor may sign under one of two names. If the delivery already has one of them, that one
+    // is used.
     let is_there = |place: &&Place| matches!(place, Place::Header(name) if delivery.headers.contains_key(name));
     let places = &signed.signature;
     let place = places.iter().find(is_there).or(places.first());
@@ -205,7 +206,11 @@ fn by_template(
         Algorithm::Ed25519 => ed25519(signing, &pieces.concat())?,
         algorithm => {
             let key = key_bytes(signed, signing.secret, key_id);
-            hmac(algorithm, &key.ok_or(CannotSign::Secret("has not the form of a key"))?, &pieces)
+            hmac(
+                algorithm,
+                &key.ok_or(CannotSign::Secret("does not have the form of a key"))?,
+                &pieces,
+            )
         }
     };
     let signature = format!("{}{}", signed.prefix, signed.encoding.encode(&signature));
@@ -228,11 +233,11 @@ fn by_template(
 
 const KEY_PAIR: &str = "must be `key-id:key`";
 
-/// Signs with the private key, or with the one in the secret.
+/// Signs with the given private key, or with the private key in the secret.
 pub(super) fn ed25519(signing: &Signing<'_>, message: &[u8]) -> Result<Vec<u8>, CannotSign> {
     let own = PrivateKey::from_text(signing.secret.expose());
     let signature = signing.key.or(own.as_ref()).and_then(|key| key.sign_ed25519(message));
-    signature.ok_or(CannotSign::NoKey("an Ed25519 private key, and the secret is none"))
+    signature.ok_or(CannotSign::NoKey("an Ed25519 private key, and the secret is not one"))
 }
 
 /// Puts a text into the body.
@@ -244,7 +249,7 @@ pub(super) fn put_text(
     put(delivery, pointer, &serde_json::Value::from(text).to_string())
 }
 
-/// Puts the time into the body: as a number, unless a text stands there.
+/// Puts the time into the body: as text if the body has text at that place, else as a number.
 fn put_time(
     delivery: &mut Delivery,
     pointer: &Pointer,

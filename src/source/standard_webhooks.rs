@@ -87,7 +87,7 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
 /// private key, or a `whsk_` secret, makes a `v1a` entry; a `whsec_` secret makes a `v1` entry.
 ///
 /// # Errors
-/// A secret that cannot sign.
+/// Fails if the secret cannot sign.
 pub(super) fn sign(mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
     let names = match delivery.headers.contains_key("svix-id") {
         true => ["svix-id", "svix-timestamp", "svix-signature"],

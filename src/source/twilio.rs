@@ -117,7 +117,7 @@ impl Vendor for Twilio {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
-    /// Signs a form, or the address with the hash of a JSON body, which it adds to the query.
+    /// Signs a form, or the address with the hash of a JSON body. The hash is added to the query.
     fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
         let mut url = signing.url.ok_or(CannotSign::NoUrl)?.to_owned();
         let fields = if Document::parse(&delivery.body).is_ok() {

@@ -1,10 +1,15 @@
 //! The records of events, and the atomic claim on an event.
 //!
 //! ```text
-//! absent ──claim──▶ in flight (owner, until) ──finish──▶ delivered, until its TTL ends
-//!                       │  ▲                └─fail────▶ dead letter; the key may be claimed again
-//!                       │  └── claim, once `until` has passed: the owner died
+//! absent ──claim──▶ in flight (owner, until)
+//!                     ├─ finish ─────────────▶ delivered ── its TTL ends ──▶ absent
+//!                     ├─ fail, `Now` ────────▶ dead letter; the key may be claimed at once
+//!                     ├─ fail, `AtLeaseEnd` ─▶ dead letter; the key may be claimed after `until`
+//!                     ├─ claim after `until` ▶ in flight (new owner): the old one died or hangs
+//!                     └─ 30 days without any of these ▶ absent, unless there is a dead letter
 //! ```
+//!
+//! The log and the senders' answers call the state in flight `in progress`.
 //!
 //! `finish` and `fail` carry the lease, and change nothing if another owner has taken over. A new
 //! store needs a file here, a `mod` line and a row in [`open`]. It must pass the contract test that
@@ -39,13 +44,13 @@ use crate::{
     route::Route,
 };
 
-/// Keeps claims, records and dead letters. All times that callers pass or get are by the caller's
-/// clock, so that a test can choose them. SQLite and DynamoDB also use the caller's clock to judge
-/// whether a lease has ended. Redis uses its server's clock for that.
+/// Keeps claims, records and dead letters. The caller supplies the current time, so a test can
+/// choose it. Returned times use the same clock. SQLite and DynamoDB also use the caller's clock to
+/// judge whether a lease has ended. Redis uses its server's clock for that.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Takes the key of a plan until `until`, or reports who has it. The claim is atomic and takes
-    /// one round trip.
+    /// Takes the key of a plan until `until`, or reports who has it. `now` is the time at which the
+    /// delivery came in. The claim is atomic and takes one round trip.
     async fn claim(
         &self,
         plan: &Plan,
@@ -93,7 +98,7 @@ pub trait Store: Send + Sync {
 /// Opens the store that the configuration names.
 ///
 /// # Errors
-/// When the store cannot be opened. The text has the reason and the remedy.
+/// Fails if the store cannot be opened. The text has the reason and the remedy.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
@@ -164,6 +169,8 @@ pub struct Lease {
     pub key: Key,
     /// 32 random hex digits, known only to the winner.
     pub owner: String,
+    /// The end of the lease by the caller's clock. In Redis, the lease starts when the claim's
+    /// script runs, so it ends a little later than this.
     pub until: DateTime<Utc>,
     /// The details from the event's first claim. Their route stays when ROUTE_THRESHOLD changes.
     pub details: Details,
@@ -220,7 +227,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The same error with the name of the store that did not answer, or refused.
+    /// Returns the same error with the name of the store that did not answer, or refused.
     fn at(self, place: &impl std::fmt::Display) -> Self {
         match self {
             Self::Corrupt(_) => self,

@@ -16,7 +16,9 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Time for which the details of an event, above all its route, are kept after its owner died.
+/// Time from a claim for which the details of an event, above all its route, are kept if the owner
+/// stores no result. Each claim starts this time again. In DynamoDB, the table's TTL deletes them,
+/// so they may stay longer.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most attempts that a record keeps. The newest ones are kept.
@@ -106,10 +108,11 @@ pub enum State {
 impl Record {
     /// Decides whether an event may be claimed: returns the answer if this record prevents the
     /// claim, or `None` if the claim takes the event over. SQLite and DynamoDB use this function.
-    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both agree.
+    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both
+    /// agree.
     ///
     /// # Errors
-    /// When the record has no details. No claim of this router writes such a record.
+    /// Fails if the record has no details. No claim of this router writes such a record.
     pub(super) fn against(
         &self,
         plan: &Plan,

@@ -11,12 +11,12 @@ use tokio::{
 
 use crate::store::{Page, Store, StoreError};
 
-/// How long an answer of the store is reused, so that frequent scrapes do not load the store. This
-/// also applies to an error.
+/// Time for which an answer of the store is reused, so that frequent scrapes do not load the store.
+/// An error is reused as well.
 const REFRESH: Duration = Duration::from_secs(15);
 
-/// Longest wait for the store, even if STORE_TIMEOUT_MS is longer: a scrape must get the other
-/// metrics when the store hangs.
+/// Longest wait for the store, even if STORE_TIMEOUT_MS is longer. When the store hangs, a scrape
+/// must still get the other metrics.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most dead letters that are counted.
@@ -36,7 +36,7 @@ pub(super) struct Seen {
 }
 
 impl Backlog {
-    /// Returns the state of the list, from the store or from the last query. Returns nothing when
+    /// Returns the state of the list, from the store or from the last query. Returns `None` when
     /// the store does not answer.
     pub(super) async fn read(&self, store: &dyn Store) -> Option<Seen> {
         let mut last = self.last.lock().await;

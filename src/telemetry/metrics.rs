@@ -1,4 +1,5 @@
-//! The metrics for Prometheus: counters and durations, by destination, source, vendor and outcome.
+//! Counts the metrics for Prometheus: counters and durations, by destination, source, vendor and
+//! outcome.
 
 use std::{
     collections::HashSet,
@@ -19,8 +20,8 @@ use super::{Line, backlog::Seen};
 /// The prefix of every name.
 const PREFIX: &str = "webhook_router";
 
-/// Vendors that have a label of their own; the others share one. Names come from payloads, and each
-/// one costs memory here and money in CloudWatch.
+/// Most vendors that have a label of their own. The others share one. Names come from payloads, and
+/// each name costs memory here and money in CloudWatch.
 const MAX_VENDORS: usize = 50;
 
 /// Upper bounds of the histograms, in seconds.
@@ -100,7 +101,7 @@ impl Metrics {
         let refused = metrics.refused.clone();
         registry.register(
             "refused",
-            "Requests that were refused before anything was touched",
+            "Requests that were refused before the store was used",
             refused,
         );
         let filtered = metrics.filtered.clone();
@@ -160,8 +161,9 @@ impl Metrics {
     }
 }
 
-/// The vendor as a label or a dimension: in lower case, cut, and `other` once there are too many,
-/// or where CloudWatch would refuse it: a dimension's value is of ASCII, without control characters
+/// Returns the vendor as a label or a dimension: in lower case and cut. Returns `other` when there
+/// are too many vendors, or when CloudWatch would refuse the name. The value of a dimension must be
+/// ASCII without control characters
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html>).
 pub(super) fn vendor(name: &str) -> String {
     static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);

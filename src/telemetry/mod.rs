@@ -1,5 +1,6 @@
-//! The log: one line for each delivery, and never a secret, a signature or a payload in it. In
-//! Lambda, the same line carries CloudWatch's metrics; in `serve`, Prometheus reads them.
+//! Writes the log: one line for each delivery. No line contains a secret, a signature or a payload.
+//! In Lambda, the line also carries the metrics for CloudWatch. In `serve`, Prometheus reads the
+//! metrics.
 
 mod backlog;
 mod embedded;
@@ -30,11 +31,11 @@ use crate::{
     trace::Trace,
 };
 
-/// Longest text of a sender's choice that is logged, in characters: a name from a payload, a
-/// method or a path.
+/// Longest text from a sender that is logged, in characters: a name from a payload, a method or a
+/// path.
 const MAX_TEXT_CHARS: usize = 256;
 
-/// How the line of a delivery looks.
+/// The format of a delivery's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     /// For a person.
@@ -50,17 +51,17 @@ fn format() -> Format {
     FORMAT.get().copied().unwrap_or(Format::Text)
 }
 
-/// Starts logging to standard error: text for a person on a terminal, JSON lines otherwise, in
-/// Lambda with metrics. `RUST_LOG` sets the filter. `default` applies without it, and if it cannot
-/// be read: the configuration reports that problem with all others.
+/// Starts logging to standard error: text for a person on a terminal, and JSON lines otherwise. In
+/// Lambda, the lines have metrics. `RUST_LOG` sets the filter. `default` applies if `RUST_LOG` is
+/// not set or is malformed. The configuration reports a malformed one.
 ///
 /// # Errors
-/// When logging was started before.
+/// Fails if logging was started before.
 pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
     let chosen = std::env::var(LOG).ok().and_then(|text| log_filter(&text).ok());
     let filter = chosen.unwrap_or_else(|| EnvFilter::new(default.to_string()));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    // What others would tell beyond that holds bodies, headers and credentials.
+    // Debug lines of other crates may contain bodies, headers or credentials.
     let is_harmless = filter_fn(|metadata| {
         metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::INFO
     });
@@ -71,11 +72,11 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
         (false, false) => Format::Json,
     };
     let _ = FORMAT.set(format);
-    // The message of a panic may quote what it was about, a payload say.
+    // The message of a panic may quote the data that caused it, such as a payload.
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string);
         if format == Format::Embedded {
-            // Whoever caused it gets an answer, so Lambda does not count it as an error.
+            // The sender gets an answer after a panic, so Lambda does not count an error.
             let mut line = line("ERROR", "bug: a panic");
             line["place"] = place.into();
             embedded::add_count(&mut line, "panics", 1);
@@ -126,7 +127,7 @@ pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
     reply
 }
 
-/// Logs a vendor's question that was answered, and was no event.
+/// Logs a handshake: a vendor's question that was answered, and is not an event.
 pub fn handshake(delivery: &Delivery, origin: &Origin, reply: &Reply) {
     let (method, path) = (cut(delivery.method.as_str()), cut(&delivery.path));
     let (status, cold_start) = (reply.status.as_u16(), origin.is_cold_start);
@@ -153,7 +154,7 @@ pub fn filtered(delivery: &Delivery, origin: &Origin, event: &Event) {
     }
 }
 
-/// What became of a delivery, for the log and the metrics.
+/// The result of a delivery, for the log and the metrics.
 pub struct Handled<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
@@ -163,9 +164,9 @@ pub struct Handled<'a> {
     pub error: Option<&'a Error>,
     pub status: u16,
     pub trigger: Trigger,
-    /// Of this delivery.
+    /// The number of attempts of this delivery.
     pub attempts: u32,
-    /// Whether the result could be stored.
+    /// False only if the store could not be told the result.
     pub settled: bool,
     pub times: Times,
 }
@@ -182,7 +183,7 @@ struct Line<'a> {
     destination: &'static str,
     outcome: &'static str,
     status: u16,
-    /// What caused the delivery.
+    /// The cause of the delivery.
     trigger: &'static str,
     attempts: u32,
     bytes: usize,
@@ -190,7 +191,7 @@ struct Line<'a> {
     store_milliseconds: f64,
     destination_milliseconds: f64,
     pause_milliseconds: f64,
-    /// What is left: the router's own.
+    /// The rest of the time, which the router itself took.
     self_milliseconds: f64,
     settled: bool,
     cold_start: bool,
@@ -203,7 +204,7 @@ struct Line<'a> {
     reason: Option<String>,
 }
 
-/// Logs what became of a planned event, and counts it.
+/// Logs and counts the result of a planned event.
 pub fn handled(handled: &Handled<'_>) {
     let Handled { delivery, plan, origin, trace, ending, error, times, .. } = *handled;
     let own = times.total.saturating_sub(times.store + times.destination + times.pauses);
@@ -263,7 +264,7 @@ pub fn handled(handled: &Handled<'_>) {
     }
 }
 
-/// Writes the line of a delivery where that level is logged; with metrics in it, always.
+/// Writes the line of a delivery if its level is logged. A line with metrics is always written.
 fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
     let (level, enabled) = if is_bad {
         ("WARN", tracing::enabled!(Level::WARN))
@@ -280,7 +281,7 @@ fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
         line.extend(fields);
     }
     if has_metrics {
-        // A dimension of few values; the name as it was sent is beside it.
+        // The dimension must have few values. `vendor_name` has the name as it was sent.
         line["vendor"] = metrics::vendor(fields.vendor).into();
         line["vendor_name"] = fields.vendor.into();
         embedded::add_delivery(&mut line, fields.settled);
@@ -288,8 +289,8 @@ fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
     print_line(&line);
 }
 
-/// Logs what came of a replay in Lambda. `left` dead letters are still there, where that is known:
-/// after a replay of all.
+/// Logs the result of a replay in Lambda. `left` is the number of dead letters that remain. It is
+/// known only after a replay of all.
 pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
     let mut line = line("INFO", "redrive");
     line["summary"] = json!(summary);
@@ -299,7 +300,7 @@ pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
     print_line(&line);
 }
 
-/// A line of the log, as those of others look.
+/// Creates a line of the log, in the format of the lines that tracing writes.
 fn line(level: &str, message: &str) -> Value {
     let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
     json!({ "timestamp": timestamp, "level": level, "message": message })
@@ -307,16 +308,16 @@ fn line(level: &str, message: &str) -> Value {
 
 /// Prints a line in one piece.
 fn print_line(line: &Value) {
-    // When nobody reads the log, there is nobody to tell.
+    // If the log cannot be written, there is no other place to report that.
     let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
-/// With three digits of fraction.
+/// Converts a duration to milliseconds with three decimal places.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Logs an attempt that is followed by another.
+/// Logs a failed attempt that another attempt follows.
 pub fn tried(plan: &Plan, number: u32, error: &Error, pause: Duration) {
     let (key, destination) = (plan.key, plan.route);
     let pause_milliseconds = pause.as_millis() as u64;

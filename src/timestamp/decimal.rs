@@ -42,7 +42,8 @@ impl<'a> Decimal<'a> {
     /// Returns `None` for a whole number.
     ///
     /// # Errors
-    /// When Python raises `InvalidOperation`: the integer part has more digits than the precision.
+    /// Fails when Python raises `InvalidOperation`: the integer part has more digits than the
+    /// precision.
     pub(super) fn sixtieths(&self) -> Result<Option<u64>, ()> {
         if self.integer.trim_start_matches('0').len() > PRECISION {
             return Err(());

@@ -290,7 +290,7 @@ async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
         get(request.send().await).await
     };
     let router = Serve::to(&sink).start();
-    assert!(router.log().contains("takes unsigned envelopes from programs on this machine"));
+    assert!(router.log().contains("accepts unsigned envelopes from programs on this machine"));
     let foreign = [
         ("origin", "https://evil.example"),
         ("origin", "null"),

@@ -71,7 +71,7 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
         "AWS_TARGET_FUNCTION: 127.0.0.1 is an address",
         "AWS_REGION: us-east-1",
         "AWS credentials: found",
-        "SOURCES: served are /webhook/stripe",
+        "SOURCES: serves /webhook/stripe",
         "PORT: 127.0.0.1:0 is free",
     ] {
         tells(&found, "ok", text);
@@ -172,9 +172,9 @@ fn a_redis_that_does_not_suit_is_told_with_its_remedy() {
     assert!(found.iter().all(|(severity, text)| severity == "ok" || !text.contains("STORE_URL")));
     // A user who may not look can be told no more.
     let stranger = format!("redis://stranger:test-password@127.0.0.1:{}", redis.port);
-    tells(&of_store(&stranger, &[]), "ok", &format!("{place} answers; its user may not ask"));
+    tells(&of_store(&stranger, &[]), "ok", &format!("{place} answers; its user may not call"));
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    tells(&of_store(&url, &[]), "warning", "(allkeys-lru), and what it evicts");
+    tells(&of_store(&url, &[]), "warning", "(allkeys-lru), so an event may be");
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     tells(&of_store(&url, &[]), "error", &format!("{place} is a replica"));
     drop(redis);
@@ -222,7 +222,7 @@ async fn a_table_that_does_not_suit_is_told_with_its_remedy() {
         .await
         .unwrap();
     let found = of_store(&url, &endpoint);
-    tells(&found, "ok", "STORE_URL: dynamodb://webhook-router is there");
+    tells(&found, "ok", "STORE_URL: dynamodb://webhook-router exists");
     assert!(!found.iter().any(|(severity, text)| severity != "ok" && text.contains("STORE_URL")));
     let missing = of_store("dynamodb://no-such-table", &endpoint);
     tells(&missing, "error", "dynamodb://no-such-table: no such table in this region");

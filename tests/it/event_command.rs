@@ -391,7 +391,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
     for (args, said) in [
         (
             &["--source", "ed"][..],
-            "an Ed25519 private key, and the secret is none: give a key of your own",
+            "an Ed25519 private key, and the secret is not one: give a key of your own",
         ),
         (&["--source", "nobody"], "no source is named nobody"),
         (

@@ -412,7 +412,7 @@ async fn bad_arguments_name_the_fault_and_send_nothing() {
         (&["replay"][..], "--all"),
         (&["replay", "--all", "x"], "cannot be used with"),
         (&["replay", "--vendor", "stripe", "00000000"], "filters need --all"),
-        (&["replay", "nonsense"], "`nonsense` is no key"),
+        (&["replay", "nonsense"], "`nonsense` is not a key"),
         (&["replay", "--all", "--per-second", "0"], "0 is not in 1..=10000"),
         (&["replay", "--all", "--since", "yesterday"], "must be a time in UTC"),
         (&["dead-letters", "--destination", "azure"], "must be gcp or aws"),

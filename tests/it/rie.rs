@@ -246,7 +246,7 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         let answer = emulator.invoke(nonsense.into()).await;
         assert_eq!(answer["statusCode"], 400);
         let said = answer["body"].as_str().unwrap();
-        assert!(said.starts_with("not an HTTP request: expected the event of "), "{said}");
+        assert!(said.starts_with("not an HTTP request: expected an event of "), "{said}");
     }
     serves().await;
     // An attempt at a destination that never answers is abandoned in time: there is no Lambda

@@ -70,7 +70,7 @@ async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
         (
             "unknown",
             r#"{"ROUTING_SECRETS": "plainly-secret"}"#,
-            "holds `ROUTING_SECRETS`, which is no variable",
+            "holds `ROUTING_SECRETS`, which is not a variable",
         ),
         (
             "wrong",

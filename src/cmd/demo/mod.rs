@@ -1,4 +1,4 @@
-//! `demo`: the main job on one machine, with real HTTP and a real Invoke call.
+//! `demo`: shows the router's main job on one machine, with real HTTP and a real Invoke call.
 
 mod site;
 mod traffic;
@@ -69,7 +69,7 @@ enum Expected {
 
 #[derive(Args)]
 pub struct Options {
-    /// Keep running afterwards, for trying by hand, until Ctrl-C.
+    /// Keep the servers running until Ctrl-C, so that you can try them by hand.
     #[arg(long)]
     stay: bool,
 }
@@ -77,7 +77,7 @@ pub struct Options {
 /// Runs the demo, and checks everything that it shows.
 ///
 /// # Errors
-/// A result that is not as expected, or a part that cannot be started.
+/// Fails if a result is not as expected, or a part cannot be started.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (stop, stopped) = watch::channel(false);
@@ -161,15 +161,15 @@ impl Row {
         self.expected == Expected::Routed
     }
 
-    /// Returns the receipt of the row's event, and whether the bytes are those that were posted.
-    /// Returns `None` if the row is not expected to reach a destination.
+    /// Returns the receipt, and whether it matches the posted body. Returns `None` if this row
+    /// should not reach a destination.
     fn arrived<'a>(&self, received: &'a Receipts) -> Option<(&'a Receipt, bool)> {
         let found = arrived(received, &self.destination, &self.key).filter(|_| self.is_routed());
         found.map(|receipt| (receipt, receipt.sha256 == self.sha256))
     }
 }
 
-/// Returns the receipt that a destination has of the event with that key.
+/// Returns a destination's receipt for the event with that key.
 fn arrived<'a>(received: &'a Receipts, destination: &str, key: &str) -> Option<&'a Receipt> {
     let is_it = |to: &&str, of: &String| *to == destination && of == key;
     received.iter().find(|((to, of), _)| is_it(to, of)).map(|(_, receipt)| receipt)

@@ -1,4 +1,4 @@
-//! A router and its two destinations on this machine, with real HTTP and a real Invoke call.
+//! Runs a router and its two destinations on this machine, with real HTTP and a real Invoke call.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use crate::{
     store,
 };
 
-/// Deliveries of one event that are sent at the same moment.
+/// Number of deliveries of one event that the race sends at the same moment.
 const AT_ONCE: usize = 32;
 
 /// A router on SQLite and its two destinations, on ports of this machine.
@@ -168,11 +168,11 @@ async fn start_processor(
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the demo is over, which is a stop as well.
+    // An error means that the demo has ended, so the servers stop as well.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// AWS settings for an endpoint on this machine, which checks no credentials.
+/// Returns AWS settings for an endpoint on this machine. The endpoint does not check credentials.
 fn local_sdk_config(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new("demo", "demo", None, None, "demo");
     SdkConfig::builder()

@@ -1,4 +1,4 @@
-//! Shows the requests that a server gets, a line each.
+//! Prints a line for each request that a server gets.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! Vendors' own webhooks: five ways to sign, each genuine, sent again, and forged.
+//! Sends vendors' own webhooks, signed in five ways: each one genuine, sent again, and forged.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ use crate::{
 /// A vendor for which the demo signs.
 pub(super) struct Signer {
     pub name: &'static str,
-    /// A value that is plainly no real secret.
+    /// A value that is clearly not a real secret.
     pub secret: &'static str,
     /// A part of the body that the signature covers.
     covered: &'static str,
@@ -34,11 +34,11 @@ pub(super) const SIGNERS: [Signer; 5] = [
     Signer { name: "twilio", secret: "demo-not-a-secret", covered: "delivered" },
 ];
 
-/// The vendor of the lines for trying by hand. The demo sends none of its events.
+/// The vendor in the commands for trying by hand. The demo itself sends none of its events.
 pub(super) const BY_HAND: Signer =
     Signer { name: "shopify", secret: "demo-not-a-secret", covered: "" };
 
-/// Returns the variables that make these vendors served.
+/// Returns the variables with which the router serves these vendors.
 pub(super) fn variables() -> impl Iterator<Item = (String, String)> {
     SIGNERS
         .iter()
@@ -59,7 +59,7 @@ pub(super) struct Row {
 }
 
 impl Site {
-    /// Sends each vendor's event, then a retry of it with a signature of its own, and then a forgery.
+    /// Sends each vendor's event, then a retry with a new signature, and then a forgery.
     pub(super) async fn send_vendors_events(&self) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for signer in &SIGNERS {
@@ -82,7 +82,7 @@ impl Site {
 }
 
 impl Signer {
-    /// Returns the sample event, signed that time from now.
+    /// Returns the sample event, signed as if `after` had passed.
     fn delivery(&self, site: &Site, after: TimeDelta) -> anyhow::Result<Delivery> {
         let vendor = vendor(self.name).context("the vendor is built in")?;
         let source = Source::new(self.name, vendor.clone());
@@ -108,10 +108,10 @@ impl Signer {
     }
 }
 
-/// Fails unless every event was taken once, and every forgery refused.
+/// Fails unless every event was processed once, and every forgery was refused.
 pub(super) fn check(rows: &[Row], received: &Receipts) -> anyhow::Result<()> {
     for row in rows {
-        // Adyen wants to hear this, whatever the destination says.
+        // Adyen requires this answer, so the router gives it whatever the destination answers.
         let (first, retry) = match row.vendor {
             "adyen" => ("200 [accepted]", "200 [accepted], a duplicate"),
             _ => (PROCESSED, DUPLICATE),

@@ -1,4 +1,4 @@
-//! Writes a delivery as a line of a POSIX shell, with curl.
+//! Writes a delivery as a curl command for a POSIX shell.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use url::Url;
 
 use crate::delivery::Delivery;
 
-/// Returns a line that posts a delivery. The body comes from the file, or is a part of the line. curl
-/// sends exactly its bytes in both cases.
+/// Returns a command that posts a delivery. The body comes from the file, or is part of the
+/// command. In both cases, curl sends exactly its bytes.
 pub(super) fn line(url: &Url, delivery: &Delivery, file: Option<&Path>) -> String {
     let mut words = vec!["curl".to_owned(), "-i".into()];
-    // curl takes brackets for patterns.
+    // Without this option, curl treats brackets as patterns.
     if url.as_str().contains(['[', ']', '{', '}']) {
         words.push("--globoff".into());
     }

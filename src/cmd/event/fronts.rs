@@ -68,7 +68,8 @@ impl Front {
         self.host().split('.').next()
     }
 
-    /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
+    /// Returns an event with payload format 2.0
+    /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>).
     fn payload_2(self, delivery: &Delivery, now: DateTime<Utc>) -> Value {
         let Delivery { method, path, query, headers, .. } = delivery;
         let (account, route) = match self {
@@ -109,10 +110,11 @@ impl Front {
         event
     }
 
-    /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>
+    /// Returns an event of a REST API
+    /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>).
     fn payload_1(self, delivery: &Delivery, now: DateTime<Utc>) -> Value {
         let Delivery { method, path, query, headers, .. } = delivery;
-        // It encodes binary media types alone, and has none unless they are set.
+        // A REST API encodes only binary media types, and it has none by default.
         let (body, is_base64) = body(delivery, true);
         let headers = pairs(headers);
         let parameters = query.as_deref().map(decoded);
@@ -173,7 +175,7 @@ fn load_balancer(delivery: &Delivery, members: [&str; 2], join: Join) -> Value {
     event
 }
 
-/// Returns the body as the event's text, and true if that is base64.
+/// Returns the body as the event's text, and whether the text is base64.
 fn body(delivery: &Delivery, is_text: bool) -> (String, bool) {
     match std::str::from_utf8(&delivery.body) {
         Ok(text) if is_text => (text.to_owned(), false),
@@ -181,7 +183,7 @@ fn body(delivery: &Delivery, is_text: bool) -> (String, bool) {
     }
 }
 
-/// Returns whether a body with these headers is handed on as text. A form is not.
+/// Returns whether a body with these headers is passed on as text. A form is passed on as base64.
 fn is_text(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let value = String::from_utf8_lossy(value).to_ascii_lowercase();

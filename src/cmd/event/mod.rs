@@ -1,4 +1,5 @@
-//! `event`: a vendor's event, freshly signed: as a Lambda event, as a line with curl, or sent.
+//! `event`: signs a vendor's event, and prints it as a Lambda event or as a curl command, or sends
+//! it.
 
 mod curl;
 mod fronts;
@@ -29,44 +30,45 @@ use crate::{
     source::{Address, CannotSign, PrivateKey, Signing, Source, Vendor},
 };
 
-/// Headers of an answer that are shown.
+/// Headers of an answer that the command prints.
 const SHOWN: [&str; 3] = ["x-webhook-key", "x-webhook-destination", "retry-after"];
 
 #[derive(Args)]
 pub struct Options {
-    /// The vendor whose event it is.
+    /// Vendor that sends the event.
     #[arg(long, value_name = "NAME", required_unless_present = "source", value_parser = parse_vendor)]
     vendor: Option<Arc<dyn Vendor>>,
-    /// The source whose event it is, of those in SOURCES.
+    /// Source in SOURCES that the event belongs to.
     #[arg(long, value_name = "NAME", conflicts_with = "vendor")]
     source: Option<String>,
-    /// Secret to sign with [default: the first of the source's own secrets, such as STRIPE_SECRETS].
+    /// Secret to sign with [default: the first of the source's own secrets, such as
+    /// STRIPE_SECRETS].
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
-    /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 for vendors that sign so.
+    /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 for vendors that use it.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// The address that the vendor calls, where it signs the address [default: that of PUBLIC_URL,
-    /// or of --send or --curl].
+    /// Address that the vendor calls. Needed only if its signature covers the address [default: the
+    /// address from PUBLIC_URL, --send or --curl].
     #[arg(long, value_parser = parse_url)]
     url: Option<Url>,
-    /// A header of the delivery; may be given several times.
+    /// Header of the delivery. May be given several times.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The time to sign at, in Unix seconds [default: now].
+    /// Time of the signature, in Unix seconds [default: now].
     #[arg(long, value_name = "UNIX_SECONDS", value_parser = parse_time)]
     now: Option<DateTime<Utc>>,
     /// Print the Lambda event that this front makes of the delivery.
     #[arg(long, default_value = "url", conflicts_with_all = ["curl", "send"])]
     front: Front,
-    /// Print a line with curl that posts the delivery to this address.
+    /// Print a curl command that posts the delivery to this address.
     #[arg(long, value_name = "URL", conflicts_with = "send", value_parser = parse_url)]
     curl: Option<Url>,
-    /// Post the delivery to this address, and print the answer. Without a path, it goes to the path
-    /// of the source. The exit status is 0 when the answer is 2xx.
+    /// Post the delivery to this address, and print the answer. If the address has no path, the
+    /// path of the source is used. The exit status is 0 if the answer is 2xx.
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     send: Option<Url>,
-    /// File with the body; `-` is standard input [default: a sample of the vendor's].
+    /// File with the body. `-` means standard input [default: a sample of the vendor].
     #[arg(value_name = "BODY")]
     body: Option<PathBuf>,
 }
@@ -74,7 +76,7 @@ pub struct Options {
 /// Signs an event, and prints or sends it.
 ///
 /// # Errors
-/// An event that cannot be signed, printed or sent.
+/// Fails if the event cannot be signed, printed or sent.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let variables = super::variables().await?;
     let public_url = variables("PUBLIC_URL");
@@ -140,7 +142,7 @@ fn unsigned(source: &Source, options: &Options, target: Option<&Url>) -> anyhow:
             .with_context(|| format!("BODY must be given: {} has no sample", source.name))?
             .to_vec(),
     };
-    ensure!(!body.is_empty(), "the body is empty, and no vendor sends that");
+    ensure!(!body.is_empty(), "the body is empty, and no vendor sends an empty body");
     let called = options.url.as_ref().or(target);
     let mut headers = HeaderMap::new();
     for (name, value) in &options.headers {
@@ -155,8 +157,8 @@ fn unsigned(source: &Source, options: &Options, target: Option<&Url>) -> anyhow:
     })
 }
 
-/// Signs a delivery with the secret that is given, or with the first one of the source that can sign.
-/// A public key cannot.
+/// Signs a delivery with the given secret, or with the first secret of the source that can sign. A
+/// public key cannot sign.
 fn signed(
     source: &Source,
     unsigned: &Delivery,

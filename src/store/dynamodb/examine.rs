@@ -11,7 +11,7 @@ use super::{
 };
 use crate::finding::Finding;
 
-/// The attribute by which DynamoDB deletes expired items.
+/// The attribute that tells DynamoDB when to delete an item.
 const TTL_ATTRIBUTE: &str = "expires_at";
 
 impl DynamoDb {
@@ -30,7 +30,7 @@ impl DynamoDb {
         };
         let mut findings = match table.table_status() {
             Some(TableStatus::Active | TableStatus::Updating) => {
-                vec![Finding::ok(SUBJECT, format!("{self} is there"))]
+                vec![Finding::ok(SUBJECT, format!("{self} exists"))]
             }
             status => {
                 let status = status.map_or("in no state", TableStatus::as_str);
@@ -57,7 +57,7 @@ impl DynamoDb {
                 "must have the keys `dead` and `dead_letter`"
             }
             Some(index) if index.index_status() == Some(&IndexStatus::Creating) => {
-                "is still being made"
+                "is still being created"
             }
             Some(_) => return None,
         };
@@ -78,20 +78,20 @@ impl DynamoDb {
             ttl.attribute_name() == Some(TTL_ATTRIBUTE)
                 && matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
         };
-        // Without the permission to ask, nothing is known to be wrong.
+        // Without the permission for this request, no problem is known.
         if described.await.ok()?.as_ref().is_some_and(is_on) {
             return None;
         }
         let text = format!(
-            "{self} deletes nothing that is over, and grows: turn TTL on, by the attribute \
-             {TTL_ATTRIBUTE} ({REMEDY})"
+            "{self} keeps expired items, and grows: turn on TTL for the attribute {TTL_ATTRIBUTE} \
+             ({REMEDY})"
         );
         Some(Finding::warning(SUBJECT, text))
     }
 
     async fn not_allowed(&self) -> Vec<Finding> {
         let text = format!(
-            "{self} answers; these credentials may not look at its keys, index and TTL \
+            "{self} answers; these credentials may not read its keys, index and TTL \
              (dynamodb:DescribeTable, dynamodb:DescribeTimeToLive)"
         );
         vec![match self.ping().await {
@@ -103,7 +103,7 @@ impl DynamoDb {
 
 const REMEDY: &str = "docs/deploy.md has the commands";
 
-/// Tells whether the partition key and the sort key have these names.
+/// Returns whether the partition key and the sort key have these names.
 fn is_keyed_by(schema: &[KeySchemaElement], names: &[&str]) -> bool {
     let kinds = [KeyType::Hash, KeyType::Range];
     let expected = names.iter().copied().zip(&kinds);

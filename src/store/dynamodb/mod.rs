@@ -1,8 +1,9 @@
 //! The DynamoDB store: one table, with one item for each event.
 //!
 //! A claim is one conditional PutItem. If an existing item prevents it, the answer also has that
-//! item (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only
-//! taking over, from an owner that died or after a failure, costs a second write.
+//! item (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only a
+//! claim that takes the key over, after a failure or from an owner that died or hangs, needs a
+//! second write. `item.rs` lists the attributes.
 
 mod connections;
 mod examine;
@@ -31,8 +32,8 @@ use tokio::{
 use self::{
     connections::client,
     item::{
-        Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
-        string, taken, text,
+        Item, against, entry, failed, is_forgotten, millis, optional_string, record, seconds,
+        sort_key, string, text,
     },
     letter::Packed,
 };
@@ -252,7 +253,7 @@ impl Store for DynamoDb {
         self.looked_at().await
     }
 
-    /// Reads an item that is not there.
+    /// Reads an item that does not exist.
     async fn ping(&self) -> Result<(), StoreError> {
         self.within(self.deadline(), self.item(&"ping")).await.map(drop)
     }
@@ -273,8 +274,8 @@ impl Store for DynamoDb {
                 if found.is_empty() {
                     // The item disappeared in between.
                     claimed = self.insert(plan, now, until).await?;
-                } else if let Some(taken) = taken(plan, &found, now)? {
-                    return Ok(taken);
+                } else if let Some(answer) = against(plan, &found, now)? {
+                    return Ok(answer);
                 } else {
                     claimed = self.take_over(plan.key, &found, now, until).await?;
                 }
@@ -309,7 +310,7 @@ impl Store for DynamoDb {
         let updated = self.update(lease, &update, "held_by = :owner", values);
         match self.within(deadline, updated).await? {
             Ok(before) => {
-                fault::point("inside finish");
+                fault::point("after finish writes");
                 self.delete_parts(&before, deadline).await;
                 Ok(Settled::Stored)
             }
@@ -354,7 +355,7 @@ impl Store for DynamoDb {
         let deadline = self.deadline();
         let updated = self.within(deadline, async {
             letter::write(self.client().await, &self.table, packed.parts).await?;
-            fault::point("inside fail");
+            fault::point("before letter is stored");
             self.update(lease, &update, condition, values).await
         });
         // Parts that the letter does not refer to are deleted: the parts of the previous letter, or

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! 0                            half                          STORE_TIMEOUT_MS
-//! ├ on the connection so far ────┤ connect, and ask again ──────┤ the operation failed
+//! ├ on the current connection ───┤ connect and ask again ───────┤ the operation failed
 //! ```
 
 use std::{collections::BTreeSet, io, time::Duration};
@@ -61,7 +61,7 @@ impl From<Refusal> for StoreError {
 
 /// The connection to a server or a cluster, and its settings.
 pub(super) struct Link {
-    /// Where the server is, as a person may read it.
+    /// The address of the server, for a person and without secrets.
     pub address: String,
     url: Secret,
     is_tls: bool,

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::finding::Finding;
 
-/// The first version whose scripts can ask for the time and write afterwards.
+/// The first version whose scripts can read the time and then write.
 const LEAST_MAJOR: u32 = 5;
 
 impl Redis {
-    /// Asks the server, or each of a cluster's, for its INFO
+    /// Requests the INFO of the server, or of each server in a cluster
     /// (<https://redis.io/docs/latest/commands/info/>).
     pub(super) async fn looked_at(&self) -> Vec<Finding> {
         let (info, place) = (redis::cmd("INFO"), &self.link.address);
@@ -30,8 +30,8 @@ impl Redis {
             // The server's access list does not allow this user to call INFO.
             Err(StoreError::Failed(text)) if text.contains("no permissions") => {
                 let text = format!(
-                    "{place} answers; its user may not ask for INFO, which tells version, role \
-                     and eviction policy"
+                    "{place} answers; its user may not call INFO, which shows version, role and \
+                     eviction policy"
                 );
                 vec![match super::Store::ping(self).await {
                     Ok(()) => Finding::ok(SUBJECT, text),
@@ -45,7 +45,7 @@ impl Redis {
         }
     }
 
-    /// Judges one server by its INFO.
+    /// Checks one server by its INFO.
     fn suits(&self, server: &HashMap<String, String>) -> Vec<Finding> {
         let place = &self.link.address;
         let field = |name: &str| server.get(name).map(String::as_str);
@@ -66,8 +66,8 @@ impl Redis {
         }
         if let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction") {
             let text = format!(
-                "{place} evicts keys when its memory is short ({policy}), and what it evicts may \
-                 be delivered again: set maxmemory-policy noeviction"
+                "{place} evicts keys when its memory is short ({policy}), so an event may be \
+                 delivered again: set maxmemory-policy noeviction"
             );
             findings.push(Finding::warning(SUBJECT, text));
         }
@@ -75,7 +75,8 @@ impl Redis {
     }
 }
 
-/// The fields of each server in the reply to INFO: text, or of a cluster a map of texts.
+/// Returns the fields of each server in the reply to INFO. The reply is a text, or for a cluster, a
+/// map of texts.
 fn servers(reply: Value) -> Vec<HashMap<String, String>> {
     let texts = match reply {
         Value::Map(servers) => servers.into_iter().map(|(_, text)| text).collect(),

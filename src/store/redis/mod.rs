@@ -42,7 +42,8 @@ const DEAD_LETTERS: &str = "webhook:dead-letters";
 ///
 /// Leases and lifetimes end by the server's clock, so that routers whose clocks differ agree on who
 /// may claim. The router and the server exchange the time that is left of a lease, not its end. The
-/// end that a caller gets is computed by the caller's clock.
+/// end that a caller gets is computed by the caller's clock. A lease starts when the script runs, a
+/// little after the caller read its clock, so it ends a little later than `Lease.until` says.
 pub struct Redis {
     link: Link,
     is_callers_time: bool,
@@ -158,8 +159,8 @@ impl Store for Redis {
         self.looked_at().await
     }
 
-    /// Takes nothing off the list of dead letters: a write, which a replica refuses as it would
-    /// refuse a claim.
+    /// Removes an entry that does not exist from the list of dead letters. A replica refuses this
+    /// write, as it refuses a claim.
     async fn ping(&self) -> Result<(), StoreError> {
         let mut removal = redis::cmd("ZREM");
         removal.arg(DEAD_LETTERS).arg("");
@@ -236,7 +237,7 @@ impl Store for Redis {
         let deadline = self.link.deadline();
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
-        fault::point("inside finish");
+        fault::point("after finish writes");
         self.unlist(&lease.key, fields.time()?, deadline).await;
         Ok(settled)
     }
@@ -267,7 +268,7 @@ impl Store for Redis {
         // stored.
         let deadline = self.link.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
-        fault::point("inside fail");
+        fault::point("before letter is stored");
         let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {

@@ -23,7 +23,9 @@ fn look(path: &Path, timeout: Duration) -> Vec<Finding> {
     let found = found.map_err(|error| super::unusable(path, &*error));
     let mut findings = vec![match found {
         Ok(()) if path.exists() => Finding::ok(SUBJECT, format!("sqlite:{place} can be written")),
-        Ok(()) => Finding::ok(SUBJECT, format!("sqlite:{place} is made when it is first opened")),
+        Ok(()) => {
+            Finding::ok(SUBJECT, format!("sqlite:{place} will be created when it is first opened"))
+        }
         Err(text) => Finding::error(SUBJECT, text),
     }];
     findings.extend(open_to_all(path).map(|text| Finding::warning(SUBJECT, text)));
@@ -32,7 +34,7 @@ fn look(path: &Path, timeout: Duration) -> Vec<Finding> {
 
 type Found = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Opens the file as SQLite does, and takes the lock of a claim.
+/// Opens the file, and takes the lock that a claim takes.
 fn file(path: &Path, timeout: Duration) -> Found {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(timeout)?;
@@ -41,7 +43,7 @@ fn file(path: &Path, timeout: Duration) -> Found {
         other => return Err(super::other_layout(other).into()),
     }
     if connection.is_readonly(MAIN_DB)? {
-        return Err("this user may not write it".into());
+        return Err("this user may not write to it".into());
     }
     Ok(connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?)
 }

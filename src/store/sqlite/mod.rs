@@ -84,7 +84,7 @@ impl Sqlite {
     /// dead letters hold payloads. An existing file keeps its mode.
     ///
     /// # Errors
-    /// When the folder does not exist or is not writable, or the file is not a store of this
+    /// Fails if the folder does not exist or is not writable, or the file is not a store of this
     /// version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let (path, opening) = (PathBuf::from(path), PathBuf::from(path));
@@ -176,7 +176,7 @@ fn open_to_all(path: &Path) -> Option<String> {
     })
 }
 
-/// Says that a file cannot be the store.
+/// Describes why a file cannot be the store.
 fn unusable(path: &Path, error: &(dyn std::error::Error + Send + Sync)) -> String {
     format!("cannot open {}: {error}; its folder must exist and be writable", path.display())
 }
@@ -221,7 +221,7 @@ impl Store for Sqlite {
         examine(&self.path, self.timeout).await
     }
 
-    /// Takes the lock of a claim, and gives it back.
+    /// Takes the lock that a claim takes, and releases it.
     async fn ping(&self) -> Result<(), StoreError> {
         self.write(|connection| begin(connection)?.rollback()).await
     }
@@ -236,9 +236,9 @@ impl Store for Sqlite {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
         if let Some(found) = self.run(&self.reader, deadline, reading).await?
-            && let Some(taken) = found.taken(plan, now)?
+            && let Some(answer) = found.against(plan, now)?
         {
-            return Ok(taken);
+            return Ok(answer);
         }
         let plan = plan.clone();
         self.run(&self.writer, deadline, move |connection| {
@@ -246,8 +246,8 @@ impl Store for Sqlite {
             let found =
                 rows::select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
-                Some(found) => match rows::convert(found.taken(&plan, now))? {
-                    Some(taken) => taken,
+                Some(found) => match rows::convert(found.against(&plan, now))? {
+                    Some(answer) => answer,
                     None => take_over(&transaction, found.record, now, until)?,
                 },
                 None => insert(&transaction, &plan, now, until)?,
@@ -286,7 +286,7 @@ impl Store for Sqlite {
                      (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
                 params![at.timestamp_millis(), SWEPT_AT_ONCE],
             )?;
-            fault::point("inside finish");
+            fault::point("before finish commits");
             transaction.commit()?;
             Ok(Settled::Stored)
         })
@@ -327,7 +327,7 @@ impl Store for Sqlite {
                     letter.delivery.body.as_ref(),
                 ],
             )?;
-            fault::point("inside fail");
+            fault::point("before letter is stored");
             transaction.commit()?;
             Ok(Settled::Stored)
         })
