@@ -309,7 +309,7 @@ async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
         assert_eq!(got.header("x-webhook-key"), None);
     }
     assert!(sink.received().is_empty());
-    assert!(router.log().contains("ALLOW_UNSIGNED=true to accept it"));
+    assert!(router.log().contains("ALLOW_UNSIGNED=true to accept it anyway"));
     for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"] {
         assert_eq!(send(&router, "host", host).await.status, 200, "{host}");
     }
