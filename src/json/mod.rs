@@ -146,13 +146,17 @@ impl<'a> Document<'a> {
 impl<'d> Value<'d> {
     /// Returns the name of the type, for a person.
     pub fn type_name(self) -> &'static str {
-        match (self.node().kind, self.document.raw(self.index)) {
-            (Kind::String, _) => "a string",
-            (Kind::Array, _) => "an array",
-            (Kind::Object, _) => "an object",
-            (Kind::Verbatim, "null") => "null",
-            (Kind::Verbatim, "true" | "false") => "a boolean",
-            (Kind::Verbatim | Kind::Float, _) => "a number",
+        match self.node().kind {
+            Kind::String => "a string",
+            Kind::Array => "an array",
+            Kind::Object => "an object",
+            Kind::Float => "a number",
+            // Arrays and objects have no text of their own.
+            Kind::Verbatim => match self.document.raw(self.index) {
+                "null" => "null",
+                "true" | "false" => "a boolean",
+                _ => "a number",
+            },
         }
     }
 
@@ -225,5 +229,33 @@ impl<'d> Value<'d> {
 
     fn node(self) -> Node {
         self.document.nodes[self.index as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_a_name() {
+        // The nodes of arrays and objects hold indices, which need not be positions in the text.
+        let text = "{\"\u{fd3b5}\":[{}, [], \"\", null, true, false, 1, 1.5]}";
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let root = document.root();
+        let elements = root.get("\u{fd3b5}").unwrap().elements().unwrap();
+        let mut names: Vec<_> = elements.into_iter().map(Value::type_name).collect();
+        names.push(root.type_name());
+        let expected = [
+            "an object",
+            "an array",
+            "a string",
+            "null",
+            "a boolean",
+            "a boolean",
+            "a number",
+            "a number",
+            "an object",
+        ];
+        assert_eq!(names, expected);
     }
 }
