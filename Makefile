@@ -66,6 +66,9 @@ test: $(if $(TEST),test-named,test-all) ## Install what the tests need, and run 
 test-all: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build build-faulty
 	cargo test --locked
 
+# Not `$(MAKE)` in the recipe itself, which make would run even with -n.
+AGAIN = $(MAKE) --no-print-directory
+
 # Installs and builds only what the named tests need. The names are known once the tests are built.
 test-named: fast-servers
 	@names="$$(cargo test --locked --test it -- --list --format terse $(TEST))" && \
@@ -73,7 +76,7 @@ test-named: fast-servers
 	if some $(NEED_PYTHON:%=-e %); then goals="$(VENV)/ready"; fi && \
 	if some $(NEED_DYNAMODB:%=-e %); then goals="$$goals servers $(DYNAMODB)/ready"; fi && \
 	if some $(NEED_FUNCTIONS:%=-e %); then goals="$$goals build-sam build build-faulty"; fi && \
-	if test -n "$$goals"; then $(MAKE) --no-print-directory $$goals; fi
+	if test -n "$$goals"; then $(AGAIN) $$goals; fi
 	cargo test --locked --lib --test it -- $(TEST)
 
 test-fast: fast-servers ## Run the tests that need no Java, no Python and no release build, and take seconds.

@@ -206,12 +206,12 @@ fn an_authority_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_table_that_does_not_suit_is_told_with_its_remedy() {
+async fn a_dynamodb_table_that_does_not_suit_is_told_with_its_remedy() {
     let dynamodb = DynamoDbLocal::start().await;
     let endpoint =
         [("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.as_str()), ("STORE_TIMEOUT_MS", "20000")];
     let url = format!("dynamodb://{}", DynamoDbLocal::TABLE);
-    tells(&of_store(&url, &endpoint), "warning", "turn TTL on, by the attribute expires_at");
+    tells(&of_store(&url, &endpoint), "warning", "turn on TTL for the attribute expires_at");
     let client = aws_sdk_dynamodb::Client::new(&dynamodb.sdk);
     let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name("expires_at");
     client

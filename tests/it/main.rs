@@ -44,6 +44,7 @@ mod answers_and_discards; // What operators see of answers, and how they discard
 mod bounds; // What `serve` bounds, whoever comes.
 mod cli; // The commands as a person uses them.
 mod config; // Problems of variables are named.
+mod demo; // The demo, and the lines that it prints.
 mod doctor; // What `doctor` and `/readyz` find.
 mod event_command; // Events that the router signs as vendors do.
 mod event_fronts; // The event of each front of the function.
