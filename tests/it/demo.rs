@@ -1,4 +1,4 @@
-//! The demo, and the lines that it prints for trying by hand.
+//! The demo, and the commands that it prints for use by hand.
 
 use std::{
     io::{BufRead as _, BufReader},
