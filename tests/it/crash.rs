@@ -102,12 +102,15 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
     // The first router ends at the fault point. Before that, the vendor hears nothing or only of
     // failures.
     let router = start(serve.clone().env("FAULT_POINT", step)).await.unwrap();
-    let mut ended = false;
-    for _ in 0..2 {
-        let response = client().post(router.webhook()).body(body.clone()).send().await;
-        ended |= response.is_err();
+    let mut posts = 0;
+    while let Ok(answer) = client().post(router.webhook()).body(body.clone()).send().await {
+        posts += 1;
+        assert!(posts < 6, "{what}: the router did not end\n{}", router.log());
+        let wait = answer.headers().get("retry-after").map(|seconds| seconds.to_str().unwrap());
+        if let Some(seconds) = wait {
+            tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+        }
     }
-    assert!(ended, "{what}: the router did not end");
     drop(router);
     let router = start(serve).await.unwrap();
     sink.answers(ok("done"));
