@@ -21,7 +21,7 @@ use webhook_router::{
 
 use crate::{
     cli::router,
-    signed_deliveries::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, now},
+    signed_deliveries::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, another_secret, now},
     support::{ROUTER, Server, Sink, lookup, venv},
 };
 
@@ -70,17 +70,6 @@ pub fn body_of(vendor: &str) -> PathBuf {
     let mut files = std::fs::read_dir("events/vendors").unwrap();
     let is_it = |path: &PathBuf| path.file_stem().unwrap() == vendor;
     files.find_map(|file| Some(file.unwrap().path()).filter(is_it)).unwrap()
-}
-
-/// Returns a secret in the vendor's form that is not configured.
-fn another_secret(vendor: &str) -> &'static str {
-    match vendor {
-        "adyen" => "00ff",
-        "standard-webhooks" => "whsec_YW5vdGhlciBzZWNyZXQ=",
-        "braintree" => "public:another",
-        "klarna" => "krn-1:another",
-        _ => "another",
-    }
 }
 
 #[test]
