@@ -2,7 +2,8 @@
 //!
 //! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
 //! redirects are not followed, and an answer has at most 64 KiB and 2 s. Each address is fetched
-//! once at a time, few addresses are fetched at once, and a failure is remembered.
+//! once at a time, few addresses are fetched at once, a failure is remembered, and after several
+//! failures no other address is fetched for a while.
 
 use std::{
     collections::HashMap,
@@ -27,8 +28,9 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Most addresses that are fetched at the same time.
 const AT_ONCE: usize = 4;
 
-/// Most addresses that are remembered.
-const MAX_ADDRESSES: usize = 64;
+/// Most addresses without a certificate: those that failed and are remembered, and those that are
+/// being fetched. A stranger can name any number of addresses, but only the vendor's have one.
+const MAX_WITHOUT: usize = 16;
 
 /// Time for which a certificate is kept. A vendor publishes a new certificate at a new address.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -76,9 +78,9 @@ impl Certificates {
     /// Returns the certificate at an address, and fetches it if it is not kept.
     ///
     /// # Errors
-    /// [`Error::Certificate`] when it cannot be fetched.
+    /// Fails with [`Error::Certificate`] if it cannot be fetched.
     pub async fn get(&self, address: &Url) -> Result<Arc<Certificate>, Error> {
-        let slot = self.slot(address);
+        let slot = self.slot(address)?;
         let answer = slot.get_or_try_init(|| async {
             let permit = timeout(TIMEOUT, self.permits.acquire()).await;
             // The address did not fail, so its slot stays empty.
@@ -96,15 +98,19 @@ impl Certificates {
     }
 
     /// Returns the slot of an address. A slot that is out of date is replaced.
-    fn slot(&self, address: &Url) -> Slot {
+    ///
+    /// # Errors
+    /// Fails if too many addresses have no certificate.
+    fn slot(&self, address: &Url) -> Result<Slot, Error> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| slot.get().is_none_or(Answer::is_current));
-        if slots.len() >= MAX_ADDRESSES && !slots.contains_key(address) {
-            // A stranger can name any number of addresses, but only the vendor's addresses have
-            // certificates. The slots without one make room.
-            slots.retain(|_, slot| slot.get().is_some_and(|answer| answer.result.is_ok()));
+        // An empty slot is kept as long as somebody waits for it.
+        slots.retain(|_, slot| slot.get().map_or(Arc::strong_count(slot) > 1, Answer::is_current));
+        let has_none = |slot: &&Slot| slot.get().is_none_or(|answer| answer.result.is_err());
+        let without = slots.values().filter(has_none).count();
+        if without >= MAX_WITHOUT && !slots.contains_key(address) {
+            return Err(Error::Certificate("too many addresses have none".into()));
         }
-        Arc::clone(slots.entry(address.clone()).or_default())
+        Ok(Arc::clone(slots.entry(address.clone()).or_default()))
     }
 
     async fn fetch(&self, address: &Url) -> Result<Certificate, String> {

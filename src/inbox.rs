@@ -308,7 +308,7 @@ impl Lane {
                 return;
             }
         };
-        let Handled::Tried { ending, due, health, settled } = handled else {
+        let Handled::Tried { ending, due, health, settled, .. } = handled else {
             if let Handled::NotDue(at) = handled {
                 self.remember(key, at);
             }

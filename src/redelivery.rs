@@ -17,7 +17,7 @@ use crate::{
     key::Key,
     outcome::{Ending, Origin, Trigger},
     route::Route,
-    router::{Budget, Handled, Router},
+    router::{Budget, Handled, Replay, Router},
     store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
@@ -76,7 +76,7 @@ impl<'a> Letters<'a> {
     /// read is named in the log and skipped.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
         let page = Page { limit: PAGE, after: self.after };
         let mut entries = self.store.dead_letters(page).await?;
@@ -103,7 +103,7 @@ impl<'a> Letters<'a> {
     /// Returns the records of all pages.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn all(mut self) -> Result<Vec<Record>, StoreError> {
         let mut all = Vec::new();
         while let Some(records) = self.next().await? {
@@ -125,9 +125,26 @@ pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     record.attempts.iter().rev().take_while(is_in_vain).count() >= limit as usize
 }
 
-/// The result of a replay.
+/// The result of a replay, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayed {
+    pub end: End,
+    /// `None` if the destination is not known.
+    pub destination: Option<Route>,
+    /// The reason why the event was not delivered.
+    pub reason: Option<String>,
+}
+
+impl Replayed {
+    /// Returns the result of a replay that sent nothing to a destination.
+    fn unsent(end: End) -> Self {
+        Self { end, destination: None, reason: None }
+    }
+}
+
+/// The end of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replayed {
+pub enum End {
     Ended(Ending),
     /// The event was delivered, or failed again, but the result could not be stored.
     Unsettled,
@@ -154,20 +171,21 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn count(&mut self, replayed: Replayed) {
-        *match replayed {
-            Replayed::Ended(Ending::Delivered) => &mut self.delivered,
-            Replayed::Ended(Ending::Failed | Ending::Postponed) => &mut self.failed,
-            Replayed::Ended(Ending::InProgress) => &mut self.in_progress,
-            Replayed::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
-            Replayed::Ended(Ending::NoTime) => &mut self.not_begun,
-            Replayed::Ended(Ending::Accepted | Ending::Duplicate | Ending::OtherBody)
-            | Replayed::Gone => &mut self.gone,
-            Replayed::Unsettled => &mut self.unsettled,
+    fn count(&mut self, end: End) {
+        *match end {
+            End::Ended(Ending::Delivered) => &mut self.delivered,
+            End::Ended(Ending::Failed | Ending::Postponed) => &mut self.failed,
+            End::Ended(Ending::InProgress) => &mut self.in_progress,
+            End::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
+            End::Ended(Ending::NoTime) => &mut self.not_begun,
+            End::Ended(Ending::Accepted | Ending::Duplicate | Ending::OtherBody) | End::Gone => {
+                &mut self.gone
+            }
+            End::Unsettled => &mut self.unsettled,
         } += 1;
     }
 
-    /// Returns the number of dead letters that remain.
+    /// Returns the number of events that are not delivered.
     pub fn left(&self) -> u32 {
         let Self { in_progress, failed, unsettled, store_unavailable, not_begun, .. } = self;
         in_progress + failed + unsettled + store_unavailable + not_begun
@@ -196,7 +214,7 @@ pub async fn replay(
     mut progress: impl FnMut(Key, Replayed),
     summary: &mut Summary,
 ) {
-    let (mut running, mut keys) = (JoinSet::new(), keys.into_iter());
+    let (mut running, mut keys) = (JoinSet::<(Key, Replayed)>::new(), keys.into_iter());
     let mut ticks = pace.per_second.map(interval);
     let mut stopped = pace.stop.is_cancelled();
     while !running.is_empty() || (!stopped && keys.len() > 0) {
@@ -210,7 +228,7 @@ pub async fn replay(
             () = pace.stop.cancelled(), if !stopped => stopped = true,
             Some(joined) = running.join_next() => match joined {
                 Ok((key, replayed)) => {
-                    summary.count(replayed);
+                    summary.count(replayed.end);
                     progress(key, replayed);
                 }
                 // The place of the panic is in the log already.
@@ -246,21 +264,30 @@ async fn replay_one(
     budget: Budget,
 ) -> Replayed {
     match router.store().dead_letter(&key).await {
-        Ok(Some(letter)) => match router.replay(letter, by, origin, budget).await {
-            (ending, true) => Replayed::Ended(ending),
-            (_, false) => Replayed::Unsettled,
-        },
+        Ok(Some(letter)) => {
+            let Replay { ending, failure, route, settled } =
+                router.replay(letter, by, origin, budget).await;
+            Replayed {
+                end: if settled { End::Ended(ending) } else { End::Unsettled },
+                destination: Some(route),
+                reason: failure.map(|failure| failure.to_string()),
+            }
+        }
         // An event of the inbox need not wait for its schedule.
         Ok(None) => match router.deliver_accepted(key, true, by, budget).await {
-            Handled::Tried { ending, settled: true, .. } => Replayed::Ended(ending),
-            Handled::Tried { .. } => Replayed::Unsettled,
-            Handled::NotDue(_) => Replayed::Ended(Ending::InProgress),
-            Handled::Gone => Replayed::Gone,
-            Handled::StoreUnavailable => Replayed::Ended(Ending::StoreUnavailable),
+            Handled::Tried { ending, route, failure, settled, .. } => Replayed {
+                end: if settled { End::Ended(ending) } else { End::Unsettled },
+                destination: Some(route),
+                reason: failure.map(|failure| failure.to_string()),
+            },
+            Handled::NotDue(_) => Replayed::unsent(End::Ended(Ending::InProgress)),
+            Handled::Gone => Replayed::unsent(End::Gone),
+            Handled::StoreUnavailable => Replayed::unsent(End::Ended(Ending::StoreUnavailable)),
         },
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");
-            Replayed::Ended(Ending::StoreUnavailable)
+            let reason = Some(format!("its dead letter cannot be read: {error}"));
+            Replayed { end: End::Ended(Ending::StoreUnavailable), destination: None, reason }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{existing_store, serve::stop_signal, variables};
+use super::{existing_store, stop::stop_signal, variables};
 use crate::{
     config::Config,
     inbox::{self, Drained},

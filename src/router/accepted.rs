@@ -19,7 +19,6 @@ use super::{
     settle::{Forwarded, until_stored},
 };
 use crate::{
-    delivery::Reply,
     error::Error,
     fault,
     key::Key,
@@ -35,11 +34,14 @@ use crate::{
 pub type Wake = Arc<dyn Fn(Route, Due) + Send + Sync>;
 
 /// The result of handling an event of the inbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Handled {
     /// An attempt was made.
     Tried {
         ending: Ending,
+        route: Route,
+        /// The reason why the event was not delivered.
+        failure: Option<Error>,
         /// The time of the next attempt, if the event was postponed.
         due: Option<DateTime<Utc>>,
         health: Health,
@@ -143,17 +145,31 @@ impl Router {
                 let settled = timed(&mut job.times.store, postpone).await;
                 job.settled = settled.is_some();
                 let due = (settled == Some(Settled::Stored)).then_some(postponed.due);
-                log(&mut job, Ending::Postponed, Err(failure));
-                let (ending, settled) = (Ending::Postponed, job.settled);
-                return Handled::Tried { ending, due, health, settled };
+                job.ended(Ending::Postponed, Some(&failure), &failure.reply());
+                return Handled::Tried {
+                    ending: Ending::Postponed,
+                    route,
+                    failure: Some(failure),
+                    due,
+                    health,
+                    settled: job.settled,
+                };
             }
             Verdict::Delivered(reply) => Ok(reply),
             Verdict::GiveUp { failure, release } => Err((failure, release)),
         };
         let settled = self.settle(&mut job, &lease, Forwarded { result, attempts }, budget).await;
-        let ending = settled.as_ref().map_or_else(Error::ending, |_| Ending::Delivered);
-        log(&mut job, ending, settled);
-        Handled::Tried { ending, due: None, health, settled: job.settled }
+        let (ending, failure) = match settled {
+            Ok(reply) => {
+                job.ended(Ending::Delivered, None, &reply);
+                (Ending::Delivered, None)
+            }
+            Err(failure) => {
+                job.ended(failure.ending(), Some(&failure), &failure.reply());
+                (failure.ending(), Some(failure))
+            }
+        };
+        Handled::Tried { ending, route, failure, due: None, health, settled: job.settled }
     }
 
     /// Gives an event back without an attempt, because taking it took too long. A machine that was
@@ -163,13 +179,5 @@ impl Router {
         let unchanged = Postponed { at, due: at, accepted, attempts };
         until_stored(lease, || self.store.postpone(lease, &unchanged), budget).await;
         Handled::NotDue(at)
-    }
-}
-
-/// Logs and counts the result of an attempt.
-fn log(job: &mut Job, ending: Ending, result: Result<Reply, Error>) {
-    match result {
-        Ok(reply) => job.ended(ending, None, &reply),
-        Err(error) => job.ended(ending, Some(&error), &error.reply()),
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Job {
     /// The number of attempts of this delivery.
     pub attempts: u32,
     pub times: Times,
-    /// True if the store has the result, from this router or from another owner.
+    /// False only if the store could not be told the result. It is true before there is a result,
+    /// and after another owner has taken over, because that owner stores its own result.
     pub settled: bool,
     origin: Origin,
     started: Instant,
@@ -50,7 +51,7 @@ impl Job {
             ending,
             error,
             status: reply.status.as_u16(),
-            source: self.by,
+            trigger: self.by,
             attempts: self.attempts,
             settled: self.settled,
             times: self.times,

@@ -11,7 +11,7 @@
 //! everything that is not signed. Adyen retries for up to 30 days. Older configurations need
 //! `[accepted]` in the answer.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use base64::Engine as _;
 use http::HeaderName;
@@ -19,10 +19,11 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Body, Check, Happened, Vendor,
-    description::{Algorithm, Description, Fields, Wish},
+    description::{Algorithm, Description, Fields, Sent, Wish},
     happened,
-    rows::{fields, joined, names},
+    rows::{fields, joined, names, pointer_to, sent},
     scheme::{BASE64, hmac, missing, wrong},
+    sign::{CannotSign, Signing, insert, put_text},
 };
 use crate::{
     delivery::Delivery,
@@ -33,6 +34,8 @@ use crate::{
 };
 
 const SIGNATURE: HeaderName = HeaderName::from_static("hmacsignature");
+
+const KEY: &str = "must be the HMAC key's hex digits";
 
 /// The fields that an item's signature covers, in the order in which they are signed.
 const SIGNED: [&[&str]; 8] = [
@@ -45,6 +48,10 @@ const SIGNED: [&[&str]; 8] = [
     &["eventCode"],
     &["success"],
 ];
+
+/// The only signed field that may hold colons. The signed text joins the fields with colons, so with
+/// colons in several fields, anybody could move text from one field to the next.
+const MAY_HOLD_COLONS: &[&str] = &["merchantReference"];
 
 #[derive(Debug)]
 pub(super) struct Adyen(Description);
@@ -70,6 +77,7 @@ impl Adyen {
             retry_horizon: Duration::from_secs(30 * 24 * 3600),
             wish: Wish { accepted: Some("[accepted]"), ..Wish::default() },
             signature_headers: names(&["hmacsignature", "protocol"]),
+            sent: vec![sent("protocol", Sent::Text("HmacSHA256"))],
             ..Description::default()
         })
     }
@@ -82,7 +90,7 @@ impl Vendor for Adyen {
 
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         let is_key = key(secret).is_some_and(|key| !key.is_empty());
-        if is_key { Ok(()) } else { Err("must be the HMAC key's hex digits") }
+        if is_key { Ok(()) } else { Err(KEY) }
     }
 
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
@@ -90,10 +98,35 @@ impl Vendor for Adyen {
         let document = Document::parse(&check.delivery.body).ok();
         match document.as_ref().and_then(|document| items(document.root())) {
             Some(items) if items.is_empty() => Err(missing()),
-            // Every item must be genuine, because a batch is delivered as a whole.
-            Some(items) => items.into_iter().try_for_each(|item| verify_item(item, &keys)),
+            Some(items) => verify_items(&items, &keys),
             None => verify_body(check.delivery, &keys),
         }
+    }
+
+    /// Signs every item of a standard notification, or the body as a whole.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let key = key(signing.secret).ok_or(CannotSign::Secret(KEY))?;
+        let signature =
+            |message: &[u8]| BASE64.encode(hmac(Algorithm::HmacSha256, &key, &[message]));
+        let document = Document::parse(&delivery.body).ok();
+        let Some(items) = document.as_ref().and_then(|document| items(document.root())) else {
+            let signature = signature(&delivery.body);
+            insert(&mut delivery.headers, &SIGNATURE, &signature)?;
+            return Ok(delivery);
+        };
+        let signatures: Vec<_> =
+            items.into_iter().map(|item| signature(signed_text(item).as_bytes())).collect();
+        for (number, signature) in signatures.iter().enumerate() {
+            let item = format!("/notificationItems/{number}");
+            let inner = format!("{item}/NotificationRequestItem");
+            let document = Document::parse(&delivery.body).ok();
+            let is_wrapped =
+                document.is_some_and(|document| pointer_to(&inner).find(document.root()).is_some());
+            let item = if is_wrapped { inner } else { item };
+            let place = pointer_to(&format!("{item}/additionalData/hmacSignature"));
+            put_text(&mut delivery, &place, signature)?;
+        }
+        Ok(delivery)
     }
 
     fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
@@ -112,11 +145,27 @@ fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
     )
 }
 
+/// Checks every item, because a batch is delivered as a whole. No signature covers the composition
+/// of a batch, so an item that is repeated would make another event of it.
+fn verify_items(items: &[Value<'_>], keys: &[Vec<u8>]) -> Result<(), Error> {
+    items.iter().try_for_each(|item| verify_item(*item, keys))?;
+    let ids: HashSet<_> = items.iter().map(|item| item_happened(*item).id).collect();
+    if ids.len() == items.len() { Ok(()) } else { Err(wrong()) }
+}
+
 fn verify_item(item: Value<'_>, keys: &[Vec<u8>]) -> Result<(), Error> {
+    let is_plain = |path: &&[&str]| text(item, path).is_none_or(|text| !text.contains(':'));
+    if !SIGNED.iter().filter(|path| **path != MAY_HOLD_COLONS).all(is_plain) {
+        return Err(wrong());
+    }
     let claimed = text(item, &["additionalData", "hmacSignature"]).ok_or_else(missing)?;
     let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
-    let signed = SIGNED.map(|path| text(item, path).unwrap_or_default()).join(":");
-    is_signed(&claimed, signed.as_bytes(), keys)
+    is_signed(&claimed, signed_text(item).as_bytes(), keys)
+}
+
+/// Returns the text that an item's signature covers.
+fn signed_text(item: Value<'_>) -> String {
+    SIGNED.map(|path| text(item, path).unwrap_or_default()).join(":")
 }
 
 fn verify_body(delivery: &Delivery, keys: &[Vec<u8>]) -> Result<(), Error> {

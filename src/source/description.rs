@@ -32,6 +32,19 @@ pub struct Description {
     pub wish: Wish,
     /// Headers of the signature in addition to those that the scheme names.
     pub signature_headers: Vec<HeaderName>,
+    /// Other headers that the vendor sends. Commands that sign as the vendor add them.
+    pub sent: Vec<(HeaderName, Sent)>,
+}
+
+/// The value of a header that a vendor sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A sample value.
+    Text(&'static str),
+    /// A name for the event.
+    Id,
+    /// The time of sending, as RFC 3339.
+    Time,
 }
 
 /// The scheme by which deliveries are signed.
@@ -52,7 +65,7 @@ impl Scheme {
     /// Returns whether a signature may be present: a header that must hold it is not empty, or it
     /// is in the body, which arrives later.
     pub fn may_be_in(&self, headers: &HeaderMap) -> bool {
-        let has = |name: &HeaderName| headers.get(name).is_some_and(|value| !value.is_empty());
+        let has = |name: &HeaderName| headers.get_all(name).iter().any(|value| !value.is_empty());
         match self {
             Self::Signed(signed) => signed.signature.iter().any(|place| match place {
                 Place::Header(name) => has(name),
@@ -77,7 +90,9 @@ pub struct Signed {
     /// The text between the entries of a list. Without it, an entry is a line of the header, or a
     /// part of lines that a proxy joined into one with commas.
     pub separator: Option<String>,
-    /// The text at the beginning of an entry of the version that counts.
+    /// The text at the beginning of an entry of the verified version. A header may hold entries of
+    /// several versions, such as Stripe's `v1=` and `v0=`. Only entries with this prefix are
+    /// verified.
     pub prefix: String,
     pub encoding: Encoding,
     /// Decides how the text of a secret becomes the bytes of a key.

@@ -13,16 +13,20 @@ pub(crate) mod envelope;
 mod happened;
 pub(crate) mod loopback;
 mod paypal;
+mod private_key;
 mod rows;
 mod rules;
 mod scheme;
 pub mod settings;
+mod sign;
 mod standard_webhooks;
 mod template;
 mod twilio;
 
 use std::{
+    collections::HashSet,
     fmt,
+    str::FromStr,
     sync::{Arc, LazyLock},
 };
 
@@ -33,12 +37,14 @@ pub use self::{
     body::Body,
     certificate::{Certificate, NotACertificate},
     description::{
-        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
-        Stamp, StampPlace, Tolerance, Unit, Wish,
+        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
+        Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
     happened::Happened,
+    private_key::{NotAPrivateKey, PrivateKey},
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
     scheme::Check,
+    sign::{CannotSign, Signing},
     template::{NotATemplate, Template},
 };
 use crate::{
@@ -49,6 +55,10 @@ use crate::{
 
 /// The beginning of every source's path.
 const PATH: &str = "/webhook/";
+
+/// Headers about the event that the router sets itself, so that no vendor's header can stand for one.
+pub const EVENT_HEADERS: [&str; 4] =
+    ["idempotency-key", "x-webhook-vendor", "x-webhook-event-type", "x-webhook-attempt"];
 
 /// Verifies and reads the deliveries of one vendor. It uses no clock, no network and no store.
 pub trait Vendor: Send + Sync + fmt::Debug {
@@ -62,7 +72,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks the form of a secret when the process starts.
     ///
     /// # Errors
-    /// The form that the secret must have.
+    /// Fails with the form that the secret must have.
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         scheme::check_secret(self.description(), secret)
     }
@@ -77,9 +87,17 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks that one of the secrets signed the delivery.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         scheme::verify(self.description(), check)
+    }
+
+    /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
+    ///
+    /// # Errors
+    /// Fails with the reason if the delivery cannot be signed.
+    fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        sign::by_description(self.description(), delivery, signing)
     }
 
     /// Reads the events of a delivery: one event, or the events of a batch. The result is never
@@ -116,7 +134,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// certificates.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the delivery cannot be genuine, or the address is not the vendor's.
+    /// Fails with [`Error::Signature`] if the delivery cannot be genuine, or the address is not the
+    /// vendor's.
     fn certificate_address(&self, _delivery: &Delivery) -> Result<Option<Url>, Error> {
         Ok(None)
     }
@@ -161,6 +180,8 @@ fn scheme_headers(description: &Description) -> Vec<HeaderName> {
         headers.extend(signed.key_id.clone());
         headers.extend(signed.template.headers().cloned());
     }
+    let mut seen = HashSet::new();
+    headers.retain(|name| seen.insert(name.clone()));
     headers
 }
 
@@ -193,8 +214,19 @@ pub struct Source {
     pub rules: Rules,
     /// The address that the vendor calls, for vendors that sign it.
     pub address: Option<Address>,
+    /// The place of the source in SOURCES. `None` if a variable alone configures the source.
+    pub lines: Option<Lines>,
     /// True if nobody sent the deliveries, so that there is nothing to verify.
     is_explained: bool,
+}
+
+/// The lines of a source in the text of SOURCES, for problems that are found later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lines {
+    /// The line of the source's name.
+    pub source: usize,
+    /// The line of the rule that chooses the destination, or else that of the name.
+    pub rule: usize,
 }
 
 /// The address that a vendor calls.
@@ -204,6 +236,27 @@ pub enum Address {
     Prefix(String),
     /// The whole address.
     Whole(String),
+}
+
+/// A text that is not an origin with an optional prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an origin with an optional prefix: https://hooks.example.com")]
+pub struct NotAnAddress;
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    /// Reads an origin and an optional prefix. Commands print it, so it must not hold a password.
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let url = Url::parse(text).map_err(|_| NotAnAddress)?;
+        let is_origin = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if is_origin { Ok(Self::Prefix(text.to_owned())) } else { Err(NotAnAddress) }
+    }
 }
 
 impl Address {
@@ -231,6 +284,7 @@ impl Source {
             secrets_from: String::new(),
             rules: Rules::default(),
             address: None,
+            lines: None,
             is_explained: false,
         }
     }
@@ -259,7 +313,7 @@ impl Source {
     /// Checks that the source's vendor sent a delivery.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
     pub(crate) fn verify(
         &self,
         delivery: &Delivery,
@@ -303,7 +357,7 @@ impl Sources {
     /// Returns the source that receives deliveries to this path.
     ///
     /// # Errors
-    /// [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
+    /// Fails with [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
     pub fn at(&self, path: &str) -> Result<&Arc<Source>, Error> {
         let name = path.strip_prefix(PATH).ok_or(Error::UnknownPath)?;
         match self.get(name) {

@@ -18,15 +18,18 @@ use url::Url;
 
 use super::{
     Certificate, Check, Vendor,
-    description::Description,
-    rows::{fields, names},
+    description::{Description, Sent},
+    rows::{fields, names, sent},
     scheme::{BASE64, missing, wrong},
+    sign::{CannotSign, Signing, insert},
 };
 use crate::{delivery::Delivery, error::Error};
 
 /// The hosts of PayPal's certificates.
 const HOSTS: [&str; 2] = ["api.paypal.com", "api.sandbox.paypal.com"];
 const CERTIFICATES: &str = "/v1/notifications/certs/";
+
+const SIGNATURE: HeaderName = HeaderName::from_static("paypal-transmission-sig");
 
 /// The names that the certificates are for.
 const NAMES: [&str; 2] =
@@ -54,13 +57,23 @@ impl PayPal {
                 "paypal-auth-algo",
                 "paypal-auth-version",
             ]),
+            sent: vec![
+                sent("paypal-transmission-id", Sent::Id),
+                sent("paypal-transmission-time", Sent::Time),
+                sent(
+                    "paypal-cert-url",
+                    Sent::Text("https://api.paypal.com/v1/notifications/certs/CERT-sample"),
+                ),
+                sent("paypal-auth-algo", Sent::Text("SHA256withRSA")),
+                sent("paypal-auth-version", Sent::Text("v2")),
+            ],
             ..Description::default()
         })
     }
 }
 
-/// The signature of a delivery, as its headers state it and as far as it can be checked without the
-/// certificate.
+/// The signature of a delivery and its parts, read from the headers. Everything that needs no
+/// certificate is checked already.
 struct Claims<'a> {
     id: &'a str,
     time: &'a str,
@@ -104,7 +117,8 @@ fn certificate_address(text: &str) -> Option<Url> {
         && url.fragment().is_none()
         && url.path().strip_prefix(CERTIFICATES).is_some_and(|name| {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-            (1..=128).contains(&name.len()) && name.bytes().all(is_plain)
+            let has_length = (6..=128).contains(&name.len());
+            has_length && name.starts_with("CERT-") && name.bytes().all(is_plain)
         });
     is_allowed.then_some(url)
 }
@@ -134,6 +148,20 @@ impl Vendor for PayPal {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
+    /// Signs with a private key of the operator's own, because PayPal keeps its key to itself. The
+    /// certificate in PAYPAL_CERT_FILE must belong to the key.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let header = |name| delivery.header(name).unwrap_or_default();
+        let (id, time) = (header("paypal-transmission-id"), header("paypal-transmission-time"));
+        let checksum = crc32fast::hash(&delivery.body);
+        let message = message(id, time, signing.secret.expose(), checksum);
+        let signature = signing.key.and_then(|key| key.sign_rsa(message.as_bytes()));
+        let signature = signature
+            .ok_or(CannotSign::NoKey("the RSA key of a certificate, which PayPal alone has"))?;
+        insert(&mut delivery.headers, &SIGNATURE, &BASE64.encode(signature))?;
+        Ok(delivery)
+    }
+
     fn certificate_address(&self, delivery: &Delivery) -> Result<Option<Url>, Error> {
         Claims::of(delivery).map(|claims| Some(claims.address))
     }
@@ -141,8 +169,13 @@ impl Vendor for PayPal {
 
 fn is_signed(claims: &Claims<'_>, webhook: &str, checksum: u32, certificate: &Certificate) -> bool {
     let Claims { id, time, signature, .. } = claims;
-    let message = format!("{id}|{time}|{webhook}|{checksum}");
+    let message = message(id, time, webhook, checksum);
     certificate.has_signed(message.as_bytes(), signature)
+}
+
+/// Returns the text that the signature covers.
+fn message(id: &str, time: &str, webhook: &str, checksum: u32) -> String {
+    format!("{id}|{time}|{webhook}|{checksum}")
 }
 
 #[cfg(test)]
@@ -162,6 +195,8 @@ mod tests {
             "https://evil.example#@api.paypal.com/v1/notifications/certs/CERT-1",
             "https://user@api.paypal.com/v1/notifications/certs/CERT-1",
             "https://api.paypal.com/v1/notifications/certs/",
+            "https://api.paypal.com/v1/notifications/certs/CERT-",
+            "https://api.paypal.com/v1/notifications/certs/1",
             "https://api.paypal.com/v1/notifications/certs/../../x",
             "https://api.paypal.com/v1/notifications/certs/CERT-1?next=x",
             "https://api.paypal.com/v1/oauth2/CERT-1",

@@ -10,8 +10,8 @@ use super::{
     adyen::Adyen,
     braintree::Braintree,
     description::{
-        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
-        Stamp, StampPlace, Tolerance, Unit, Wish,
+        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
+        Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
     paypal::PayPal,
     template::Template,
@@ -22,7 +22,7 @@ use crate::json::Pointer;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Returns every built-in vendor, in the order of rank.
+/// Returns every built-in vendor, in the order in which the commands list them.
 pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
     vec![
         row(stripe()),
@@ -85,6 +85,7 @@ fn github() -> Description {
         },
         retry_horizon: 3 * DAY,
         signature_headers: names(&["x-github-event", "x-github-delivery"]),
+        sent: vec![sent("x-github-event", Sent::Text("push"))],
         ..Description::default()
     }
 }
@@ -124,6 +125,12 @@ fn shopify() -> Description {
             .flat_map(|name| either(name))
             .chain(names(&["shopify-action"]))
             .collect(),
+        sent: vec![
+            sent("x-shopify-topic", Sent::Text("orders/create")),
+            sent("x-shopify-shop-domain", Sent::Text("example.myshopify.com")),
+            sent("x-shopify-api-version", Sent::Text("2026-01")),
+            sent("x-shopify-triggered-at", Sent::Time),
+        ],
         ..Description::default()
     }
 }
@@ -336,6 +343,10 @@ fn pointer(path: &str) -> Place {
 
 fn header(name: &'static str) -> Place {
     Place::Header(HeaderName::from_static(name))
+}
+
+pub(super) fn sent(name: &'static str, sent: Sent) -> (HeaderName, Sent) {
+    (HeaderName::from_static(name), sent)
 }
 
 /// Returns the headers of these names. Empty names are left out.

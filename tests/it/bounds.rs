@@ -23,7 +23,7 @@ async fn idle_and_slow_connections_cost_little_memory_and_at_most_half_the_rate(
     const SLOW: usize = 200;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let sink = Sink::start().await;
-    // The reply that slow readers read.
+    // This is the reply that slow readers read.
     sink.answers(ok("x".repeat(60 * KIB).leak()));
     let router = Server::router(&[sink.vars(), vec![("DUPLICATE_REPLY", "replay")]].concat());
     let client = client();
@@ -186,7 +186,9 @@ async fn beyond_max_connections_only_healthz_answers() {
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.header("connection"), Some("close"));
     assert_eq!(healthz(&router).await.status, 200);
-    assert!(router.log().contains("MAX_CONNECTIONS"), "{}", router.log());
+    let log = router.log();
+    let line = log.lines().find(|line| line.contains("MAX_CONNECTIONS"));
+    assert!(line.is_some_and(|line| line.contains(r#""sender":"127.0.0.1""#)), "{log}");
     drop(idle);
     let got = loop {
         let got = post(&client(), &router.webhook(), PAYLOAD).await;
@@ -226,7 +228,7 @@ async fn when_bytes_are_short_the_slowest_body_goes_first() {
     assert_eq!(status(&mut slow).await, 408);
     assert!(router.log().contains("the slowest when"), "{}", router.log());
 
-    // Bodies of deliveries under way are not dropped. Other bodies wait until these end.
+    // Bodies of current deliveries are not dropped. Other bodies wait until these deliveries end.
     sink.take();
     sink.answers(Answer::WhenTold);
     let (url, patient) = (router.webhook(), client.clone());

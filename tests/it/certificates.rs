@@ -9,7 +9,7 @@ use url::Url;
 use webhook_router::{certificates::Certificates, error::Error};
 
 use crate::{
-    signed::PAYPAL,
+    signed_deliveries::PAYPAL,
     support::{Answer, Sink, client, status},
 };
 
@@ -63,6 +63,24 @@ async fn failures_are_named_and_kept() {
         }
         assert_eq!(sink.take().len(), 1, "{name}");
     }
+}
+
+#[tokio::test]
+async fn strangers_addresses_are_fetched_a_few_times_only() {
+    let sink = Sink::start().await;
+    sink.answers(pem(PAYPAL.certificate.as_bytes()));
+    let certificates = Certificates::with_client(client());
+    let known = address(&sink, "known");
+    certificates.get(&known).await.unwrap();
+    sink.take();
+    sink.answers(status(StatusCode::NOT_FOUND, "no"));
+    for number in 0..40 {
+        reason(certificates.get(&address(&sink, &number.to_string())).await);
+    }
+    assert_eq!(sink.take().len(), 16);
+    // A certificate that is known stays known.
+    certificates.get(&known).await.unwrap();
+    assert!(sink.take().is_empty());
 }
 
 #[tokio::test]

@@ -35,8 +35,7 @@ fn make(arguments: &[&str]) -> String {
 
 #[test]
 fn sam_has_built_both_functions() {
-    // The build happens before the tests, because no test may build here while others unpack the
-    // result.
+    // The build runs before the tests. A test must not build here while others unpack the result.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".aws-sam/build");
     assert!(built.join("template.yaml").exists());
     let version = Command::new(built.join("Router/bootstrap")).arg("--version").output().unwrap();
@@ -56,13 +55,7 @@ told = {name: dict(Value=value, Hidden=False) for name, value in told.items()}
 with click.Context(click.Command('deploy'), info_name='deploy'):
     config = GuidedConfig('template.yaml', 'parameters')
     config.save_config(told, 'one', sys.argv[1], stack_name='one')";
-    let folder = tempfile::tempdir().unwrap();
-    for file in ["Makefile", "deploy-requirements.txt"] {
-        std::fs::copy(file, folder.path().join(file)).unwrap();
-    }
-    let tools = folder.path().join("target/venv");
-    std::fs::create_dir_all(&tools).unwrap();
-    std::fs::write(tools.join("tools"), "").unwrap();
+    let folder = with_tools();
     let plan = |arguments: &[&str]| {
         let in_folder = ["-n", "-C", folder.path().to_str().unwrap()];
         let said = make(&[&in_folder, arguments].concat());
@@ -80,6 +73,45 @@ with click.Context(click.Command('deploy'), info_name='deploy'):
     let folder = folder.path().to_str().unwrap();
     let (said, succeeded) = run_make(&["-C", folder, "deploy", "STACK=one", "ARCH=x86_64"]);
     assert!(!succeeded && said.contains("samconfig.toml says Architecture=arm64"), "{said}");
+}
+
+/// A folder in which make finds its tools already installed.
+fn with_tools() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["Makefile", "deploy-requirements.txt"] {
+        std::fs::copy(file, folder.path().join(file)).unwrap();
+    }
+    let tools = folder.path().join("target/venv");
+    std::fs::create_dir_all(&tools).unwrap();
+    std::fs::write(tools.join("tools"), "").unwrap();
+    folder
+}
+
+#[test]
+fn make_builds_for_lambda_s_two_architectures_alone() {
+    let folder = with_tools();
+    let folder = folder.path().to_str().unwrap();
+    for target in ["build", "build-sam", "deploy"] {
+        for architecture in ["amd64", "aarch64", "x86_64 arm64", ""] {
+            let architecture = format!("ARCH={architecture}");
+            let (said, succeeded) = run_make(&["-C", folder, target, &architecture]);
+            let is_refused = !succeeded && said.contains("ARCH must be x86_64 or arm64");
+            assert!(is_refused, "{target} {architecture}: {said}");
+        }
+    }
+    make(&["-n", "-C", folder, "build", "ARCH=arm64"]);
+}
+
+#[test]
+fn make_watch_on_a_taken_port_fails_and_deletes_nothing() {
+    // Another process may already hold the port.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9000");
+    let folder = with_tools();
+    let store = folder.path().join("target/webhook-router.db");
+    std::fs::write(&store, "").unwrap();
+    let (said, succeeded) = run_make(&["-C", folder.path().to_str().unwrap(), "watch"]);
+    assert!(!succeeded && said.contains("Port 9000 of loopback is taken"), "{said}");
+    assert!(store.exists());
 }
 
 #[test]
@@ -101,7 +133,7 @@ fn what_others_publish_is_pinned_by_commit_or_checksum() {
     let packed = makefile.lines().find(|line| line.starts_with("DYNAMODB_SHA256")).unwrap();
     pin(packed, ":= ", 64);
 
-    // Both are installed into one environment.
+    // Both requirement files are installed into one environment.
     let versions = |requirements: &'static str| {
         let mut versions = BTreeMap::<_, BTreeSet<_>>::new();
         for line in requirements.lines().filter(|line| !line.starts_with('#')) {
@@ -145,8 +177,8 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     let role = format!("ROLE={}", create_role(&moto).await);
     let plan = make(&["-n", "deploy-cargo-lambda", &role, &file]);
     let deploy = plan.lines().find(|line| line.contains("cargo-lambda lambda deploy")).unwrap();
-    // Deploying rewrites the archive, which other tests unpack. So this test uses a copy of the
-    // archive alone.
+    // Deploying rewrites the archive, which other tests unpack. This test therefore uses its own
+    // copy of the archive.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lambda/webhook-router");
     assert!(!built.join("bootstrap").exists(), "it would be deployed in place of the archive");
     let copy = folder.path().join("webhook-router");
@@ -169,7 +201,7 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     assert_eq!(deployed.tracing_config().unwrap().mode().unwrap().as_str(), "Active");
     let variables = deployed.environment().unwrap().variables().unwrap();
     assert_eq!((variables.len(), variables["ROUTE_THRESHOLD"].as_str()), (2, "256"));
-    // Deploying opens the URL as the template does.
+    // Deploying makes the URL public, as the template does.
     let policy = lambda.get_policy().function_name("webhook-router").send().await.unwrap();
     let policy: Value = serde_json::from_str(policy.policy().unwrap()).unwrap();
     let statements = policy["Statement"].as_array().unwrap();

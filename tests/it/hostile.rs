@@ -5,11 +5,11 @@ use std::{hint::black_box, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use webhook_router::{config::Intake, delivery::Delivery, json::Document, plan::plan};
 
-use crate::support::{PAYLOAD, Server, Sink, client, delivery, intake, lookup, post};
+use crate::support::{PAYLOAD, Serve, Sink, client, delivery, intake, lookup, post};
 
 const MIB: usize = 1024 * 1024;
 
-/// Returns hostile bodies of about that size, with a name and the expected answer.
+/// Returns hostile bodies of about this size, each with a name and the expected answer.
 fn bodies(size: usize) -> Vec<(&'static str, Vec<u8>, u16)> {
     let envelope = |value: String| {
         format!(r#"{{"vendor":"v","event_type":"e","created_at":"2024-05-05","x":{value}}}"#)
@@ -67,7 +67,7 @@ fn bodies(size: usize) -> Vec<(&'static str, Vec<u8>, u16)> {
 #[tokio::test]
 async fn over_http_hostile_bodies_get_their_answer() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let client = client();
     for (what, body, status) in bodies(5 * MIB) {
         let got = post(&client, &router.webhook(), body).await;
@@ -108,16 +108,17 @@ fn many_signatures_cost_no_more_than_one() {
         delivery
     };
     let one = time_of(&signed(1), &intake).as_secs_f64();
-    // If each entry cost a hash, 16 entries would take 16 times as long, and 500 would be worth an
-    // attack.
+    // If each entry cost a hash, 16 entries would take 16 times as long. An attack with 500 entries
+    // would be worthwhile.
     let ratio = time_of(&signed(16), &intake).as_secs_f64() / one;
     assert!(ratio < 4.0, "16 entries take {ratio:.1} times the time of one");
     let ratio = time_of(&signed(500), &intake).as_secs_f64() / one;
     assert!(ratio < 1.0, "500 entries take {ratio:.1} times the time of one");
 }
 
-/// Returns the time of one run: the least of several means, which is the least disturbed. Each mean
-/// covers so many runs that the kernel's clock ticks of some milliseconds do not matter.
+/// Returns the time of one run. It is the least of several means, because that one is the least
+/// disturbed. Each mean covers so many runs that the kernel's clock ticks of some milliseconds do
+/// not matter.
 fn time(body: &[u8]) -> Duration {
     time_of(&delivery(body.to_vec()), &intake("test-routing-secret"))
 }
@@ -148,7 +149,7 @@ pub fn on_processor() -> Duration {
 #[tokio::test]
 async fn over_http_every_truncation_of_an_event_is_refused() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let client = client();
     let event = r#"{"vendor":"é\ud83d\ude00","event_type":"e","created_at":"2024-05-05","n":[-1.5e-7,true,null,{}]}"#;
     for end in 0..event.len() {

@@ -1,44 +1,63 @@
-//! Tests that need more than one function: real processes, real HTTP, real files.
+//! Tests that need more than one function: real processes, real HTTP, real files. Unit tests are
+//! beside the code.
 
-mod attempts;
-mod bounds;
-mod certificates;
-mod cli;
-mod clocks;
-mod config;
-mod contract;
-mod crash;
-mod deploy;
-mod destination;
-mod dynamodb;
-mod hostile;
-mod hung;
-mod idle;
-mod inbox;
-mod invoke;
-mod lambda;
-mod model;
-mod operators;
-mod parity;
-mod proxy;
-mod race;
-mod redis;
-mod request;
-mod rie;
-mod rough;
-mod secrets;
-mod serve;
-mod servers;
-mod signed;
-mod sources;
-mod sources_config;
-mod sources_property;
-mod sources_serve;
-mod stack;
-mod store;
-mod store_inbox;
-mod support;
-mod suspended;
-mod telemetry;
-mod template;
-mod unsettled;
+mod fixture;
+
+use fixture::{proxy, rough_destination, servers, shared, signed_deliveries, support};
+
+// Key and route.
+mod golden; // The golden cases of the Python router, byte for byte.
+mod hostile; // Hostile bodies.
+mod parity; // Generated cases against the Python reference.
+
+// Sources.
+mod certificates; // Fetches the certificate that a vendor signs with.
+mod every_vendor; // Rules for every vendor: one key for all retries, no changed request passes.
+mod sources_config; // Problems of SOURCES, each named.
+mod sources_over_http; // Vendors' requests, from HTTP to the destination.
+mod vectors; // Signatures and ids, from test vectors.
+
+// The life of a delivery.
+mod answers; // The contract's table of answers.
+mod attempts; // Behaviours of destinations, and their consequences.
+mod destination; // Requests to each destination, and the results of its answers.
+mod idle_connections; // Idle connections to destinations and DynamoDB that break.
+mod inbox; // Accepted events: answered at once, delivered behind the answer.
+mod invoke; // Requests to the processor Lambda, and the results of its answers.
+mod record; // The record of an event: its lifetime and its route.
+
+// Stores.
+mod clocks; // Routers with wrong clocks, and one Redis.
+mod dynamodb; // Behaviour that only DynamoDB has.
+mod hung_connections; // Connections to a store that hang.
+mod redis; // Behaviour that only Redis has.
+mod store; // The contract of all stores.
+
+// Faults.
+mod crash; // A crash at every step.
+mod model; // All faults together, at random.
+mod race; // Several processes compete for one key.
+mod suspended; // A machine that is suspended for longer than its lease.
+mod unsettled; // Stores that break while an event is at its destination.
+
+// Servers and commands.
+mod answers_and_discards; // Answers as operators see them, and the discarding of many letters.
+mod bounds; // Limits of `serve` against every peer.
+mod cli; // Commands as a person uses them.
+mod config; // Problems of variables, each with its remedy.
+mod demo; // The demo, and the commands that it prints.
+mod doctor; // Findings of `doctor` and `/readyz`.
+mod event_command; // `event`: events signed as vendors sign them.
+mod event_fronts; // `event`: the event that each front creates.
+mod operators; // Dead letters: list, inspect, replay, discard.
+mod secrets; // Secrets Manager, and the rotation of the routing secret.
+mod serve; // Several processes, crashes, shutdowns.
+mod sources_command; // The list that `sources` prints.
+mod telemetry; // Log lines and metrics.
+
+// Lambda and AWS.
+mod deploy; // Deployments with the Makefile.
+mod lambda; // The function in cargo-lambda's emulator.
+mod rie; // The release build in AWS's Runtime Interface Emulator.
+mod stack; // The stack that CloudFormation creates from template.yaml.
+mod template; // Compares template.yaml with the program.

@@ -39,7 +39,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Creates a stack with these parameters, and the defaults of the others.
+    /// Creates a stack with these parameters, and with defaults for the others.
     ///
     /// # Errors
     /// When CloudFormation would refuse a parameter, by its pattern or by the template's rules.
@@ -76,6 +76,17 @@ impl Stack {
         all.iter()
             .filter(|(_, resource)| is_made(resource))
             .map(|(name, resource)| (name.clone(), self.value(resource)))
+            .collect()
+    }
+
+    /// Returns the outputs whose conditions hold.
+    pub fn outputs(&self) -> BTreeMap<String, String> {
+        let all = TEMPLATE["Outputs"].as_object().unwrap();
+        let is_there =
+            |output: &Value| output.get("Condition").is_none_or(|name| self.condition(name));
+        all.iter()
+            .filter(|(_, output)| is_there(output))
+            .map(|(name, output)| (name.clone(), text(&self.value(&output["Value"]))))
             .collect()
     }
 
@@ -202,6 +213,7 @@ impl Stack {
             "Fn::Not" => (!self.is(&all()[0])).into(),
             "Fn::And" => all().iter().all(|one| self.is(one)).into(),
             "Fn::Or" => all().iter().any(|one| self.is(one)).into(),
+            "Fn::Contains" => items()[0].as_array().unwrap().contains(&items()[1]).into(),
             "Fn::If" => self.value(&all()[if self.condition(&all()[0]) { 1 } else { 2 }]),
             "Fn::GetAtt" => items().iter().map(text).collect::<Vec<_>>().join(".").into(),
             "Fn::Select" => items()[1][items()[0].as_u64().unwrap() as usize].clone(),

@@ -16,8 +16,8 @@ use super::{
     },
     DynamoDb, TRIES, index,
     item::{
-        Item, assignment, end_of, entry, millis, optional_string, record, sort_key, string, taken,
-        text, time,
+        Item, against, assignment, end_of, entry, millis, optional_string, record, sort_key,
+        string, text, time,
     },
     letter::{self, Packed},
 };
@@ -53,6 +53,13 @@ impl Acceptor<'_> {
         item.extend(index::entry_of(&index::inbox(route), self.due, &self.plan.key));
         item
     }
+
+    /// Returns whether this acceptance has stored an item. A worker may hold the item already, and
+    /// the item still refers to the parts of this acceptance.
+    fn has_stored(&self, item: &Item) -> bool {
+        let parts_at = self.delivery.get("parts_at");
+        is_held_by(item, self.owner) || (parts_at.is_some() && parts_at == item.get("parts_at"))
+    }
 }
 
 impl DynamoDb {
@@ -69,13 +76,13 @@ impl DynamoDb {
         if !parts.is_empty() {
             // A duplicate must not write parts.
             if let Some(found) = self.item(&plan.key).await?
-                && let Some(claim) = taken(plan, &found, now)?
+                && let Some(claim) = against(plan, &found, now)?
             {
                 return Ok(Accepted::Taken(claim));
             }
             letter::write(self.client().await, &self.table, parts).await?;
         }
-        fault::point("inside accept");
+        fault::point("before acceptance is stored");
         let accepted = self.put_accepted(&acceptor, deadline).await;
         if matches!(accepted, Ok(Accepted::Taken(_))) {
             self.delete_parts(&attributes, deadline).await;
@@ -88,7 +95,7 @@ impl DynamoDb {
         acceptor: &Acceptor<'_>,
         deadline: Instant,
     ) -> Result<Accepted, StoreError> {
-        let Acceptor { plan, owner, now, .. } = *acceptor;
+        let Acceptor { plan, now, .. } = *acceptor;
         let mut written = self.insert_accepted(acceptor).await?;
         for _ in 0..TRIES {
             let found = match written {
@@ -99,9 +106,9 @@ impl DynamoDb {
                 written = self.insert_accepted(acceptor).await?;
                 continue;
             }
-            match taken(plan, &found, now)? {
+            match against(plan, &found, now)? {
                 // The answer to this call's first try may have been lost.
-                Some(Claim::Accepted { route }) if is_held_by(&found, owner) => {
+                Some(Claim::Accepted { route }) if acceptor.has_stored(&found) => {
                     return Ok(Accepted::Stored { route });
                 }
                 Some(claim) => return Ok(Accepted::Taken(claim)),
@@ -266,7 +273,7 @@ impl DynamoDb {
         values.insert(":owner".into(), text(&lease.owner));
         let condition = "held_by = :owner AND attribute_exists(accepted)";
         let updated = self.update_item(&lease.key, &update, condition, values).await?;
-        fault::point("inside postpone");
+        fault::point("after postpone writes");
         Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
     }
 
@@ -280,7 +287,7 @@ impl DynamoDb {
             let corrupt = || StoreError::corrupt(format!("`{name}` is no part"));
             let (location, _) = name.rsplit_once('#').ok_or_else(corrupt)?;
             let (key, _) = location.split_once('#').ok_or_else(corrupt)?;
-            let item = self.item(&key.parse().map_err(StoreError::corrupt)?).await?;
+            let item = self.item(&key.parse::<Key>().map_err(StoreError::corrupt)?).await?;
             let client = self.client().await;
             if item.is_some_and(|item| optional_string(&item, "parts_at") == Some(location)) {
                 let update = client.update_item().table_name(&self.table).key("key", text(name));

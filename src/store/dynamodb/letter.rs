@@ -1,4 +1,5 @@
-//! Stores the deliveries of dead letters and of the inbox. One item of DynamoDB can hold only a small delivery.
+//! Stores the deliveries of dead letters and of the inbox. One item of DynamoDB can hold only a small
+//! delivery.
 //!
 //! An item has at most 400 KB
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A larger
@@ -16,7 +17,7 @@ use super::{
     index::{self, PARTS},
     item::{Item, number, optional_blob, optional_string, sort_key, string, text},
 };
-use crate::{aws, delivery::Delivery, key::Key};
+use crate::{aws, delivery::Delivery, fault, key::Key};
 
 /// Largest delivery, or part of one, in an item: 400 KB minus room for the other attributes.
 const MAX_PART_BYTES: usize = 256 * 1024;
@@ -82,6 +83,7 @@ pub(super) async fn write(
     }
     while let Some(written) = writes.join_next().await {
         written.map_err(failed)?.map_err(|error| failed(aws::describe(&error)))?;
+        fault::point("after part");
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Redis {
         if self.link.is_cluster {
             self.enlist(plan.route, &key, &millis(due), deadline).await?;
         }
-        fault::point("inside accept");
+        fault::point("before acceptance is stored");
         let texts = [
             self.time(now),
             new_owner(),
@@ -75,6 +75,10 @@ impl Redis {
         let is_near = (listed - due).abs() < CLOCK_TOLERANCE;
         if self.link.is_cluster && (route != plan.route || !is_near) {
             self.enlist(route, &key, &millis(listed), deadline).await?;
+        }
+        if self.link.is_cluster && route != plan.route {
+            // The event is on the list of its own destination.
+            self.unlist(&self.inbox_of(plan.route, &key), &key, Some(due), deadline).await;
         }
         self.unlist_letter(&key, fields.time()?, deadline).await;
         Ok(Accepted::Stored { route })
@@ -163,7 +167,7 @@ impl Redis {
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let mut fields = self.script(&POSTPONE, &lease.key, &arguments, deadline).await?;
-        fault::point("inside postpone");
+        fault::point("after postpone writes");
         let settled = fields.settled()?;
         if settled == Settled::Stored && self.link.is_cluster {
             let listed = fields.text()?.unwrap_or_default();

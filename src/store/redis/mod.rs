@@ -10,14 +10,16 @@
 //!   route, the last owner, and the dead letter.
 //!
 //! `webhook:dead-letters` is a sorted set of the keys that have dead letters, ordered by time. In a
-//! cluster, it is spread over sixteen sets, `webhook:dead-letters:<0-f>`. It is in another slot. So an entry is added before its letter is stored, and removed after the
-//! letter is cleared. An entry may have no letter, but no letter is missing from the list.
+//! cluster, it is spread over sixteen sets, `webhook:dead-letters:<0-f>`, which are in other slots.
+//! So an entry is added before its letter is stored, and removed after the letter is cleared. An
+//! entry may have no letter, but no letter is missing from the list.
 //!
 //! `webhook:due:<destination>` is a sorted set of the keys in a destination's inbox, ordered by the
 //! time at which somebody must look at them. A single server changes it in the same script as the
 //! event. `inbox.rs` says how a cluster does.
 
 mod connection;
+mod examine;
 mod fields;
 mod inbox;
 mod lists;
@@ -41,15 +43,16 @@ use super::{
     Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
 };
 use crate::{
-    config::RedisUrl, delivery::Delivery, event::Identity, fault, key::Key, plan::Plan,
-    route::Route,
+    config::RedisUrl, delivery::Delivery, event::Identity, fault, finding::Finding, key::Key,
+    plan::Plan, route::Route,
 };
 
 /// A store in Redis.
 ///
 /// Leases and lifetimes end by the server's clock, so that routers whose clocks differ agree on who
 /// may claim. The router and the server exchange the time that is left of a lease, not its end. The
-/// end that a caller gets is computed by the caller's clock.
+/// end that a caller gets is computed by the caller's clock. A lease starts when the script runs, a
+/// little after the caller read its clock, so it ends a little later than `Lease.until` says.
 pub struct Redis {
     link: Link,
     is_callers_time: bool,
@@ -57,11 +60,8 @@ pub struct Redis {
 
 impl Redis {
     /// Creates a store at that address. It does not connect yet.
-    ///
-    /// # Errors
-    /// When the CA file cannot be used.
-    pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self { link: Link::open(url, timeout)?, is_callers_time: false })
+    pub fn new(url: &RedisUrl, timeout: Duration) -> Self {
+        Self { link: Link::new(url, timeout), is_callers_time: false }
     }
 
     /// Returns the same store with leases and lifetimes that end by the callers' time. The contract
@@ -163,6 +163,18 @@ fn named_digest(plan: &Plan) -> String {
 
 #[async_trait]
 impl Store for Redis {
+    async fn examine(&self) -> Vec<Finding> {
+        self.looked_at().await
+    }
+
+    /// Removes an entry that does not exist from the list of dead letters. A replica refuses this
+    /// write, as it refuses a claim.
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut removal = redis::cmd("ZREM");
+        removal.arg(DEAD_LETTERS).arg("");
+        self.command::<u32>(&removal, self.link.deadline()).await.map(drop)
+    }
+
     async fn claim(
         &self,
         plan: &Plan,
@@ -245,7 +257,7 @@ impl Store for Redis {
         let deadline = self.link.deadline();
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
-        fault::point("inside finish");
+        fault::point("after finish writes");
         self.unlist_letter(&lease.key, fields.time()?, deadline).await;
         self.unlist_due(&lease.key, fields.time()?, deadline).await;
         Ok(settled)
@@ -278,7 +290,7 @@ impl Store for Redis {
         // stored.
         let deadline = self.link.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
-        fault::point("inside fail");
+        fault::point("before letter is stored");
         let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {

@@ -1,9 +1,9 @@
 //! The Lua scripts, one for each operation. Redis runs each script atomically
 //! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
 //!
-//! `KEYS[1]` is the key of the event, and `KEYS[2]` the second key beside it. Further keys
-//! are the lists of the inboxes, one for each destination. In a cluster, they are absent, because
-//! they are in other slots.
+//! `KEYS[1]` is the key of the event, and `KEYS[2]` the second key beside it. Further keys are the
+//! lists of the inboxes, one for each destination. In a cluster, they are absent, because they are in
+//! other slots.
 
 use std::sync::LazyLock;
 
@@ -52,28 +52,30 @@ const COMMON: &str = "
             redis.call('UNLINK', KEYS[2])
             return {'elsewhere', failed_at}
         end
-        local forgotten = main[4] and tonumber(main[4]) <= now
-        if main[3] and not forgotten then
+        local held_by, held_until, delivered_at, expires_at, accepted = unpack(main, 1, 5)
+        local forgotten = expires_at and tonumber(expires_at) <= now
+        if delivered_at and not forgotten then
             return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
                 'delivered_at', 'reply_head', 'reply_body'))}
         end
-        local mine = main[1] == owner
-        if main[2] and not main[5] and not mine and tonumber(main[2]) > now then
-            return {'in flight', left(main[2], now), redis.call('HGET', KEYS[2], 'details')}
+        local mine = held_by == owner
+        if held_until and not accepted and not mine and tonumber(held_until) > now then
+            return {'in flight', left(held_until, now), redis.call('HGET', KEYS[2], 'details')}
         end
-        local seen = {}
+        local known, attempts, failed_at
         if not forgotten then
-            seen = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'failed_at')
+            known, attempts, failed_at = unpack(redis.call('HMGET', KEYS[2], 'details',
+                'attempts', 'failed_at'), 1, 3)
         end
-        if digest ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= digest then
-            return {'other body', seen[1]}
+        if digest ~= '' and known and cjson.decode(known).digest ~= digest then
+            return {'other body', known}
         end
-        if main[5] and not mine then return {'accepted', seen[1]} end
-        return nil, seen
+        if accepted and not mine then return {'accepted', known} end
+        return nil, known, attempts, failed_at
     end
 ";
 
-/// A script, and the name under which a server has it once it received the code.
+/// A script, and its SHA-1 hash. A server that has received the code runs it by the hash.
 pub(super) struct Lua {
     pub code: String,
     pub sha1: String,
@@ -93,26 +95,27 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[3], ARGV[4]
          local until_ = text(now + ARGV[2])
-         local answer, seen = taken(now, owner, ARGV[6])
+         local answer, known, attempts, failed_at = taken(now, owner, ARGV[6])
          if answer then return answer end
-         redis.call('HSET', KEYS[2], 'details', seen[1] or details, 'owner', owner, 'until', until_)
-         if not seen[3] then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
+         redis.call('HSET', KEYS[2], 'details', known or details, 'owner', owner, 'until', until_)
+         if not failed_at then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_)
          redis.call('PEXPIRE', KEYS[1], ARGV[2])
-         return {'won', seen[1] or details, seen[2] or false}",
+         return {'won', known or details, attempts or false}",
     )
 });
 
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
 /// if the sender named the event, the acceptance, the pause before the first attempt, and head and
-/// body of the delivery. Returns the details, the time for the list, and the time of the dead letter that is cleared.
+/// body of the delivery. Returns the details, the time for the list, and the time of the dead letter
+/// that is cleared.
 pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]
-         local answer, seen = taken(now, owner, ARGV[4])
+         local answer, known, attempts, failed_at = taken(now, owner, ARGV[4])
          if answer then return answer end
-         details = seen[1] or details
+         details = known or details
          local due = text(now + ARGV[6])
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due)
@@ -121,7 +124,7 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
          redis.call('HDEL', KEYS[2], 'until', 'failed_at', 'failure')
          redis.call('PERSIST', KEYS[2])
          list(due, details)
-         return {'stored', details, due, seen[3]}",
+         return {'stored', details, due, failed_at}",
     )
 });
 
@@ -214,8 +217,8 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
 });
 
 /// Stores a dead letter. Arguments: owner, details, attempts, now, failure, head and body of the
-/// delivery, `free` or `hold`, and a test's time. Returns the time in the list of the inbox, if the event was there.
-/// If the lease was lost, returns the existing letter's time.
+/// delivery, `free` or `hold`, and a test's time. Returns the time in the list of the inbox, if the
+/// event was there. If the lease was lost, returns the existing letter's time.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at', 'due')

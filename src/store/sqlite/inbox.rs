@@ -23,7 +23,7 @@ pub(super) fn accept(
     let found = rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
     let (details, attempts) = match found {
         Some(found) => {
-            if let Some(taken) = rows::convert(found.taken(plan, now))? {
+            if let Some(taken) = rows::convert(found.against(plan, now))? {
                 return Ok(Accepted::Taken(taken));
             }
             let Record { details, attempts, .. } = found.record;

@@ -4,6 +4,7 @@
 //! (<https://www.sqlite.org/wal.html>). With `synchronous=FULL`, every commit survives a loss of
 //! power.
 
+mod examine;
 mod inbox;
 mod rows;
 mod schema;
@@ -21,12 +22,14 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
+pub(super) use self::examine::examine;
 use self::writer::Writer;
 use super::{
     Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
-    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
+    Page, Postponed, Record, Release, SUBJECT, Settled, State, Store, StoreError, Take, new_owner,
+    stored,
 };
-use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
+use crate::{delivery::Delivery, fault, finding::Finding, key::Key, plan::Plan, route::Route};
 
 /// Most expired records that one `finish` deletes. This is more than it adds, so that the file does
 /// not grow.
@@ -42,6 +45,7 @@ const OTHERS: u32 = 0o007;
 
 /// A store in one SQLite file.
 pub struct Sqlite {
+    path: PathBuf,
     reader: Arc<Mutex<Connection>>,
     writer: Arc<Writer>,
     timeout: Duration,
@@ -52,24 +56,21 @@ impl Sqlite {
     /// dead letters hold payloads. An existing file keeps its mode.
     ///
     /// # Errors
-    /// When the folder does not exist or is not writable, or the file is not a store of this
+    /// Fails if the folder does not exist or is not writable, or the file is not a store of this
     /// version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
-        let path = PathBuf::from(path);
+        let (path, opening) = (PathBuf::from(path), PathBuf::from(path));
         let opened = tokio::task::spawn_blocking(move || {
-            let connections = create(&path)
-                .and_then(|()| connect(&path, timeout))
-                .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&path, timeout)?)), writer)));
+            let connections = create(&opening)
+                .and_then(|()| connect(&opening, timeout))
+                .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&opening, timeout)?)), writer)));
             connections.map_err(|error| {
-                StoreError::Failed(format!(
-                    "cannot open {} (STORE_URL): {error}; its folder must exist and be writable",
-                    path.display()
-                ))
+                StoreError::Failed(format!("{SUBJECT}: {}", unusable(&opening, &*error)))
             })
         });
         let opened = opened.await.map_err(|error| StoreError::Failed(error.to_string()))?;
         let (reader, writer) = opened?;
-        Ok(Self { reader, writer: Arc::new(Writer::new(writer, timeout)), timeout })
+        Ok(Self { path, reader, writer: Arc::new(Writer::new(writer, timeout)), timeout })
     }
 
     async fn read<T: Send + 'static>(
@@ -148,20 +149,26 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // An existing file is not even opened: closing it would release the locks that this process may
     // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A link without a target has no mode. SQLite creates its target.
-            let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
-            if mode & OTHERS != 0 {
-                let path = path.display();
-                tracing::warn!(
-                    "every user of this machine may use {path}, which holds payloads: \
-                     chmod o= {path} {path}-wal {path}-shm"
-                );
-            }
-            Ok(())
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         created => Ok(created.map(drop)?),
     }
+}
+
+/// Warns of a file that every user of this machine may use.
+fn open_to_all(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let path = path.display();
+    (mode & OTHERS != 0).then(|| {
+        format!(
+            "every user of this machine may use {path}, which holds payloads: \
+             chmod o= {path} {path}-wal {path}-shm"
+        )
+    })
+}
+
+/// Describes why a file cannot be the store.
+fn unusable(path: &Path, error: &(dyn std::error::Error + Send + Sync)) -> String {
+    format!("cannot open {}: {error}; its folder must exist and be writable", path.display())
 }
 
 fn connect(
@@ -192,6 +199,15 @@ fn connect(
 
 #[async_trait]
 impl Store for Sqlite {
+    async fn examine(&self) -> Vec<Finding> {
+        examine(&self.path, self.timeout).await
+    }
+
+    /// Takes the lock that a claim takes, and releases it.
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.write(|_| Ok(())).await
+    }
+
     async fn claim(
         &self,
         plan: &Plan,
@@ -202,17 +218,17 @@ impl Store for Sqlite {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &Connection| rows::select(connection, &key, now);
         if let Some(found) = self.read_by(deadline, reading).await?
-            && let Some(taken) = found.taken(plan, now)?
+            && let Some(answer) = found.against(plan, now)?
         {
-            return Ok(taken);
+            return Ok(answer);
         }
         let plan = plan.clone();
         self.write_by(deadline, move |connection| {
             let found =
                 rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
-                Some(found) => match rows::convert(found.taken(&plan, now))? {
-                    Some(taken) => taken,
+                Some(found) => match rows::convert(found.against(&plan, now))? {
+                    Some(answer) => answer,
                     None => take_over(connection, found.record, now, until)?,
                 },
                 None => insert(connection, &plan, now, until)?,
@@ -232,14 +248,14 @@ impl Store for Sqlite {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &Connection| rows::select(connection, &key, now);
         if let Some(found) = self.read_by(deadline, reading).await?
-            && let Some(taken) = found.taken(plan, now)?
+            && let Some(taken) = found.against(plan, now)?
         {
             return Ok(Accepted::Taken(taken));
         }
         let (plan, delivery) = (plan.clone(), delivery.clone());
         self.write_by(deadline, move |connection| {
             let accepted = inbox::accept(connection, &plan, &delivery, now, due)?;
-            fault::point("inside accept");
+            fault::point("before acceptance is stored");
             Ok(accepted)
         })
         .await
@@ -274,7 +290,7 @@ impl Store for Sqlite {
         let (lease, postponed) = (lease.clone(), postponed.clone());
         self.write(move |connection| {
             let settled = inbox::postpone(connection, &lease, &postponed)?;
-            fault::point("inside postpone");
+            fault::point("before postpone commits");
             Ok(settled)
         })
         .await
@@ -309,7 +325,7 @@ impl Store for Sqlite {
                      (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
                 params![at.timestamp_millis(), SWEPT_AT_ONCE],
             )?;
-            fault::point("inside finish");
+            fault::point("before finish commits");
             Ok(Settled::Stored)
         })
         .await
@@ -350,7 +366,7 @@ impl Store for Sqlite {
                 ],
             )?;
             inbox::clear_delivery(connection, &lease.key)?;
-            fault::point("inside fail");
+            fault::point("before letter is stored");
             Ok(Settled::Stored)
         })
         .await

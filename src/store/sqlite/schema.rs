@@ -1,6 +1,6 @@
 //! The tables of the database, and the change of a file that an earlier version made.
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 /// The version of the layout, kept in the file's `user_version`.
 const VERSION: usize = STEPS.len();
@@ -52,9 +52,7 @@ const STEPS: [&str; 2] = [
 pub(super) fn apply(
     transaction: &Transaction<'_>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let found = transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
-    let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
-    let steps = steps.ok_or(format!("its layout {found} is not this version's {VERSION}"))?;
+    let steps = missing(transaction)?;
     for step in steps {
         transaction.execute_batch(step)?;
     }
@@ -62,4 +60,16 @@ pub(super) fn apply(
         transaction.pragma_update(None, "user_version", VERSION as i64)?;
     }
     Ok(())
+}
+
+/// Returns the steps from a file's layout to this version's.
+///
+/// # Errors
+/// Fails if a later version made the file, or another program.
+pub(super) fn missing(
+    connection: &Connection,
+) -> Result<&'static [&'static str], Box<dyn std::error::Error + Send + Sync>> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
+    let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
+    Ok(steps.ok_or(format!("its layout {found} is not this version's {VERSION}"))?)
 }

@@ -1,0 +1,193 @@
+//! The state after a crash at every step. The process ends itself before and after each call of the
+//! store and of the destination. The vendor comes again until it hears 200, and never after that.
+//!
+//! docs/guarantees.md says how often an accepted event may arrive after such a crash.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use http::StatusCode;
+use tokio::task::JoinSet;
+use webhook_router::{
+    config::{EXAMPLE_ROUTING_SECRET, StoreConfig},
+    route::Route,
+    store::{self, DynamoDb, State, Store},
+};
+
+use super::{event, record_in};
+use crate::{
+    servers::DynamoDbLocal,
+    shared,
+    support::{Serve, Sink, client, delivery, intake, lookup, ok, planned, sqlite, status},
+};
+
+/// The answer of the destination before the crash.
+#[derive(Debug, Clone, Copy)]
+enum Says {
+    Done,
+    TryLater,
+    Never,
+}
+use Says::{Done, Never, TryLater};
+
+/// The place where the process ends, the answer of the destination before, and how often the event
+/// arrives in the end.
+const STEPS: [(&str, Says, usize); 23] = [
+    ("before accept", Done, 1),
+    // DynamoDB has written one part of the body, or two.
+    ("after part", Done, 1),
+    ("after part:2", Done, 1),
+    ("before acceptance is stored", Done, 1),
+    // The vendor gets no answer, although the event is in the inbox.
+    ("after accept", Done, 1),
+    ("before take", Done, 1),
+    ("after take", Done, 1),
+    ("before send", Done, 1),
+    // The event arrived, but that is not recorded.
+    ("after send", Done, 2),
+    ("before settle", Done, 2),
+    // SQLite has not committed the success, so the event arrives again.
+    ("before finish commits", Done, 2),
+    // Redis and DynamoDB have the success.
+    ("after finish writes", Done, 1),
+    ("after settle", Done, 1),
+    // The first attempt fails, and the schedule has another.
+    ("after send", TryLater, 2),
+    ("before settle", TryLater, 2),
+    ("before postpone commits", TryLater, 2),
+    ("after postpone writes", TryLater, 2),
+    ("after settle", TryLater, 2),
+    ("after send:2", TryLater, 3),
+    // The destination refuses the event. Without its dead letter, the event is tried again.
+    ("before settle", Never, 2),
+    // DynamoDB has written a part of the dead letter, after three parts of the acceptance.
+    ("after part:4", Never, 2),
+    ("before letter is stored", Never, 2),
+    ("after settle", Never, 1),
+];
+
+/// Returns whether a store has a step.
+fn has(store: &str, step: &str) -> bool {
+    let (is_sqlite, is_dynamodb) = (store.starts_with("sqlite:"), store.starts_with("dynamodb:"));
+    match step {
+        "before finish commits" | "before postpone commits" => is_sqlite,
+        "after finish writes" | "after postpone writes" => !is_sqlite,
+        _ => is_dynamodb || !step.starts_with("after part"),
+    }
+}
+
+#[tokio::test]
+async fn on_sqlite_every_accepted_event_arrives_as_often_as_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = sqlite(folder.path());
+    at_every_step([("STORE_URL", url.clone())].into(), opened(&url).await).await;
+}
+
+#[tokio::test]
+async fn on_redis_every_accepted_event_arrives_as_often_as_promised() {
+    let url = shared::redis_database();
+    at_every_step([("STORE_URL", url.clone())].into(), opened(&url).await).await;
+}
+
+#[tokio::test]
+async fn on_a_redis_cluster_every_accepted_event_arrives_as_often_as_promised() {
+    let cluster = shared::redis_cluster().await;
+    let url = cluster.url();
+    at_every_step([("STORE_URL", url.clone())].into(), opened(&url).await).await;
+}
+
+#[tokio::test]
+async fn on_dynamodb_every_accepted_event_arrives_as_often_as_promised() {
+    let dynamodb = DynamoDbLocal::start().await;
+    let (table, timeout) = (DynamoDbLocal::TABLE.to_owned(), Duration::from_secs(20));
+    let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
+    let vars = vec![("STORE_URL", format!("dynamodb://{table}")), endpoint];
+    at_every_step(vars, Arc::new(DynamoDb::with_sdk_config(table, timeout, &dynamodb.sdk))).await;
+}
+
+/// Opens SQLite or Redis.
+async fn opened(url: &str) -> Arc<dyn Store> {
+    let vars = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
+    store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap()
+}
+
+/// The variables of a router's store.
+type Vars = Vec<(&'static str, String)>;
+
+async fn at_every_step(vars: Vars, store: Arc<dyn Store>) {
+    // The first use of a store takes longer than any other.
+    let sink = Sink::start().await;
+    let router = Serve::to(&sink).envs(vars.clone()).start();
+    while router.post(event("the first")).await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut trials = JoinSet::new();
+    for (step, says, arrivals) in STEPS.into_iter().filter(|step| has(&vars[0].1, step.0)) {
+        trials.spawn(crash(vars.clone(), Arc::clone(&store), step, says, arrivals));
+    }
+    trials.join_all().await;
+}
+
+async fn crash(vars: Vars, store: Arc<dyn Store>, step: &str, says: Says, arrivals: usize) {
+    let what = format!("{step}, {says:?}");
+    let sink = Sink::start().await;
+    sink.answers(match says {
+        Done => ok("done"),
+        TryLater => status(StatusCode::BAD_GATEWAY, "no"),
+        Never => status(StatusCode::UNPROCESSABLE_ENTITY, "never"),
+    });
+    let serve = Serve::to(&sink).envs(vars).envs([
+        ("ANSWER", "accepted"),
+        // The vendor hears the answer before the first attempt.
+        ("RETRY_SCHEDULE", "1s,1s,1s"),
+        // Many routers start at once. A lease lasts an attempt, plus four store timeouts, plus a
+        // second.
+        ("FORWARD_TIMEOUT_MS", "2000"),
+        ("STORE_TIMEOUT_MS", "3000"),
+    ]);
+    // DynamoDB stores this body in three parts.
+    let body = event(&what).replace("1.50", &format!("{:?}", noise(700_000)));
+    let start = |serve: Serve| tokio::task::spawn_blocking(move || serve.start());
+    let first = serve.clone().only(Route::Gcp).env("FAULT_POINT", step);
+    let mut router = start(first).await.unwrap();
+    let is_heard = loop {
+        match client().post(router.webhook()).body(body.clone()).send().await {
+            Ok(answer) if answer.status() == 200 => break true,
+            Ok(answer) => assert_eq!(answer.status(), 503, "{what}: {}", router.log()),
+            Err(_) => break false,
+        }
+    };
+    let is_accepting = step.contains("accept") || (step.contains("part") && !step.contains(":4"));
+    assert_eq!(is_heard, !is_accepting, "{what}: {}", router.log());
+    tokio::task::spawn_blocking(move || router.wait()).await.unwrap();
+    sink.answers(ok("done"));
+    // The threshold has changed, but an accepted event keeps its route.
+    let router = start(serve.only(Route::Aws)).await.unwrap();
+    while !is_heard && router.post(body.clone()).await.status != 200 {}
+    let key = planned(&delivery(body.clone()), &intake(EXAMPLE_ROUTING_SECRET), Utc::now());
+    let key = key.unwrap().key.to_string();
+    let record = record_in(&*store, &key, |record| record.accepted.is_none()).await;
+    match (says, step) {
+        (Never, "after settle") => assert_eq!(record.state, State::DeadLetter, "{what}"),
+        _ => assert!(super::is_delivered(&record), "{what}: {record:?}"),
+    }
+    let received = sink.take();
+    assert_eq!(received.len(), arrivals, "{what}\n{}", router.log());
+    let route = record.details.unwrap().route;
+    assert!(!is_heard || route == Route::Gcp, "{what}");
+    for one in &received {
+        assert!(one.body == body, "{what}: the body has changed");
+        assert_eq!(one.is_invocation(), route == Route::Aws, "{what}");
+        assert_eq!(one.told("idempotency-key").unwrap_or_default(), key, "{what}");
+    }
+}
+
+/// Returns text that is hardly compressible.
+fn noise(length: usize) -> String {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'!' + ((state >> 33) % 94) as u8)
+    };
+    (0..length).map(|_| next()).filter(|one| *one != '"' && *one != '\\').collect()
+}
