@@ -344,8 +344,8 @@ impl Lane {
                 self.down = Some(Down { probes: 0, next_probe });
             }
             // Attempts that began before the first failure are no probes.
-            (Health::Down, Some(down)) if down.next_probe > Instant::now() => {}
-            (Health::Down, Some(down)) => {
+            (Health::Down | Health::Unknown, Some(down)) if down.next_probe > Instant::now() => {}
+            (Health::Down | Health::Unknown, Some(down)) => {
                 down.probes += 1;
                 let pause = FIRST_PROBE * 2u32.pow(down.probes.min(5));
                 down.next_probe = Instant::now() + around(pause.min(LAST_PROBE));
@@ -355,7 +355,7 @@ impl Lane {
                 self.down = None;
                 self.next_sweep = Instant::now();
             }
-            (Health::Up, None) => {}
+            (Health::Up | Health::Unknown, None) => {}
         }
     }
 

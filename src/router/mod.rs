@@ -188,7 +188,7 @@ impl Router {
                     self.wake(&job.plan, budget);
                     return Ok((Ending::Accepted, Reply::text(StatusCode::OK, "accepted")));
                 }
-                Ok(Accepted::Taken(claim)) => Ok(claim),
+                Ok(Accepted::Taken(claim)) => Ok(*claim),
                 Err(error) => Err(error),
             },
         };

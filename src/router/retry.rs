@@ -22,7 +22,7 @@ pub(super) struct Retries {
     pauses: Pauses,
     /// Says when the key becomes free if all attempts fail.
     release: Release,
-    /// Whether the destination took the last attempt, or says that it takes none now.
+    /// The health of the destination, judged by the last attempt.
     health: Health,
 }
 
@@ -40,12 +40,15 @@ enum Pauses {
     Schedule(Option<Duration>),
 }
 
-/// Whether a destination takes events.
+/// The health of a destination, judged by one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
+    /// It answered, and not with 503.
     Up,
     /// It cannot be reached, or answers 503.
     Down,
+    /// There was no answer, or no attempt to reach it. Nothing new is known.
+    Unknown,
 }
 
 impl Retries {
@@ -57,14 +60,14 @@ impl Retries {
             .with_max_times(forward.attempts.saturating_sub(1) as usize)
             .build();
         let pauses = Pauses::Backoff { limits, attempt_timeout: forward.timeout, until };
-        Self { pauses, release: Release::Now, health: Health::Up }
+        Self { pauses, release: Release::Now, health: Health::Unknown }
     }
 
     /// Creates the retries of an accepted event. `pause` is the one before its next attempt, or
     /// `None` if there is no further attempt.
     pub fn scheduled(pause: Option<Duration>) -> Self {
         let pauses = Pauses::Schedule(pause);
-        Self { pauses, release: Release::Now, health: Health::Up }
+        Self { pauses, release: Release::Now, health: Health::Unknown }
     }
 
     /// Returns when the key becomes free, judged by the attempts so far.
@@ -86,7 +89,8 @@ impl Retries {
         self.health = match &sent {
             Err(SendError::NotSent { .. }) => Health::Down,
             Ok(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => Health::Down,
-            _ => Health::Up,
+            Ok(_) | Err(SendError::Failed(_)) => Health::Up,
+            Err(SendError::Unknown(_) | SendError::Refused(_)) => Health::Unknown,
         };
         let asked = asked_pause(&sent);
         match answer(sent) {
@@ -259,6 +263,43 @@ mod tests {
                 assert!(pause(retries.judge(answered(503))) <= longest);
                 longest = (longest * 2).min(MAX_PAUSE);
             }
+        }
+    }
+
+    #[test]
+    fn a_schedule_gives_one_pause_which_may_be_longer_but_not_endless() {
+        let judged = |sent| Retries::scheduled(Some(60 * SECOND)).judge(sent);
+        for (sent, least, most) in [
+            (answered(500), 60, 66),
+            (unknown(true), 60, 66),
+            (asking(429, "7"), 60, 66),
+            (asking(503, "3600"), 3600, 3960),
+            (asking(503, "18446744073709551615"), 86_400, 95_040),
+        ] {
+            let pause = pause(judged(sent));
+            assert!((least * SECOND..=most * SECOND).contains(&pause), "{pause:?}");
+        }
+        assert_eq!(release(judged(answered(422))), Release::Now);
+        assert_eq!(release(Retries::scheduled(None).judge(answered(503))), Release::Now);
+        assert_eq!(release(Retries::scheduled(None).judge(unknown(true))), Release::AtLeaseEnd);
+    }
+
+    #[test]
+    fn a_destination_is_down_when_it_says_so_or_cannot_be_reached() {
+        let refused = Err(SendError::Refused(String::new()));
+        for (sent, health) in [
+            (answered(200), Health::Up),
+            (answered(422), Health::Up),
+            (answered(500), Health::Up),
+            (answered(503), Health::Down),
+            (not_sent(None), Health::Down),
+            (unknown(true), Health::Unknown),
+            (unknown(false), Health::Unknown),
+            (refused, Health::Unknown),
+        ] {
+            let mut retries = Retries::scheduled(None);
+            retries.judge(sent.clone());
+            assert_eq!(retries.health(), health, "{sent:?}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! The life of a delivery, over a store in a file and with a destination that answers as a test
 //! tells it. tests/it/ tests the same over HTTP, with every store and both destinations.
 
+mod accepted;
+
 use std::{
     collections::VecDeque,
     path::Path,

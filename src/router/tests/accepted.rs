@@ -1,0 +1,138 @@
+//! The life of an accepted event.
+
+use super::*;
+use crate::{key::Key, store::Due};
+
+const ACCEPTS: (&str, &str) = ("ANSWER", "accepted");
+
+impl Trial {
+    /// Accepts the event, and returns its key.
+    async fn accept(&self) -> Key {
+        let reply = self.post(BODY, 200, "accepted").await;
+        reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap()
+    }
+
+    async fn attempt(&self, key: Key, early: bool) -> Handled {
+        self.router.deliver_accepted(key, early, Trigger::Inbox, self.budget()).await
+    }
+
+    async fn record_of(&self, key: Key) -> Record {
+        self.router.store().get(&key, Utc::now()).await.unwrap().unwrap()
+    }
+}
+
+fn not_sent() -> Answer {
+    Err(SendError::NotSent { detail: "no such host".into(), retry_after: None })
+}
+
+#[tokio::test]
+async fn an_accepted_event_wakes_a_worker_and_is_delivered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trial = Trial::new(folder.path(), &[ACCEPTS, ("DUPLICATE_REPLY", "replay")]).await;
+    let woken: Arc<Mutex<Vec<(Route, Due)>>> = Arc::default();
+    let waking = Arc::clone(&woken);
+    let wake: Wake = Arc::new(move |route, due| waking.lock().unwrap().push((route, due)));
+    trial.router = trial.router.with_wake(wake);
+    let began = Utc::now();
+    let key = trial.accept().await;
+    assert_eq!(trial.sent(), []);
+    trial.post(BODY, 200, "duplicate ignored").await;
+    let woken = woken.lock().unwrap().clone();
+    let [(Route::Gcp, Due { at, key: woken })] = woken[..] else { panic!("{woken:?}") };
+    assert!(woken == key && at >= began && at <= Utc::now());
+
+    let handled = trial.attempt(key, false).await;
+    let Handled::Tried { ending, route, failure: None, due: None, health, settled } = handled
+    else {
+        panic!("{handled:?}");
+    };
+    assert_eq!((ending, route), (Ending::Delivered, Route::Gcp));
+    assert!(health == Health::Up && settled);
+    let record = trial.record_of(key).await;
+    assert_eq!((record.attempts.len(), record.attempts[0].by), (1, Trigger::Inbox));
+    // The sender got no reply of the destination, so it is not kept.
+    assert!(matches!(record.state, State::Delivered { reply: None, .. }));
+    trial.post(BODY, 200, "duplicate ignored").await;
+    assert!(matches!(trial.attempt(key, true).await, Handled::Gone));
+    assert_eq!(trial.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn the_schedule_says_when_an_event_is_tried_and_ends_in_a_dead_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "0s,1day")]).await;
+    let key = trial.accept().await;
+    trial.answers([answered(503, "no"), not_sent()]);
+    let first = trial.attempt(key, false).await;
+    let Handled::Tried { ending: Ending::Postponed, due: Some(due), health, failure, .. } = first
+    else {
+        panic!("{first:?}");
+    };
+    assert!(health == Health::Down && failure.is_some());
+    let hours = (due - Utc::now()).num_hours();
+    assert!((23..=26).contains(&hours), "{hours}");
+    let waiting = trial.attempt(key, false).await;
+    assert!(matches!(waiting, Handled::NotDue(at) if (at - due).num_seconds() == 0), "{waiting:?}");
+    // An operator does not wait for the schedule.
+    let last = trial.attempt(key, true).await;
+    let Handled::Tried { ending: Ending::Failed, due: None, settled: true, .. } = last else {
+        panic!("{last:?}");
+    };
+    let record = trial.record_of(key).await;
+    assert_eq!((record.state, record.accepted), (State::DeadLetter, None));
+    assert_eq!(record.attempts.len(), 2);
+    assert!(matches!(trial.attempt(key, true).await, Handled::Gone));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_accepted_anew_and_keeps_its_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Trial::new(folder.path(), &[ACCEPTS]).await;
+    let key = before.accept().await;
+    before.answers([answered(422, "never")]);
+    let refused = before.attempt(key, false).await;
+    assert!(matches!(refused, Handled::Tried { ending: Ending::Failed, health: Health::Up, .. }));
+    let letter = before.router.store().dead_letter(&key).await.unwrap().unwrap();
+    assert_eq!(
+        (letter.failure.outcome, &letter.delivery.body[..]),
+        (Outcome::Status(422), BODY.as_bytes())
+    );
+
+    let after = Trial::new(folder.path(), &[ACCEPTS, ("ROUTE_THRESHOLD", "0")]).await;
+    assert_eq!(after.accept().await, key);
+    assert_eq!(after.router.store().dead_letter(&key).await.unwrap(), None);
+    let delivered = after.attempt(key, false).await;
+    assert!(matches!(delivered, Handled::Tried { ending: Ending::Delivered, .. }));
+    let [sent] = &after.sent()[..] else { panic!("not sent once") };
+    assert_eq!((sent.route, sent.attempt), (Route::Gcp, 2));
+}
+
+#[tokio::test]
+async fn an_event_that_was_taken_too_late_is_given_back_untried() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trial = Trial::new(folder.path(), &[ACCEPTS]).await;
+    let key = trial.accept().await;
+    trial.budget = Duration::ZERO;
+    assert!(matches!(trial.attempt(key, false).await, Handled::NotDue(_)));
+    let record = trial.record_of(key).await;
+    assert!(matches!(record.state, State::Waiting { .. }));
+    assert_eq!((record.accepted.unwrap().tries, record.attempts.len()), (0, 0));
+    assert_eq!(trial.sent(), []);
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_lease_postpones_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[ACCEPTS]).await;
+    let key = trial.accept().await;
+    let file = folder.path().join("store.db");
+    *trial.told.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let other = rusqlite::Connection::open(file).unwrap();
+        other.execute_batch("UPDATE events SET owner = 'another'").unwrap();
+    }));
+    trial.answers([answered(503, "no")]);
+    let handled = trial.attempt(key, false).await;
+    let Handled::Tried { due: None, settled: true, .. } = handled else { panic!("{handled:?}") };
+    let record = trial.record_of(key).await;
+    assert!(matches!(record.state, State::InFlight { owner, .. } if owner == "another"));
+}
