@@ -3,7 +3,10 @@
 //!
 //! docs/guarantees.md says how often an accepted event may arrive after such a crash.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use chrono::Utc;
 use http::StatusCode;
@@ -16,7 +19,7 @@ use webhook_router::{
 
 use super::{event, record_in};
 use crate::{
-    servers::DynamoDbLocal,
+    servers::{DynamoDbLocal, RedisCluster},
     shared,
     support::{Serve, Sink, client, delivery, intake, lookup, ok, planned, sqlite, status},
 };
@@ -76,59 +79,99 @@ fn has(store: &str, step: &str) -> bool {
     }
 }
 
+/// Stores for trials at the same time. The workers of a router deliver all events of its store, so
+/// each trial needs its own.
+const PLACES: usize = 6;
+
 #[tokio::test]
 async fn on_sqlite_every_accepted_event_arrives_as_often_as_promised() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = sqlite(folder.path());
-    at_every_step([("STORE_URL", url.clone())].into(), opened(&url).await).await;
+    let folders: Vec<_> = (0..PLACES).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut places = Vec::new();
+    for folder in &folders {
+        places.push(Place::at(&sqlite(folder.path())).await);
+    }
+    at_every_step(places).await;
 }
 
 #[tokio::test]
 async fn on_redis_every_accepted_event_arrives_as_often_as_promised() {
-    let url = shared::redis_database();
-    at_every_step([("STORE_URL", url.clone())].into(), opened(&url).await).await;
+    let mut places = Vec::new();
+    for _ in 0..PLACES {
+        places.push(Place::at(&shared::redis_database()).await);
+    }
+    at_every_step(places).await;
 }
 
 #[tokio::test]
 async fn on_a_redis_cluster_every_accepted_event_arrives_as_often_as_promised() {
-    let cluster = shared::redis_cluster().await;
-    let url = cluster.url();
-    at_every_step([("STORE_URL", url.clone())].into(), opened(&url).await).await;
+    let clusters: Vec<_> = (0..PLACES).map(|_| RedisCluster::start_patiently()).collect();
+    let mut places = Vec::new();
+    for cluster in &clusters {
+        places.push(Place::at(&cluster.url()).await);
+    }
+    at_every_step(places).await;
 }
 
 #[tokio::test]
 async fn on_dynamodb_every_accepted_event_arrives_as_often_as_promised() {
     let dynamodb = DynamoDbLocal::start().await;
-    let (table, timeout) = (DynamoDbLocal::TABLE.to_owned(), Duration::from_secs(20));
-    let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
-    let vars = vec![("STORE_URL", format!("dynamodb://{table}")), endpoint];
-    at_every_step(vars, Arc::new(DynamoDb::with_sdk_config(table, timeout, &dynamodb.sdk))).await;
-}
-
-/// Opens SQLite or Redis.
-async fn opened(url: &str) -> Arc<dyn Store> {
-    let vars = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
-    store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap()
-}
-
-/// The variables of a router's store.
-type Vars = Vec<(&'static str, String)>;
-
-async fn at_every_step(vars: Vars, store: Arc<dyn Store>) {
-    // The first use of a store takes longer than any other.
-    let sink = Sink::start().await;
-    let router = Serve::to(&sink).envs(vars.clone()).start();
-    while router.post(event("the first")).await.status != 200 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut places = Vec::new();
+    for number in 0..PLACES {
+        let (table, timeout) = (format!("table-{number}"), Duration::from_secs(20));
+        DynamoDbLocal::create_table(&dynamodb.sdk, &table).await;
+        let url = ("STORE_URL", format!("dynamodb://{table}"));
+        let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
+        let store = Arc::new(DynamoDb::with_sdk_config(table, timeout, &dynamodb.sdk));
+        places.push(Place { vars: vec![url, endpoint], store });
     }
+    at_every_step(places).await;
+}
+
+/// A store that one trial at a time uses.
+#[derive(Clone)]
+struct Place {
+    /// The variables of a router with this store.
+    vars: Vec<(&'static str, String)>,
+    store: Arc<dyn Store>,
+}
+
+impl Place {
+    /// Opens SQLite or Redis.
+    async fn at(url: &str) -> Self {
+        let vars = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
+        let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+        Self { vars: vec![("STORE_URL", url.to_owned())], store }
+    }
+
+    /// Delivers an event, because the first use of a store takes longer than any other.
+    async fn warm_up(&self) {
+        let sink = Sink::start().await;
+        let router = Serve::to(&sink).envs(self.vars.clone()).start();
+        while router.post(event("the first")).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn at_every_step(places: Vec<Place>) {
+    let steps = STEPS.into_iter().filter(|step| has(&places[0].vars[0].1, step.0));
+    let steps = Arc::new(Mutex::new(steps.collect::<Vec<_>>()));
     let mut trials = JoinSet::new();
-    for (step, says, arrivals) in STEPS.into_iter().filter(|step| has(&vars[0].1, step.0)) {
-        trials.spawn(crash(vars.clone(), Arc::clone(&store), step, says, arrivals));
+    for place in places {
+        let steps = Arc::clone(&steps);
+        trials.spawn(async move {
+            place.warm_up().await;
+            loop {
+                let next = steps.lock().unwrap().pop();
+                let Some((step, says, arrivals)) = next else { break };
+                crash(&place, step, says, arrivals).await;
+            }
+        });
     }
     trials.join_all().await;
 }
 
-async fn crash(vars: Vars, store: Arc<dyn Store>, step: &str, says: Says, arrivals: usize) {
+async fn crash(place: &Place, step: &str, says: Says, arrivals: usize) {
     let what = format!("{step}, {says:?}");
     let sink = Sink::start().await;
     sink.answers(match says {
@@ -136,11 +179,11 @@ async fn crash(vars: Vars, store: Arc<dyn Store>, step: &str, says: Says, arriva
         TryLater => status(StatusCode::BAD_GATEWAY, "no"),
         Never => status(StatusCode::UNPROCESSABLE_ENTITY, "never"),
     });
-    let serve = Serve::to(&sink).envs(vars).envs([
+    let serve = Serve::to(&sink).envs(place.vars.clone()).envs([
         ("ANSWER", "accepted"),
         // The vendor hears the answer before the first attempt.
         ("RETRY_SCHEDULE", "1s,1s,1s"),
-        // Many routers start at once. A lease lasts an attempt, plus four store timeouts, plus a
+        // Many routers start at once. A lease lasts an attempt, plus five store timeouts, plus a
         // second.
         ("FORWARD_TIMEOUT_MS", "2000"),
         ("STORE_TIMEOUT_MS", "3000"),
@@ -166,7 +209,7 @@ async fn crash(vars: Vars, store: Arc<dyn Store>, step: &str, says: Says, arriva
     while !is_heard && router.post(body.clone()).await.status != 200 {}
     let key = planned(&delivery(body.clone()), &intake(EXAMPLE_ROUTING_SECRET), Utc::now());
     let key = key.unwrap().key.to_string();
-    let record = record_in(&*store, &key, |record| record.accepted.is_none()).await;
+    let record = record_in(&*place.store, &key, |record| record.accepted.is_none()).await;
     match (says, step) {
         (Never, "after settle") => assert_eq!(record.state, State::DeadLetter, "{what}"),
         _ => assert!(super::is_delivered(&record), "{what}: {record:?}"),
