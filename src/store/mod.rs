@@ -217,7 +217,7 @@ pub enum Accepted {
     /// The event is in the inbox now. An event keeps the route of its first claim or acceptance.
     Stored { route: Route },
     /// The event cannot be accepted. A claim would have had this answer.
-    Taken(Claim),
+    Taken(Box<Claim>),
 }
 
 /// The result of taking an event out of the inbox.

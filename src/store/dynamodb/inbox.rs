@@ -78,7 +78,7 @@ impl DynamoDb {
             if let Some(found) = self.item(&plan.key).await?
                 && let Some(claim) = against(plan, &found, now)?
             {
-                return Ok(Accepted::Taken(claim));
+                return Ok(Accepted::Taken(claim.into()));
             }
             letter::write(self.client().await, &self.table, parts).await?;
         }
@@ -111,7 +111,7 @@ impl DynamoDb {
                 Some(Claim::Accepted { route }) if acceptor.has_stored(&found) => {
                     return Ok(Accepted::Stored { route });
                 }
-                Some(claim) => return Ok(Accepted::Taken(claim)),
+                Some(claim) => return Ok(Accepted::Taken(claim.into())),
                 None => written = self.accept_over(acceptor, &found, deadline).await?,
             }
         }

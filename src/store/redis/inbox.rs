@@ -66,7 +66,7 @@ impl Redis {
         let word = fields.text()?;
         if word.as_deref() != Some("stored") {
             let claim = self.taken(plan, fields, word.as_deref(), now, deadline).await?;
-            return Ok(Accepted::Taken(claim));
+            return Ok(Accepted::Taken(claim.into()));
         }
         let details: Option<Details> = fields.json()?;
         let route = details.map_or(plan.route, |details| details.route);

@@ -24,7 +24,7 @@ pub(super) fn accept(
     let (details, attempts) = match found {
         Some(found) => {
             if let Some(taken) = rows::convert(found.against(plan, now))? {
-                return Ok(Accepted::Taken(taken));
+                return Ok(Accepted::Taken(taken.into()));
             }
             let Record { details, attempts, .. } = found.record;
             (details.ok_or(rusqlite::Error::InvalidQuery)?, attempts)

@@ -250,7 +250,7 @@ impl Store for Sqlite {
         if let Some(found) = self.read_by(deadline, reading).await?
             && let Some(taken) = found.against(plan, now)?
         {
-            return Ok(Accepted::Taken(taken));
+            return Ok(Accepted::Taken(taken.into()));
         }
         let (plan, delivery) = (plan.clone(), delivery.clone());
         self.write_by(deadline, move |connection| {
