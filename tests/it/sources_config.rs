@@ -68,8 +68,8 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntemplate = \"{payload}{body}\"",
             custom(
                 6,
-                "`template` holds `{payload}`, which is not a placeholder: use {body}, {timestamp}, \
-                 {url}, {method}, {header:NAME} or a JSON pointer such as {/data/id}",
+                "`template` holds `{payload}`, which is not a placeholder: use {body}, \
+                 {timestamp}, {url}, {method}, {header:NAME} or a JSON pointer such as {/data/id}",
             ),
         ),
         (

@@ -101,7 +101,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     println!("What this shows:");
     println!(
-        "  - the router verifies each vendor's signature, whatever its scheme, and refuses a forgery;"
+        "  - the router verifies each vendor's signature, whatever its scheme; it refuses a forgery;"
     );
     println!("  - an event is processed once: a second delivery is answered, not forwarded, also");
     println!("    when it is signed anew, or has its keys in another order and other white space;");
