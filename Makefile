@@ -134,7 +134,7 @@ deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FIL
 logs: $(VENV)/tools ## Follow the log of the stack STACK.
 	$(SAM) logs --config-env $(STACK) --stack-name $(STACK) --name Router --tail
 
-outputs: $(VENV)/tools ## Show the URL, the secret and the table of the stack STACK.
+outputs: $(VENV)/tools ## Show the outputs of the stack STACK, such as its URL, the secret's ARN and the table's name.
 	$(SAM) list stack-outputs --config-env $(STACK) --stack-name $(STACK)
 
 remove: $(VENV)/tools ## Delete the stack STACK. Its table, cache, secret and log stay.
