@@ -79,9 +79,11 @@ fn has(store: &str, step: &str) -> bool {
     }
 }
 
-/// Stores for trials at the same time. The workers of a router deliver all events of its store, so
-/// each trial needs its own.
-const PLACES: usize = 6;
+/// The number of stores for trials at the same time. The workers of a router deliver all events of
+/// its store, so each trial needs its own.
+const PLACES: usize = 12;
+/// The same for clusters, each of which has three servers.
+const CLUSTERS: usize = 4;
 
 #[tokio::test]
 async fn on_sqlite_every_accepted_event_arrives_as_often_as_promised() {
@@ -104,7 +106,7 @@ async fn on_redis_every_accepted_event_arrives_as_often_as_promised() {
 
 #[tokio::test]
 async fn on_a_redis_cluster_every_accepted_event_arrives_as_often_as_promised() {
-    let clusters: Vec<_> = (0..PLACES).map(|_| RedisCluster::start_patiently()).collect();
+    let clusters: Vec<_> = (0..CLUSTERS).map(|_| RedisCluster::start_patiently()).collect();
     let mut places = Vec::new();
     for cluster in &clusters {
         places.push(Place::at(&cluster.url()).await);
@@ -156,11 +158,11 @@ impl Place {
 async fn at_every_step(places: Vec<Place>) {
     let steps = STEPS.into_iter().filter(|step| has(&places[0].vars[0].1, step.0));
     let steps = Arc::new(Mutex::new(steps.collect::<Vec<_>>()));
+    places[0].warm_up().await;
     let mut trials = JoinSet::new();
     for place in places {
         let steps = Arc::clone(&steps);
         trials.spawn(async move {
-            place.warm_up().await;
             loop {
                 let next = steps.lock().unwrap().pop();
                 let Some((step, says, arrivals)) = next else { break };
@@ -183,10 +185,9 @@ async fn crash(place: &Place, step: &str, says: Says, arrivals: usize) {
         ("ANSWER", "accepted"),
         // The vendor hears the answer before the first attempt.
         ("RETRY_SCHEDULE", "1s,1s,1s"),
-        // Many routers start at once. A lease lasts an attempt, plus five store timeouts, plus a
-        // second.
-        ("FORWARD_TIMEOUT_MS", "2000"),
-        ("STORE_TIMEOUT_MS", "3000"),
+        // A lease lasts an attempt, plus five store timeouts, plus a second.
+        ("FORWARD_TIMEOUT_MS", "1000"),
+        ("STORE_TIMEOUT_MS", "1000"),
     ]);
     // DynamoDB stores this body in three parts.
     let body = event(&what).replace("1.50", &format!("{:?}", noise(700_000)));
