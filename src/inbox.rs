@@ -127,7 +127,7 @@ pub struct Drained {
     pub failed: u32,
     /// The number of destinations that took no events, so that some are left.
     pub down: u32,
-    /// True if the store did not answer, or a result could not be stored.
+    /// True if the store did not answer, a result could not be stored, or a record cannot be read.
     pub is_incomplete: bool,
 }
 
@@ -274,6 +274,7 @@ impl Lane {
             self.ended(joined.ok());
         }
         self.summary.down = self.down.is_some().into();
+        self.summary.is_incomplete |= !self.unreadable.is_empty();
         self.summary
     }
 
@@ -316,7 +317,6 @@ impl Lane {
             Handled::Tried { ending, due, health, settled, .. } => (ending, due, health, settled),
             Handled::NotDue(at) => return self.remember(key, at),
             Handled::Unreadable => {
-                self.summary.failed += 1;
                 self.unreadable.insert(key);
                 return;
             }

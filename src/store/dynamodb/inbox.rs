@@ -258,6 +258,7 @@ impl DynamoDb {
                 _ => return Err(self.failed(error)),
             },
         };
+        fault::point("after take writes");
         let Record { details, attempts, accepted, .. } = record(*key, &item, now)?;
         let delivery = letter::read(self.client().await, &self.table, &item).await?;
         let missing = || StoreError::corrupt(format!("{key} has lost a part"));
