@@ -1,10 +1,13 @@
 //! The sorted sets of dead letters and of the inboxes.
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::{super::StoreError, Redis, millis, scripts::UNLIST};
+use super::{
+    super::{StoreError, merge::merged},
+    Redis, millis,
+    scripts::UNLIST,
+};
 use crate::key::Key;
 
 /// The list of dead letters. In a cluster, only an earlier version adds to it.
@@ -57,11 +60,7 @@ impl Redis {
         to: &str,
         limit: usize,
     ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
-        let pages = lists.iter().map(|list| self.page(list, after, to, limit));
-        let mut entries = try_join_all(pages).await?.concat();
-        entries.sort();
-        entries.truncate(limit);
-        Ok(entries)
+        merged(lists, after, limit, |list, after, limit| self.page(list, after, to, limit)).await
     }
 
     /// Adds a key to the list, with the time of its failure. Returns 1 if the key was not on the
