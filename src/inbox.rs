@@ -33,7 +33,7 @@ use crate::{
     outcome::{Ending, Trigger},
     route::Route,
     router::{Budget, Handled, Health, Router, Wake},
-    store::Due,
+    store::{Due, StoreError},
     telemetry,
 };
 
@@ -157,9 +157,7 @@ pub async fn drain(
             Err(_panic) => sum.is_incomplete = true,
         }
     }
-    if let Err(error) = router.store().sweep(Utc::now()).await {
-        tracing::warn!(%error, "the store could not be cleaned");
-    }
+    clean_up(&router, &stop).await;
     sum
 }
 
@@ -170,9 +168,15 @@ async fn clean(router: Arc<Router>, stop: CancellationToken) {
             () = tokio::time::sleep(around(CLEANING)) => {}
             () = stop.cancelled() => return,
         }
-        if let Err(error) = router.store().sweep(Utc::now()).await {
-            tracing::warn!(%error, "the store could not be cleaned");
-        }
+        clean_up(&router, &stop).await;
+    }
+}
+
+/// Cleans up behind interrupted acceptances, until `stop`. The next time goes on from there.
+async fn clean_up(router: &Router, stop: &CancellationToken) {
+    let swept = router.store().sweep(Utc::now());
+    if let Some(Err(error)) = stop.run_until_cancelled(swept).await {
+        tracing::warn!(%error, "the store could not be cleaned");
     }
 }
 
@@ -303,6 +307,7 @@ impl Lane {
                 self.summary.is_incomplete = true;
                 // The event is still in the store, like all others.
                 self.queue.clear();
+                self.has_more = false;
                 self.next_sweep = Instant::now() + around(FIRST_PROBE);
                 (key, Handled::StoreUnavailable)
             }
@@ -313,8 +318,10 @@ impl Lane {
                 return;
             }
         };
-        let (ending, due, health, settled) = match handled {
-            Handled::Tried { ending, due, health, settled, .. } => (ending, due, health, settled),
+        let (ending, route, due, health, settled) = match handled {
+            Handled::Tried { ending, route, due, health, settled, .. } => {
+                (ending, route, due, health, settled)
+            }
             Handled::NotDue(at) => return self.remember(key, at),
             Handled::Unreadable => {
                 self.unreadable.insert(key);
@@ -331,7 +338,10 @@ impl Lane {
         if let Some(due) = due {
             self.remember(key, due);
         }
-        self.learn(health);
+        // An old entry of the list may lead to an event of the other destination.
+        if route == self.route {
+            self.learn(health);
+        }
     }
 
     /// Remembers when an event is due, if there is room.
@@ -401,21 +411,36 @@ impl Lane {
     async fn sweep(&mut self) {
         self.next_sweep = Instant::now() + around(self.every);
         self.has_more = false;
-        match self.router.store().due(self.route, Some(Utc::now()), None, SWEPT).await {
-            Ok(due) => {
-                let oldest = due.first().map(|Due { at, .. }| Utc::now() - *at);
-                let overdue = oldest.and_then(|oldest| oldest.to_std().ok()).unwrap_or_default();
-                telemetry::overdue(self.route, overdue);
-                let is_full = due.len() >= SWEPT;
-                let mut keys: Vec<_> = due.into_iter().map(|Due { key, .. }| key).collect();
-                keys.retain(|key| !self.unreadable.contains(key) && !self.queue.contains(key));
-                self.has_more = is_full && self.queue.is_empty() && !keys.is_empty();
+        match self.due().await {
+            Ok((mut keys, has_more)) => {
+                self.has_more = has_more;
+                keys.retain(|key| !self.queue.contains(key));
                 keys.shuffle(&mut rand::rng());
                 self.queue.extend(keys);
             }
             Err(error) => {
                 tracing::error!(destination = %self.route, %error, "accepted events cannot be listed");
                 self.summary.is_incomplete = true;
+            }
+        }
+    }
+
+    /// Returns the first events that are due and can be read, and whether there may be more. Reads
+    /// past the events that cannot be read.
+    async fn due(&self) -> Result<(Vec<Key>, bool), StoreError> {
+        let (now, mut last) = (Utc::now(), None);
+        loop {
+            let page = self.router.store().due(self.route, Some(now), last, SWEPT).await?;
+            if last.is_none() {
+                let oldest = page.first().and_then(|Due { at, .. }| (now - *at).to_std().ok());
+                telemetry::overdue(self.route, oldest.unwrap_or_default());
+            }
+            last = page.last().copied();
+            let is_full = page.len() >= SWEPT;
+            let keys = page.into_iter().map(|Due { key, .. }| key);
+            let keys: Vec<_> = keys.filter(|key| !self.unreadable.contains(key)).collect();
+            if !keys.is_empty() || !is_full {
+                return Ok((keys, is_full));
             }
         }
     }

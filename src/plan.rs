@@ -63,7 +63,7 @@ struct Verified;
 
 impl Plan {
     /// Restores the plan of an event that a store has kept. The event was verified when it came in.
-    /// Its vendor does not wait, so it may be answered when it is delivered.
+    /// No vendor waits for the answer, so it may come after the delivery.
     pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
         let answer = Answer::Delivered;
         Self { event, key, previous_key: None, route, answer, source, _verified: Verified }

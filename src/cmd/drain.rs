@@ -19,11 +19,11 @@ pub struct Options {
     json: bool,
 }
 
-/// Delivers what is due, and prints what came of it; the exit status is 1 when due events are left.
-/// SIGTERM and Ctrl-C begin no more attempts, and wait for those under way.
+/// Delivers what is due, and prints the result. The exit status is 1 when due events are left. After
+/// SIGTERM or Ctrl-C, it begins no more attempts, and waits for the attempts under way.
 ///
 /// # Errors
-/// A configuration or store that cannot be used.
+/// Fails if the configuration or the store cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = Config::from_vars(variables().await?)?;
     existing_store(&config.store).await?;

@@ -21,29 +21,29 @@ use crate::{
     store::{Record, State, Store, StoreError},
 };
 
-/// Entries that are read per page.
+/// The number of entries that are read per page.
 const PAGE: usize = 256;
 
 #[derive(Args)]
 pub struct Options {
-    /// Print a JSON object a line, as `inspect --json` does.
+    /// Print one JSON object per line, as `inspect --json` does.
     #[arg(long)]
     json: bool,
-    /// Only those of this vendor, in upper or lower case.
+    /// Print only events of this vendor, in upper or lower case.
     #[arg(long)]
     vendor: Option<String>,
-    /// Only those that go to gcp, or to aws.
+    /// Print only events that go to gcp, or to aws.
     #[arg(long, value_name = "gcp|aws")]
     destination: Option<Route>,
-    /// Only those whose next attempt is due already.
+    /// Print only events whose next attempt is due.
     #[arg(long)]
     due: bool,
 }
 
-/// Lists accepted events, by destination, those that are due first coming first.
+/// Lists accepted events by destination, in the order in which they are due.
 ///
 /// # Errors
-/// A store that does not answer.
+/// Fails if the store does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
@@ -72,7 +72,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the record of an event if it is still in the inbox, and of the wanted vendor.
+/// Returns the record of an event if it is still in the inbox and the vendor matches.
 async fn pending(
     store: &dyn Store,
     key: &Key,
@@ -86,8 +86,8 @@ async fn pending(
     }))
 }
 
-/// Prints a line: when the next attempt is due, the digits of the key, destination, vendor and type,
-/// when the event was accepted, and the attempts since.
+/// Prints a line: the time of the next attempt, the digits of the key, destination, vendor and type,
+/// the time of the acceptance, and the number of attempts since then.
 fn print(record: &Record, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {

@@ -152,7 +152,9 @@ fn line(key: Key, replayed: &Replayed) -> String {
         End::Ended(Ending::StoreUnavailable) => "not sent",
         End::Ended(Ending::NoTime) => "not begun",
         End::Ended(Ending::Accepted) => "not sent, and is in the inbox",
-        End::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
+        End::Ended(Ending::Duplicate | Ending::OtherBody) => {
+            "not sent, because it was delivered or accepted in the meantime"
+        }
         End::Unsettled => "was sent, but the result could not be stored: counts as not delivered",
         End::Gone => "is neither a dead letter nor in the inbox any more",
     };

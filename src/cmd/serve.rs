@@ -121,7 +121,7 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     }
 }
 
-/// Returns what creates the budgets of attempts at accepted events.
+/// Returns the function that creates the budget of an attempt at an accepted event.
 fn budgets(config: &Config) -> Budgets {
     let config = config.clone();
     Arc::new(move || Budget::of_attempt(&config))

@@ -26,8 +26,8 @@ pub(super) struct Shown {
     /// The last owner, and the end of its lease.
     owner: Option<String>,
     until: Option<String>,
-    /// When the event came into the inbox, how many attempts there were since, and when the next one
-    /// is due. All three are absent outside the inbox.
+    /// The time of the acceptance, the number of attempts since then, and the time of the next one.
+    /// All three are absent outside the inbox.
     accepted_at: Option<String>,
     tries: Option<u32>,
     next_attempt_at: Option<String>,

@@ -191,7 +191,7 @@ pub struct Intake {
     pub signature_tolerance: TimeDelta,
     /// The secrets of the envelope.
     pub envelope_secrets: Vec<Secret>,
-    /// When events are answered whose source does not say it.
+    /// The time of the answer for sources that do not choose one.
     pub answer: Answer,
     pub sources: Sources,
     /// The certificate that PayPal signs with, if it is configured instead of fetched.

@@ -31,10 +31,10 @@ pub struct Rules {
 /// Decides when the sender gets its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Answer {
-    /// When the event is delivered. It is the destination's reply.
+    /// After the delivery, with the destination's reply.
     #[default]
     Delivered,
-    /// When the event is stored. It is delivered afterwards.
+    /// As soon as the event is stored. The delivery follows.
     Accepted,
 }
 

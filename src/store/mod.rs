@@ -28,6 +28,7 @@
 //! needs.
 
 mod dynamodb;
+mod merge;
 mod record;
 mod redis;
 mod sqlite;
@@ -83,8 +84,8 @@ pub trait Store: Send + Sync {
         due: DateTime<Utc>,
     ) -> Result<Accepted, StoreError>;
 
-    /// Returns events of a destination's inbox, those that are due first coming first: the events
-    /// that are due by now, or all. `by_now` is `None` for all. The list may lag a little.
+    /// Returns events of a destination's inbox in the order in which they are due: the events that
+    /// are due by `by_now`, or all events if it is `None`. The list may lag a little.
     async fn due(
         &self,
         route: Route,

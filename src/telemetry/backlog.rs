@@ -1,77 +1,159 @@
-//! The number and age of the dead letters, for a scrape.
+//! The number and age of the events that are not delivered, for a scrape: dead letters, and the
+//! events of the inboxes.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
 use chrono::{DateTime, Utc};
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::{
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
 };
 
-use crate::store::{Page, Store, StoreError};
+use super::metrics::Destination;
+use crate::{
+    route::Route,
+    store::{Page, Store, StoreError},
+};
 
-/// Time for which an answer of the store is reused, so that frequent scrapes do not load the store.
-/// An error is reused as well.
+/// Time for which an answer of the store about dead letters is reused, so that frequent scrapes do
+/// not load the store. An error is reused as well.
 const REFRESH: Duration = Duration::from_secs(15);
+
+/// The same for an answer about an inbox, which takes more requests.
+const REFRESH_INBOXES: Duration = Duration::from_secs(60);
 
 /// Longest wait for the store, even if STORE_TIMEOUT_MS is longer. When the store hangs, a scrape
 /// must still get the other metrics.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Most dead letters that are counted.
+/// Most dead letters that are counted, and most events of an inbox. A longer list costs no more.
 const MAX_COUNTED: usize = 1000;
 
-/// The last answer about the dead letters. Concurrent readers share one query to the store.
+/// The last answers of the store. Concurrent readers share one query.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    last: Mutex<Option<(Instant, Option<Seen>)>>,
+    letters: Latest<Seen>,
+    inboxes: Latest<Vec<(Route, Seen)>>,
 }
 
-/// The state of the list of dead letters at the last query.
+/// The events that are not delivered. `None` if the store did not answer.
+#[derive(Debug, Default)]
+pub(super) struct Undelivered {
+    letters: Option<Seen>,
+    inboxes: Option<Vec<(Route, Seen)>>,
+}
+
+/// The state of a list at the last query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+struct Seen {
     count: usize,
+    /// The time of the oldest failure, or the acceptance of the event that is due first.
     oldest: Option<DateTime<Utc>>,
 }
 
 impl Backlog {
-    /// Returns the state of the list, from the store or from the last query. Returns `None` when
-    /// the store does not answer.
-    pub(super) async fn read(&self, store: &dyn Store) -> Option<Seen> {
-        let mut last = self.last.lock().await;
-        if let Some((read_at, seen)) = *last
-            && read_at.elapsed() < REFRESH
+    /// Returns the state of the lists, from the store or from the last query.
+    pub(super) async fn read(&self, store: &dyn Store) -> Undelivered {
+        let letters = self.letters.read(REFRESH, "the dead letters", letters(store));
+        let inboxes = self.inboxes.read(REFRESH_INBOXES, "the accepted events", inboxes(store));
+        let (letters, inboxes) = tokio::join!(letters, inboxes);
+        Undelivered { letters, inboxes }
+    }
+}
+
+async fn letters(store: &dyn Store) -> Result<Seen, StoreError> {
+    let entries = store.dead_letters(Page { limit: MAX_COUNTED, after: None }).await?;
+    let oldest = entries.first().map(|entry| entry.failed_at);
+    Ok(Seen { count: entries.len(), oldest })
+}
+
+/// Reads the beginning of each inbox, and one record.
+async fn inboxes(store: &dyn Store) -> Result<Vec<(Route, Seen)>, StoreError> {
+    let mut inboxes = Vec::new();
+    for route in Route::ALL {
+        let due = store.due(route, None, None, MAX_COUNTED).await?;
+        let first = match due.first() {
+            Some(first) => store.get(&first.key, Utc::now()).await?,
+            None => None,
+        };
+        let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
+        inboxes.push((route, Seen { count: due.len(), oldest }));
+    }
+    Ok(inboxes)
+}
+
+/// An answer of the store that is reused for some time.
+#[derive(Debug)]
+struct Latest<T>(Mutex<Option<(Instant, Option<T>)>>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Latest<T> {
+    /// Returns the last answer, or asks for a new one when it is old.
+    async fn read(
+        &self,
+        refresh: Duration,
+        what: &str,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Option<T> {
+        let mut last = self.0.lock().await;
+        if let Some((read_at, answer)) = &*last
+            && read_at.elapsed() < refresh
         {
-            return seen;
+            return answer.clone();
         }
-        let listing = store.dead_letters(Page { limit: MAX_COUNTED, after: None });
-        let listed = timeout(PATIENCE, listing).await;
         let late = || Err(StoreError::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
-        let seen = match listed.unwrap_or_else(|_| late()) {
-            Ok(entries) => {
-                let oldest = entries.first().map(|entry| entry.failed_at);
-                Some(Seen { count: entries.len(), oldest })
-            }
+        let answer = match timeout(PATIENCE, asked).await.unwrap_or_else(|_| late()) {
+            Ok(answer) => Some(answer),
             Err(error) => {
-                tracing::warn!(%error, "the dead letters cannot be counted");
+                tracing::warn!(%error, "{what} cannot be counted");
                 None
             }
         };
-        *last = Some((Instant::now(), seen));
-        seen
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+impl Undelivered {
+    /// Registers the gauges with their current values.
+    pub(super) fn register(self, registry: &mut Registry) {
+        if let Some(letters) = self.letters {
+            let (count, oldest) = (Gauge::<i64>::default(), Gauge::<f64, AtomicU64>::default());
+            count.set(letters.count as i64);
+            oldest.set(letters.age());
+            registry.register("dead_letters", "Dead letters, counted up to 1000", count);
+            let help = "Time since the oldest failure";
+            registry.register("oldest_dead_letter_seconds", help, oldest);
+        }
+        if let Some(inboxes) = self.inboxes {
+            let count = Family::<Destination, Gauge>::default();
+            let oldest = Family::<Destination, Gauge<f64, AtomicU64>>::default();
+            for (route, inbox) in inboxes {
+                let destination = Destination { destination: route.as_str() };
+                count.get_or_create(&destination).set(inbox.count as i64);
+                oldest.get_or_create(&destination).set(inbox.age());
+            }
+            let help = "Accepted events that are not delivered, counted up to 1000";
+            registry.register("pending", help, count);
+            let help = "Time since the acceptance of the event whose attempt is due first";
+            registry.register("oldest_pending_seconds", help, oldest);
+        }
     }
 }
 
 impl Seen {
-    /// Registers the gauges with their current values.
-    pub(super) fn register(self, registry: &mut Registry) {
-        let count: Gauge = Gauge::default();
-        count.set(self.count as i64);
-        registry.register("dead_letters", "Dead letters, counted up to 1000", count);
+    /// Returns the age of the oldest event in seconds, or 0 if there is none.
+    fn age(&self) -> f64 {
         let age = self.oldest.map(|oldest| (Utc::now() - oldest).as_seconds_f64().max(0.0));
-        let oldest: Gauge<f64, AtomicU64> = Gauge::default();
-        oldest.set(age.unwrap_or_default());
-        registry.register("oldest_dead_letter_seconds", "Time since the oldest failure", oldest);
+        age.unwrap_or_default()
     }
 }

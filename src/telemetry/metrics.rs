@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Line, backlog::Seen};
+use super::{Line, backlog::Undelivered};
 
 /// The prefix of every name.
 const PREFIX: &str = "webhook_router";
@@ -42,8 +42,8 @@ struct Labels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Destination {
-    destination: &'static str,
+pub(super) struct Destination {
+    pub(super) destination: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -159,12 +159,10 @@ impl Metrics {
         self.filtered.get_or_create(&Sender { source, vendor }).inc();
     }
 
-    /// Returns the metrics in the text format of OpenMetrics, with the state of the dead letters.
-    pub(super) fn text(&self, backlog: Option<Seen>) -> String {
+    /// Returns the metrics in the text format of OpenMetrics, with the events that are not delivered.
+    pub(super) fn text(&self, undelivered: Undelivered) -> String {
         let (mut text, mut gauges) = (String::new(), Registry::with_prefix(PREFIX));
-        if let Some(backlog) = backlog {
-            backlog.register(&mut gauges);
-        }
+        undelivered.register(&mut gauges);
         // Writing to a string cannot fail.
         let _ = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &gauges))

@@ -100,7 +100,7 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
 /// (<https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>).
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Returns this process's metrics and the store's dead letters, as Prometheus reads them.
+/// Returns this process's metrics and the store's undelivered events, as Prometheus reads them.
 pub async fn prometheus(backlog: &Backlog, store: &dyn Store) -> String {
     METRICS.text(backlog.read(store).await)
 }
@@ -330,7 +330,7 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Notes for how long the oldest event has been due that an inbox still has.
+/// Records for how long the event of an inbox that is due first has been due.
 pub fn overdue(destination: Route, overdue: Duration) {
     METRICS.overdue(destination.as_str(), overdue);
 }

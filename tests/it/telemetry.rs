@@ -3,11 +3,13 @@
 use std::process::Command;
 
 use serde_json::Value;
-use webhook_router::trace::Trace;
+use webhook_router::{route::Route, trace::Trace};
 
 use crate::{
     servers::{DynamoDbLocal, Redis},
-    support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, get, post, sign, status, venv},
+    support::{
+        PAYLOAD, ROUTER, Serve, Server, Sink, client, delivery, get, post, sign, status, venv,
+    },
 };
 
 /// Returns the lines of deliveries in a log.
@@ -301,7 +303,8 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
 
 #[tokio::test]
 async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
-    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let log_all = ["--slowlog-log-slower-than", "0", "--slowlog-max-len", "100000"];
+    let (sink, redis) = (Sink::start().await, Redis::start(&log_all));
     let start = |store: &str| {
         let metrics = format!("127.0.0.1:{}", crate::support::free_port());
         let vars = [
@@ -322,13 +325,10 @@ async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
         };
         gauge("dead_letters").zip(gauge("oldest_dead_letter_seconds"))
     };
+    // The workers of the inbox list what is due in other sets.
     let listings = || {
-        let stats = redis.cli(&["INFO", "commandstats"]);
-        let line = stats.lines().find(|line| line.starts_with("cmdstat_zrangebyscore:"));
-        line.map_or(0, |line| {
-            let calls = line.split(['=', ',']).nth(1).unwrap();
-            calls.parse::<u32>().unwrap()
-        })
+        let commands = redis.cli(&["SLOWLOG", "GET", "100000"]);
+        commands.matches("ZRANGEBYSCORE\nwebhook:dead-letters\n").count()
     };
     let (router, metrics) = start(&redis.url());
     assert_eq!(gauges(&metrics).await, Some((0.0, 0.0)));
@@ -359,6 +359,43 @@ async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
     assert_eq!(gauges(&metrics).await, None);
     let warnings = router.log().matches("the dead letters cannot be counted").count();
     assert_eq!(warnings, 1, "{}", router.log());
+}
+
+#[tokio::test]
+async fn scrapes_count_accepted_events_by_destination() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let start = || {
+        let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+        let (url, accepted) = (redis.url(), [("ANSWER", "accepted"), ("RETRY_SCHEDULE", "1day")]);
+        let router = Serve::to(&sink).only(Route::Gcp).store(&url).envs(accepted);
+        (router.env("METRICS_LISTEN", &metrics).start(), metrics)
+    };
+    let scrape = async |metrics: &str| {
+        get(client().get(format!("http://{metrics}/metrics")).send().await).await
+    };
+    let (router, metrics) = start();
+    for number in ["1", "2", "3"] {
+        router.post(PAYLOAD.replace("4200", number)).await.expect(200).says("accepted");
+    }
+    let got = scrape(&metrics).await;
+    for line in [
+        "webhook_router_pending{destination=\"gcp\"} 3\n",
+        "webhook_router_pending{destination=\"aws\"} 0\n",
+        "webhook_router_oldest_pending_seconds{destination=\"aws\"} 0.0\n",
+        "destination=\"gcp\",source=\"\",vendor=\"stripe\",outcome=\"accepted\"} 3\n",
+    ] {
+        assert!(got.text().contains(line), "{line}\n{}", got.text());
+    }
+    let oldest = "webhook_router_oldest_pending_seconds{destination=\"gcp\"} ";
+    let age = got.text().lines().find_map(|line| line.strip_prefix(oldest)).unwrap();
+    assert!((0.001..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
+    // The count stops at its limit.
+    let add = "for i = 1, 1500 do redis.call('ZADD', 'webhook:due:gcp', 9e12 + i, \
+               'webhook:dedup:' .. string.format('%064x', i)) end";
+    redis.cli(&["EVAL", add, "0"]);
+    let (_another, metrics) = start();
+    let got = scrape(&metrics).await;
+    assert!(got.text().contains("webhook_router_pending{destination=\"gcp\"} 1000\n"));
 }
 
 #[tokio::test]

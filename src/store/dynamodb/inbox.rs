@@ -288,21 +288,28 @@ impl DynamoDb {
         Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
     }
 
-    /// Looks at the parts that are a day old: deletes those that no item refers to, and takes the
-    /// others off the list.
+    /// Looks at the parts that no sweep has seen for a day: deletes those that no item refers to, and
+    /// comes back to the others a day later.
     pub(super) async fn sweep_parts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let to = end_of(now - GARBAGE_AGE);
         let lists = index::partitions(index::PARTS);
         for listed in self.listed(lists, None, &to, SWEPT_AT_ONCE).await? {
             let name = listed.split_once('#').map(|(_, name)| name).unwrap_or_default();
-            let corrupt = || StoreError::corrupt(format!("`{name}` is no part"));
-            let (location, _) = name.rsplit_once('#').ok_or_else(corrupt)?;
-            let (key, _) = location.split_once('#').ok_or_else(corrupt)?;
-            let item = self.item(&key.parse::<Key>().map_err(StoreError::corrupt)?).await?;
+            let location = name.rsplit_once('#').map(|(location, _)| location);
+            let key = location.and_then(|location| location.split_once('#'));
+            let (Some(location), Some(Ok(key))) =
+                (location, key.map(|(key, _)| key.parse::<Key>()))
+            else {
+                tracing::warn!(name, "an entry of the list of parts names no part");
+                continue;
+            };
+            let item = self.item(&key).await?;
             let client = self.client().await;
             if item.is_some_and(|item| optional_string(&item, "parts_at") == Some(location)) {
                 let update = client.update_item().table_name(&self.table).key("key", text(name));
-                let update = update.update_expression("REMOVE dead, dead_letter");
+                let update = update.update_expression("SET dead_letter = :entry");
+                let update =
+                    update.expression_attribute_values(":entry", text(sort_key(now, name)));
                 let update = update.condition_expression("attribute_exists(part)").send().await;
                 if let Err(error) = update
                     && !matches!(

@@ -8,10 +8,9 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
 
 use super::{
-    super::StoreError,
+    super::{StoreError, merge::merged},
     DynamoDb, INDEX,
     item::{Item, string, text},
 };
@@ -60,20 +59,19 @@ impl DynamoDb {
         to: &str,
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
-        let pages = partitions.map(|partition| self.partition(partition, after, to, limit));
-        let mut listed = try_join_all(pages).await?.concat();
-        listed.sort();
-        listed.truncate(limit);
-        Ok(listed)
+        let (partitions, after): (Vec<_>, _) = (partitions.collect(), after.map(str::to_owned));
+        let page = |partition, after, limit| self.partition(partition, after, to, limit);
+        merged(&partitions, after, limit, page).await
     }
 
     async fn partition(
         &self,
-        partition: String,
-        after: Option<&str>,
+        partition: &String,
+        after: Option<String>,
         to: &str,
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
+        let after = after.as_deref();
         let mut pages = self
             .client()
             .await

@@ -17,8 +17,8 @@
 //! | `part_count`, `parts_at` | N, S | the parts of a large delivery, in place of `delivery` |
 //!
 //! All other times are milliseconds since 1970. A part is an item of its own: its `key` is
-//! `<parts_at>#<number>`, and its `part` (B) holds the bytes. It has `dead` and `dead_letter` until a
-//! sweep has looked at it.
+//! `<parts_at>#<number>`, and its `part` (B) holds the bytes. Its `dead_letter` has the time of the
+//! last sweep that saw it.
 
 use std::{collections::HashMap, fmt::Display};
 

@@ -106,7 +106,11 @@ impl Redis {
             false => vec![format!("{INBOX}:{route}")],
             true => (0..Key::SHARDS).map(|shard| format!("{INBOX}:{route}:{shard:x}")).collect(),
         };
-        let due = self.merged(&lists, after, &to, limit).await?;
+        let due = if by_now.is_some() {
+            self.merged_from_any(&lists, after, &to, limit).await?
+        } else {
+            self.merged(&lists, after, &to, limit).await?
+        };
         Ok(due.into_iter().map(|(at, key)| Due { at, key }).collect())
     }
 
@@ -134,7 +138,9 @@ impl Redis {
                 let head = fields.text()?.ok_or_else(missing)?;
                 let delivery = stored::delivery(&head, fields.bytes().ok_or_else(missing)?)?;
                 if self.link.is_cluster {
-                    self.enlist(details.route, key, &listed, deadline).await?;
+                    // Without this, the entry is too early, and the next look corrects it.
+                    let enlisted = self.enlist(details.route, key, &listed, deadline).await;
+                    warn_of_stale_entry(key, enlisted);
                 }
                 let lease = Lease { key: *key, owner, until, details, attempts };
                 Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
@@ -142,11 +148,11 @@ impl Redis {
             Some("not due") => {
                 let listed = fields.text()?.unwrap_or_default();
                 let due = fields.end(now)?.unwrap_or(now);
-                self.looked(key, &listed, now, deadline).await?;
+                warn_of_stale_entry(key, self.looked(key, &listed, now, deadline).await);
                 Ok(Take::NotDue(due))
             }
             _ => {
-                self.looked(key, "", now, deadline).await?;
+                warn_of_stale_entry(key, self.looked(key, "", now, deadline).await);
                 Ok(Take::Gone)
             }
         }
@@ -220,5 +226,13 @@ impl Redis {
             self.script_on(&LOOKED, &list, &arguments, deadline).await?;
         }
         Ok(())
+    }
+}
+
+/// Logs that an entry could not be corrected. In a cluster, the server of the list may be down while
+/// the server of the event works, so the event itself must not wait for the list.
+fn warn_of_stale_entry(key: &Key, corrected: Result<(), StoreError>) {
+    if let Err(error) = corrected {
+        tracing::warn!(%key, %error, "a list has a stale entry");
     }
 }

@@ -1,10 +1,15 @@
 //! The sorted sets of dead letters and of the inboxes.
 
+use std::sync::{Mutex, PoisonError};
+
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-use super::{super::StoreError, Redis, millis, scripts::UNLIST};
+use super::{
+    super::{StoreError, merge::merged},
+    Redis, millis,
+    scripts::UNLIST,
+};
 use crate::key::Key;
 
 /// The list of dead letters. In a cluster, only an earlier version adds to it.
@@ -35,8 +40,17 @@ impl Redis {
         deadline: Instant,
     ) {
         self.unlist(&self.letters_of(key), key, time, deadline).await;
+        self.unlist_earlier_letter(key, time, deadline).await;
+    }
+
+    /// Removes the entry of that time from the list that an earlier version wrote in a cluster.
+    pub(super) async fn unlist_earlier_letter(
+        &self,
+        key: &Key,
+        time: Option<DateTime<Utc>>,
+        deadline: Instant,
+    ) {
         if self.link.is_cluster {
-            // An earlier version may have listed it there.
             self.unlist(DEAD_LETTERS, key, time, deadline).await;
         }
     }
@@ -57,10 +71,38 @@ impl Redis {
         to: &str,
         limit: usize,
     ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
-        let pages = lists.iter().map(|list| self.page(list, after, to, limit));
-        let mut entries = try_join_all(pages).await?.concat();
-        entries.sort();
-        entries.truncate(limit);
+        merged(lists, after, limit, |list, after, limit| self.page(list, after, to, limit)).await
+    }
+
+    /// Returns entries of the lists that can be read. Fails only if no list can be read: the events
+    /// on other servers must not wait for a server that is down.
+    pub(super) async fn merged_from_any(
+        &self,
+        lists: &[String],
+        after: Option<(DateTime<Utc>, Key)>,
+        to: &str,
+        limit: usize,
+    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
+        let failures = Mutex::new(Vec::new());
+        let page = |list, after, limit| {
+            let failures = &failures;
+            async move {
+                self.page(list, after, to, limit).await.or_else(|error| {
+                    let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failures.len() + 1 == lists.len() {
+                        return Err(error);
+                    }
+                    failures.push(error);
+                    Ok(Vec::new())
+                })
+            }
+        };
+        let entries = merged(lists, after, limit, page).await?;
+        let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failures.last() {
+            let lists = failures.len();
+            tracing::warn!(lists, %error, "some lists of accepted events cannot be read");
+        }
         Ok(entries)
     }
 

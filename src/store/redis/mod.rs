@@ -299,6 +299,7 @@ impl Store for Redis {
                     self.list(&lease.key, &failed_at, &[], deadline).await?;
                 }
                 self.unlist_due(&lease.key, fields.time()?, deadline).await;
+                self.unlist_earlier_letter(&lease.key, fields.time()?, deadline).await;
             }
             // If this call is a repetition, the existing letter may be our own.
             Settled::LeaseLost if fields.text()?.as_ref() != Some(&failed_at) => {

@@ -109,7 +109,8 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
 /// if the sender named the event, the acceptance, the pause before the first attempt, and head and
 /// body of the delivery. Returns the details, the time for the list, and the time of the dead letter
-/// that is cleared.
+/// that is cleared. That time is stored as well, for a repetition and for the end of the event: they
+/// remove the letter from the list if the first answer was lost.
 pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]
@@ -117,8 +118,10 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
          if answer then return answer end
          details = known or details
          local due = text(now + ARGV[6])
+         failed_at = failed_at or redis.call('HGET', KEYS[1], 'failed_at')
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due)
+         if failed_at then redis.call('HSET', KEYS[1], 'failed_at', failed_at) end
          redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'head', ARGV[7],
              'body', ARGV[8])
          redis.call('HDEL', KEYS[2], 'until', 'failed_at', 'failure')
@@ -218,7 +221,7 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Stores a dead letter. Arguments: owner, details, attempts, now, failure, head and body of the
 /// delivery, `free` or `hold`, and a test's time. Returns the time in the list of the inbox, if the
-/// event was there. If the lease was lost, returns the existing letter's time.
+/// event was there, and the time of an earlier letter. If the lease was lost, returns the existing letter's time.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at', 'due')
@@ -227,6 +230,7 @@ pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
          if is_elsewhere or main[2] or owner ~= ARGV[1] then
              return {'lost', redis.call('HGET', KEYS[2], 'failed_at')}
          end
+         local before = redis.call('HGET', KEYS[2], 'failed_at')
          redis.call('HSET', KEYS[2], 'owner', owner, 'details', ARGV[2], 'attempts', ARGV[3],
              'failed_at', ARGV[4], 'failure', ARGV[5], 'head', ARGV[6], 'body', ARGV[7])
          redis.call('PERSIST', KEYS[2])
@@ -235,11 +239,11 @@ pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
              redis.call('HDEL', KEYS[2], 'until')
          elseif main[3] then
              local held = redis.call('HGET', KEYS[1], 'until') - clock(ARGV[9])
-             redis.call('HDEL', KEYS[1], 'accepted', 'due')
+             redis.call('HDEL', KEYS[1], 'accepted', 'due', 'failed_at')
              redis.call('PEXPIRE', KEYS[1], text(math.max(held, 1)))
          end
          unlist()
-         return {'stored', main[3]}",
+         return {'stored', main[3], before}",
     )
 });
 
@@ -267,7 +271,7 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
 /// times in the lists of dead letters and of the inbox.
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at', 'due')
+        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at', 'due', 'failed_at')
          local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
          if elsewhere(main) then
              redis.call('UNLINK', KEYS[2])
@@ -278,7 +282,7 @@ pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
          if main[1] and tonumber(main[1]) > now then return {'in flight', left(main[1], now)} end
          redis.call('UNLINK', KEYS[1], KEYS[2])
          unlist()
-         return {'discarded', failed_at, main[3]}",
+         return {'discarded', failed_at or main[4], main[3]}",
     )
 });
 

@@ -1,7 +1,7 @@
 //! The events that were answered at once, and their deliveries.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     super::{
@@ -102,7 +102,10 @@ pub(super) fn take(
         .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
     let delivery = connection
         .prepare_cached("SELECT head, body FROM deliveries WHERE key = ?1")?
-        .query_row([key.to_string()], rows::delivery)?;
+        .query_row([key.to_string()], rows::delivery)
+        .optional()?
+        // A record without its delivery cannot be read.
+        .ok_or(rusqlite::Error::InvalidQuery)?;
     let lease = Lease { key: *key, owner, until, details, attempts };
     Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
 }

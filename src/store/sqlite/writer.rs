@@ -78,8 +78,8 @@ impl Writer {
         Self { connection: Mutex::new(connection), waiting: Mutex::default(), timeout }
     }
 
-    /// Has an operation run and committed, together with others. The operation begins by `deadline`,
-    /// or not at all.
+    /// Runs an operation and commits it together with others. The operation begins by `deadline`, or
+    /// not at all.
     pub async fn write<T: Send + 'static>(
         self: &Arc<Self>,
         deadline: Instant,
