@@ -41,7 +41,7 @@ pub mod store;
 
 pub mod destination;
 
-pub mod certificates;
+pub mod fetcher;
 
 pub mod telemetry;
 

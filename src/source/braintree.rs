@@ -12,7 +12,7 @@ use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Body, Check, Happened, Vendor,
+    Body, Check, Happened, Source, Vendor,
     description::Description,
     scheme::{MAX_ENTRIES, missing, wrong},
 };
@@ -92,7 +92,7 @@ impl Vendor for Braintree {
     }
 
     /// Answers the challenge with which Braintree checks an address: `GET ?bt_challenge=...`.
-    fn challenge(&self, delivery: &Delivery, secrets: &[Secret]) -> Option<Reply> {
+    fn challenge(&self, delivery: &Delivery, source: &Source) -> Option<Reply> {
         if delivery.method != Method::GET {
             return None;
         }
@@ -102,7 +102,7 @@ impl Vendor for Braintree {
         // Strangers get a signature for nothing else.
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_challenge = (20..=32).contains(&challenge.len()) && challenge.bytes().all(is_hex);
-        let (public, private) = secrets.first().and_then(pair).filter(|_| is_challenge)?;
+        let (public, private) = source.secrets.first().and_then(pair).filter(|_| is_challenge)?;
         let signature = hex::encode(mac(private, challenge.as_bytes()).finalize().into_bytes());
         Some(Reply::text(StatusCode::OK, format!("{public}|{signature}")))
     }

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use ring::signature::{
+    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+};
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, pem::parse_x509_pem,
     prelude::FromDer as _, time::ASN1Time,
@@ -19,6 +21,17 @@ pub struct Certificate {
     /// The DNS names that the certificate is for.
     names: Vec<String>,
 }
+
+/// The hash that an RSA signature covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hash {
+    /// For a vendor that still signs with it: Amazon SNS in its first version.
+    Sha1,
+    Sha256,
+}
+
+/// Sizes of RSA signatures, for keys of 2048 to 4096 bits.
+pub(super) const RSA_SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
 /// A text without a certificate that has an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -58,9 +71,13 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&time.timestamp())
     }
 
-    /// Returns whether the certificate's key made this signature: RSA PKCS#1 v1.5 with SHA-256.
-    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.public_key);
+    /// Returns whether the certificate's key made this signature: RSA PKCS#1 v1.5 with that hash.
+    pub fn has_signed(&self, hash: Hash, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm = match hash {
+            Hash::Sha1 => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+            Hash::Sha256 => &RSA_PKCS1_2048_8192_SHA256,
+        };
+        let key = UnparsedPublicKey::new(algorithm, &self.public_key);
         key.verify(message, signature).is_ok()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION};
 
 use super::template::Template;
@@ -96,6 +96,8 @@ pub enum Algorithm {
     HmacSha384,
     HmacSha512,
     Ed25519,
+    /// ECDSA with P-256 and SHA-256. A signature is ASN.1 DER.
+    EcdsaP256,
 }
 
 /// The encoding of a signature.
@@ -120,6 +122,8 @@ pub enum KeyForm {
     Base64,
     /// The 32 bytes of an Ed25519 key, in hex or base64.
     PublicKey,
+    /// A P-256 key as X.509 writes it (SubjectPublicKeyInfo, RFC 5480), in base64.
+    PublicKeyInfo,
 }
 
 /// The time at which a delivery was signed.
@@ -160,7 +164,7 @@ impl Tolerance {
 /// The format of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unit {
-    /// Text: RFC 3339 for the time of a signature, and the formats of `created_at` for the time of
+    /// Text: RFC 3339 for the time of a signature, which is UTC if it has no zone, and the formats of `created_at` for the time of
     /// an event.
     #[default]
     Text,
@@ -174,7 +178,11 @@ impl Unit {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();
         match self {
-            Self::Text => DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()),
+            Self::Text => match DateTime::parse_from_rfc3339(text) {
+                Ok(time) => Some(time.to_utc()),
+                // Orb's times have no zone.
+                Err(_) => text.parse().ok().map(|time: NaiveDateTime| time.and_utc()),
+            },
             Self::Seconds => DateTime::from_timestamp(number()?, 0),
             Self::Milliseconds => DateTime::from_timestamp_millis(number()?),
         }
@@ -248,15 +256,16 @@ impl Joined {
 pub struct Echo {
     /// The place and the value that distinguish the handshake from an event.
     pub when: (Pointer, String),
-    /// The place of the value that is sent back as text.
-    pub answer: Pointer,
+    /// The place of the value that is sent back as text. Without it, the answer is 204 without a
+    /// body.
+    pub answer: Option<Pointer>,
 }
 
 /// The vendor's requirements for an answer, in addition to the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
-    /// The body that the vendor requires of a success, with status 200.
-    pub accepted: Option<&'static str>,
+    /// The status and the body that the vendor requires of a success.
+    pub accepted: Option<(StatusCode, &'static str)>,
     /// The header that tells the vendor not to retry, for answers that would not change.
     pub no_retry: Option<(&'static str, &'static str)>,
 }
@@ -264,9 +273,9 @@ pub struct Wish {
 impl Wish {
     /// Returns the reply in the form that the vendor requires.
     pub fn apply(self, reply: Reply) -> Reply {
-        if let (true, Some(body)) = (reply.status.is_success(), self.accepted) {
+        if let (true, Some((status, body))) = (reply.status.is_success(), self.accepted) {
             let Reply { headers, .. } = reply;
-            let mut accepted = Reply::text(StatusCode::OK, body);
+            let mut accepted = Reply::text(status, body);
             let others = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
             let others = others.filter(|(name, _)| *name != http::header::CONTENT_TYPE);
             accepted.headers.extend(others);

@@ -9,17 +9,16 @@
 //! Secrets are webhook ids. They are not secret to PayPal's customers, but they bind a delivery to
 //! one webhook. A retry is another transmission with the same `id`.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use http::HeaderName;
 use url::Url;
 
 use super::{
-    Certificate, Check, Vendor,
+    Certificate, Check, Fetch, Fetched, Source, Vendor,
+    certificate::{Hash, RSA_SIGNATURE_BYTES},
     description::Description,
-    rows::{fields, names},
+    rows::{DAY, fields, names},
     scheme::{BASE64, missing, wrong},
 };
 use crate::{delivery::Delivery, error::Error};
@@ -32,9 +31,6 @@ const CERTIFICATES: &str = "/v1/notifications/certs/";
 const NAMES: [&str; 2] =
     ["messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"];
 
-/// Sizes of RSA signatures, for keys of 2048 to 4096 bits.
-const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
-
 #[derive(Debug)]
 pub(super) struct PayPal(Description);
 
@@ -45,7 +41,7 @@ impl PayPal {
             documentation: "https://developer.paypal.com/api/rest/webhooks/",
             // The simulator's times have a month 19. They count as absent.
             fields: fields("/event_type", "/create_time", "/id"),
-            retry_horizon: Duration::from_secs(3 * 24 * 3600),
+            retry_horizon: 3 * DAY,
             signature_headers: names(&[
                 "paypal-transmission-id",
                 "paypal-transmission-time",
@@ -84,7 +80,7 @@ impl<'a> Claims<'a> {
         let sent = DateTime::parse_from_rfc3339(time).map_err(|_| wrong())?.to_utc();
         let signature = BASE64.decode(signature).map_err(|_| wrong())?;
         let is_rsa = algorithm.eq_ignore_ascii_case("SHA256withRSA");
-        if !is_rsa || !SIGNATURE_BYTES.contains(&signature.len()) {
+        if !is_rsa || !RSA_SIGNATURE_BYTES.contains(&signature.len()) {
             return Err(wrong());
         }
         let address = certificate_address(address).ok_or_else(wrong)?;
@@ -121,8 +117,9 @@ impl Vendor for PayPal {
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         let claims = Claims::of(check.delivery)?;
         let certificate = check
-            .certificate
-            .ok_or_else(|| Error::Certificate("none was fetched: set PAYPAL_CERT_FILE".into()))?;
+            .fetched
+            .and_then(Fetched::certificate)
+            .ok_or_else(|| Error::NotFetched("no certificate: set PAYPAL_CERT_FILE".into()))?;
         // The time of the signature counts: a delivery may be older than the certificate's end.
         let is_for_paypal = NAMES.iter().any(|name| certificate.is_for(name));
         if !is_for_paypal || !certificate.is_valid_at(claims.sent) {
@@ -134,15 +131,15 @@ impl Vendor for PayPal {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
-    fn certificate_address(&self, delivery: &Delivery) -> Result<Option<Url>, Error> {
-        Claims::of(delivery).map(|claims| Some(claims.address))
+    fn needs(&self, delivery: &Delivery, _source: &Source) -> Result<Option<Fetch>, Error> {
+        Claims::of(delivery).map(|claims| Some(Fetch::Certificate(claims.address)))
     }
 }
 
 fn is_signed(claims: &Claims<'_>, webhook: &str, checksum: u32, certificate: &Certificate) -> bool {
     let Claims { id, time, signature, .. } = claims;
     let message = format!("{id}|{time}|{webhook}|{checksum}");
-    certificate.has_signed(message.as_bytes(), signature)
+    certificate.has_signed(Hash::Sha256, message.as_bytes(), signature)
 }
 
 #[cfg(test)]

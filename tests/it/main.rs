@@ -2,7 +2,6 @@
 
 mod attempts;
 mod bounds;
-mod certificates;
 mod cli;
 mod clocks;
 mod config;
@@ -11,6 +10,8 @@ mod crash;
 mod deploy;
 mod destination;
 mod dynamodb;
+mod fetcher;
+mod handshakes;
 mod hostile;
 mod hung;
 mod idle;
@@ -40,3 +41,4 @@ mod suspended;
 mod telemetry;
 mod template;
 mod unsettled;
+mod vendors;

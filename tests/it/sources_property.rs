@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use webhook_router::{
     delivery::Delivery,
     plan::{Planned, plan},
-    source::{Body, Certificate},
+    source::{Body, Certificate, Fetched},
 };
 
 use crate::{
@@ -259,7 +259,7 @@ fn paypals_certificate_must_be_paypals_and_valid_when_paypal_signed() {
     elsewhere.headers.insert("paypal-cert-url", address);
     assert_eq!(answer(&elsewhere, &intake, SIGNED_AT).0, 401);
     let another = Certificate::from_pem(PAYPAL.certificate_of_another.as_bytes()).unwrap();
-    intake.paypal_certificate = Some(Arc::new(another));
+    intake.paypal_certificate = Some(Arc::new(Fetched::Certificate(another)));
     assert_eq!(answer(&paypal.delivery(1, 0), &intake, SIGNED_AT).0, 401);
     assert!(Certificate::from_pem(b"no certificate").is_err());
 }

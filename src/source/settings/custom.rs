@@ -260,7 +260,9 @@ fn handshake(reader: &mut Reader<'_, '_>) -> Option<Echo> {
     };
     let pointer = |wanted: &str| text(wanted).and_then(|text| text.parse::<Pointer>().ok());
     match (pointer("at"), text("is"), pointer("answer"), members.len()) {
-        (Some(at), Some(is), Some(answer), 3) => Some(Echo { when: (at, is), answer }),
+        (Some(at), Some(is), Some(answer), 3) => {
+            Some(Echo { when: (at, is), answer: Some(answer) })
+        }
         _ => {
             let example = "must be { at = \"/type\", is = \"url_verification\", answer = \
                            \"/challenge\" }";

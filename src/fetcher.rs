@@ -1,8 +1,8 @@
-//! The certificates that vendors sign with, fetched from their addresses.
+//! Asks vendors for the certificates and keys that they sign with, and confirms subscriptions.
 //!
 //! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
-//! redirects are not followed, and an answer has at most 64 KiB and 2 s. Each address is fetched
-//! once at a time, few addresses are fetched at once, and a failure is remembered.
+//! redirects are not followed, and an answer has at most 64 KiB and 2 s. The same is fetched once at
+//! a time, few addresses are fetched at once, and a failure is remembered.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,17 @@ use std::{
     time::Duration,
 };
 
+use http::header::CONTENT_TYPE;
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::{Instant, timeout},
 };
-use url::Url;
 
-use crate::{destination::tls_config, error::Error, source::Certificate};
+use crate::{
+    destination::tls_config,
+    error::Error,
+    source::{Fetch, Fetched},
+};
 
 /// Time limit for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,19 +31,20 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Most addresses that are fetched at the same time.
 const AT_ONCE: usize = 4;
 
-/// Most addresses that are remembered.
-const MAX_ADDRESSES: usize = 64;
+/// Most answers that are remembered.
+const MAX_ANSWERS: usize = 64;
 
-/// Time for which a certificate is kept. A vendor publishes a new certificate at a new address.
+/// Time for which an answer is kept. A vendor publishes a new certificate at a new address, and a
+/// new key under a new id.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Time for which a failure is kept.
 const FAILURE_KEPT: Duration = Duration::from_secs(30);
 
-/// The result of fetching an address, and the time of the fetch.
+/// The result of a fetch, and its time.
 struct Answer {
     at: Instant,
-    result: Result<Arc<Certificate>, String>,
+    result: Result<Arc<Fetched>, String>,
 }
 
 impl Answer {
@@ -52,77 +57,87 @@ impl Answer {
 /// An answer that the first caller fetches. Other callers wait for it.
 type Slot = Arc<OnceCell<Answer>>;
 
-/// The certificates of this process.
-pub struct Certificates {
-    /// Created for the first certificate, so that a cold start without one does not pay for it.
+/// Fetches from vendors, and keeps what they answer.
+pub struct Fetcher {
+    /// Created for the first fetch, so that a cold start without one does not pay for it.
     client: OnceCell<reqwest::Client>,
-    slots: Mutex<HashMap<Url, Slot>>,
+    slots: Mutex<HashMap<Fetch, Slot>>,
     permits: Semaphore,
 }
 
-impl Default for Certificates {
+impl Default for Fetcher {
     fn default() -> Self {
         let (client, slots) = (OnceCell::new(), Mutex::default());
         Self { client, slots, permits: Semaphore::new(AT_ONCE) }
     }
 }
 
-impl Certificates {
-    /// Fetches certificates with this client, which must not follow redirects.
+impl Fetcher {
+    /// Fetches with this client, which must not follow redirects.
     pub fn with_client(client: reqwest::Client) -> Self {
         Self { client: OnceCell::new_with(Some(client)), ..Self::default() }
     }
 
-    /// Returns the certificate at an address, and fetches it if it is not kept.
+    /// Returns the answer to a request, and fetches it if it is not kept.
     ///
     /// # Errors
-    /// [`Error::Certificate`] when it cannot be fetched.
-    pub async fn get(&self, address: &Url) -> Result<Arc<Certificate>, Error> {
-        let slot = self.slot(address);
+    /// [`Error::NotFetched`] when it cannot be fetched.
+    pub async fn get(&self, fetch: &Fetch) -> Result<Arc<Fetched>, Error> {
+        let slot = self.slot(fetch);
         let answer = slot.get_or_try_init(|| async {
             let permit = timeout(TIMEOUT, self.permits.acquire()).await;
-            // The address did not fail, so its slot stays empty.
-            let busy = || Error::Certificate("too many are being fetched".into());
+            // The vendor did not fail, so the slot stays empty.
+            let busy = || Error::NotFetched("too much is being fetched".into());
             let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
-            let fetched = timeout(TIMEOUT, self.fetch(address)).await;
+            let fetched = timeout(TIMEOUT, self.ask(fetch)).await;
             let late = || Err(format!("no answer within {} ms", TIMEOUT.as_millis()));
             let result = fetched.unwrap_or_else(|_| late()).map(Arc::new);
             if let Err(reason) = &result {
-                tracing::warn!(%address, reason, "a certificate cannot be fetched");
+                // An address may hold a token in its query.
+                let (host, path) = (fetch.address().host_str(), fetch.address().path());
+                tracing::warn!(host, path, reason, "cannot fetch from a vendor");
             }
             Ok(Answer { at: Instant::now(), result })
         });
-        answer.await?.result.clone().map_err(Error::Certificate)
+        answer.await?.result.clone().map_err(Error::NotFetched)
     }
 
-    /// Returns the slot of an address. A slot that is out of date is replaced.
-    fn slot(&self, address: &Url) -> Slot {
+    /// Returns the slot of a request. A slot that is out of date is replaced.
+    fn slot(&self, fetch: &Fetch) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| slot.get().is_none_or(Answer::is_current));
-        if slots.len() >= MAX_ADDRESSES && !slots.contains_key(address) {
-            // A stranger can name any number of addresses, but only the vendor's addresses have
-            // certificates. The slots without one make room.
+        if slots.len() >= MAX_ANSWERS && !slots.contains_key(fetch) {
+            // A stranger can name any number of addresses and keys, but a vendor has few. The slots
+            // without an answer make room.
             slots.retain(|_, slot| slot.get().is_some_and(|answer| answer.result.is_ok()));
         }
-        Arc::clone(slots.entry(address.clone()).or_default())
+        Arc::clone(slots.entry(fetch.clone()).or_default())
     }
 
-    async fn fetch(&self, address: &Url) -> Result<Certificate, String> {
+    async fn ask(&self, fetch: &Fetch) -> Result<Fetched, String> {
         let client = self.client.get_or_try_init(|| async { client() }).await?;
-        // The address is in the log line already.
+        // The host is in the log line already.
         let text = |error: reqwest::Error| error.without_url().to_string();
-        let mut response = client.get(address.clone()).send().await.map_err(text)?;
+        let address = fetch.address().clone();
+        let request = match fetch {
+            Fetch::Certificate(_) | Fetch::Confirmation(_) => client.get(address),
+            Fetch::Key { question, .. } => {
+                let request = client.post(address).header(CONTENT_TYPE, "application/json");
+                request.body(question.expose().to_owned())
+            }
+        };
+        let mut response = request.send().await.map_err(text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("the answer is {}", response.status()));
         }
-        let mut pem = Vec::new();
+        let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(text)? {
-            pem.extend_from_slice(&chunk);
-            if pem.len() > MAX_BYTES {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_BYTES {
                 return Err(format!("the answer has more than {MAX_BYTES} bytes"));
             }
         }
-        Certificate::from_pem(&pem).map_err(|error| format!("the answer {error}"))
+        fetch.read(&body).map_err(|problem| format!("the answer {problem}"))
     }
 }
 

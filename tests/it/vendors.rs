@@ -1,0 +1,375 @@
+//! The vendors of tests/vectors/vendors.json: each accepts a genuine delivery, and refuses every
+//! change of it, another secret, and a time that is not close.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, LazyLock},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::Deserialize;
+use webhook_router::{
+    config::Intake,
+    delivery::Delivery,
+    plan::{Plan, Planned, needs, plan},
+    secret::Secret,
+    source::{Address, Fetch, Fetched, Source, vendor, vendors},
+};
+
+use crate::{
+    signed::{KINDS, PUBLIC_URL, now},
+    support::intake,
+};
+
+#[derive(Deserialize)]
+pub struct Vectors {
+    pub vectors: Vec<Vector>,
+    /// A signed question of Amazon SNS.
+    pub subscription: String,
+}
+
+#[derive(Deserialize)]
+pub struct Vector {
+    pub id: String,
+    pub vendor: String,
+    pub secret: String,
+    /// A secret that did not sign.
+    another: String,
+    /// The header of the signature. `None` if it is in the body.
+    signature: Option<String>,
+    /// Other headers that the signature covers.
+    signed_headers: Vec<String>,
+    covers: Covers,
+    /// Seconds for which a delivery is fresh.
+    tolerance: Option<i64>,
+    query: Option<String>,
+    /// The vendor's answers when it is asked for its certificate or key.
+    pub fetched: Option<HashMap<String, String>>,
+    event: Expected,
+    pub first: Signed,
+    retry: Option<Signed>,
+    other: Signed,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Covers {
+    /// `body` or `nothing`.
+    Word(String),
+    /// Parts of the body.
+    Parts(Vec<String>),
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    r#type: String,
+    time: String,
+    id: String,
+}
+
+#[derive(Deserialize)]
+pub struct Signed {
+    pub now: i64,
+    headers: HashMap<String, String>,
+    body: String,
+}
+
+pub static VECTORS: LazyLock<Vectors> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../vectors/vendors.json")).unwrap());
+
+impl Vector {
+    /// Returns the settings for a source with that secret.
+    fn intake(&self, secret: &str) -> Intake {
+        let vendor = vendor(&self.vendor).unwrap_or_else(|| panic!("{} is unknown", self.vendor));
+        let secret = Secret::new(secret);
+        assert_eq!(vendor.check_secret(&secret), Ok(()), "{}", self.id);
+        let mut source = Source::new(&self.vendor, Arc::clone(vendor));
+        source.secrets = vec![secret];
+        source.address = Some(Address::Prefix(PUBLIC_URL.into()));
+        let mut intake = intake("test-routing-secret");
+        intake.sources.insert(source);
+        intake
+    }
+
+    pub fn delivery(&self, signed: &Signed) -> Delivery {
+        let headers = signed.headers.iter().map(|(name, value)| {
+            (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap())
+        });
+        Delivery {
+            method: Method::POST,
+            path: format!("/webhook/{}", self.vendor),
+            query: self.query.clone(),
+            headers: headers.collect(),
+            body: signed.body.clone().into(),
+        }
+    }
+
+    /// Returns what the vendor answers when the router asks for its certificate or key.
+    fn fetched(&self, delivery: &Delivery, intake: &Intake, name: &str) -> Option<Fetched> {
+        let answer = self.fetched.as_ref()?.get(name)?;
+        let fetch = needs(delivery, intake).ok()??;
+        Some(fetch.read(answer.as_bytes()).unwrap())
+    }
+
+    fn check(&self, delivery: &Delivery, intake: &Intake, at: i64) -> Result<Plan, u16> {
+        let genuine = self.delivery(&self.first);
+        let fetched = self.fetched(&genuine, &self.intake(&self.secret), "genuine");
+        self.check_with(delivery, intake, at, fetched.as_ref())
+    }
+
+    fn check_with(
+        &self,
+        delivery: &Delivery,
+        intake: &Intake,
+        at: i64,
+        fetched: Option<&Fetched>,
+    ) -> Result<Plan, u16> {
+        match plan(delivery, intake, fetched, now(at)) {
+            Ok(Planned::Deliver(plan)) => Ok(*plan),
+            Ok(other) => panic!("{}: {other:?}", self.id),
+            Err(refusal) => Err(refusal.reply().status.as_u16()),
+        }
+    }
+
+    /// Returns the places of a body that the signature covers.
+    fn covered(&self, body: &str) -> BTreeSet<usize> {
+        match &self.covers {
+            Covers::Word(word) if word == "body" => (0..body.len()).collect(),
+            Covers::Word(_) => BTreeSet::new(),
+            Covers::Parts(parts) => {
+                let places = parts.iter().flat_map(|part| {
+                    assert!(body.contains(part.as_str()), "{} {part}", self.id);
+                    body.match_indices(part.as_str())
+                        .flat_map(|(start, part)| start..start + part.len())
+                });
+                // The address of the certificate is not signed.
+                let address = body.find("https://").unwrap_or(body.len());
+                let end = body[address..].find('"').map_or(body.len(), |length| address + length);
+                places.filter(|at| !(address..end).contains(at)).collect()
+            }
+        }
+    }
+}
+
+#[test]
+fn every_vendor_has_a_vector() {
+    let mut tested: BTreeSet<_> = VECTORS.vectors.iter().map(|one| one.vendor.as_str()).collect();
+    tested.extend(KINDS.iter().map(|kind| kind.source));
+    let known: BTreeSet<_> = vendors().iter().map(|vendor| vendor.name()).collect();
+    assert_eq!(tested, known);
+    assert_eq!(known.len(), vendors().len(), "two vendors have one name");
+}
+
+#[test]
+fn a_genuine_delivery_is_accepted_and_its_event_read() {
+    for vector in &VECTORS.vectors {
+        let intake = vector.intake(&vector.secret);
+        let planned = |signed: &Signed| {
+            let plan = vector.check(&vector.delivery(signed), &intake, signed.now);
+            plan.unwrap_or_else(|status| panic!("{}: {status}", vector.id))
+        };
+        let Plan { event, key, .. } = planned(&vector.first);
+        let time = event.created_at.map(|time| time.to_string()).unwrap_or_default();
+        let Expected { r#type, time: expected_time, id } = &vector.event;
+        assert_eq!(
+            (&event.event_type, &time, event.id().unwrap_or_default()),
+            (r#type, expected_time, id.as_str()),
+            "{}",
+            vector.id
+        );
+        assert_eq!(event.vendor, vector.vendor);
+        if let Some(retry) = &vector.retry {
+            assert_eq!(planned(retry).key, key, "{}: a retry has another key", vector.id);
+        }
+        assert_ne!(planned(&vector.other).key, key, "{}: two events have one key", vector.id);
+    }
+}
+
+#[test]
+fn any_flipped_byte_is_refused() {
+    for vector in &VECTORS.vectors {
+        let intake = vector.intake(&vector.secret);
+        let genuine = vector.delivery(&vector.first);
+        let fetched = vector.fetched(&genuine, &intake, "genuine");
+        let refused = |changed: &Delivery, what: &str, at: usize| {
+            let result = vector.check_with(changed, &intake, vector.first.now, fetched.as_ref());
+            assert_eq!(result.err(), Some(401), "{} {what} {at}", vector.id);
+        };
+        let body = std::str::from_utf8(&genuine.body).unwrap();
+        for at in vector.covered(body) {
+            let mut bytes = body.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            refused(&Delivery { body: bytes.into(), ..genuine.clone() }, "body", at);
+        }
+        refused(&Delivery { body: "".into(), ..genuine.clone() }, "empty", 0);
+        for name in vector.signed_headers.iter().chain(&vector.signature) {
+            let name = HeaderName::try_from(name).unwrap();
+            let value = genuine.headers[&name].as_bytes();
+            // The list may begin with entries that do not count.
+            let counts = genuine.headers[&name].to_str().unwrap();
+            let from = counts.find(",v1=").filter(|_| counts.starts_with("v1=0")).unwrap_or(0);
+            let to = counts.find(",v2=").unwrap_or(value.len());
+            for at in from..to {
+                let mut bytes = value.to_vec();
+                bytes[at] ^= 1;
+                let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+                let mut changed = genuine.clone();
+                changed.headers.insert(name.clone(), value);
+                refused(&changed, name.as_str(), at);
+            }
+            let mut without = genuine.clone();
+            without.headers.remove(&name);
+            refused(&without, "without", 0);
+            let mut twice = genuine.clone();
+            twice.headers.append(name.clone(), genuine.headers[&name].clone());
+            if vector.signed_headers.iter().any(|signed| name == **signed) {
+                refused(&twice, "twice", 0);
+            }
+        }
+        let get = Delivery { method: Method::GET, ..genuine.clone() };
+        assert_eq!(vector.check(&get, &intake, vector.first.now).err(), Some(405));
+    }
+}
+
+#[test]
+fn another_secret_is_refused() {
+    for vector in &VECTORS.vectors {
+        let genuine = vector.delivery(&vector.first);
+        let is_fetched = vector.vendor == "plaid";
+        // Plaid's secret asks for the key. The key decides.
+        if !is_fetched {
+            let intake = vector.intake(&vector.another);
+            let result = vector.check(&genuine, &intake, vector.first.now);
+            assert_eq!(result.err(), Some(401), "{}", vector.id);
+        }
+        let intake = vector.intake(&vector.secret);
+        for name in ["another", "expired"] {
+            if let Some(fetched) = vector.fetched(&genuine, &intake, name) {
+                let result = vector.check_with(&genuine, &intake, vector.first.now, Some(&fetched));
+                assert_eq!(result.err(), Some(401), "{} {name}", vector.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_time_that_is_not_close_is_stale() {
+    for vector in &VECTORS.vectors {
+        let intake = vector.intake(&vector.secret);
+        let genuine = vector.delivery(&vector.first);
+        let status = |seconds: i64| {
+            let result = vector.check(&genuine, &intake, vector.first.now + seconds);
+            result.map_or_else(|status| status, |_| 200)
+        };
+        match vector.tolerance {
+            Some(seconds) => {
+                for (at, expected) in [
+                    (seconds, 200),
+                    (-seconds, 200),
+                    (seconds + 1, 401),
+                    (-seconds - 1, 401),
+                    (1_000_000, 401),
+                ] {
+                    assert_eq!(status(at), expected, "{} {at}", vector.id);
+                }
+            }
+            None => assert_eq!(status(1_000_000), 200, "{}", vector.id),
+        }
+    }
+}
+
+#[test]
+fn an_unsigned_request_is_refused_before_its_body_is_read() {
+    for vector in &VECTORS.vectors {
+        let intake = vector.intake(&vector.secret);
+        let mut delivery = vector.delivery(&vector.first);
+        delivery.headers = HeaderMap::new();
+        let known = vector.check(&delivery, &intake, vector.first.now);
+        // The signature of Amazon SNS is in the body.
+        let expected = if vector.vendor == "aws-sns" { None } else { Some(401) };
+        assert_eq!(known.err(), expected, "{}", vector.id);
+        delivery.body = bytes::Bytes::new();
+        let refusal = webhook_router::plan::admit(&delivery, 4096, &intake).err();
+        assert_eq!(
+            refusal.map(|refusal| refusal.reply().status.as_u16()),
+            expected,
+            "{}",
+            vector.id
+        );
+    }
+}
+
+#[test]
+fn secrets_are_neither_forwarded_nor_stored() {
+    for vector in &VECTORS.vectors {
+        let vendor = vendor(&vector.vendor).unwrap();
+        let kept = vector.delivery(&vector.first).kept(&vendor.signature_headers());
+        for (name, value) in &kept.headers {
+            assert!(!vendor.secret_headers().contains(name), "{}: {name}", vector.id);
+            let value = value.to_str().unwrap();
+            assert!(!value.contains(&vector.secret), "{}: {name}", vector.id);
+        }
+    }
+}
+
+#[test]
+fn the_documentation_of_every_vendor_is_named_and_described() {
+    let docs = include_str!("../../docs/sources.md");
+    for vendor in vendors() {
+        let name = vendor.name();
+        assert!(vendor.description().documentation.starts_with("https://"), "{name}");
+        let path = format!("`/webhook/{name}`");
+        assert!(docs.contains(&path), "docs/sources.md does not have {path}");
+    }
+}
+
+#[test]
+fn plaid_refuses_other_algorithms() {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    let vector = VECTORS.vectors.iter().find(|one| one.vendor == "plaid").unwrap();
+    let intake = vector.intake(&vector.secret);
+    let genuine = vector.delivery(&vector.first);
+    let token = genuine.headers["plaid-verification"].to_str().unwrap().to_owned();
+    let (_, rest) = token.split_once('.').unwrap();
+    for header in [
+        r#"{"alg":"none","kid":"key-1","typ":"JWT"}"#,
+        r#"{"alg":"HS256","kid":"key-1","typ":"JWT"}"#,
+        r#"{"alg":"RS256","kid":"key-1","typ":"JWT"}"#,
+        r#"{"alg":"ES256","kid":"../key","typ":"JWT"}"#,
+        r#"{"alg":"ES256","typ":"JWT"}"#,
+        "[]",
+    ] {
+        let mut changed = genuine.clone();
+        let header = BASE64_URL_SAFE_NO_PAD.encode(header);
+        changed.headers.insert("plaid-verification", format!("{header}.{rest}").parse().unwrap());
+        // Nothing is fetched for it.
+        assert_eq!(needs(&changed, &intake).unwrap_err().reply().status, 401, "{header}");
+        assert_eq!(vector.check(&changed, &intake, vector.first.now).err(), Some(401));
+    }
+    let Some(Fetch::Key { address, .. }) = needs(&genuine, &intake).unwrap() else {
+        panic!("no key is asked for");
+    };
+    assert_eq!(address.host_str(), Some("production.plaid.com"));
+}
+
+#[test]
+fn a_topic_that_is_not_listed_is_refused_before_anything_is_fetched() {
+    let vector = VECTORS.vectors.iter().find(|one| one.vendor == "aws-sns").unwrap();
+    let genuine = vector.delivery(&vector.first);
+    let refused = |intake: &Intake, delivery: &Delivery| {
+        assert_eq!(needs(delivery, intake).unwrap_err().reply().status, 401);
+    };
+    refused(&vector.intake(&vector.another), &genuine);
+    let intake = vector.intake(&vector.secret);
+    let body = std::str::from_utf8(&genuine.body).unwrap();
+    for (part, other) in [
+        ("sns.us-west-2.amazonaws.com", "sns.us-west-2.amazonaws.example"),
+        ("https:", "http:"),
+        ("\"SignatureVersion\":\"", "\"SignatureVersion\":\"3"),
+        ("Notification", "Other"),
+        ("\"Signature\"", "\"Signatures\""),
+    ] {
+        let body = body.replacen(part, other, 1).into();
+        refused(&intake, &Delivery { body, ..genuine.clone() });
+    }
+}
