@@ -227,7 +227,8 @@ fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
         name => name,
     };
     source::vendor(name).cloned().ok_or_else(|| {
-        let names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
+        let mut names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
+        names.sort_unstable();
         format!("no such vendor: there are {}", names.join(", "))
     })
 }

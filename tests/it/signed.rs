@@ -144,9 +144,7 @@ pub fn answer(delivery: &Delivery, intake: &Intake, at: i64) -> (u16, Option<Pla
             Planned::Handshake(reply)
             | Planned::Confirm { reply, .. }
             | Planned::Filtered { reply, .. },
-        ) => {
-            (reply.status.as_u16(), None)
-        }
+        ) => (reply.status.as_u16(), None),
         Err(refusal) => (refusal.reply().status.as_u16(), None),
     }
 }
