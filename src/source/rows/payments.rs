@@ -274,7 +274,7 @@ fn xero() -> Description {
     }
 }
 
-/// The signature covers the id. Its body names the type, but no time that all events have.
+/// The signature covers type and id. There is no time that all events have.
 fn brex() -> Description {
     standard("brex", "https://developer.brex.com/docs/webhooks/", fields("/event_type", "", ""))
 }
