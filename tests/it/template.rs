@@ -277,6 +277,7 @@ fn every_variable_of_a_deployment_can_be_set() {
         "<VENDOR>_SECRETS",
         "SOURCES",
         "PUBLIC_URL",
+        "META_VERIFY_TOKEN",
     ];
     // These variables are not for Lambda: they belong to `serve` or to emulators, have another name
     // there, or name files, which Lambda does not have.
