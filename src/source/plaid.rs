@@ -76,7 +76,7 @@ impl<'a> Token<'a> {
         let header = Document::parse(&header).map_err(|_| wrong())?;
         let claims = Document::parse(&claims).map_err(|_| wrong())?;
         let text = |document: &Document<'_>, name| document.root().get(name)?.as_str()?.ok();
-        let key_id = text(&header, "kid").filter(|id| is_key_id(id)).ok_or_else(wrong)?;
+        let key_id = text(&header, "kid").filter(|id| is_plain(id)).ok_or_else(wrong)?;
         let is_es256 = text(&header, "alg").as_deref() == Some("ES256");
         let issued_at = claims.root().get("iat").and_then(|value| value.as_f64());
         let issued_at = issued_at.ok_or_else(wrong)?;
@@ -88,9 +88,10 @@ impl<'a> Token<'a> {
     }
 }
 
-fn is_key_id(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (1..=64).contains(&text.len()) && text.bytes().all(is_plain)
+/// Returns whether a text is an id or a secret of Plaid's. No byte of it is escaped in JSON.
+fn is_plain(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=128).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 /// The credentials of Plaid's API.
@@ -108,14 +109,10 @@ impl<'a> Credentials<'a> {
             ["sandbox", client_id, secret] => (SANDBOX, client_id, secret),
             _ => return None,
         };
-        let is_plain = |text: &str| {
-            !text.is_empty()
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
         (is_plain(client_id) && is_plain(secret)).then_some(Self { address, client_id, secret })
     }
 
-    /// Returns the request for a key. Ids and secrets have no byte that JSON would escape.
+    /// Returns the request for a key.
     fn fetch(&self, key_id: &str) -> Option<Fetch> {
         let Self { address, client_id, secret } = self;
         let question =

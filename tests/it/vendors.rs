@@ -315,6 +315,9 @@ fn secrets_are_neither_forwarded_nor_stored() {
 #[test]
 fn the_documentation_of_every_vendor_is_named_and_described() {
     let docs = include_str!("../../docs/sources.md");
+    let readme = include_str!("../../README.md");
+    let count = format!("{} vendors", vendors().len());
+    assert!(docs.contains(&count) && readme.contains(&count), "{count}");
     for vendor in vendors() {
         let name = vendor.name();
         assert!(vendor.description().documentation.starts_with("https://"), "{name}");
