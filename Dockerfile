@@ -17,5 +17,6 @@ COPY --from=build /src/target/release/webhook-router /usr/local/bin/webhook-rout
 # With PORT, `serve` listens on all addresses. Cloud Run overrides this value.
 ENV PORT=8080
 EXPOSE 8080
+# Probes: /healthz says that the process is up, /readyz that the store answers.
 ENTRYPOINT ["/usr/local/bin/webhook-router"]
 CMD ["serve"]

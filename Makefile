@@ -7,6 +7,7 @@ VENV := target/venv
 DYNAMODB := target/dynamodb-local
 TOOLS := target/tools
 CARGO_DENY := 0.20.2
+CARGO_MUTANTS := 27.1.0
 DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
 DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
 DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
@@ -22,12 +23,23 @@ CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 # SAM does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 # Programs that the tests need, each with the Debian package that contains it.
-PROGRAMS := cc:gcc ps:procps faketime:faketime redis-server:redis-server java:default-jre-headless npm:npm
+FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl redis-server:redis-server
+PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
+# Tests that need more than these programs and Rust, by parts of their names.
+NEED_FUNCTIONS := rie:: lambda:: deploy::
+NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal
+NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
+# Tests that take long, by parts of their names.
+LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \
+	attempts::every idle_connections:: hung_connections:: clocks:: crash:: race:: model:: unsettled:: \
+	bounds:: operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
+	redis::a_server redis::a_cluster redis::a_master redis::slots
+SLOW := $(sort $(NEED_PYTHON) $(NEED_DYNAMODB) $(LONG))
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test check advisories requirements build invoke watch parity clean bench-cold-start \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants build-faulty check advisories requirements build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -49,9 +61,31 @@ run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build ## Install what the tests need, and run all of them.
-	cargo build --locked --features fault-points # for the emulator of cargo-lambda
+test: $(if $(TEST),test-named,test-all) ## Install what the tests need, and run them all; TEST=config:: runs those with this in their names.
+
+test-all: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build build-faulty
 	cargo test --locked
+
+# Installs and builds only what the named tests need. The names are known once the tests are built.
+test-named: fast-servers
+	@names="$$(cargo test --locked --test it -- --list --format terse $(TEST))" && \
+	some() { echo "$$names" | grep -qF "$$@"; } && goals= && \
+	if some $(NEED_PYTHON:%=-e %); then goals="$(VENV)/ready"; fi && \
+	if some $(NEED_DYNAMODB:%=-e %); then goals="$$goals servers $(DYNAMODB)/ready"; fi && \
+	if some $(NEED_FUNCTIONS:%=-e %); then goals="$$goals build-sam build build-faulty"; fi && \
+	if test -n "$$goals"; then $(MAKE) --no-print-directory $$goals; fi
+	cargo test --locked --lib --test it -- $(TEST)
+
+test-fast: fast-servers ## Run the tests that need no Java, no Python and no release build, and take seconds.
+	cargo test --locked --lib
+	cargo test --locked --test it -- $(SLOW:%=--skip %)
+
+mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Change the code that decides, and see a unit test fail each time; FILE=src/plan.rs: there alone.
+	$(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
+
+# A build for the emulator of cargo-lambda.
+build-faulty:
+	cargo build --locked --features fault-points
 
 check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check formatting, lints and the templates, and the licences and sources of dependencies.
 	cargo fmt --check
@@ -67,24 +101,25 @@ lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM
 	$(VENV)/bin/cfn-lint template.yaml cloudfront.yaml
 	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
-build: $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
+build: architecture $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # `cargo lambda deploy` would use SAM's build instead of the zip
 	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
+	@python3 -c 'import socket; socket.create_server(("127.0.0.1", 9000))' 2>/dev/null || \
+		{ echo 'Port 9000 of loopback is taken: end what listens there (another `make watch`?), then try again.' >&2; exit 1; }
 	rm -f target/webhook-router.db*
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
-build-sam: $(VENV)/tools ## Build both functions for `sam deploy`.
+build-sam: architecture $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 
 # The architecture in samconfig.toml, which exists after the first deployment of the stack.
 SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)
 
-deploy: $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
+deploy: architecture $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
 	@test '$(origin ARCH)' = file || test '$(or $(SAVED_ARCH),$(ARCH))' = '$(ARCH)' || { echo 'samconfig.toml says Architecture=$(SAVED_ARCH) for $(STACK): change it there' >&2; exit 1; }
 	@$(MAKE) --no-print-directory build-sam ARCH=$(or $(SAVED_ARCH),$(ARCH))
-	@$(if $(SAVED_ARCH),,echo 'Answer y when SAM asks: Router Function Url has no authentication. Is this okay?')
 	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) --no-fail-on-empty-changeset $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
 
 deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FILE holds its variables, ROLE is its role.
@@ -139,15 +174,28 @@ $(DYNAMODB)/ready: | servers
 	rm $(DYNAMODB)/$(DYNAMODB_FILE)
 	touch $@
 
-# Builds cargo-deny once for each version, with the crates of its own lock file.
+# Builds each tool once for each version, with the crates of its own lock file. An optimised build
+# would take longer than the tool runs.
+CARGO_INSTALL := CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root $(TOOLS)
+
 $(TOOLS)/cargo-deny-$(CARGO_DENY):
-	cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY) cargo-deny
+	$(CARGO_INSTALL) --version $(CARGO_DENY) cargo-deny
 	touch $@
 
-.PHONY: servers packages
+$(TOOLS)/cargo-mutants-$(CARGO_MUTANTS):
+	$(CARGO_INSTALL) --version $(CARGO_MUTANTS) cargo-mutants
+	touch $@
+
+.PHONY: architecture servers fast-servers packages
+# cargo-lambda would build for x86_64 if ARCH named any other architecture.
+architecture:
+	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'ARCH must be x86_64 or arm64, the architectures of Lambda' >&2; exit 1;; esac
+
 # Installs only missing programs: an npm from elsewhere would conflict with Debian's.
-servers:
-	@missing=; for pair in $(PROGRAMS); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+servers: PACKAGES_OF = $(PROGRAMS)
+fast-servers: PACKAGES_OF = $(FAST_PROGRAMS)
+servers fast-servers:
+	@missing=; for pair in $(PACKAGES_OF); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
 	test -z "$$missing" || $(MAKE) --no-print-directory packages PACKAGES="$$missing"
 
 packages:

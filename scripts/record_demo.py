@@ -17,12 +17,12 @@ LEFT_OUT_FROM = "Go on by hand"
 # Sizes in units of the picture, which a browser scales to the page.
 CHARACTER, LINE, MARGIN = 8.4, 20, 20
 COLOURS = [
-    (re.compile(r"200 processed"), "#7ee787"),
-    (re.compile(r"200 duplicate ignored"), "#79c0ff"),
+    (re.compile(r"200 processed|200 \[accepted\](?!, a duplicate)"), "#7ee787"),
+    (re.compile(r"200 duplicate ignored|200 \[accepted\], a duplicate"), "#79c0ff"),
     (re.compile(r"409 in progress"), "#e3b341"),
-    (re.compile(r"400 [a-z_:]+( [a-z_:]+)*"), "#ff7b72"),
+    (re.compile(r"40[01] [a-z_:]+( [a-z_:]+)*"), "#ff7b72"),
 ]
-HEADINGS = re.compile(r"(\$|EVENT|What this shows)")
+HEADINGS = re.compile(r"(\$|EVENT|VENDOR|What this shows)")
 
 
 def main() -> None:

@@ -147,8 +147,13 @@ where
         let id = refusal.meta().extra("aws_request_id").unwrap_or("unknown");
         return format!("{code} (request {id})");
     }
+    with_remedy(error)
+}
+
+/// Describes an error of the AWS settings with its causes, and the remedy if one is known.
+pub fn with_remedy(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(inner) = cause {
         text = format!("{text}: {inner}");
         cause = inner.source();
@@ -175,7 +180,7 @@ const REMEDIES: [(&str, &str); 4] = [
 /// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).
 ///
 /// # Errors
-/// When the secret cannot be read or holds something else. The text never quotes the secret.
+/// Fails if the secret cannot be read or holds something else. The text never quotes the secret.
 pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, String> {
     let timeouts = TimeoutConfig::builder().operation_timeout(SECRET_TIMEOUT).build();
     let config = aws_sdk_secretsmanager::config::Builder::from(sdk_config().await)

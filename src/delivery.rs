@@ -22,24 +22,24 @@ pub struct Delivery {
     pub body: Bytes,
 }
 
-/// Headers of a delivery that are forwarded with it: the content type and the trace context.
-const FORWARDED: [HeaderName; 5] = [
-    CONTENT_TYPE,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-    HeaderName::from_static("x-amzn-trace-id"),
-    HeaderName::from_static("x-cloud-trace-context"),
-];
+/// Headers of the trace context: W3C's two, AWS's and Google Cloud's.
+pub const TRACE_HEADERS: [&str; 4] =
+    ["traceparent", "tracestate", "x-amzn-trace-id", "x-cloud-trace-context"];
 
 impl Delivery {
     /// Returns the delivery as a dead letter keeps it: complete, except that it has only the
-    /// headers that a replay forwards. These include the vendor's `signature_headers`. Cookies and
-    /// credentials are left out: they have no use after verification, and a reader of the store
-    /// must not find them.
+    /// headers that a replay forwards: content type, trace context and the vendor's
+    /// `signature_headers`. Cookies and credentials are left out: they have no use after
+    /// verification, and a reader of the store must not find them.
     pub fn kept(&self, signature_headers: &[HeaderName]) -> Self {
+        let is_forwarded = |name: &HeaderName| {
+            *name == CONTENT_TYPE
+                || TRACE_HEADERS.contains(&name.as_str())
+                || signature_headers.contains(name)
+        };
         let headers = self.headers.iter();
         let headers = headers
-            .filter(|(name, _)| FORWARDED.contains(name) || signature_headers.contains(name))
+            .filter(|(name, _)| is_forwarded(name))
             .map(|(name, value)| (name.clone(), value.clone()));
         Self { headers: headers.collect(), ..self.clone() }
     }

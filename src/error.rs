@@ -20,8 +20,15 @@ use crate::{
 /// when there was no room or no time.
 const RETRY_SECONDS: i64 = 5;
 
+/// The answer to a direct invocation of the function that is neither a request nor a replay.
+const NOT_A_REQUEST: &str = "not an HTTP request: expected an event of a Function URL, an API \
+     Gateway or a load balancer, such as the samples in events/; to replay dead letters, invoke the \
+     function with {\"replay\": {\"all\": true}}";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{NOT_A_REQUEST}")]
+    NotARequest,
     #[error("no such path")]
     UnknownPath,
     #[error("{vendor} is not served: set {variable}")]
@@ -55,8 +62,8 @@ pub enum Error {
     InvalidJson(JsonError),
     #[error("invalid json: not an object")]
     NotAnObject,
-    #[error("missing required fields: {}", .0.join(", "))]
-    MissingFields(Vec<&'static str>),
+    #[error("missing required fields: {}", listed(.0))]
+    MissingFields(Vec<MissingField>),
     #[error("{0} holds a lone surrogate")]
     LoneSurrogate(&'static str),
     #[error("{0}")]
@@ -76,10 +83,46 @@ pub enum Error {
     Rejected(Box<Reply>),
     #[error("the destination cannot be reached: {0}")]
     Unreachable(String),
+    /// The destination reports that it failed, or its answer cannot be read. The answer is for the
+    /// operator only.
+    #[error("the destination failed: {detail}")]
+    DestinationFailed { detail: String, answer: Box<Reply> },
+    /// The destination's service or the router itself refuses the call.
+    #[error("the event cannot be handed over: {0}")]
+    NotHandedOver(String),
     #[error("the destination is too slow: {0}")]
     TooSlow(String),
     #[error("bug: a panic")]
     Panic,
+}
+
+/// A required field of the envelope that is missing or has a wrong value. The sender learns only
+/// its name, which is what the Python router answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MissingField {
+    #[error("{0}")]
+    Absent(&'static str),
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    #[error("{name} is {found}; expected a string{}", example(.name))]
+    NoString { name: &'static str, found: &'static str },
+}
+
+impl MissingField {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Absent(name) | Self::Empty(name) | Self::NoString { name, .. } => name,
+        }
+    }
+}
+
+/// Returns an example for `created_at`, the only field that is often sent with another type.
+fn example(name: &str) -> &'static str {
+    if name == "created_at" { " such as 2026-05-06T12:34:56Z" } else { "" }
+}
+
+fn listed(fields: &[impl ToString]) -> String {
+    fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Reasons to reject a signature. The log names the reason; the sender does not learn it.
@@ -107,10 +150,19 @@ impl Error {
         }
     }
 
+    /// Returns the destination's own answer, when it gave one.
+    pub fn destinations_answer(&self) -> Option<&Reply> {
+        match self {
+            Self::Rejected(answer) | Self::DestinationFailed { answer, .. } => Some(answer),
+            _ => None,
+        }
+    }
+
     /// Returns the answer to the sender.
     pub fn reply(&self) -> Reply {
         use StatusCode as Status;
         match self {
+            Self::NotARequest => Reply::text(Status::BAD_REQUEST, NOT_A_REQUEST),
             Self::UnknownPath | Self::NotServed { .. } => {
                 Reply::text(Status::NOT_FOUND, "not found")
             }
@@ -135,7 +187,12 @@ impl Error {
             Self::InvalidJson(_) | Self::NotAnObject => {
                 Reply::text(Status::BAD_REQUEST, "invalid json")
             }
-            Self::MissingFields(_) | Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
+            Self::MissingFields(fields) => {
+                let names: Vec<_> = fields.iter().map(|field| field.name()).collect();
+                let text = format!("missing required fields: {}", names.join(", "));
+                Reply::text(Status::BAD_REQUEST, text)
+            }
+            Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
                 Reply::text(Status::BAD_REQUEST, self.to_string())
             }
             Self::InFlight { until, now } => retry_after(
@@ -171,7 +228,13 @@ impl Error {
                 };
                 Reply { status, ..Reply::clone(reply) }
             }
-            Self::Unreachable(_) => Reply::text(Status::BAD_GATEWAY, "destination unreachable"),
+            // The destination's own answer may reveal its internals.
+            Self::DestinationFailed { .. } => {
+                Reply::text(Status::BAD_GATEWAY, "destination failed")
+            }
+            Self::Unreachable(_) | Self::NotHandedOver(_) => {
+                Reply::text(Status::BAD_GATEWAY, "destination unreachable")
+            }
             Self::TooSlow(_) => Reply::text(Status::GATEWAY_TIMEOUT, "destination too slow"),
             Self::Panic => Reply::text(Status::INTERNAL_SERVER_ERROR, "internal error"),
         }

@@ -1,8 +1,8 @@
 //! Fault points: places where a test ends the process, to show what a crash there leaves behind.
 //!
-//! `FAULT_POINT` names the place, and optionally which visit of it: `after send:2` means the
-//! second. With `panic` in front, the process panics there instead of ending. Only builds with the
-//! feature `fault-points` have this code; released builds do not.
+//! `FAULT_POINT` names the place and, optionally, the visit: `after send:2` means the second visit.
+//! With `panic` in front, the process panics there instead of ending. Only builds with the feature
+//! `fault-points` have this code. Released builds do not.
 
 /// Ends the process, as a crash would, if a test chose this place.
 #[cfg(feature = "fault-points")]

@@ -81,7 +81,7 @@ impl Fetcher {
     /// Returns the answer to a request, and fetches it if it is not kept.
     ///
     /// # Errors
-    /// [`Error::NotFetched`] when it cannot be fetched.
+    /// Fails with [`Error::NotFetched`] if it cannot be fetched.
     pub async fn get(&self, fetch: &Fetch) -> Result<Arc<Fetched>, Error> {
         let slot = self.slot(fetch);
         let answer = slot.get_or_try_init(|| async {

@@ -87,7 +87,7 @@ where
 /// Creates the TLS settings for HTTP/2 and HTTP/1.1, with ring as in the rest of this binary.
 ///
 /// # Errors
-/// When the provider does not support the TLS versions.
+/// Fails if the provider does not support the TLS versions.
 pub fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -155,7 +155,7 @@ struct WallClock {
 struct Last {
     monotonic: Instant,
     wall: SystemTime,
-    /// The time that this clock returned.
+    /// The time that this clock returned last.
     told: Instant,
 }
 

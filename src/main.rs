@@ -2,21 +2,31 @@
 
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing::Level;
 use webhook_router::{
-    cmd::{self, dead_letters, demo, explain, inspect, replay, serve},
-    config::VARIABLES,
+    cmd::{
+        self, address, dead_letters, demo, doctor, event, explain, inspect, replay, serve, sources,
+        variables,
+    },
     telemetry,
 };
 
+/// The end of the help text of commands that the variables configure.
+const VARIABLES: &str = "`webhook-router variables` lists the variables that configure it.";
+
+/// Time for work on other threads that is still under way when a command has ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
 /// Receives vendors' webhooks, delivers each event once, and always to the same destination.
 ///
-/// In Lambda, it runs as the function behind a Function URL. Elsewhere, it takes a command.
+/// In Lambda, it runs as the function behind a Function URL, an API Gateway or a load balancer.
+/// Elsewhere, it takes a command.
 #[derive(Parser)]
-#[command(version, after_long_help = variables(), arg_required_else_help = true)]
+#[command(version, after_help = VARIABLES, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,26 +35,39 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the router as an HTTP server.
-    #[command(after_long_help = variables())]
+    #[command(after_help = VARIABLES)]
     Serve {
-        /// Address to listen on [default: 127.0.0.1:8080, or 0.0.0.0:$PORT when PORT is set].
-        #[arg(long, value_name = "ADDR")]
+        /// Address to listen on, or a port on loopback [default: 127.0.0.1:8080, or 0.0.0.0:$PORT
+        /// if PORT is set].
+        #[arg(long, value_name = "ADDR", value_parser = address::parse_listen)]
         listen: Option<SocketAddr>,
     },
+    /// Check the configuration and the services that it names: store, targets, AWS, certificates,
+    /// ports.
+    #[command(after_help = VARIABLES)]
+    Doctor(doctor::Options),
     /// Print the key, the route and everything else that the router derives from a body. Needs no
     /// store.
     Explain(explain::Options),
+    /// Sign an event as its vendor does, and print or send it.
+    Event(Box<event::Options>),
+    /// List the sources that are served, and those that are not, with the reason.
+    Sources(sources::Options),
     /// Print everything that the store knows of an event.
     Inspect(inspect::Options),
     /// List the events that could not be delivered.
     DeadLetters(dead_letters::Options),
     /// Deliver dead letters again.
-    #[command(after_long_help = variables())]
+    #[command(after_help = VARIABLES)]
     Replay(replay::Options),
     /// Delete dead letters.
     Discard(dead_letters::Discard),
     /// Show routing, duplicates and a race on this machine.
     Demo(demo::Options),
+    /// List the variables, their defaults and their meanings.
+    Variables(variables::Options),
+    /// Print a shell's completion script. README.md says where to put it.
+    Completions { shell: Shell },
 }
 
 fn main() -> ExitCode {
@@ -72,11 +95,16 @@ fn run() -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
         Command::Explain(options) => block_on(threads, explain::run(options)),
+        Command::Event(options) => block_on(threads, event::run(*options)),
+        Command::Sources(options) => block_on(threads, sources::run(options)),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),
         Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),
         Command::Replay(options) => block_on(threads, replay::run(options)),
         Command::Discard(options) => block_on(threads, dead_letters::discard(options)),
         Command::Demo(options) => block_on(threads, ended(demo::run(options))),
+        Command::Doctor(options) => block_on(threads, doctor::run(options)),
+        Command::Variables(options) => variables::run(&options),
+        Command::Completions { shell } => completions(shell),
     }
 }
 
@@ -84,7 +112,11 @@ fn block_on(
     mut runtime: tokio::runtime::Builder,
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    runtime.enable_all().build()?.block_on(command)
+    let runtime = runtime.enable_all().build()?;
+    let ended = runtime.block_on(command);
+    // The system's look-up of a name cannot be cancelled, and may take too long to wait for.
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 /// Runs a command that succeeds if it ends without an error.
@@ -92,17 +124,10 @@ async fn ended(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Res
     command.await.map(|()| ExitCode::SUCCESS)
 }
 
-/// Returns the variables as a part of the help.
-fn variables() -> String {
-    let mut text = String::from("Variables:\n");
-    for variable in VARIABLES {
-        text += &format!("  {}", variable.name);
-        if !variable.default.is_empty() {
-            text += &format!(" [default: {}]", variable.default);
-        }
-        text += &format!("\n          {}\n", variable.meaning);
-    }
-    text + "\nThe Lambda destination, DynamoDB and SECRETS_ARN also take the standard AWS variables:\n\
-            AWS_REGION (but a function's ARN has its own), credentials, AWS_ENDPOINT_URL_LAMBDA,\n\
-            AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_SECRETS_MANAGER.\n"
+/// Prints a shell's completion script for this command.
+fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! The trigger, the outcomes and the ending of a delivery: the words of the records, the log and
 //! the metrics.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,11 @@ impl fmt::Display for Trigger {
 pub enum Outcome {
     /// The destination answered with this HTTP status.
     Status(u16),
-    /// The destination did not receive the event.
+    /// The destination could not be reached, and did not receive the event.
     Unreachable,
+    /// The call was refused or never made, and fails until an operator changes something. The
+    /// destination did not receive the event.
+    Refused,
     /// The destination may have received the event, but did not answer in time.
     TimedOut,
     /// The destination may have received the event, but the connection broke.
@@ -63,7 +66,7 @@ impl Outcome {
         const TOO_EARLY: u16 = 425;
         match self {
             Self::Status(status) => matches!(status, 408 | TOO_EARLY | 429 | 500..=599),
-            Self::Unreachable | Self::TimedOut | Self::Broken => true,
+            Self::Unreachable | Self::Refused | Self::TimedOut | Self::Broken => true,
         }
     }
 }
@@ -96,9 +99,12 @@ impl Ending {
     }
 }
 
-/// The Lambda invocation that brought a delivery. Outside Lambda, all fields have their defaults.
+/// The origin of a delivery: its sender and, in Lambda, its invocation. Outside Lambda, the other
+/// fields have their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
+    /// Address of the sender, or of the proxy in front of the router.
+    pub sender: Option<IpAddr>,
     /// The request id of the invocation.
     pub request_id: Option<String>,
     /// The trace of the invocation, in the format of `X-Amzn-Trace-Id`.

@@ -80,6 +80,12 @@ impl Plan {
         self.source.as_ref().map(|source| source.vendor.secret_headers()).unwrap_or_default()
     }
 
+    /// Returns the name of the source. Returns `None` for an envelope, and if the source is no
+    /// longer configured.
+    pub fn source_name(&self) -> Option<&str> {
+        self.source.as_ref().map(|source| source.name.as_str())
+    }
+
     /// Returns the form that the vendor wants answers to have.
     pub fn wish(&self) -> Wish {
         self.source.as_ref().map(|source| source.vendor.description().wish).unwrap_or_default()
@@ -101,7 +107,7 @@ impl Plan {
 /// that [`needs`] returns.
 ///
 /// # Errors
-/// Refusals: 400, 401, 403, 404, 405 and 413.
+/// Fails with a refusal: 400, 401, 403, 404, 405 or 413.
 pub fn plan(
     delivery: &Delivery,
     intake: &Intake,
@@ -140,7 +146,7 @@ pub fn plan(
 /// fetched. Everything that can be checked without it is checked first.
 ///
 /// # Errors
-/// [`Error::Signature`] when the delivery cannot be genuine.
+/// Fails with [`Error::Signature`] if the delivery cannot be genuine.
 pub fn needs(delivery: &Delivery, intake: &Intake) -> Result<Option<Fetch>, Error> {
     match admit(delivery, delivery.body.len() as u64, intake) {
         Ok(Admitted::Source(source)) if intake.certificate_of(source).is_none() => {
@@ -198,7 +204,7 @@ pub enum Admitted<'a> {
 /// later. A length that is not known yet counts as 0.
 ///
 /// # Errors
-/// Refusals that need no body: 403, 404, 405, 413, and 401 for an absent signature.
+/// Fails with a refusal that needs no body: 403, 404, 405, 413, or 401 for an absent signature.
 pub fn admit<'a>(
     delivery: &Delivery,
     length: u64,
@@ -291,3 +297,6 @@ fn name(delivery: &Delivery, cover: Cover) -> Result<Option<String>, Error> {
     };
     Ok(value.map(|value| value.as_bytes().iter().copied().map(char::from).collect()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::{
     key::Key,
     outcome::{Ending, Origin, Trigger},
     route::Route,
-    router::{Budget, Router},
+    router::{Budget, Replay, Router},
     store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
@@ -75,7 +75,7 @@ impl<'a> Letters<'a> {
     /// read is named in the log and skipped.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
         let page = Page { limit: PAGE, after: self.after };
         let mut entries = self.store.dead_letters(page).await?;
@@ -102,7 +102,7 @@ impl<'a> Letters<'a> {
     /// Returns the records of all pages.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn all(mut self) -> Result<Vec<Record>, StoreError> {
         let mut all = Vec::new();
         while let Some(records) = self.next().await? {
@@ -124,9 +124,19 @@ pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     record.attempts.iter().rev().take_while(is_in_vain).count() >= limit as usize
 }
 
-/// The result of a replay.
+/// The result of a replay, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayed {
+    pub end: End,
+    /// `None` if the destination is not known.
+    pub destination: Option<Route>,
+    /// The reason why the event was not delivered.
+    pub reason: Option<String>,
+}
+
+/// The end of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replayed {
+pub enum End {
     Ended(Ending),
     /// The event was delivered, or failed again, but the result could not be stored.
     Unsettled,
@@ -153,17 +163,15 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn count(&mut self, replayed: Replayed) {
-        *match replayed {
-            Replayed::Ended(Ending::Delivered) => &mut self.delivered,
-            Replayed::Ended(Ending::Failed) => &mut self.failed,
-            Replayed::Ended(Ending::InProgress) => &mut self.in_progress,
-            Replayed::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
-            Replayed::Ended(Ending::NoTime) => &mut self.not_begun,
-            Replayed::Ended(Ending::Duplicate | Ending::OtherBody) | Replayed::Gone => {
-                &mut self.gone
-            }
-            Replayed::Unsettled => &mut self.unsettled,
+    fn count(&mut self, end: End) {
+        *match end {
+            End::Ended(Ending::Delivered) => &mut self.delivered,
+            End::Ended(Ending::Failed) => &mut self.failed,
+            End::Ended(Ending::InProgress) => &mut self.in_progress,
+            End::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
+            End::Ended(Ending::NoTime) => &mut self.not_begun,
+            End::Ended(Ending::Duplicate | Ending::OtherBody) | End::Gone => &mut self.gone,
+            End::Unsettled => &mut self.unsettled,
         } += 1;
     }
 
@@ -196,7 +204,7 @@ pub async fn replay(
     mut progress: impl FnMut(Key, Replayed),
     summary: &mut Summary,
 ) {
-    let (mut running, mut keys) = (JoinSet::new(), keys.into_iter());
+    let (mut running, mut keys) = (JoinSet::<(Key, Replayed)>::new(), keys.into_iter());
     let mut ticks = pace.per_second.map(interval);
     let mut stopped = pace.stop.is_cancelled();
     while !running.is_empty() || (!stopped && keys.len() > 0) {
@@ -210,7 +218,7 @@ pub async fn replay(
             () = pace.stop.cancelled(), if !stopped => stopped = true,
             Some(joined) = running.join_next() => match joined {
                 Ok((key, replayed)) => {
-                    summary.count(replayed);
+                    summary.count(replayed.end);
                     progress(key, replayed);
                 }
                 // The place of the panic is in the log already.
@@ -246,14 +254,20 @@ async fn replay_one(
     budget: Budget,
 ) -> Replayed {
     match router.store().dead_letter(&key).await {
-        Ok(Some(letter)) => match router.replay(letter, by, origin, budget).await {
-            (ending, true) => Replayed::Ended(ending),
-            (_, false) => Replayed::Unsettled,
-        },
-        Ok(None) => Replayed::Gone,
+        Ok(Some(letter)) => {
+            let Replay { ending, failure, route, settled } =
+                router.replay(letter, by, origin, budget).await;
+            Replayed {
+                end: if settled { End::Ended(ending) } else { End::Unsettled },
+                destination: Some(route),
+                reason: failure.map(|failure| failure.to_string()),
+            }
+        }
+        Ok(None) => Replayed { end: End::Gone, destination: None, reason: None },
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");
-            Replayed::Ended(Ending::StoreUnavailable)
+            let reason = Some(format!("its dead letter cannot be read: {error}"));
+            Replayed { end: End::Ended(Ending::StoreUnavailable), destination: None, reason }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The trace that a delivery belongs to. It goes to the destination and to the log.
 
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, TRACE_HEADERS};
 
 /// Longest value that is passed on, in bytes. A valid tracestate has at most 512 characters.
 const MAX_BYTES: usize = 512;
@@ -24,20 +24,21 @@ impl Trace {
     /// Uses the delivery's trace, else Lambda's, else starts a new one that is not sampled. If only
     /// one of the W3C and AWS forms is present, the other is derived from it.
     pub fn of(delivery: &Delivery, lambda: Option<&str>) -> Self {
+        let [w3c_name, state_name, amazon_name, google_name] = TRACE_HEADERS;
         let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);
         // Lambda's own trace has the parent and the sampling decision. The header that a Function
         // URL adds lacks them.
-        let amazon = lambda.or(came("x-amzn-trace-id"));
-        let w3c = came("traceparent").and_then(Parent::of_w3c);
+        let amazon = lambda.or(came(amazon_name));
+        let w3c = came(w3c_name).and_then(Parent::of_w3c);
         // A tracestate belongs to its traceparent, and means nothing without it.
-        let state = came("tracestate").filter(|_| w3c.is_some());
+        let state = came(state_name).filter(|_| w3c.is_some());
         let parent = w3c.or_else(|| amazon.and_then(Parent::of_amazon)).unwrap_or_else(Parent::new);
-        let mut headers = vec![("traceparent", parent.to_w3c())];
-        headers.extend(state.map(|state| ("tracestate", state.to_owned())));
+        let mut headers = vec![(w3c_name, parent.to_w3c())];
+        headers.extend(state.map(|state| (state_name, state.to_owned())));
         let amazon = amazon.map_or_else(|| parent.to_amazon(), str::to_owned);
-        headers.push(("x-amzn-trace-id", amazon));
-        let google = came("x-cloud-trace-context");
-        headers.extend(google.map(|value| ("x-cloud-trace-context", value.to_owned())));
+        headers.push((amazon_name, amazon));
+        let google = came(google_name);
+        headers.extend(google.map(|value| (google_name, value.to_owned())));
         let lambda_id = lambda.and_then(Parent::of_amazon).map(|lambda| lambda.trace);
         let lambda_id = lambda_id.filter(|id| *id != parent.trace);
         Self { id: parent.trace, lambda_id, headers }

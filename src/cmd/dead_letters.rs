@@ -1,67 +1,41 @@
 //! `dead-letters` and `discard`: the events that could not be delivered.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     process::ExitCode,
-    time::SystemTime,
 };
 
 use anyhow::Context as _;
-use chrono::{DateTime, Utc};
-use clap::Args;
+use chrono::Utc;
+use clap::{ArgGroup, Args};
 
 use super::{
-    existing_store, inspect,
-    shown::{Shown, harmless, time},
+    existing_store,
+    filters::Filters,
+    keys,
+    shown::{Shown, print_letter, time},
     variables,
 };
 use crate::{
-    config::StoreConfig,
+    config::{StoreConfig, StoreUrl},
     key::Key,
-    redelivery::{Filter, Letters},
-    route::Route,
-    store::{Discarded, Record},
+    redelivery::Letters,
+    store::{Discarded, Record, Store},
 };
 
 #[derive(Args)]
 pub struct Options {
-    /// Print a JSON object a line, as `inspect --json` does.
+    /// Print one JSON object per line, in the format of `inspect --json`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     filters: Filters,
 }
 
-/// Which dead letters.
-#[derive(Args, Clone)]
-pub struct Filters {
-    /// Only those of this vendor, in upper or lower case.
-    #[arg(long)]
-    vendor: Option<String>,
-    /// Only those that failed then or later: 2026-05-06T12:34:56Z, or so long ago: 2h, 3days.
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
-    since: Option<DateTime<Utc>>,
-    /// Only those that go to gcp, or to aws.
-    #[arg(long, value_name = "gcp|aws")]
-    destination: Option<Route>,
-}
-
-impl Filters {
-    pub fn are_none(&self) -> bool {
-        self.vendor.is_none() && self.since.is_none() && self.destination.is_none()
-    }
-}
-
-impl From<Filters> for Filter {
-    fn from(Filters { vendor, since, destination }: Filters) -> Self {
-        Self { vendor, destination, since }
-    }
-}
-
-/// Lists dead letters, those that failed first coming first.
+/// Lists dead letters, oldest failure first.
 ///
 /// # Errors
-/// A store that does not answer.
+/// Fails if the store does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
@@ -73,77 +47,114 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         if options.json {
             writeln!(out, "{}", serde_json::to_string(&Shown::from(record))?)?;
         } else {
-            print(record, &mut out)?;
+            print_letter(record, &mut out)?;
         }
     }
-    let count = records.len();
-    eprintln!("{count} dead letter{} in {}", if count == 1 { "" } else { "s" }, config.url);
+    eprintln!("{}", count(records.len(), &config.url));
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line for a person: when it failed, the digits of its key, its destination, vendor and type,
-/// attempts, and why.
-pub(super) fn print(record: &Record, out: &mut impl Write) -> io::Result<()> {
-    let (Some(details), Some(failed)) = (&record.details, &record.failed) else { return Ok(()) };
-    writeln!(
-        out,
-        "{} {} {} {} {} attempts={} {}",
-        time(failed.at),
-        record.key.to_string().trim_start_matches(Key::PREFIX),
-        details.route,
-        harmless(&details.vendor),
-        harmless(&details.event_type),
-        record.attempts.len(),
-        harmless(&failed.failure.detail),
-    )
-}
-
 #[derive(Args)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub struct Discard {
-    /// Keys, as `inspect` takes them.
-    #[arg(value_name = "KEY", required = true)]
+    /// Keys, in the form that `inspect` accepts.
+    #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
+    /// Discard all dead letters, or those that match the filters. Prints their number and asks for
+    /// confirmation.
+    #[arg(long, group = "which")]
+    all: bool,
+    #[command(flatten)]
+    filters: Filters,
+    /// Do not ask for confirmation. Required without a terminal.
+    #[arg(long, conflicts_with = "keys")]
+    yes: bool,
 }
 
-/// Forgets events that have dead letters. Their vendors may still send them again. The exit status
-/// is 1 when one was not discarded.
+/// Deletes events that have dead letters. Their vendors may still send them again. The exit status
+/// is 1 if an event was not discarded.
 ///
 /// # Errors
-/// A key that cannot be read or is ambiguous, or a store that does not answer.
+/// Fails if a key is malformed or ambiguous, or the store does not answer. With `--all`, fails
+/// unless the question is answered with yes.
 pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
+    if options.all {
+        return discard_all(&*store, &config, options).await;
+    }
     let mut exit = ExitCode::SUCCESS;
     for text in &options.keys {
-        let discarded = match inspect::find(&*store, text).await? {
-            Some(key) => {
-                store.discard(&key, Utc::now()).await.context("the store does not answer")?
-            }
-            None => Discarded::None,
-        };
-        match discarded {
-            Discarded::Done => {
-                println!("{text}: discarded");
-                continue;
-            }
-            Discarded::None => eprintln!("{text}: there is no dead letter"),
-            Discarded::InFlight { until } => {
-                eprintln!(
-                    "{text}: is being delivered, or may have been; try after {}",
-                    time(until)
-                );
-            }
+        let key = keys::find(&*store, text).await?;
+        if !discard_one(&*store, key, text).await? {
+            exit = ExitCode::FAILURE;
         }
-        exit = ExitCode::FAILURE;
     }
     Ok(exit)
 }
 
-/// A point in time, or how long ago it was.
-pub(super) fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
-    let ago =
-        humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
-    let time = ago.map(Ok).unwrap_or_else(|| humantime::parse_rfc3339_weak(text));
-    let remedy = || "must be a time in UTC, as 2026-05-06T12:34:56Z, or a duration, as 2h".into();
-    time.map(DateTime::from).map_err(|_| remedy())
+async fn discard_all(
+    store: &dyn Store,
+    config: &StoreConfig,
+    options: Discard,
+) -> anyhow::Result<ExitCode> {
+    let filter = options.filters.into();
+    let records = Letters::new(store, &filter).all().await;
+    let records = records.context("the store does not answer")?;
+    let what = count(records.len(), &config.url);
+    if records.is_empty() {
+        eprintln!("{what}: nothing to discard");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.yes {
+        ask(&format!("{what} would be gone for good. Discard them? Type yes: "), &what)?;
+    }
+    let mut left = 0;
+    for Record { key, .. } in &records {
+        if !discard_one(store, Some(*key), &key.to_string()).await? {
+            left += 1;
+        }
+    }
+    eprintln!("{} discarded, {left} left", records.len() - left);
+    Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Asks at the terminal, and fails unless the answer is yes.
+fn ask(question: &str, what: &str) -> anyhow::Result<()> {
+    let input = io::stdin();
+    anyhow::ensure!(
+        input.is_terminal(),
+        "{what}; nothing was discarded, because there is no terminal to ask at: add --yes"
+    );
+    eprint!("{question}");
+    let mut answer = String::new();
+    input.read_line(&mut answer).context("the answer cannot be read")?;
+    anyhow::ensure!(answer.trim().eq_ignore_ascii_case("yes"), "nothing was discarded");
+    Ok(())
+}
+
+/// Discards a letter, and prints the result under the name that the operator gave. Returns whether
+/// the letter was discarded.
+async fn discard_one(store: &dyn Store, key: Option<Key>, name: &str) -> anyhow::Result<bool> {
+    let discarded = match key {
+        Some(key) => store.discard(&key, Utc::now()).await.context("the store does not answer")?,
+        None => Discarded::None,
+    };
+    match discarded {
+        Discarded::Done => println!("{name}: discarded"),
+        Discarded::None => eprintln!("{name}: there is no dead letter"),
+        Discarded::InFlight { until } => {
+            eprintln!(
+                "{name}: is being delivered, or may have been delivered; try after {}",
+                time(until)
+            );
+        }
+    }
+    Ok(discarded == Discarded::Done)
+}
+
+/// Describes the number of letters and their store.
+fn count(number: usize, store: &StoreUrl) -> String {
+    format!("{number} dead letter{} in {store}", if number == 1 { "" } else { "s" })
 }

@@ -1,55 +1,58 @@
-//! `explain`: what the router would do with a body, without doing it.
+//! `explain`: shows what the router would do with a body, without doing it.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use super::function_url;
+use super::{
+    arguments::{parse_header, parse_time, parse_vendor, read_file},
+    fronts,
+};
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::{Delivery, Reply},
     key::route_byte,
     plan::{Plan, Planned, plan},
-    source::{self, Address, Source, Vendor, envelope},
+    source::{Address, Source, Vendor, envelope},
 };
 
 #[derive(Args)]
 pub struct Options {
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
-    /// The files are Function URL events (payload format 2.0), not bodies.
+    /// Read the files as events of a Function URL, an API Gateway or a load balancer, not as
+    /// bodies.
     #[arg(long)]
     event: bool,
-    /// A header of the delivery; may be given several times.
+    /// Header of the delivery. May be given several times.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The vendor whose own payloads the files hold. They are verified when its variable, such as
-    /// STRIPE_SECRETS, is set.
+    /// Vendor whose own payloads the files hold. Their signatures are verified if the vendor's
+    /// variable, such as STRIPE_SECRETS, is set.
     #[arg(long, value_name = "NAME", conflicts_with = "event", value_parser = parse_vendor)]
     vendor: Option<Arc<dyn Vendor>>,
-    /// The time to verify at, in Unix seconds [default: now].
+    /// Time of the verification, in Unix seconds [default: now].
     #[arg(long, value_name = "UNIX_SECONDS", value_parser = parse_time)]
     now: Option<DateTime<Utc>>,
-    /// The address that the vendor called, where it signs the address.
+    /// Address that the vendor called. Needed only if its signature covers the address.
     #[arg(long, requires = "vendor")]
     url: Option<String>,
-    /// Files with a raw body each; `-` is standard input.
+    /// Files that each hold a raw body. `-` means standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-/// What is printed of one file.
+/// The output for one file.
 #[derive(Default, Serialize)]
 struct Explanation {
     file: String,
@@ -63,32 +66,41 @@ struct Explanation {
     key: Option<String>,
     route_byte: Option<u8>,
     destination: Option<&'static str>,
-    /// Why nothing is forwarded, although nothing is refused.
+    /// The reason why the delivery is answered with 2xx, but not forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<&'static str>,
     error: Option<String>,
+    /// Advice for a file that does not fit the options.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
 }
 
-/// Explains every file. A refusal is an explanation too; only a file that cannot be read fails
-/// the command, after all the others.
+/// Explains every file. A refusal is an explanation too. A file that cannot be read makes the
+/// command fail after all files are explained.
 ///
 /// # Errors
-/// When the configuration cannot be used, or the output not be written.
+/// Fails if the configuration cannot be used, or the output cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut intake = Intake::from_vars(super::variables().await?)?;
-    // What is explained was not sent by anybody: without secrets, there is nothing to verify.
+    // Nobody sent the body of a file. So an envelope needs no signature if no secret is set.
     intake.unsigned = Unsigned::FromAnyone;
     if let Some(vendor) = &options.vendor {
         intake.sources.insert(source(&intake, vendor, &options));
     }
     if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
-        eprintln!("by the example's ROUTING_SECRET; set your own for your keys and destinations");
+        eprintln!(
+            "using the example's ROUTING_SECRET; set your own to see your keys and destinations"
+        );
     }
     let mut out = std::io::stdout().lock();
     let mut exit = ExitCode::SUCCESS;
     for file in &options.files {
         let explanation = match read(file, &options) {
-            Ok(Ok(delivery)) => explain(&delivery, &intake, options.now.unwrap_or_else(Utc::now)),
+            Ok(Ok(delivery)) => {
+                let hint = hint(&delivery, &options);
+                let now = options.now.unwrap_or_else(Utc::now);
+                Explanation { hint, ..explain(&delivery, &intake, now) }
+            }
             Ok(Err(refused)) => refused,
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -106,19 +118,16 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(exit)
 }
 
-/// The delivery in a file, or why an event holds none.
+/// Reads the delivery in a file. Returns the refusal if an event does not hold a delivery.
 fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Explanation>> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file)
-    };
-    let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = read_file(file)?;
     let mut delivery = if options.event {
-        match function_url::delivery(&String::from_utf8_lossy(&bytes)) {
+        match fronts::delivery(&String::from_utf8_lossy(&bytes)) {
             Ok(delivery) => delivery,
-            Err(error) => return Ok(Err(refusal(400, error.to_string()))),
+            Err(error) => {
+                let hint = Some("omit --event if the file is a raw body");
+                return Ok(Err(Explanation { hint, ..refusal(400, error.to_string()) }));
+            }
         }
     } else {
         Delivery {
@@ -138,8 +147,26 @@ fn read(file: &Path, options: &Options) -> anyhow::Result<Result<Delivery, Expla
     Ok(Ok(delivery))
 }
 
-/// The source that a vendor's payloads are explained for: the one that bears its name, if there is
-/// one. Without secrets, nothing is verified: nobody sent what is in a file.
+/// Returns advice if a file was given as a raw body, but looks like an event of a front.
+fn hint(delivery: &Delivery, options: &Options) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Event {
+        request_context: Option<IgnoredAny>,
+        vendor: Option<IgnoredAny>,
+    }
+    let is_event = |body| {
+        let event: Event = serde_json::from_slice(body)?;
+        Ok::<_, serde_json::Error>(event.request_context.is_some() && event.vendor.is_none())
+    };
+    let is_given_as_body = !options.event && is_event(&delivery.body).unwrap_or(false);
+    is_given_as_body.then_some(
+        "the file looks like a Function URL event, and a raw body was expected: add --event",
+    )
+}
+
+/// Returns the source for a vendor's payloads: the source with the vendor's name, if it is
+/// configured, else a default one. If it has no secrets, it does not verify signatures.
 fn source(intake: &Intake, vendor: &Arc<dyn Vendor>, options: &Options) -> Source {
     let found = intake.sources.get(vendor.name());
     let mut source = found
@@ -174,7 +201,7 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
     }
 }
 
-/// What is answered with 2xx, and reaches no destination.
+/// Returns the explanation of a delivery that is answered with 2xx and reaches no destination.
 fn answered(reply: &Reply, why: &'static str) -> Explanation {
     let (status, answered) = (reply.status.as_u16(), Some(why));
     Explanation { status, answered, ..Explanation::default() }
@@ -191,6 +218,9 @@ fn print(
 ) -> std::io::Result<()> {
     let Explanation { file, status, error, route_byte, destination, .. } = explanation;
     writeln!(out, "{file}")?;
+    if let Some(hint) = explanation.hint {
+        writeln!(out, "  hint         {hint}")?;
+    }
     if let Some(error) = error {
         return writeln!(out, "  refused      {status}: {error}");
     }
@@ -218,29 +248,4 @@ fn print(
     let sign = if u16::from(byte) < threshold { "<" } else { ">=" };
     writeln!(out, "  {:<12} {byte} ({sign} {threshold})", "route byte")?;
     writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())
-}
-
-/// A built-in vendor. Its two libraries call Standard Webhooks by names of their own.
-fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
-    let name = match name {
-        "standardwebhooks" | "svix" => "standard-webhooks",
-        name => name,
-    };
-    source::vendor(name).cloned().ok_or_else(|| {
-        let mut names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
-        names.sort_unstable();
-        format!("no such vendor: there are {}", names.join(", "))
-    })
-}
-
-fn parse_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
-    let seconds = text.parse().map_err(|_| "must be whole seconds since 1970")?;
-    DateTime::from_timestamp(seconds, 0).ok_or("is beyond every calendar")
-}
-
-fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is written NAME: VALUE")?;
-    let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
-    let value = HeaderValue::try_from(value.trim()).map_err(|error| error.to_string())?;
-    Ok((name, value))
 }

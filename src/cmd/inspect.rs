@@ -1,4 +1,4 @@
-//! `inspect`: what the store knows of an event.
+//! `inspect`: prints what the store knows of an event.
 
 use std::process::ExitCode;
 
@@ -9,44 +9,40 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    existing_store,
-    shown::{Shown, harmless},
+    existing_store, keys,
+    shown::{Shown, harmless, harmless_lines},
     variables,
 };
-use crate::{config::StoreConfig, delivery::Delivery, key::Key, store::Store};
-
-/// Fewest hex digits that a key may be shortened to.
-const MIN_DIGITS: usize = 8;
+use crate::{config::StoreConfig, delivery::Delivery};
 
 #[derive(Args)]
 pub struct Options {
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
-    /// Also show the delivery that a dead letter keeps: its headers, signatures among them, and its
-    /// body.
+    /// Also print the delivery in the dead letter: its headers, including signatures, and its body.
     #[arg(long)]
     delivery: bool,
-    /// The key as in X-Webhook-Key, its 64 hex digits, or the first 8 or more of them where the
-    /// store can find them (SQLite, and Redis other than as a cluster).
+    /// The key as in X-Webhook-Key, its 64 hex digits, or its first 8 or more digits. Only SQLite
+    /// and a single Redis server can find a key by its first digits.
     #[arg(value_name = "KEY")]
     key: String,
 }
 
-/// Prints the record of an event; the exit status is 1 when there is none.
+/// Prints the record of an event. The exit status is 1 if there is none.
 ///
 /// # Errors
-/// A key that cannot be read or is ambiguous, or a store that does not answer.
+/// Fails if the key is malformed or ambiguous, or the store does not answer.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = StoreConfig::from_vars(variables().await?)?;
     let store = existing_store(&config).await?;
-    let Some(key) = find(&*store, &options.key).await? else {
+    let Some(key) = keys::find(&*store, &options.key).await? else {
         eprintln!("no event has a key that begins with {}", options.key);
         return Ok(ExitCode::FAILURE);
     };
     let Some(record) = store.get(&key, Utc::now()).await.context("the store does not answer")?
     else {
-        eprintln!("{key} is not known, or forgotten");
+        eprintln!("{key} has no record: it is unknown, or its record has expired");
         return Ok(ExitCode::FAILURE);
     };
     let letter = match options.delivery {
@@ -64,7 +60,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     print!("{}", inspected.record.text());
     match inspected.delivery {
         Some(delivery) => print!("\n{}", delivery.text()),
-        None if options.delivery => println!("\nno dead letter, and so no delivery, is kept"),
+        None if options.delivery => {
+            println!("\nthe event has no dead letter, so no delivery is kept")
+        }
         None => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -78,12 +76,12 @@ struct Inspected {
     delivery: Option<ShownDelivery>,
 }
 
-/// A delivery that a dead letter keeps. What is not UTF-8 is in base64.
+/// The delivery in a dead letter. A body that is not UTF-8 is in base64.
 #[derive(Serialize)]
 struct ShownDelivery {
     method: String,
     path: String,
-    /// A name may stand twice.
+    /// A list, because a name may occur twice.
     headers: Vec<(String, String)>,
     body: Option<String>,
     body_base64: Option<String>,
@@ -108,37 +106,13 @@ impl From<&Delivery> for ShownDelivery {
 }
 
 impl ShownDelivery {
-    /// As a request of HTTP is written.
+    /// Returns the delivery in the form of an HTTP request.
     fn text(&self) -> String {
         let mut text = format!("{} {}\n", self.method, harmless(&self.path));
         for (name, value) in &self.headers {
             text += &format!("{name}: {}\n", harmless(value));
         }
-        let body = self.body.as_deref().map(|body| {
-            body.replace(|char: char| char.is_control() && char != '\n' && char != '\t', "\u{FFFD}")
-        });
+        let body = self.body.as_deref().map(harmless_lines);
         text + "\n" + &body.or(self.body_base64.clone()).unwrap_or_default() + "\n"
-    }
-}
-
-/// The key that was meant; nothing when no event has one like it.
-pub(super) async fn find(store: &dyn Store, text: &str) -> anyhow::Result<Option<Key>> {
-    let digits = text.strip_prefix(Key::PREFIX).unwrap_or(text).to_ascii_lowercase();
-    if let Ok(key) = format!("{}{digits}", Key::PREFIX).parse() {
-        return Ok(Some(key));
-    }
-    let is_short_key = (MIN_DIGITS..64).contains(&digits.len())
-        && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    anyhow::ensure!(
-        is_short_key,
-        "`{text}` is no key: give {}<64 hex digits>, or the first {MIN_DIGITS} digits or more",
-        Key::PREFIX
-    );
-    let found = store.find(&digits, Utc::now()).await.context("the store does not answer")?;
-    let found = found.context("this store cannot find a key by its first digits: give all 64")?;
-    match found[..] {
-        [] => Ok(None),
-        [key] => Ok(Some(key)),
-        _ => anyhow::bail!("several keys begin with {digits}: give more digits"),
     }
 }

@@ -1,4 +1,4 @@
-//! The Lambda function behind a Function URL.
+//! Runs the Lambda function behind a Function URL, an API Gateway or a load balancer.
 
 use std::{
     future,
@@ -6,11 +6,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
 };
 
-use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use http::StatusCode;
 use lambda_runtime::{
     Context, LambdaEvent, Runtime, layers::TracingLayer, service_fn, tower::util::MapFutureLayer,
 };
@@ -19,28 +16,24 @@ use serde_json::value::RawValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::{function_url, redrive, serve::stop_signal, variables};
-use crate::{
-    config::Config,
-    delivery::Reply,
-    outcome::Origin,
-    router::{Budget, Router},
-    telemetry,
+use super::{
+    fronts::{Front, NotAnEvent},
+    function::Function,
+    redrive,
+    source_ip::source_ip,
+    stop::stop_signal,
+    variables,
 };
+use crate::{config::Config, delivery::Reply, error::Error, outcome::Origin, telemetry};
 
-/// Beyond the store's timeout, time of an invocation that is kept for settling.
-const SETTLING: Duration = Duration::from_millis(300);
-/// Time of an invocation that is kept for answering.
-const ANSWERING: Duration = Duration::from_millis(200);
-
-/// Answers invocations for ever: deliveries from the Function URL, and replays from whoever may
-/// invoke the function itself.
+/// Answers invocations until the process ends: deliveries from the function's fronts, and replays
+/// from callers that may invoke the function directly.
 ///
 /// # Errors
-/// A configuration or store that cannot be used, which fails the function's start.
+/// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
 pub async fn run() -> anyhow::Result<()> {
     let config = Config::from_vars(variables().await?)?;
-    for warning in config.intake.warnings() {
+    for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let router = Arc::new(super::router(&config).await?);
@@ -52,17 +45,23 @@ pub async fn run() -> anyhow::Result<()> {
         async move {
             let LambdaEvent { payload, context } = event;
             let origin = Origin {
+                sender: source_ip(payload.get()),
                 request_id: Some(context.request_id.clone()),
                 trace: context.xray_trace_id.clone(),
                 is_cold_start,
             };
-            match redrive::request(payload.get()) {
+            let front = Front::of(payload.get());
+            // Events from fronts never request a replay, so senders cannot request one.
+            let replay = if front.is_none() { redrive::request(payload.get()) } else { None };
+            match replay {
                 None => {
-                    let response = function.deliver(payload, context, origin).await;
-                    Ok(Answer::Delivery(response.into()))
+                    let reply = deliver(function, front, payload, context, origin).await;
+                    // A caller that is not a front gets the answer of the most common one.
+                    let answer = front.unwrap_or_default().answer(reply).await;
+                    Ok(Answer::Delivery(Box::new(answer)))
                 }
-                // Whoever invokes the function itself, a schedule say, learns of an error by an
-                // error; a sender never does.
+                // A caller that invokes the function directly, such as a schedule, gets an
+                // invocation error. A sender always gets an HTTP answer.
                 Some(request) => {
                     let request = request?;
                     let replaying =
@@ -75,14 +74,14 @@ pub async fn run() -> anyhow::Result<()> {
         }
     });
     let (invocations, stopping) = (TaskTracker::new(), CancellationToken::new());
-    // Around the whole of an invocation, the sending of its answer included.
+    // The layer covers the whole invocation, including the sending of its answer.
     let (tracker, stopped) = (invocations.clone(), stopping.clone());
     let until_stopped = MapFutureLayer::new(move |answering| {
         let (answering, stopped) = (tracker.track_future(answering), stopped.clone());
         async move {
             let answered = answering.await;
             if stopped.is_cancelled() {
-                // The next one is for another instance.
+                // The next invocation must go to another instance.
                 future::pending().await
             }
             answered
@@ -95,8 +94,8 @@ pub async fn run() -> anyhow::Result<()> {
         ended = &mut running => return ended.map_err(anyhow::Error::from_boxed),
         () = stop => {}
     }
-    // Lambda ends an instance that has nothing to do, and without this signal where there is no
-    // extension. Whoever else sends it loses no answer.
+    // Lambda sends SIGTERM only if the function has an extension. If anybody else sends it, the
+    // answers under way are still sent.
     tracing::info!("stopping");
     stopping.cancel();
     invocations.close();
@@ -106,55 +105,33 @@ pub async fn run() -> anyhow::Result<()> {
     }
 }
 
-/// What an invocation is answered with.
+/// The answer to an invocation.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Answer {
-    Delivery(Box<LambdaFunctionUrlResponse>),
+enum Answer<Delivery> {
+    Delivery(Box<Delivery>),
     Redrive(redrive::Report),
 }
 
-/// The function, once it has started.
-pub(super) struct Function {
-    pub router: Arc<Router>,
-    pub config: Config,
-}
-
-impl Function {
-    async fn deliver(
-        self: &Arc<Self>,
-        payload: Box<RawValue>,
-        context: Context,
-        origin: Origin,
-    ) -> LambdaFunctionUrlResponse {
-        let function = Arc::clone(self);
-        // In a task of its own: a panic is an answer too, and not the end of the process.
-        let answering = async move { function.answer(&payload, &context, origin).await };
-        let answered = tokio::spawn(answering.in_current_span()).await;
-        let reply = answered.unwrap_or_else(|_| telemetry::panicked());
-        function_url::response(reply)
-    }
-
-    async fn answer(&self, payload: &RawValue, context: &Context, origin: Origin) -> Reply {
-        let delivery = match function_url::delivery(payload.get()) {
+async fn deliver(
+    function: Arc<Function>,
+    front: Option<Front>,
+    event: Box<RawValue>,
+    context: Context,
+    origin: Origin,
+) -> Reply {
+    let answering = async move {
+        let delivery = front.ok_or(NotAnEvent::Unknown);
+        let delivery = match delivery.and_then(|front| front.delivery(event.get())) {
             Ok(delivery) => delivery,
             Err(error) => {
                 tracing::warn!(%error, cold_start = origin.is_cold_start, "refused");
-                return Reply::text(StatusCode::BAD_REQUEST, "not an HTTP request");
+                return Error::NotARequest.reply();
             }
         };
-        self.router.handle(delivery, origin, self.budget(context)).await
-    }
-
-    /// The budget of a delivery that begins now: what is left of the invocation, less a margin; the
-    /// lease ends after the invocation does.
-    pub fn budget(&self, context: &Context) -> Budget {
-        let settling = self.config.store.timeout + SETTLING;
-        let forwarding = match context.deadline().duration_since(SystemTime::now()) {
-            // `cargo lambda watch` says that every invocation had to end in 1970.
-            Err(_) if self.config.is_emulated => self.config.forward.budget,
-            left => left.unwrap_or_default().saturating_sub(settling + ANSWERING),
-        };
-        Budget::new(forwarding, settling)
-    }
+        function.router.handle(delivery, origin, function.budget(&context)).await
+    };
+    // A separate task turns a panic into an answer, so that the process continues.
+    let answered = tokio::spawn(answering.in_current_span()).await;
+    answered.unwrap_or_else(|_| telemetry::panicked())
 }

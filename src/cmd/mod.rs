@@ -1,17 +1,37 @@
-//! What the binaries do. The only place for servers, the Lambda runtime and the command line.
+//! The commands of both binaries. Only this module uses the Lambda runtime, the command line and
+//! servers.
 
+// Parts that commands share.
+pub mod address;
+mod arguments;
+mod filters;
+pub mod fronts;
+mod function;
+pub mod http_server;
+mod keys;
+mod listen;
+mod ready;
+mod receipts;
+mod redrive;
+mod samples;
+mod sending;
+mod shown;
+mod source_ip;
+mod stop;
+
+// Commands. No command uses another.
 pub mod dead_letters;
 pub mod demo;
+pub mod doctor;
+pub mod event;
 pub mod explain;
-pub mod function_url;
-pub mod http_server;
 pub mod inspect;
 pub mod lambda;
 pub mod processor;
-mod redrive;
 pub mod replay;
 pub mod serve;
-mod shown;
+pub mod sources;
+pub mod variables;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,16 +45,17 @@ use crate::{
     store::{self, Store},
 };
 
-/// A variable of the process. What is not UTF-8 in it becomes U+FFFD, which no setting may hold.
+/// Returns a variable of the process. Bytes that are not UTF-8 become U+FFFD, which no setting may
+/// contain.
 pub fn env(name: &str) -> Option<String> {
     Some(std::env::var_os(name)?.to_string_lossy().into_owned())
 }
 
-/// The variables of the process, and those in the secret that SECRETS_ARN names. A variable of the
-/// process goes before one of the secret.
+/// Returns the variables of the process, and the variables in the secret that SECRETS_ARN names.
+/// The variables of the process override those of the secret.
 ///
 /// # Errors
-/// A secret that cannot be read, or that holds what is no variable.
+/// Fails if the secret cannot be read, or has a name that is not a variable.
 pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
     const NAME: &str = "SECRETS_ARN";
     let set = |name: &str| env(name).filter(|value| !value.is_empty());
@@ -45,35 +66,39 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
         None => HashMap::new(),
     };
     if let Some(name) = secret.keys().find(|name| !config::is_variable(name) || *name == NAME) {
-        anyhow::bail!("the secret of {NAME} holds `{name}`, which is no variable (see --help)");
+        anyhow::bail!(
+            "the secret of {NAME} holds `{name}`, which is not a variable (`webhook-router variables` lists them)"
+        );
     }
-    Ok(move |name: &str| set(name).or_else(|| secret.get(name).cloned()))
+    // The secret's value replaces an empty variable. Without one, the variable stays empty, which
+    // is not the same as not set.
+    Ok(move |name: &str| set(name).or_else(|| secret.get(name).cloned()).or_else(|| env(name)))
 }
 
-/// Whether the Lambda runtime started this process: with its API, and without a command.
+/// Returns whether the Lambda runtime started this process: with its API, and without a command.
 pub fn started_by_lambda() -> bool {
     env("AWS_LAMBDA_RUNTIME_API").is_some() && std::env::args_os().len() == 1
 }
 
-/// The store, for a command of an operator's. It must be there: an empty one, newly made, would look
-/// as if all were well.
+/// Opens the store for an operator's command. The store must exist. A new, empty store would hide
+/// the problem.
 ///
 /// # Errors
-/// When it is not there, or cannot be used.
+/// Fails if the store does not exist or cannot be used.
 pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     if let StoreUrl::Sqlite(path) = &config.url {
         anyhow::ensure!(path.exists(), "there is no store at {} (STORE_URL)", path.display());
     }
-    store::open(config).await.context("the store cannot be used")
+    store::open(config).await.context("the store cannot be used (STORE_URL)")
 }
 
-/// Puts the configured parts together.
+/// Creates the router from the configured parts.
 ///
 /// # Errors
-/// The store or a file that cannot be used.
+/// Fails if the store or a file cannot be used.
 pub async fn router(config: &Config) -> anyhow::Result<Router> {
     let destinations =
         Destinations::new(&config.targets, config.forward.timeout).map_err(anyhow::Error::msg)?;
-    let store = store::open(&config.store).await.context("the store cannot be used")?;
+    let store = store::open(&config.store).await.context("the store cannot be used (STORE_URL)")?;
     Ok(Router::new(config, store, destinations))
 }

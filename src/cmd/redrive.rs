@@ -1,11 +1,11 @@
 //! The invocation that replays dead letters: the `replay` command, in Lambda.
 //!
 //! `{"replay": {"all": true, "vendor": "stripe"}}`, or `{"replay": {"keys": ["webhook:dedup:…"]}}`.
-//! It comes from whoever may invoke the function, an EventBridge schedule say. A Function URL wraps
-//! what it is sent in an event of its own, so that no sender can get here.
+//! The request comes from a caller that may invoke the function, for example an EventBridge
+//! schedule. A front puts each request inside an event. So a sender cannot make such an invocation.
 //!
-//! `all` passes over the dead letters that REDRIVE_LIMIT leaves to the operator, because it is what
-//! a schedule sends again and again. An operator names keys, or adds `"left_to_operator": true`.
+//! `all` skips the dead letters that REDRIVE_LIMIT leaves to the operator, because a schedule
+//! repeats it again and again. An operator names keys, or adds `"left_to_operator": true`.
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Context;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{dead_letters::parse_since, lambda::Function};
+use super::{filters::parse_since, function::Function};
 use crate::{
     key::Key,
     outcome::{Origin, Trigger},
@@ -22,7 +22,7 @@ use crate::{
     telemetry,
 };
 
-/// What is to be replayed: `keys`, or `all` with filters as those of the command.
+/// The dead letters to replay: `keys`, or `all` with the filters of the command.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Request {
@@ -34,7 +34,7 @@ pub(super) struct Request {
     destination: Option<Route>,
     #[serde(default, deserialize_with = "since")]
     since: Option<DateTime<Utc>>,
-    /// Whether `all` includes the letters that are left to the operator.
+    /// True if `all` includes the letters that are left to the operator.
     #[serde(default)]
     left_to_operator: bool,
     #[serde(default)]
@@ -42,18 +42,19 @@ pub(super) struct Request {
     per_second: Option<u32>,
 }
 
-/// What came of it.
+/// The result of the request.
 #[derive(Serialize, Default)]
 pub(super) struct Report {
-    /// Dead letters that were chosen, as far as there was time to read the list.
+    /// Number of dead letters that were chosen. It may be incomplete if there was no time to read
+    /// the whole list.
     chosen: usize,
-    /// Dead letters that were passed over, because their last redrives were all in vain.
+    /// Number of dead letters that were skipped, because their last redrives all failed.
     left_to_operator: usize,
     #[serde(flatten)]
     summary: Summary,
 }
 
-/// Why nothing was replayed.
+/// The reason why nothing was replayed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RedriveError {
     #[error("replay: {0}")]
@@ -75,7 +76,8 @@ pub(super) enum RedriveError {
     Panic(#[from] tokio::task::JoinError),
 }
 
-/// The request in an invocation; nothing when it is one of a Function URL, or anything else.
+/// Returns the replay request in an invocation, or `None` for an event of a front and anything
+/// else.
 pub(super) fn request(payload: &str) -> Option<Result<Request, RedriveError>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -93,7 +95,7 @@ pub(super) fn request(payload: &str) -> Option<Result<Request, RedriveError>> {
     }
 }
 
-/// Replays while there is time for an attempt.
+/// Replays dead letters while there is time for an attempt.
 pub(super) async fn run(
     function: &Function,
     request: Request,
@@ -126,7 +128,8 @@ pub(super) async fn run(
     };
     let mut left = None;
     if all {
-        // Page by page: however many there are, the first are tried at once.
+        // The list is read page by page, so the first letters are tried at once even if there are
+        // many.
         let filter = Filter { vendor, destination, since };
         let mut letters = Letters::new(router.store(), &filter);
         let is_complete = loop {
@@ -142,7 +145,7 @@ pub(super) async fn run(
         };
         if !has_filters {
             let known = report.summary.left() + report.left_to_operator as u32 + letters.corrupt;
-            // Of a list that was not read to its end, somewhere more may be left.
+            // If the list was not read to its end, more letters may be left.
             left = Some(if is_complete { known } else { known.max(1) });
         }
     } else {
@@ -158,7 +161,7 @@ pub(super) async fn run(
     Ok(report)
 }
 
-/// A time, or how long ago it was.
+/// Reads a time, or a duration before now.
 fn since<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<DateTime<Utc>>, D::Error> {

@@ -9,15 +9,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dead_letters::{self, Filters},
-    existing_store, inspect,
-    serve::stop_signal,
+    existing_store,
+    filters::Filters,
+    keys,
+    shown::{harmless, print_letter},
+    stop::stop_signal,
     variables,
 };
 use crate::{
     config::{Config, StoreConfig},
+    key::Key,
     outcome::{Ending, Origin, Trigger},
-    redelivery::{self, Letters, Pace, Replayed, Summary},
+    redelivery::{self, End, Letters, Pace, Replayed, Summary},
     router::Budget,
     store::{Record, Store},
 };
@@ -25,27 +28,27 @@ use crate::{
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct Options {
-    /// Keys, as `inspect` takes them.
+    /// Keys, in the form that `inspect` accepts.
     #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
-    /// All dead letters there are now, or those that the filters leave.
+    /// Replay all dead letters that exist now, or those that match the filters.
     #[arg(long, group = "which")]
     all: bool,
     #[command(flatten)]
     filters: Filters,
-    /// List what would be replayed, and send nothing.
+    /// List the dead letters that would be replayed, and send nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Begin no more than this many in a second.
+    /// Begin at most this many replays per second.
     #[arg(long, value_name = "N", value_parser = per_second())]
     per_second: Option<u32>,
 }
 
-/// Replays dead letters, and prints what came of it; the exit status is 1 when one is still a dead
-/// letter. Ctrl-C begins no more, and waits for those under way.
+/// Replays dead letters, and prints the results. The exit status is 1 if a dead letter remains. On
+/// Ctrl-C, the command begins no more replays, and waits for the replays under way.
 ///
 /// # Errors
-/// A configuration, key or store that cannot be used.
+/// Fails if the configuration, a key or the store cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
     let variables = variables().await?;
@@ -54,7 +57,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let records = chosen(&*store, &options).await?;
     if options.dry_run {
         let mut out = std::io::stdout().lock();
-        records.iter().try_for_each(|record| dead_letters::print(record, &mut out))?;
+        records.iter().try_for_each(|record| print_letter(record, &mut out))?;
         eprintln!("{} to replay; nothing was sent", records.len());
         return Ok(ExitCode::SUCCESS);
     }
@@ -65,7 +68,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     tokio::spawn(async move {
         signal.await;
         stopping.cancel();
-        eprintln!("stopping: those under way are waited for; a second signal ends them");
+        eprintln!("stopping after the replays under way; a second signal ends them at once");
         if let Ok(again) = stop_signal() {
             again.await;
             std::process::exit(1);
@@ -76,10 +79,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let keys = records.iter().map(|record| record.key).collect();
     let budget = || Some(Budget::configured(&config));
     let bar = progress_bar(records.len() as u64);
-    let progress = |key, replayed| {
+    let progress = |key, replayed: Replayed| {
         bar.inc(1);
-        if !options.all || !matches!(replayed, Replayed::Ended(Ending::Delivered)) {
-            bar.suspend(|| println!("{key}: {}", words(replayed)));
+        if !options.all || replayed.end != End::Ended(Ending::Delivered) {
+            bar.suspend(|| println!("{}", line(key, &replayed)));
         }
     };
     let mut summary = Summary::default();
@@ -88,10 +91,13 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if options.all || records.len() > 1 {
         println!("{}", text(&summary));
     }
+    if summary.failed > 0 {
+        eprintln!("`inspect KEY` shows the beginning of the destination's answer");
+    }
     Ok(if summary.left() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The dead letters that were named, or that the filters leave.
+/// Returns the dead letters that the options name, or that match the filters.
 async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Record>> {
     if options.all {
         let filter = options.filters.clone().into();
@@ -100,13 +106,13 @@ async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Reco
     }
     let mut records: Vec<Record> = Vec::new();
     for text in &options.keys {
-        let record = match inspect::find(store, text).await? {
+        let record = match keys::find(store, text).await? {
             Some(key) => store.get(&key, Utc::now()).await.context("the store does not answer")?,
             None => None,
         };
         let record = record.filter(|record| record.failed.is_some());
         let record = record.with_context(|| {
-            format!("{text} has no dead letter; nothing was sent (`inspect` shows what is known)")
+            format!("{text} has no dead letter; nothing was sent (`inspect` shows its record)")
         })?;
         if records.iter().all(|known| known.key != record.key) {
             records.push(record);
@@ -131,17 +137,22 @@ fn progress_bar(length: u64) -> ProgressBar {
     bar
 }
 
-fn words(replayed: Replayed) -> &'static str {
-    match replayed {
-        Replayed::Ended(Ending::Delivered) => "delivered",
-        Replayed::Ended(Ending::Failed) => "failed, and is a dead letter again",
-        Replayed::Ended(Ending::InProgress) => "in progress: its lease has not ended",
-        Replayed::Ended(Ending::StoreUnavailable) => "the store did not answer",
-        Replayed::Ended(Ending::NoTime) => "not begun: no time was left",
-        Replayed::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
-        Replayed::Unsettled => "was sent, and the store could not be told: still a dead letter",
-        Replayed::Gone => "has no dead letter any more",
-    }
+/// Returns the line for a person: the key, the destination, the result, and the reason.
+fn line(key: Key, replayed: &Replayed) -> String {
+    let Replayed { end, destination, reason } = replayed;
+    let words = match end {
+        End::Ended(Ending::Delivered) => "delivered",
+        End::Ended(Ending::Failed) => "failed, and is a dead letter again",
+        End::Ended(Ending::InProgress) => "not sent, because its lease has not ended",
+        End::Ended(Ending::StoreUnavailable) => "not sent",
+        End::Ended(Ending::NoTime) => "not begun",
+        End::Ended(Ending::Duplicate | Ending::OtherBody) => "was delivered already",
+        End::Unsettled => "was sent, but the result could not be stored: still a dead letter",
+        End::Gone => "has no dead letter any more",
+    };
+    let destination = destination.map(|route| format!("{route}: ")).unwrap_or_default();
+    let reason = reason.as_ref().map(|reason| format!(": {}", harmless(reason)));
+    format!("{key}: {destination}{words}{}", reason.unwrap_or_default())
 }
 
 fn text(summary: &Summary) -> String {
@@ -152,8 +163,8 @@ fn text(summary: &Summary) -> String {
         (gone, "delivered or discarded by others"),
         (in_progress, "in progress"),
         (failed, "failed"),
-        (unsettled, "sent, and not noted by the store"),
-        (store_unavailable, "without an answer of the store"),
+        (unsettled, "sent, but the result could not be stored"),
+        (store_unavailable, "without an answer from the store"),
         (not_begun, "not begun"),
     ] {
         if count > 0 {

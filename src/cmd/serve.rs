@@ -1,61 +1,48 @@
-//! `serve`: the router as an HTTP server, on any machine and on Cloud Run.
+//! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Context as _;
 use axum::routing;
-use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use tokio::net::TcpListener;
 
 use super::{
-    http_server::{self, App, Handler, Limits, response},
+    address,
+    http_server::{self, App, Limits, response},
+    listen::{handler, listen_on},
+    stop::stop_signal,
     variables,
 };
 use crate::{
-    config::{Config, EXAMPLE_ROUTING_SECRET, MetricsListen, Unsigned},
-    delivery::{Delivery, Reply},
-    outcome::Origin,
-    router::{Budget, Router, health},
-    telemetry,
+    checkup,
+    config::{Config, ConfigError, ConfigErrors, MetricsListen},
+    delivery::Reply,
+    finding::Finding,
+    router::Router,
+    store,
+    telemetry::{self, Backlog},
 };
 
-/// Connections that may ask for metrics at a time. Prometheus needs one.
+/// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
 ///
 /// # Errors
-/// A configuration, store or address that cannot be used.
+/// Fails if the configuration, the store or an address cannot be used.
 pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
-    let mut config = Config::from_vars(variables().await?)?;
-    let address = listen.unwrap_or(match config.port {
-        Some(port) => (Ipv4Addr::UNSPECIFIED, port).into(),
-        None => (Ipv4Addr::LOCALHOST, 8080).into(),
-    });
-    if config.intake.unsigned == Unsigned::Refused && address.ip().is_loopback() {
-        config.intake.unsigned = Unsigned::FromThisMachine;
-    }
-    if !address.ip().is_loopback() {
-        config.intake.require_own_secret()?;
-    } else if config.intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
-        tracing::warn!("ROUTING_SECRET is the example's; set one of your own before production");
-    }
-    for warning in config.intake.warnings() {
+    let Start { config, router, listener, metrics } = start(listen).await?;
+    for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let router = Arc::new(super::router(&config).await?);
-    let listener = http_server::bind(address)
-        .with_context(|| format!("cannot listen on {address} (--listen or PORT)"))?;
-    serve_metrics(config.metrics).await?;
+    if let Some(metrics) = metrics {
+        serve_metrics(metrics, Arc::clone(&router))?;
+    }
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
+    tokio::spawn(check(config.clone(), Arc::clone(&router)));
+    let handler = handler(Arc::clone(&router), &config);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop_once = async move {
         stop.await;
@@ -63,73 +50,73 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         let _ = stopping.send(());
     };
     tokio::select! {
-        served = listen_on(listener, router, &config, stop_once) => served?,
+        served = listen_on(listener, &router, handler, &config, stop_once) => served?,
         result = second_signal(stopped) => result?,
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Serves the router on a listener until `stop`.
+/// Everything that `serve` needs.
+struct Start {
+    config: Config,
+    router: Arc<Router>,
+    listener: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+/// Reads the configuration, and opens the store and the addresses that it names.
 ///
 /// # Errors
-/// When the listener fails.
-pub async fn listen_on(
-    listener: TcpListener,
-    router: Arc<Router>,
-    config: &Config,
-    stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
-    let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
-    let is_up = routing::any(async |method: Method| response(health(&method)));
-    let vital = axum::Router::new().route("/healthz", is_up);
-    let max_body_bytes = config.intake.max_body_bytes;
-    let handler = Deliveries { router, config: Arc::new(config.clone()) };
-    let limits = limits.within_open_files();
-    http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
+/// Fails with all problems together: of the variables, the store and the addresses.
+async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
+    let (mut config, mut problems) = Config::read(variables().await?);
+    let at = address::settle(listen, &mut config, &mut problems);
+    let listener = address::bind(address::PORT, at).map_err(|taken| problems.push(taken));
+    let metrics = match config.metrics {
+        MetricsListen::Off => None,
+        MetricsListen::Default => {
+            let bound = address::bind(address::METRICS, MetricsListen::DEFAULT);
+            bound.map_err(|taken| tracing::warn!("no /metrics: {}", Finding::from(taken))).ok()
+        }
+        MetricsListen::At(at) => {
+            let bound = address::bind(address::METRICS, at);
+            bound.map_err(|taken| problems.push(taken)).ok()
+        }
+    };
+    match listener {
+        Ok(listener) if problems.is_empty() => {
+            let router = Arc::new(super::router(&config).await?);
+            Ok(Start { config, router, listener, metrics })
+        }
+        // Opening the store would create it although `serve` does not start.
+        _ => {
+            if address::has_store(&problems) {
+                let problem = store::cannot_open(&config.store).await;
+                let problem = problem.map(|remedy| (address::STORE.into(), remedy));
+                problems.extend(problem.map(|(variable, remedy)| ConfigError { variable, remedy }));
+            }
+            Err(ConfigErrors(problems).into())
+        }
+    }
 }
 
-/// The router as a handler of deliveries.
-#[derive(Clone)]
-struct Deliveries {
-    router: Arc<Router>,
-    config: Arc<Config>,
-}
-
-impl Handler for Deliveries {
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
-        self.router.refuse(delivery, length)
-    }
-
-    async fn deliver(self, delivery: Delivery) -> Reply {
-        let budget = Budget::configured(&self.config);
-        self.router.handle(delivery, Origin::default(), budget).await
-    }
+/// Logs the problems of the services that the configuration names.
+async fn check(config: Config, router: Arc<Router>) {
+    let findings = checkup::run(&config, router.store().examine()).await;
+    let problems = findings.iter().filter(|finding| finding.is_problem());
+    let count = problems.inspect(|problem| tracing::warn!("{problem}")).count();
+    tracing::info!(problems = count, "checked the services that the configuration names");
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
-async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
-    let address = match listen {
-        MetricsListen::Off => return Ok(()),
-        MetricsListen::Default => MetricsListen::DEFAULT,
-        MetricsListen::At(address) => address,
-    };
-    let listener = match http_server::bind(address) {
-        Ok(listener) => listener,
-        Err(error) if listen == MetricsListen::Default => {
-            tracing::warn!(%error, %address, "no /metrics: somebody else is there (METRICS_LISTEN)");
-            return Ok(());
-        }
-        Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot listen on {address} (METRICS_LISTEN)"));
-        }
-    };
+fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<()> {
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let metrics = async || {
+    let backlog = Arc::new(Backlog::default());
+    let metrics = async move || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
-        let text = Reply::text(StatusCode::OK, telemetry::prometheus());
-        response(text.with_header(CONTENT_TYPE, content_type))
+        let text = telemetry::prometheus(&backlog, router.store()).await;
+        response(Reply::text(StatusCode::OK, text).with_header(CONTENT_TYPE, content_type))
     };
     let nothing_else = async || response(Reply::text(StatusCode::NOT_FOUND, "GET /metrics"));
     let rest = axum::Router::new().route("/metrics", routing::get(metrics)).fallback(nothing_else);
@@ -139,27 +126,12 @@ async fn serve_metrics(listen: MetricsListen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails at the signal after the one that began to stop the server.
+/// Fails at the second signal. The first signal stops the server.
 async fn second_signal(stopped: tokio::sync::oneshot::Receiver<()>) -> anyhow::Result<()> {
     if stopped.await.is_err() {
-        // The server ended without a signal; there is no second one to wait for.
+        // The server ended without a first signal, so there is no second one to wait for.
         return std::future::pending().await;
     }
     stop_signal()?.await;
     anyhow::bail!("ended by a second signal, with deliveries under way")
-}
-
-/// SIGTERM, which Cloud Run and Kubernetes send, or Ctrl-C.
-///
-/// # Errors
-/// When the process may not handle signals.
-pub fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

@@ -1,18 +1,23 @@
-//! Records as operators see them: lines for a person, JSON for a program.
+//! Formats records for operators: as lines for a person, and as JSON for a program.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::{
     delivery::Reply,
+    key::Key,
     outcome::{Outcome, Trigger},
     route::Route,
-    store::{Attempt, Failed, Failure, Record, State},
+    store::{Attempt, Excerpt, Failed, Failure, Record, State},
 };
 
-/// A record as it is shown. Times are RFC 3339, in UTC.
+/// A record in the form that commands print. Times are RFC 3339, in UTC.
 #[derive(Default, Serialize)]
 pub(super) struct Shown {
     key: String,
@@ -47,6 +52,22 @@ struct ShownAttempt {
 struct ShownFailure {
     outcome: String,
     detail: String,
+    answer: Option<ShownAnswer>,
+}
+
+/// The beginning of a destination's answer. A body that is not UTF-8 is in base64.
+#[derive(Serialize)]
+struct ShownAnswer {
+    content_type: Option<String>,
+    /// Length of the whole answer.
+    bytes: u64,
+    /// Length of the part that the dead letter keeps.
+    kept_bytes: usize,
+    body: Option<String>,
+    body_base64: Option<String>,
+    /// The body as lines for a person.
+    #[serde(skip)]
+    lines: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +75,7 @@ struct ShownReply {
     status: u16,
     content_type: Option<String>,
     bytes: usize,
-    /// When it is text.
+    /// Absent when the body is not text.
     body: Option<String>,
 }
 
@@ -86,10 +107,11 @@ impl From<&Record> for Shown {
             }
             State::DeadLetter => shown.state = "dead_letter",
         }
-        if let Some(Failed { at, failure: Failure { outcome, detail } }) = failed {
+        if let Some(Failed { at, failure: Failure { outcome, detail, answer } }) = failed {
             shown.failed_at = Some(time(*at));
-            let outcome = words(*outcome);
-            shown.failure = Some(ShownFailure { outcome, detail: detail.clone() });
+            let (outcome, detail) = (words(*outcome), detail.clone());
+            let answer = answer.as_deref().map(ShownAnswer::from);
+            shown.failure = Some(ShownFailure { outcome, detail, answer });
         }
         shown
     }
@@ -99,6 +121,24 @@ impl From<&Attempt> for ShownAttempt {
     fn from(attempt: &Attempt) -> Self {
         let Attempt { number, at, by, destination, outcome, milliseconds } = *attempt;
         Self { number, at: time(at), by, destination, outcome: words(outcome), milliseconds }
+    }
+}
+
+impl From<&Excerpt> for ShownAnswer {
+    fn from(excerpt: &Excerpt) -> Self {
+        let Excerpt { content_type, length, body } = excerpt;
+        let text = std::str::from_utf8(body).ok();
+        Self {
+            content_type: content_type.clone(),
+            bytes: *length,
+            kept_bytes: body.len(),
+            body: text.map(str::to_owned),
+            body_base64: text.is_none().then(|| BASE64_STANDARD.encode(body)),
+            lines: String::from_utf8_lossy(body)
+                .lines()
+                .map(|line| harmless(&line.replace('\t', "    ")))
+                .collect(),
+        }
     }
 }
 
@@ -114,7 +154,7 @@ impl From<&Reply> for ShownReply {
 }
 
 impl Shown {
-    /// Lines for a person.
+    /// Returns the record as lines for a person.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: Option<String>| {
@@ -129,6 +169,18 @@ impl Shown {
         line("delivered", self.delivered_at.clone());
         line("failed", self.failed_at.clone());
         line("failure", self.failure.as_ref().map(|failure| failure.detail.clone()));
+        if let Some(answer) = self.failure.as_ref().and_then(|failure| failure.answer.as_ref()) {
+            let ShownAnswer { content_type, bytes, kept_bytes, lines, .. } = answer;
+            let content_type = content_type.as_deref().unwrap_or("no content type");
+            let cut = if (*kept_bytes as u64) < *bytes {
+                format!(", of which the first {kept_bytes}")
+            } else {
+                String::new()
+            };
+            line("answer", Some(format!("{content_type}, {bytes} bytes{cut}")));
+            // A prefix of their own keeps the lines of an answer apart from the lines of a record.
+            lines.iter().for_each(|text| line("  |", Some(text.clone())));
+        }
         line("vendor", self.vendor.clone());
         line("event_type", self.event_type.clone());
         line("created_at", self.created_at.clone());
@@ -154,10 +206,28 @@ impl Shown {
     }
 }
 
+/// Prints a dead letter as a line for a person: the time of its failure, the digits of its key, its
+/// destination, vendor and type, the number of attempts, and the reason.
+pub(super) fn print_letter(record: &Record, out: &mut impl Write) -> io::Result<()> {
+    let (Some(details), Some(failed)) = (&record.details, &record.failed) else { return Ok(()) };
+    writeln!(
+        out,
+        "{} {} {} {} {} attempts={} {}",
+        time(failed.at),
+        record.key.to_string().trim_start_matches(Key::PREFIX),
+        details.route,
+        harmless(&details.vendor),
+        harmless(&details.event_type),
+        record.attempts.len(),
+        harmless(&failed.failure.detail),
+    )
+}
+
 pub(super) fn words(outcome: Outcome) -> String {
     match outcome {
         Outcome::Status(status) => status.to_string(),
         Outcome::Unreachable => "unreachable".into(),
+        Outcome::Refused => "refused".into(),
         Outcome::TimedOut => "timed out".into(),
         Outcome::Broken => "connection broken".into(),
     }
@@ -167,7 +237,36 @@ pub(super) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// What comes from a payload must not control the terminal.
+/// Returns an untrusted text as one line that can neither control the terminal nor change the
+/// direction of writing.
 pub(super) fn harmless(text: &str) -> String {
-    text.replace(char::is_control, "\u{FFFD}")
+    text.replace(steers, "\u{FFFD}")
+}
+
+/// Does the same as [`harmless`] for a text of several lines.
+pub(super) fn harmless_lines(text: &str) -> String {
+    text.replace(|char| steers(char) && char != '\n' && char != '\t', "\u{FFFD}")
+}
+
+/// Returns whether a character is a control character or changes the direction of writing
+/// (<https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>).
+fn steers(char: char) -> bool {
+    let is_directional = matches!(
+        char,
+        '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+    );
+    char.is_control() || is_directional
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{harmless, harmless_lines};
+
+    #[test]
+    fn an_untrusted_text_cannot_control_the_terminal() {
+        let hostile = "a\u{1b}[2Jb\u{9b}31mc\rd\u{7f}e\u{202e}f\u{2066}g\nh\tié";
+        let rest = "�[2Jb�31mc�d�e�f�g";
+        assert_eq!(harmless(hostile), format!("a{rest}�h�ié"));
+        assert_eq!(harmless_lines(hostile), format!("a{rest}\nh\tié"));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod log;
 mod sources;
 mod store;
 mod targets;
@@ -15,14 +16,17 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use serde::Serialize;
 
 use self::vars::Vars;
 pub use self::{
+    log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
 };
 use crate::{
     delivery::Reply,
+    finding::Finding,
     secret::Secret,
     source::{Fetched, Source, Sources, envelope},
 };
@@ -31,13 +35,14 @@ const ROUTING_SECRET: &str = "ROUTING_SECRET";
 /// The routing secret of the examples. It is the default. Lambda refuses it, and so does `serve`
 /// unless it listens on loopback.
 pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
-/// Fewest bytes of a routing secret wherever the example secret is refused.
+/// Smallest length of a routing secret, in bytes, where the example secret is refused.
 const MIN_ROUTING_SECRET_BYTES: usize = 16;
 
 /// Largest REDRIVE_LIMIT. Redrives are counted in the attempts that a record keeps.
 pub const MAX_REDRIVE_LIMIT: u32 = 20;
 
-/// A variable, for `--help` and docs/configuration.md.
+/// A variable, for `webhook-router variables` and docs/configuration.md.
+#[derive(Serialize)]
 pub struct Variable {
     pub name: &'static str,
     pub default: &'static str,
@@ -82,7 +87,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("MAX_CONNECTIONS", "4096",
-        "Most connections that serve has at a time, or fewer if the limit of open files is lower. Further connections get 503, except for GET /healthz."),
+        "Most connections that serve has at a time, or fewer if the limit of open files is lower. Further connections get 503, except for GET /healthz and GET /readyz."),
     variable("MAX_BUFFERED_BYTES", "50331648",
         "Most bytes of bodies and replies that serve holds at a time (48 MiB), at least MAX_BODY_BYTES. Beyond that, the slowest body is dropped with 408, or a new one is refused with 503."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
@@ -126,7 +131,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("METRICS_LISTEN", "127.0.0.1:9464",
         "Address where serve answers GET /metrics for Prometheus; off: none."),
     variable("RUST_LOG", "info",
-        "Log level: error, warn, info, debug or trace, also by module."),
+        "Log level: error, warn, info, debug, trace or off, also by module: warn,webhook_router=debug."),
     variable("LAMBDA_EMULATOR", "false",
         "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
 ];
@@ -141,7 +146,7 @@ pub fn is_variable(name: &str) -> bool {
     VARIABLES.iter().any(|variable| variable.name == name) || holds_secrets()
 }
 
-/// All settings, checked.
+/// The checked settings.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub intake: Intake,
@@ -160,6 +165,8 @@ pub struct Config {
     pub metrics: MetricsListen,
     /// True if the Lambda runtime is an emulator, which may not know when an invocation must end.
     pub is_emulated: bool,
+    /// Warnings about values that may not be intended.
+    pub doubts: Vec<Finding>,
 }
 
 /// The settings that the plan of a delivery depends on.
@@ -255,6 +262,12 @@ pub struct ConfigError {
     pub remedy: String,
 }
 
+impl From<ConfigError> for Finding {
+    fn from(ConfigError { variable, remedy }: ConfigError) -> Self {
+        Self::error(variable, remedy)
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration cannot be used:")?;
@@ -271,21 +284,22 @@ impl Config {
     /// Reads all variables. A variable with an empty value counts as not set.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let (config, problems) = Self::read(get);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
+    }
+
+    /// Reads all variables, and returns every problem. A setting with a problem is a placeholder.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<ConfigError>) {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
         let targets = vars.targets(intake.route_threshold);
         vars.check_sources(&intake.sources, &targets);
-        let config = Self {
+        let mut config = Self {
             store: vars.store(),
             targets,
-            forward: Forward {
-                attempts: vars.number("FORWARD_ATTEMPTS", 1..=20) as u32,
-                backoff: vars.millis("FORWARD_BACKOFF_MS"),
-                timeout: vars.millis("FORWARD_TIMEOUT_MS"),
-                budget: vars.millis("FORWARD_BUDGET_MS"),
-            },
+            forward: vars.forward(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
             duplicates: Duplicates {
                 replay: vars.choice("DUPLICATE_REPLY", "ignored", &["ignored", "replay"])
@@ -298,8 +312,15 @@ impl Config {
             is_emulated: vars.is_emulated,
             port: vars.text("PORT").map(|_| vars.number("PORT", 0..=65_535) as u16),
             intake,
+            doubts: Vec::new(),
         };
-        vars.finish(config)
+        config.doubts = vars.warnings;
+        (config, vars.errors)
+    }
+
+    /// Returns the warnings for an operator at start, as far as the variables allow.
+    pub fn warnings(&self) -> Vec<Finding> {
+        [self.doubts.clone(), self.intake.warnings()].concat()
     }
 }
 
@@ -313,7 +334,7 @@ impl Intake {
     /// Reads only the variables that a plan depends on.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
@@ -321,38 +342,41 @@ impl Intake {
     }
 
     /// Returns the warnings for an operator at start: which paths are not served and which variable
-    /// changes that, and which path accepts unsigned events.
-    pub fn warnings(&self) -> Vec<String> {
+    /// changes that, which path accepts unsigned events, and whether the routing secret is the
+    /// public example.
+    pub fn warnings(&self) -> Vec<Finding> {
         let (path, variable) = (envelope::PATH, envelope::SECRETS);
         let unsigned = match self.unsigned {
             _ if !self.envelope_secrets.is_empty() => None,
             Unsigned::FromThisMachine => Some(format!(
-                "POST {path} takes unsigned envelopes from programs on this machine: set \
-                 {variable} to have them signed"
+                "POST {path} accepts unsigned envelopes from programs on this machine: set \
+                 {variable} to require signatures"
             )),
             Unsigned::FromAnyone => Some(format!(
-                "POST {path} takes unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
-                 {variable} to have them signed"
+                "POST {path} accepts unsigned envelopes from anyone (ALLOW_UNSIGNED): set \
+                 {variable} to require signatures"
             )),
             Unsigned::Refused => {
                 Some(format!("POST {path} is not served: set {variable}, or ALLOW_UNSIGNED=true"))
             }
         };
+        let unsigned = unsigned.map(|text| Finding::warning(variable, text));
         let idle = self.sources.iter().filter(|source| !source.is_served());
         let idle = idle.map(|source| {
-            format!("POST {} is not served: set {}", source.path(), source.secrets_from)
+            let text = format!("POST {} is not served: set {}", source.path(), source.secrets_from);
+            Finding::warning(&source.secrets_from, text)
         });
-        unsigned.into_iter().chain(idle).collect()
+        let example = (self.routing_secret.expose() == EXAMPLE_ROUTING_SECRET).then(|| {
+            let text = "is the example's: set one of your own before production";
+            Finding::warning(ROUTING_SECRET, text)
+        });
+        unsigned.into_iter().chain(idle).chain(example).collect()
     }
 
-    /// Checks that the routing secret may be used when others than this machine's users can send.
-    ///
-    /// # Errors
-    /// The problem of ROUTING_SECRET.
-    pub fn require_own_secret(&self) -> Result<(), ConfigErrors> {
-        routing_secret_problem(self.routing_secret.expose()).map_or(Ok(()), |remedy| {
-            Err(ConfigErrors(vec![ConfigError { variable: ROUTING_SECRET.into(), remedy }]))
-        })
+    /// Returns the problem of a routing secret that is not safe when other machines can send requests.
+    pub fn own_secret_problem(&self) -> Option<ConfigError> {
+        let remedy = routing_secret_problem(self.routing_secret.expose())?;
+        Some(ConfigError { variable: ROUTING_SECRET.into(), remedy })
     }
 }
 
@@ -388,6 +412,29 @@ impl Vars<'_> {
         }
     }
 
+    fn forward(&mut self) -> Forward {
+        let (timeout, budget) =
+            (self.millis("FORWARD_TIMEOUT_MS"), self.millis("FORWARD_BUDGET_MS"));
+        // In Lambda, the invocation's remaining time is the budget.
+        if timeout > budget && !self.in_lambda {
+            self.warning(
+                "FORWARD_TIMEOUT_MS",
+                format!(
+                    "{} is more than FORWARD_BUDGET_MS, {}, which ends an attempt sooner and \
+                     leaves no time for a second one: set it below that",
+                    timeout.as_millis(),
+                    budget.as_millis()
+                ),
+            );
+        }
+        Forward {
+            attempts: self.number("FORWARD_ATTEMPTS", 1..=20) as u32,
+            backoff: self.millis("FORWARD_BACKOFF_MS"),
+            timeout,
+            budget,
+        }
+    }
+
     fn serving(&mut self, max_body_bytes: usize) -> Serving {
         const NAME: &str = "MAX_BUFFERED_BYTES";
         let bytes = self.number(NAME, 1..=1 << 40) as usize;
@@ -415,6 +462,13 @@ impl Vars<'_> {
     }
 
     fn routing_secret(&mut self) -> Secret {
+        if self.is_blank(ROUTING_SECRET) {
+            let remedy = "is empty, so the secret of the examples would be used: set it to one of \
+                          your own (`openssl rand -hex 32` makes one), or unset it to try the \
+                          router on loopback";
+            self.problem(ROUTING_SECRET, remedy);
+            return Secret::new(EXAMPLE_ROUTING_SECRET);
+        }
         let secret = self.text(ROUTING_SECRET).unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into());
         if self.in_lambda
             && let Some(remedy) = routing_secret_problem(&secret)

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::{ConfigErrors, vars::Vars};
-use crate::secret::Secret;
+use crate::{authorities::Authorities, secret::Secret};
 
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -27,12 +27,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::DynamoDb { table } => write!(f, "dynamodb://{table}"),
-            Self::Redis(redis) => {
-                let url = Url::parse(redis.url.expose()).ok();
-                let host = url.as_ref().and_then(Url::host_str).unwrap_or("redis");
-                let scheme = if redis.is_tls() { "rediss" } else { "redis" };
-                write!(f, "{scheme}://{host}")
-            }
+            Self::Redis(redis) => redis.fmt(f),
         }
     }
 }
@@ -47,7 +42,18 @@ pub struct RedisUrl {
     pub cluster: bool,
     /// A private CA that is trusted for the server's certificate instead of public and system
     /// roots.
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<Authorities>,
+}
+
+/// Writes scheme, host and port for a person, without user and password.
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = Url::parse(self.url.expose()).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or("redis");
+        let port = url.as_ref().and_then(Url::port).unwrap_or(6379);
+        let scheme = if self.is_tls() { "rediss" } else { "redis" };
+        write!(f, "{scheme}://{host}:{port}")
+    }
 }
 
 impl RedisUrl {
@@ -60,7 +66,7 @@ impl StoreConfig {
     /// Reads only the variables that name the store.
     ///
     /// # Errors
-    /// Every problem, not only the first.
+    /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
         let store = vars.store();
@@ -94,7 +100,7 @@ impl Vars<'_> {
         }
     }
 
-    fn parse_store_url(&self, url: &str, name: &str) -> Result<StoreUrl, &'static str> {
+    fn parse_store_url(&mut self, url: &str, name: &str) -> Result<StoreUrl, &'static str> {
         if let Some(path) = url.strip_prefix("sqlite:").filter(|_| name == "STORE_URL") {
             return match path {
                 _ if path.is_empty() || path.starts_with(":memory:") => {
@@ -121,7 +127,9 @@ impl Vars<'_> {
         }
         match Url::parse(url) {
             Ok(url) if matches!(url.scheme(), "redis" | "rediss") => {
-                redis_url(url, self.text("REDIS_CA_FILE").map(PathBuf::from)).map(StoreUrl::Redis)
+                let has_ca = self.text("REDIS_CA_FILE").is_some();
+                let redis = redis_url(url, has_ca)?;
+                Ok(StoreUrl::Redis(RedisUrl { ca: self.authorities("REDIS_CA_FILE"), ..redis }))
             }
             _ if name == "REDIS_URL" => Err("must be redis:// or rediss://"),
             _ => Err("is not a store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH"),
@@ -129,7 +137,7 @@ impl Vars<'_> {
     }
 }
 
-fn redis_url(mut url: Url, ca_file: Option<PathBuf>) -> Result<RedisUrl, &'static str> {
+fn redis_url(mut url: Url, has_ca: bool) -> Result<RedisUrl, &'static str> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err("names no host: redis://HOST:PORT");
     }
@@ -145,13 +153,13 @@ fn redis_url(mut url: Url, ca_file: Option<PathBuf>) -> Result<RedisUrl, &'stati
         };
     }
     url.set_query(None);
-    if ca_file.is_some() && url.scheme() != "rediss" {
+    if has_ca && url.scheme() != "rediss" {
         return Err("has no TLS, but REDIS_CA_FILE is set: use rediss://");
     }
     let database = url.path().trim_start_matches('/');
     match database.parse::<u32>() {
         Ok(number) if cluster && number > 0 => Err("takes no database number in a cluster"),
         Err(_) if !database.is_empty() => Err("takes a database number as its path: /0"),
-        _ => Ok(RedisUrl { url: Secret::new(url), cluster, ca_file }),
+        _ => Ok(RedisUrl { url: Secret::new(url), cluster, ca: None }),
     }
 }

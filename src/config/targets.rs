@@ -1,10 +1,15 @@
 //! The targets that events are delivered to.
 
-use std::path::PathBuf;
+use std::fmt;
 
 use url::{Host, Url};
 
 use super::vars::Vars;
+use crate::authorities::Authorities;
+
+/// Longest name or ARN of a function that the Lambda API takes, in characters
+/// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
+const MAX_FUNCTION_CHARS: usize = 170;
 
 /// The targets that events are delivered to. A target may be absent if no event can be routed to
 /// it.
@@ -14,10 +19,19 @@ pub struct Targets {
     pub aws: Option<AwsTarget>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GcpTarget {
     pub url: Url,
-    pub ca_file: Option<PathBuf>,
+    /// A private CA that is trusted in addition to the public CAs.
+    pub ca: Option<Authorities>,
+}
+
+/// Omits the URL's user, password and query, which may hold a token.
+impl fmt::Debug for GcpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = self.url.origin().ascii_serialization();
+        f.debug_struct("GcpTarget").field("origin", &origin).field("ca", &self.ca).finish()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,13 +88,20 @@ impl Vars<'_> {
 
     fn gcp_target(&mut self) -> Option<GcpTarget> {
         const NAME: &str = "GCP_TARGET_URL";
-        let ca_file = self.text("GCP_CA_FILE").map(PathBuf::from);
+        let ca = self.authorities("GCP_CA_FILE");
         let url = Url::parse(&self.text(NAME)?).ok();
         match url {
             Some(url)
                 if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
             {
-                Some(GcpTarget { url, ca_file })
+                if !url.username().is_empty() || url.password().is_some() {
+                    self.warning(
+                        NAME,
+                        "contains a user or a password, which each delivery carries as basic \
+                         authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
+                    );
+                }
+                Some(GcpTarget { url, ca })
             }
             _ => {
                 self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
@@ -114,6 +135,13 @@ impl Vars<'_> {
             self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
         }
         let function = self.text("AWS_TARGET_FUNCTION")?;
+        if !is_function(&function) {
+            self.problem(
+                "AWS_TARGET_FUNCTION",
+                "must be a function's name or ARN: NAME, NAME:ALIAS or \
+                 arn:aws:lambda:REGION:ACCOUNT:function:NAME",
+            );
+        }
         if role_arn.is_none() && self.is_this_function(&function) {
             self.problem(
                 "AWS_TARGET_FUNCTION",
@@ -136,6 +164,31 @@ impl Vars<'_> {
         };
         here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
     }
+}
+
+/// Returns whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
+fn is_function(text: &str) -> bool {
+    let is_word = |part: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        !part.is_empty() && part.bytes().all(is_allowed)
+    };
+    let is_account = |part: &str| part.len() == 12 && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<_> = text.split(':').collect();
+    let named = match *parts {
+        ["arn", partition, "lambda", region, account, "function", ref named @ ..]
+            if partition.starts_with("aws") && is_word(region) && is_account(account) =>
+        {
+            named
+        }
+        [account, "function", ref named @ ..] if is_account(account) => named,
+        ref named => named,
+    };
+    text.len() <= MAX_FUNCTION_CHARS
+        && match *named {
+            [name] => is_word(name),
+            [name, qualifier] => is_word(name) && (qualifier == "$LATEST" || is_word(qualifier)),
+            _ => false,
+        }
 }
 
 fn is_loopback(url: &Url) -> bool {

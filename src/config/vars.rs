@@ -1,8 +1,9 @@
 //! Reads variables one by one, and collects their problems.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::{ConfigError, ConfigErrors, VARIABLES, Variable};
+use crate::{authorities::Authorities, finding::Finding};
 
 /// The variables while they are read, and the problems found so far.
 pub(super) struct Vars<'a> {
@@ -11,12 +12,14 @@ pub(super) struct Vars<'a> {
     pub in_lambda: bool,
     /// True if the Lambda runtime is an emulator.
     pub is_emulated: bool,
-    errors: Vec<ConfigError>,
+    pub errors: Vec<ConfigError>,
+    pub warnings: Vec<Finding>,
 }
 
 impl<'a> Vars<'a> {
     pub(super) fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let mut vars = Self { get, in_lambda: false, is_emulated: false, errors: Vec::new() };
+        let (errors, warnings) = (Vec::new(), Vec::new());
+        let mut vars = Self { get, in_lambda: false, is_emulated: false, errors, warnings };
         vars.is_emulated = vars.flag("LAMBDA_EMULATOR");
         vars.in_lambda = vars.text("AWS_LAMBDA_RUNTIME_API").is_some() && !vars.is_emulated;
         for Variable { name, .. } in VARIABLES {
@@ -24,6 +27,7 @@ impl<'a> Vars<'a> {
                 vars.problem(name, "is not valid UTF-8");
             }
         }
+        vars.check_log();
         vars
     }
 
@@ -35,8 +39,28 @@ impl<'a> Vars<'a> {
         self.errors.push(ConfigError { variable: variable.into(), remedy: remedy.into() });
     }
 
+    pub(super) fn warning(&mut self, variable: &str, text: impl Into<String>) {
+        self.warnings.push(Finding::warning(variable, text));
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<String> {
         (self.get)(name).filter(|value| !value.is_empty())
+    }
+
+    /// Returns whether a variable is set, but empty.
+    pub(super) fn is_blank(&self, name: &str) -> bool {
+        (self.get)(name).is_some_and(|value| value.trim().is_empty())
+    }
+
+    /// Reads the certificate authorities from the file that a variable names.
+    pub(super) fn authorities(&mut self, name: &str) -> Option<Authorities> {
+        match Authorities::read(Path::new(&self.text(name)?)) {
+            Ok(authorities) => Some(authorities),
+            Err(remedy) => {
+                self.problem(name, remedy);
+                None
+            }
+        }
     }
 
     /// Reads a number within a range. The default is the one in [`VARIABLES`].

@@ -33,9 +33,9 @@ impl CloudRun {
     /// Creates the destination. `timeout` limits one attempt.
     ///
     /// # Errors
-    /// When the CA file cannot be used.
+    /// Fails if the CA cannot be used.
     pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
-        let tls = super::tls_config(target.ca_file.as_deref())?;
+        let tls = super::tls_config(target.ca.as_ref())?;
         let client = http_client::client(Arc::new(tls), connect_timeout(timeout));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);
@@ -133,5 +133,15 @@ mod tests {
             );
             assert_eq!(left.as_str(), url);
         }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(chain(&Outer(cause)), "outer: connection refused");
     }
 }

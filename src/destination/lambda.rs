@@ -9,8 +9,11 @@ use aws_config::{
 };
 use aws_sdk_lambda::{
     Client,
-    config::http::HttpResponse,
-    error::{ConnectorError, SdkError},
+    config::{
+        endpoint::{DefaultResolver, Params, ResolveEndpoint},
+        http::HttpResponse,
+    },
+    error::{ConnectorError, ProvideErrorMetadata as _, SdkError},
     operation::invoke::{InvokeError, InvokeOutput},
     primitives::Blob,
     types::InvocationType,
@@ -24,9 +27,10 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, timeout_at},
 };
+use url::Url;
 
 use super::{
-    Destination, NoAnswer, Outgoing, SendError, connect_timeout,
+    Destination, FailedAnswer, NoAnswer, Outgoing, SendError, connect_timeout,
     payload::{self, Handed},
 };
 use crate::{
@@ -39,6 +43,12 @@ use crate::{
 /// The status of every kind of throttling
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>).
 const TOO_MANY_REQUESTS: u16 = 429;
+
+/// Maximum length in characters of a function's error kind (`Unhandled` or `Handled`) in a message.
+const MAX_ERROR_CHARS: usize = 64;
+
+/// Maximum length in characters of a content type in a message about an answer that is not AWS's.
+const MAX_CONTENT_TYPE_CHARS: usize = 64;
 
 /// A function that receives the event as its payload.
 pub struct Lambda {
@@ -99,7 +109,7 @@ impl Lambda {
             .payload(Blob::new(payload))
             .send()
             .await;
-        answer.map(reply).map_err(send_error)
+        answer.map_err(send_error).and_then(reply)
     }
 }
 
@@ -128,25 +138,48 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
     Client::from_conf(config)
 }
 
+/// Returns the URL at which a target's API is called.
+///
+/// # Errors
+/// Fails with the reason for which there is no URL: an unknown region, for example.
+pub async fn endpoint(target: &AwsTarget, sdk: &SdkConfig) -> Result<Url, String> {
+    let region = target.region().or_else(|| sdk.region().map(AsRef::as_ref));
+    let own = std::env::var("AWS_ENDPOINT_URL_LAMBDA").ok().filter(|url| !url.is_empty());
+    let params = Params::builder()
+        .set_region(region.map(str::to_owned))
+        .set_endpoint(own.or_else(|| sdk.endpoint_url().map(str::to_owned)))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let endpoint = DefaultResolver::new();
+    let endpoint = ResolveEndpoint::resolve_endpoint(&endpoint, &params).await;
+    let url = endpoint.map_err(|error| error.to_string())?.url().parse();
+    url.map_err(|error: url::ParseError| error.to_string())
+}
+
 /// Converts a function's answer to an HTTP reply.
-fn reply(output: InvokeOutput) -> Reply {
-    // The function threw an error or timed out. Its report shows internals, so it is not passed on.
-    if let Some(error) = output.function_error() {
-        tracing::warn!(error, "the processor Lambda failed");
-        return failed();
-    }
+///
+/// # Errors
+/// Fails with [`SendError::Failed`] if the function threw an error or timed out, or when its answer
+/// cannot be read.
+fn reply(output: InvokeOutput) -> Result<Reply, SendError> {
     let status = u16::try_from(output.status_code).ok().and_then(|s| StatusCode::from_u16(s).ok());
     let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
     let payload = output.payload.map(|blob| Bytes::from(blob.into_inner())).unwrap_or_default();
-    super::limited(answer(status, payload).unwrap_or_else(|unreadable| {
-        tracing::warn!(%unreadable, "the processor Lambda's answer cannot be read");
-        failed()
-    }))
-}
-
-/// Returns the reply for a function that failed. Its status makes the router try again.
-fn failed() -> Reply {
-    Reply::text(StatusCode::BAD_GATEWAY, "destination failed")
+    let failed = |detail: String, body: Bytes| {
+        let answer = Reply { status, headers: HeaderMap::new(), body };
+        SendError::Failed(Box::new(FailedAnswer { detail, answer }))
+    };
+    if let Some(error) = output.function_error {
+        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        return Err(failed(format!("the function ended in an error ({error})"), payload));
+    }
+    match answer(status, payload.clone()) {
+        Ok(reply) => Ok(super::limited(reply)),
+        Err(unreadable) => {
+            let detail = format!("the answer {} cannot be read: {unreadable}", status.as_u16());
+            Err(failed(detail, payload))
+        }
+    }
 }
 
 /// Reasons why a payload says nothing about the event.
@@ -168,7 +201,8 @@ enum Unreadable {
 /// other JSON is a success, and so is an empty payload.
 ///
 /// # Errors
-/// When the payload is none of these. It may report a failure, so it must not count as a success.
+/// Fails if the payload is none of these. It may report a failure, so it must not count as a
+/// success.
 fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
     if payload.is_empty() {
         return Ok(Reply { status: invoked, headers: HeaderMap::new(), body: payload });
@@ -210,7 +244,7 @@ fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
 
 /// Converts an error of the Invoke call by what it means for the event.
 fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
-    let detail = aws::describe(&error);
+    let detail = foreign_answer(&error).unwrap_or_else(|| aws::describe(&error));
     match error {
         // Lambda itself refused, and did not call the function. That is not certain for Lambda's
         // own failures (5xx).
@@ -232,6 +266,19 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
         SdkError::TimeoutError(_) => SendError::Unknown(NoAnswer { timed_out: true, detail }),
         _ => SendError::broken(detail),
     }
+}
+
+/// Describes an answer that is not in the form of AWS's API, such as the HTML page of a proxy.
+/// Returns `None` for an answer in that form.
+fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String> {
+    let response = error.raw_response().filter(|_| error.code().is_none())?;
+    let status = response.status().as_u16();
+    let content_type = response.headers().get(CONTENT_TYPE.as_str()).unwrap_or("no content type");
+    let content_type: String = content_type.chars().take(MAX_CONTENT_TYPE_CHARS).collect();
+    Some(format!(
+        "the Invoke endpoint answered {status} ({content_type}), and not in the form of AWS's API: \
+         look at AWS_ENDPOINT_URL_LAMBDA, and at proxies on the way"
+    ))
 }
 
 /// Returns whether no byte was sent: no connection was made, or the call failed before that, for
@@ -316,5 +363,94 @@ mod tests {
             assert_eq!(reply.status.as_u16(), status, "{payload:.80}");
         }
         assert_eq!(answer(StatusCode::ACCEPTED, Bytes::new()).unwrap().status, 202);
+    }
+
+    #[test]
+    fn a_body_is_text_or_base64_or_json() {
+        for (payload, body) in [
+            (r#"{"statusCode":200}"#, ""),
+            (r#"{"statusCode":200,"body":null}"#, ""),
+            (r#"{"statusCode":200,"body":"a,b"}"#, "a,b"),
+            (r#"{"statusCode":200,"body":"YSxi","isBase64Encoded":true}"#, "a,b"),
+            (r#"{"statusCode":200,"body":"YSxi","isBase64Encoded":false}"#, "YSxi"),
+            (r#"{"statusCode":200,"body":"no base64!","isBase64Encoded":true}"#, "no base64!"),
+            (r#"{"statusCode":200,"body":{"a":1}}"#, r#"{"a":1}"#),
+        ] {
+            assert_eq!(answered(payload).unwrap().body, body, "{payload}");
+        }
+        let headers = r#"{"Content-Type":"text/csv","Retry-After":"7","X-N":1,"a b":"c"}"#;
+        let reply = answered(&format!(r#"{{"statusCode":503,"headers":{headers}}}"#)).unwrap();
+        assert_eq!(reply.headers.len(), 2);
+        assert_eq!(reply.headers[CONTENT_TYPE], "text/csv");
+        assert_eq!(reply.headers["retry-after"], "7");
+        assert_eq!(answered("7").unwrap().headers[CONTENT_TYPE], "application/json");
+        assert!(answered("").unwrap().headers.is_empty());
+    }
+
+    #[test]
+    fn a_function_that_failed_or_cannot_be_read_is_tried_again() {
+        let output = |status, error: Option<&str>, payload: &str| {
+            let output = InvokeOutput::builder().status_code(status).payload(Blob::new(payload));
+            match reply(output.set_function_error(error.map(str::to_owned)).build()) {
+                Ok(reply) => Ok((reply.status.as_u16(), reply.body)),
+                Err(SendError::Failed(failed)) => Err((failed.detail, failed.answer.body)),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let failed = |detail: &str, body: &'static str| Err((detail.to_owned(), Bytes::from(body)));
+        let thrown = r#"{"statusCode":200}"#;
+        let detail = "the function ended in an error (Unhandled)";
+        assert_eq!(output(200, Some("Unhandled"), thrown), failed(detail, thrown));
+        let unreadable = r#"{"statusCode":"200"}"#;
+        let detail =
+            "the answer 200 cannot be read: its statusCode is not an integer from 100 to 599";
+        assert_eq!(output(200, None, unreadable), failed(detail, unreadable));
+        assert_eq!(output(200, None, "7"), Ok((200, "7".into())));
+        assert_eq!(output(202, None, ""), Ok((202, Bytes::new())));
+        assert_eq!(output(-1, None, ""), Ok((502, Bytes::new())));
+        let large = format!(r#"{{"statusCode":201,"body":"{}"}}"#, "1".repeat(4 * 1024 * 1024 + 1));
+        let left_out = "reply of more than 4194304 bytes left out";
+        assert_eq!(output(200, None, &large), Ok((201, left_out.into())));
+    }
+
+    #[test]
+    fn what_lambda_itself_refuses_was_not_sent() {
+        let refused = |status: u16, retry_after: Option<&'static str>| {
+            let status = status.try_into().unwrap();
+            let mut raw = HttpResponse::new(status, aws_smithy_types::body::SdkBody::empty());
+            if let Some(seconds) = retry_after {
+                raw.headers_mut().insert("retry-after", seconds);
+            }
+            let error = InvokeError::unhandled("a test's");
+            send_error(SdkError::service_error(error, raw))
+        };
+        assert!(matches!(refused(404, None), SendError::Refused(_)));
+        assert!(matches!(refused(403, Some("7")), SendError::Refused(_)));
+        let wait = |refusal| match refusal {
+            SendError::NotSent { retry_after, .. } => retry_after,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(wait(refused(429, None)), None);
+        assert_eq!(wait(refused(429, Some("7"))), Some(Duration::from_secs(7)));
+        assert_eq!(wait(refused(429, Some("later"))), None);
+        // It may have called the function.
+        let timed_out = |error| match error {
+            SendError::Unknown(NoAnswer { timed_out, .. }) => timed_out,
+            other => panic!("{other:?}"),
+        };
+        assert!(!timed_out(refused(500, None)) && !timed_out(refused(599, None)));
+        assert!(timed_out(send_error(SdkError::timeout_error("a test's"))));
+        let construction = send_error(SdkError::construction_failure("a test's"));
+        assert!(matches!(construction, SendError::Refused(_)));
+    }
+
+    #[test]
+    fn a_call_that_came_to_no_connection_was_not_sent() {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+            send_error(SdkError::dispatch_failure(ConnectorError::other(error, None)))
+        };
+        assert!(matches!(failed("no credentials".into()), SendError::NotSent { .. }));
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert!(matches!(failed(reset.into()), SendError::Unknown(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! Where events are delivered to.
+//! The destinations that events are delivered to.
 //!
 //! A new destination needs a file here, its `mod` line, and a field in [`Destinations`].
 
@@ -15,7 +15,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
-pub use lambda::Lambda;
+pub use lambda::{Lambda, endpoint as lambda_endpoint};
 pub use tls::tls_config;
 
 use crate::{
@@ -44,7 +44,8 @@ pub trait Destination: Send + Sync {
 pub struct Outgoing<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
-    /// Counted from 1 over the event's life.
+    /// The number of the attempt, counted from 1 over the event's life. A number is used again if
+    /// its owner died.
     pub attempt: u32,
     /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],
@@ -65,10 +66,22 @@ pub enum SendError {
     /// something.
     #[error("{0}")]
     Refused(String),
+    /// The destination received the event, and reports a failure of its own or gives an answer that
+    /// cannot be read.
+    #[error("{}", .0.detail)]
+    Failed(Box<FailedAnswer>),
     /// The destination may have received the event: there was no answer in time, or the connection
     /// broke.
     #[error("{}", .0.detail)]
     Unknown(NoAnswer),
+}
+
+/// An answer for the operator only, because it may reveal the destination's internals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedAnswer {
+    /// Describes the failure without quoting the answer.
+    pub detail: String,
+    pub answer: Reply,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +115,7 @@ impl Destinations {
     /// Creates the configured destinations. They connect at their first use.
     ///
     /// # Errors
-    /// When a file cannot be used. The text names the file and the reason.
+    /// Fails if a file cannot be used. The text names the file and the reason.
     pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
         let gcp = targets.gcp.as_ref().map(|gcp| CloudRun::new(gcp, attempt_timeout));
         let aws = targets.aws.clone().map(|aws| Lambda::new(aws, attempt_timeout));
@@ -115,8 +128,8 @@ impl Destinations {
     /// Returns the destination of a route.
     ///
     /// # Errors
-    /// [`SendError::Refused`] when that destination is not configured: a record may pin a route
-    /// that new events no longer take.
+    /// Fails with [`SendError::Refused`] if that destination is not configured: a record may pin a
+    /// route that new events no longer take.
     pub fn get(&self, route: Route) -> Result<&dyn Destination, SendError> {
         let (destination, variable) = match route {
             Route::Gcp => (&self.gcp, "GCP_TARGET_URL"),
@@ -218,4 +231,122 @@ fn visible_ascii(name: &str) -> String {
         value += &piece;
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::Identity, testing};
+
+    const STRIPE: &str = "[sources.s]\nvendor = \"stripe\"\nsecrets = [\"plainly\"]";
+
+    #[test]
+    fn a_reply_keeps_its_content_type_and_a_failure_when_to_come_again() {
+        let pairs = [("content-type", "text/csv"), ("retry-after", "7"), ("x-other", "no")];
+        let headers = testing::delivery("/", &pairs, "").headers;
+        for (status, kept) in
+            [(StatusCode::OK, 1), (StatusCode::NOT_FOUND, 2), (StatusCode::BAD_GATEWAY, 2)]
+        {
+            let headers = kept_headers(status, &headers);
+            assert_eq!(headers.len(), kept, "{status}");
+            assert_eq!(headers[CONTENT_TYPE], "text/csv");
+            assert_eq!(headers.contains_key(RETRY_AFTER), kept == 2);
+        }
+    }
+
+    #[test]
+    fn a_reply_that_is_too_large_is_left_out() {
+        let reply = |length| limited(Reply::text(StatusCode::CREATED, "x".repeat(length)));
+        assert_eq!(reply(MAX_REPLY_BYTES).body.len(), MAX_REPLY_BYTES);
+        let without = reply(MAX_REPLY_BYTES + 1);
+        assert_eq!(without.status, StatusCode::CREATED);
+        assert_eq!(without.body, "reply of more than 4194304 bytes left out");
+    }
+
+    #[test]
+    fn a_name_is_told_in_visible_ascii_and_cut_between_characters() {
+        for (name, told) in [
+            ("paid", "paid"),
+            ("!~", "!~"),
+            ("a b%", "a%20b%25"),
+            ("é\r\n\u{7f}", "%C3%A9%0D%0A%7F"),
+        ] {
+            assert_eq!(visible_ascii(name), told);
+        }
+        assert_eq!(visible_ascii(&"x".repeat(257)), "x".repeat(256));
+        // 85 whole bytes of three characters, and not a part of one more.
+        assert_eq!(visible_ascii(&"é".repeat(50)).len(), 255);
+        assert_eq!(visible_ascii(&format!("x{}", "é".repeat(50))).len(), 256);
+    }
+
+    #[test]
+    fn connecting_ends_before_the_attempt_does() {
+        for (attempt, connecting) in [(400, 300), (1000, 750), (10_000, 5000)] {
+            let connecting = Duration::from_millis(connecting);
+            assert_eq!(connect_timeout(Duration::from_millis(attempt)), connecting);
+        }
+    }
+
+    #[test]
+    fn a_destination_that_is_not_configured_is_named_by_its_variable() {
+        let none = Destinations { gcp: None, aws: None };
+        for (route, variable) in
+            [(Route::Gcp, "GCP_TARGET_URL"), (Route::Aws, "AWS_TARGET_FUNCTION")]
+        {
+            let refused = SendError::Refused(format!("{variable} is not set"));
+            assert_eq!(none.get(route).err(), Some(refused));
+        }
+        let vars = [("GCP_TARGET_URL", "https://x.dev"), ("ROUTE_THRESHOLD", "256")];
+        let config = crate::config::Config::from_vars(testing::lookup(&vars)).unwrap();
+        let one = Destinations::new(&config.targets, Duration::from_secs(1)).unwrap();
+        assert!(one.get(Route::Gcp).is_ok() && one.get(Route::Aws).is_err());
+    }
+
+    #[test]
+    fn a_destination_is_told_who_sent_what_and_gets_the_vendor_s_signature() {
+        let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", STRIPE)]));
+        let source = intake.unwrap().sources.get("s").cloned();
+        let crate::plan::Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
+        let plan = Plan::kept(event, key, route, source);
+        let came = [
+            ("content-type", "text/csv"),
+            ("stripe-signature", "one"),
+            ("stripe-signature", "two"),
+            ("cookie", "no"),
+        ];
+        let delivery = testing::delivery("/webhook/s", &came, "");
+        let trace = [("traceparent", "00-1".to_owned())];
+        let told =
+            headers(&Outgoing { delivery: &delivery, plan: &plan, attempt: 3, trace: &trace });
+        for (name, value) in [
+            ("idempotency-key", plan.key.to_string().as_str()),
+            ("x-webhook-vendor", "acme"),
+            ("x-webhook-event-type", "paid"),
+            ("x-webhook-attempt", "3"),
+            ("traceparent", "00-1"),
+            ("content-type", "text/csv"),
+            ("user-agent", concat!("webhook-router/", env!("CARGO_PKG_VERSION"))),
+        ] {
+            assert_eq!(told[name], value, "{name}");
+        }
+        let signatures: Vec<_> = told.get_all("stripe-signature").iter().collect();
+        assert_eq!(signatures, ["one", "two"]);
+        assert!(!told.contains_key("cookie"));
+    }
+
+    #[test]
+    fn a_description_cannot_name_what_the_router_itself_tells() {
+        let sources = "[sources.s]\nvendor = \"custom\"\nsecrets = [\"plainly\"]\n\
+                       scheme = \"hmac-body\"\nheader = \"X-Webhook-Vendor\"\n\
+                       template = \"{header:Content-Type}{header:Host}{header:User-Agent}{body}\"";
+        let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", sources)]));
+        let source = intake.unwrap().sources.get("s").cloned();
+        let crate::plan::Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
+        let plan = Plan::kept(event, key, route, source);
+        let ours = ["x-webhook-vendor", "content-type", "host", "user-agent"];
+        let came = ours.map(|name| (name, "forged"));
+        let delivery = testing::delivery("/webhook/s", &came, "");
+        let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[] };
+        assert_eq!(signature_headers(&event).count(), 0);
+    }
 }

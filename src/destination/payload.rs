@@ -41,7 +41,7 @@ pub(super) struct Handed {
 /// that is not JSON goes as a Function URL's event.
 ///
 /// # Errors
-/// [`SendError::Refused`] when the payload is too large for Lambda.
+/// Fails with [`SendError::Refused`] if the payload is too large for Lambda.
 pub(super) fn handed(event: &Outgoing<'_>, target: &AwsTarget) -> Result<Handed, SendError> {
     let body = &event.delivery.body;
     let handed = if target.payload == Payload::Body && is_json(body) {
@@ -193,4 +193,108 @@ fn client_context(event: &Outgoing<'_>) -> String {
         }
     }
     encode(&context)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{config::Config, delivery::Delivery, event::Identity, testing};
+
+    fn target(vars: &[(&str, &str)]) -> AwsTarget {
+        let common = [("AWS_TARGET_FUNCTION", "p"), ("ROUTE_THRESHOLD", "0")];
+        let vars = testing::lookup(&[&common, vars].concat());
+        Config::from_vars(vars).unwrap().targets.aws.unwrap()
+    }
+
+    fn handed_to(target: &AwsTarget, delivery: &Delivery) -> Result<Handed, SendError> {
+        let plan = testing::plan(Identity::Content, "one");
+        handed(&Outgoing { delivery, plan: &plan, attempt: 3, trace: &[] }, target)
+    }
+
+    #[test]
+    fn a_body_that_is_json_goes_as_it_came_and_any_other_as_a_request() {
+        for (body, goes_as_it_came) in [
+            (&b"{\"a\":\"\\ud800\"}"[..], true),
+            (b"7", true),
+            (b"a=b", false),
+            (b"", false),
+            (b"{\"a\":NaN}", false),
+            (b"\"\xff\"", false),
+        ] {
+            let body = Bytes::from_static(body);
+            let came = Delivery { body: body.clone(), ..testing::delivery("/webhook", &[], "") };
+            let handed = handed_to(&target(&[]), &came).unwrap();
+            assert_eq!(handed.client_context.is_some(), goes_as_it_came, "{body:?}");
+            assert_eq!(handed.payload == body, goes_as_it_came, "{body:?}");
+            if !goes_as_it_came {
+                let event: Value = serde_json::from_slice(&handed.payload).unwrap();
+                assert_eq!(event["isBase64Encoded"], std::str::from_utf8(&body).is_err());
+                assert_eq!(event["headers"]["content-length"], body.len().to_string());
+                assert_eq!(event["headers"]["x-webhook-attempt"], "3");
+            }
+            let as_request = target(&[("AWS_TARGET_PAYLOAD", "request")]);
+            assert!(handed_to(&as_request, &came).unwrap().client_context.is_none());
+        }
+    }
+
+    #[test]
+    fn a_payload_of_exactly_the_limit_is_taken() {
+        let as_event = [("AWS_TARGET_INVOCATION", "Event"), ("AWS_TARGET_PAYLOAD", "request")];
+        for (vars, limit) in [(&[][..], 6_291_456), (&as_event, 1_048_576)] {
+            let target = target(vars);
+            let of = |length: usize| {
+                let body = format!("\"{}\"", "x".repeat(length - 2));
+                let delivery = testing::delivery("/webhook", &[], &body);
+                handed_to(&target, &delivery).map(|handed| handed.payload.len())
+            };
+            // What a request adds to a body of about that length.
+            let added = of(limit - 1000).unwrap() - (limit - 1000);
+            assert_eq!(of(limit - added), Ok(limit));
+            let refused = of(limit - added + 1).unwrap_err().to_string();
+            assert!(refused.contains(&format!("payload of {} bytes", limit + 1)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_header_are_joined() {
+        let came = [("x-one", "a"), ("x-one", "b"), ("x-two", "c")];
+        let mut lines = BTreeMap::new();
+        for (name, value) in &testing::delivery("/", &came, "").headers {
+            add_line(&mut lines, name.as_str(), value);
+        }
+        let lines: Vec<_> = lines.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(lines, [("x-one", "a, b"), ("x-two", "c")]);
+    }
+
+    #[test]
+    fn a_client_context_leaves_out_what_does_not_fit() {
+        let custom = |came: &[(&'static str, &str)]| {
+            let handed = handed_to(&target(&[]), &testing::delivery("/", came, "7")).unwrap();
+            let context = handed.client_context.unwrap();
+            assert!(context.len() <= 3583, "{}", context.len());
+            let context: Value =
+                serde_json::from_slice(&BASE64_STANDARD.decode(context).unwrap()).unwrap();
+            context["custom"].as_object().unwrap().clone()
+        };
+        let short = custom(&[("content-type", "text/csv")]);
+        assert_eq!(
+            (&short["content-type"], &short["x-webhook-vendor"]),
+            (&"text/csv".into(), &"acme".into())
+        );
+        // The longest content type that fits, and one more character.
+        let room = (1..3000).rev().find(|length| {
+            custom(&[("content-type", &"c".repeat(*length))]).contains_key("content-type")
+        });
+        let longest = room.unwrap();
+        let base64 = |custom: &serde_json::Map<String, Value>| {
+            let json = serde_json::json!({ "custom": custom }).to_string();
+            BASE64_STANDARD.encode(json).len()
+        };
+        let mut full = custom(&[("content-type", &"c".repeat(longest))]);
+        assert!(base64(&full) <= 3583);
+        full.insert("content-type".into(), "c".repeat(longest + 3).into());
+        assert!(base64(&full) > 3583);
+    }
 }

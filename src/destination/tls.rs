@@ -1,35 +1,19 @@
 //! The certificate authorities that the router trusts.
 
-use std::path::Path;
+use rustls::{ClientConfig, RootCertStore};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-
-use crate::http_client;
+use crate::{authorities::Authorities, http_client};
 
 /// Creates TLS settings that trust the public roots and, where given, a private CA.
 ///
 /// The public roots are compiled in, so that a cold start reads no bundle.
 ///
 /// # Errors
-/// When the CA file (GCP_CA_FILE) cannot be used.
-pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+/// Fails if the CA (GCP_CA_FILE) cannot be used.
+pub fn tls_config(ca: Option<&Authorities>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-    if let Some(path) = ca_file {
-        let unusable = |error: &dyn std::fmt::Display| {
-            format!("GCP_CA_FILE: {} is not a PEM file of a CA: {error}", path.display())
-        };
-        let certificates = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unusable(&error))?;
-        if certificates.is_empty() {
-            return Err(unusable(&"it holds no certificate"));
-        }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| unusable(&error))?;
-        }
+    for certificate in ca.iter().flat_map(|ca| &ca.certificates) {
+        roots.add(certificate.clone()).map_err(|error| format!("GCP_CA_FILE: {error}"))?;
     }
     http_client::tls(roots).map_err(|error| error.to_string())
 }

@@ -15,6 +15,7 @@
 mod canonical;
 mod parser;
 mod pointer;
+mod put;
 mod text;
 
 use std::{fmt, ops::Range};
@@ -143,6 +144,22 @@ impl<'a> Document<'a> {
 }
 
 impl<'d> Value<'d> {
+    /// Returns the name of the type, for a person.
+    pub fn type_name(self) -> &'static str {
+        match self.node().kind {
+            Kind::String => "a string",
+            Kind::Array => "an array",
+            Kind::Object => "an object",
+            Kind::Float => "a number",
+            // Arrays and objects have no text of their own.
+            Kind::Verbatim => match self.document.raw(self.index) {
+                "null" => "null",
+                "true" | "false" => "a boolean",
+                _ => "a number",
+            },
+        }
+    }
+
     pub fn is_object(self) -> bool {
         self.node().kind == Kind::Object
     }
@@ -212,5 +229,33 @@ impl<'d> Value<'d> {
 
     fn node(self) -> Node {
         self.document.nodes[self.index as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_has_a_name() {
+        // The nodes of arrays and objects hold indices, which need not be positions in the text.
+        let text = "{\"\u{fd3b5}\":[{}, [], \"\", null, true, false, 1, 1.5]}";
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let root = document.root();
+        let elements = root.get("\u{fd3b5}").unwrap().elements().unwrap();
+        let mut names: Vec<_> = elements.into_iter().map(Value::type_name).collect();
+        names.push(root.type_name());
+        let expected = [
+            "an object",
+            "an array",
+            "a string",
+            "null",
+            "a boolean",
+            "a boolean",
+            "a number",
+            "a number",
+            "an object",
+        ];
+        assert_eq!(names, expected);
     }
 }

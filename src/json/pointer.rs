@@ -21,10 +21,21 @@ impl Pointer {
 
     /// Returns the value at the pointer.
     pub fn find<'d>(&self, root: Value<'d>) -> Option<Value<'d>> {
-        self.0.iter().try_fold(root, |value, step| match value.elements() {
+        self.0.iter().try_fold(root, |value, step| value.step(step))
+    }
+
+    pub(super) fn steps(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl<'d> Value<'d> {
+    /// Returns the member of that name, or the element at that index.
+    pub(super) fn step(self, step: &str) -> Option<Self> {
+        match self.elements() {
             Some(elements) => elements.get(index(step)?).copied(),
-            None => value.get(step),
-        })
+            None => self.get(step),
+        }
     }
 }
 

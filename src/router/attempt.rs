@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use http::StatusCode;
 
 use super::{
     Budget, Router,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     delivery::Reply,
-    destination::{NoAnswer, Outgoing, SendError},
+    destination::{FailedAnswer, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
     outcome::Outcome,
@@ -69,7 +70,10 @@ impl Router {
 fn outcome(sent: &Result<Reply, SendError>) -> Outcome {
     match sent {
         Ok(reply) => Outcome::Status(reply.status.as_u16()),
-        Err(SendError::NotSent { .. } | SendError::Refused(_)) => Outcome::Unreachable,
+        Err(SendError::NotSent { .. }) => Outcome::Unreachable,
+        Err(SendError::Refused(_)) => Outcome::Refused,
+        // The sender gets the same status.
+        Err(SendError::Failed(_)) => Outcome::Status(StatusCode::BAD_GATEWAY.as_u16()),
         Err(SendError::Unknown(NoAnswer { timed_out: true, .. })) => Outcome::TimedOut,
         Err(SendError::Unknown(_)) => Outcome::Broken,
     }
@@ -80,12 +84,55 @@ pub(super) fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
     match sent {
         Ok(reply) if reply.status.is_success() => Ok(reply),
         Ok(reply) => Err(Error::Rejected(reply.into())),
-        Err(SendError::NotSent { detail, .. } | SendError::Refused(detail)) => {
-            Err(Error::Unreachable(detail))
+        Err(SendError::NotSent { detail, .. }) => Err(Error::Unreachable(detail)),
+        Err(SendError::Refused(detail)) => Err(Error::NotHandedOver(detail)),
+        Err(SendError::Failed(failed)) => {
+            let FailedAnswer { detail, answer } = *failed;
+            Err(Error::DestinationFailed { detail, answer: answer.into() })
         }
         Err(SendError::Unknown(NoAnswer { timed_out: true, detail })) => {
             Err(Error::TooSlow(detail))
         }
         Err(SendError::Unknown(NoAnswer { detail, .. })) => Err(Error::Unreachable(detail)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_recorded_and_answered_by_what_is_known_of_it() {
+        let text = || "why".to_owned();
+        let unknown = |timed_out| SendError::Unknown(NoAnswer { timed_out, detail: text() });
+        let not_sent = SendError::NotSent { detail: text(), retry_after: None };
+        for (sent, recorded, answered) in [
+            (not_sent, Outcome::Unreachable, 502),
+            (SendError::Refused(text()), Outcome::Refused, 502),
+            (unknown(true), Outcome::TimedOut, 504),
+            (unknown(false), Outcome::Broken, 502),
+        ] {
+            assert_eq!(outcome(&Err(sent.clone())), recorded);
+            let failure = answer(Err(sent)).unwrap_err();
+            assert_eq!(failure.reply().status, answered, "{recorded:?}");
+            assert!(failure.to_string().ends_with(": why"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn only_2xx_is_a_success() {
+        for (status, is_success) in
+            [(199, false), (200, true), (204, true), (299, true), (300, false), (404, false)]
+        {
+            let sent = Ok(Reply::text(StatusCode::from_u16(status).unwrap(), "said"));
+            assert_eq!(outcome(&sent), Outcome::Status(status));
+            match answer(sent) {
+                Ok(reply) => assert!(is_success && reply.status == status),
+                Err(Error::Rejected(reply)) => assert!(!is_success && reply.status == status),
+                Err(other) => panic!("{other}"),
+            }
+        }
     }
 }

@@ -19,10 +19,13 @@ const SETTLE_TRIES: u32 = 4;
 /// claim                     forward_until                    lease_until
 ///   ├ attempt ─ pause ─ attempt ──┤                               │
 ///   │                             ├ finish or fail ┤              │
-///   │                             │    settling    │    margin    │ claim: a successor takes over;
-///   ▼                             ▼                ▼              ▼ from now on, a finish or fail
-///   the key is ours    no attempt is under way     the answer       of ours changes nothing
+///   │                             │    settling    │    margin    │ a claim takes the key over
+///   ▼                             ▼                ▼              ▼
+///   the key is ours    no attempt is under way     the answer     the key may be taken over
 /// ```
+///
+/// After a takeover, a finish or fail of ours changes nothing. If nobody takes over, a late finish
+/// or fail still counts.
 ///
 /// If the owner dies anywhere on this line, its lease remains, and no other owner starts before the
 /// lease ends. A failure with a known outcome frees the key at once. A failure with an unknown
@@ -70,5 +73,52 @@ impl Budget {
     /// Creates the budget of a delivery outside Lambda.
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lookup;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_lease_outlives_forwarding_and_settling() {
+        let (forwarding, settling) = (7 * SECOND, 3 * SECOND);
+        let budget = Budget::new(forwarding, settling);
+        let lease = (budget.lease_until - budget.now).to_std().unwrap();
+        assert_eq!((lease, budget.settling), (11 * SECOND, settling));
+        let left = budget.left();
+        assert!(left <= forwarding && left > forwarding - SECOND, "{left:?}");
+        assert!(budget.has_time_for(6 * SECOND) && !budget.has_time_for(8 * SECOND));
+        assert!(Budget::new(Duration::ZERO, settling).left().is_zero());
+    }
+
+    #[test]
+    fn whichever_clock_is_ahead_ends_forwarding() {
+        let budget = Budget::new(7 * SECOND, 3 * SECOND);
+        // The clock on the wall goes on while the machine sleeps.
+        let slept = |seconds: u32| {
+            let lease_until = budget.lease_until - SECOND * seconds;
+            Budget { lease_until, ..budget }.left()
+        };
+        assert!((SECOND..=2 * SECOND).contains(&slept(5)), "{:?}", slept(5));
+        assert!(slept(7).is_zero() && slept(60).is_zero());
+        let late = Budget { forward_until: Instant::now() + SECOND, ..budget };
+        assert!(late.left() <= SECOND && !late.left().is_zero());
+    }
+
+    #[test]
+    fn outside_lambda_the_result_is_stored_four_times_at_most() {
+        let vars = [
+            ("GCP_TARGET_URL", "https://x.dev"),
+            ("ROUTE_THRESHOLD", "256"),
+            ("FORWARD_BUDGET_MS", "5000"),
+            ("STORE_TIMEOUT_MS", "500"),
+        ];
+        let budget = Budget::configured(&Config::from_vars(lookup(&vars)).unwrap());
+        assert_eq!(budget.settling, 2 * SECOND);
+        assert!(budget.has_time_for(4 * SECOND) && !budget.has_time_for(6 * SECOND));
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Job {
     /// The number of attempts of this delivery.
     pub attempts: u32,
     pub times: Times,
-    /// True if the store has the result, from this router or from another owner.
+    /// False only if the store could not be told the result. It is true before there is a result,
+    /// and after another owner has taken over, because that owner stores its own result.
     pub settled: bool,
     origin: Origin,
     started: Instant,
@@ -40,17 +41,17 @@ impl Job {
     }
 
     /// Logs and counts the result of the event.
-    pub fn ended(&mut self, ending: Ending, error: Option<&Error>, reply: &Reply) {
+    pub fn ended(&mut self, ending: Result<&Ending, &Error>, reply: &Reply) {
         self.times.total = self.started.elapsed();
         telemetry::handled(&Handled {
             delivery: &self.delivery,
             plan: &self.plan,
             origin: &self.origin,
             trace: &self.trace,
-            ending,
-            error,
+            ending: ending.map_or_else(Error::ending, |ending| *ending),
+            error: ending.err(),
             status: reply.status.as_u16(),
-            source: self.by,
+            trigger: self.by,
             attempts: self.attempts,
             settled: self.settled,
             times: self.times,

@@ -6,6 +6,8 @@ mod budget;
 mod job;
 mod retry;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -27,6 +29,7 @@ use crate::{
     fetcher::Fetcher,
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, needs, plan},
+    route::Route,
     store::{Claim, DeadLetter, KEPT_ATTEMPTS, Lease, State, Store, StoreError},
     telemetry,
 };
@@ -34,6 +37,17 @@ use crate::{
 const X_WEBHOOK_KEY: HeaderName = HeaderName::from_static("x-webhook-key");
 const X_WEBHOOK_DESTINATION: HeaderName = HeaderName::from_static("x-webhook-destination");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The result of a replay.
+#[derive(Debug)]
+pub struct Replay {
+    pub ending: Ending,
+    /// The reason why the event was not delivered.
+    pub failure: Option<Error>,
+    pub route: Route,
+    /// False only if the store could not be told the result.
+    pub settled: bool,
+}
 
 /// Handles deliveries from plan to reply.
 pub struct Router {
@@ -70,9 +84,9 @@ impl Router {
 
     /// Answers and logs a delivery that must be refused for its head alone, before its body of
     /// `length` bytes is read.
-    pub fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply> {
+    pub fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {
         let refusal = admit(delivery, length, &self.intake).err()?;
-        Some(telemetry::refused(delivery, &Origin::default(), &refusal))
+        Some(telemetry::refused(delivery, origin, &refusal))
     }
 
     /// Answers a vendor's delivery. It never fails: every error becomes a reply here, and only
@@ -110,31 +124,36 @@ impl Router {
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts as a vendor's
-    /// delivery. The delivery was verified when it came in. Returns the ending, and whether the
-    /// store has it.
+    /// delivery. The delivery was verified when it came in.
     pub async fn replay(
         &self,
         letter: DeadLetter,
         by: Trigger,
         origin: Origin,
         budget: Budget,
-    ) -> (Ending, bool) {
+    ) -> Replay {
         let DeadLetter { key, details, delivery, .. } = letter;
         let route = details.route;
         let source = self.intake.sources.at(&delivery.path).ok().cloned();
         let plan = Plan::kept(details.into(), key, route, source);
         let mut job = Job::new(delivery, plan, by, origin);
-        (self.process(&mut job, budget).await.0, job.settled)
+        let (ending, failure) = match self.process(&mut job, budget).await.0 {
+            Ok(ending) => (ending, None),
+            Err(error) => (error.ending(), Some(error)),
+        };
+        Replay { ending, failure, route: job.plan.route, settled: job.settled }
     }
 
-    /// Runs the life of a planned event, and turns the result into one log line and one reply.
-    async fn process(&self, job: &mut Job, budget: Budget) -> (Ending, Reply) {
-        let lived = self.live(job, budget).await;
-        let (ending, reply) = match &lived {
-            Ok((ending, reply)) => (*ending, reply.clone()),
-            Err(error) => (error.ending(), error.reply()),
+    /// Delivers a planned event, and turns the result into one log line and one reply.
+    async fn process(&self, job: &mut Job, budget: Budget) -> (Result<Ending, Error>, Reply) {
+        let (ending, reply) = match self.deliver(job, budget).await {
+            Ok((ending, reply)) => (Ok(ending), reply),
+            Err(error) => {
+                let reply = error.reply();
+                (Err(error), reply)
+            }
         };
-        job.ended(ending, lived.as_ref().err(), &reply);
+        job.ended(ending.as_ref(), &reply);
         let reply = job.plan.wish().apply(reply);
         let reply = reply
             .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))
@@ -142,9 +161,9 @@ impl Router {
         (ending, reply)
     }
 
-    /// Runs the life of a planned event: claims the key, makes attempts while the lease lasts, and
-    /// settles the result.
-    async fn live(&self, job: &mut Job, budget: Budget) -> Result<(Ending, Reply), Error> {
+    /// Delivers a planned event: claims the key, makes attempts while the lease lasts, and settles
+    /// the result.
+    async fn deliver(&self, job: &mut Job, budget: Budget) -> Result<(Ending, Reply), Error> {
         if budget.left().is_zero() {
             return Err(Error::NoTime);
         }

@@ -77,7 +77,7 @@ fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
             Some(retry_after(reply).unwrap_or_default())
         }
         Err(SendError::NotSent { retry_after, .. }) => Some(retry_after.unwrap_or_default()),
-        Err(SendError::Unknown(_)) => Some(Duration::ZERO),
+        Err(SendError::Failed(_) | SendError::Unknown(_)) => Some(Duration::ZERO),
         Ok(_) | Err(SendError::Refused(_)) => None,
     }
 }
@@ -91,6 +91,136 @@ fn retry_after(reply: &Reply) -> Option<Duration> {
         Err(_) => {
             let date = httpdate::parse_http_date(value).ok()?;
             Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::destination::NoAnswer;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn forward(attempts: u32, backoff: Duration) -> Forward {
+        Forward { attempts, backoff, timeout: SECOND, budget: HOUR }
+    }
+
+    fn retries(attempts: u32) -> Retries {
+        Retries::new(&forward(attempts, Duration::ZERO), Instant::now() + HOUR)
+    }
+
+    fn answered(status: u16) -> Result<Reply, SendError> {
+        Ok(Reply::text(StatusCode::from_u16(status).unwrap(), ""))
+    }
+
+    fn asking(status: u16, wait: &str) -> Result<Reply, SendError> {
+        let wait = HeaderValue::try_from(wait).unwrap();
+        answered(status).map(|reply| reply.with_header(RETRY_AFTER, wait))
+    }
+
+    fn unknown(timed_out: bool) -> Result<Reply, SendError> {
+        Err(SendError::Unknown(NoAnswer { timed_out, detail: String::new() }))
+    }
+
+    fn not_sent(retry_after: Option<Duration>) -> Result<Reply, SendError> {
+        Err(SendError::NotSent { detail: String::new(), retry_after })
+    }
+
+    /// The pause before the next attempt.
+    fn pause(verdict: Verdict) -> Duration {
+        match verdict {
+            Verdict::TryAgain { after, .. } => after,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// When the key becomes free, as there is no next attempt.
+    fn release(verdict: Verdict) -> Release {
+        match verdict {
+            Verdict::GiveUp { release, .. } => release,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_attempts_are_made_while_another_may_help() {
+        for attempts in 1..4 {
+            let mut retries = retries(attempts);
+            for _ in 1..attempts {
+                pause(retries.judge(answered(503)));
+            }
+            assert_eq!(release(retries.judge(answered(503))), Release::Now);
+            assert_eq!(retries.release(), Release::Now);
+        }
+    }
+
+    #[test]
+    fn what_will_not_change_ends_the_attempts() {
+        for status in [200, 201, 204] {
+            let verdict = retries(9).judge(answered(status));
+            assert!(matches!(verdict, Verdict::Delivered(reply) if reply.status == status));
+        }
+        for status in [301, 400, 401, 403, 404, 409, 410, 413, 422] {
+            assert_eq!(release(retries(9).judge(answered(status))), Release::Now, "{status}");
+        }
+        let refused = Err(SendError::Refused(String::new()));
+        assert_eq!(release(retries(9).judge(refused)), Release::Now);
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            pause(retries(9).judge(answered(status)));
+        }
+    }
+
+    #[test]
+    fn one_unknown_outcome_among_the_attempts_holds_the_key() {
+        for timed_out in [true, false] {
+            let mut retries = retries(3);
+            pause(retries.judge(unknown(timed_out)));
+            assert_eq!(retries.release(), Release::AtLeaseEnd);
+            pause(retries.judge(not_sent(None)));
+            assert_eq!(release(retries.judge(answered(503))), Release::AtLeaseEnd);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_no_shorter_than_asked_for_and_no_longer_than_the_backoff() {
+        for ask in [asking(429, "7"), asking(503, " 7 "), not_sent(Some(7 * SECOND))] {
+            assert_eq!(pause(retries(2).judge(ask)), 7 * SECOND);
+        }
+        let day = 24 * HOUR;
+        let in_a_day = httpdate::fmt_http_date(SystemTime::now() + day);
+        let until = Instant::now() + 10 * day;
+        let mut patient = Retries::new(&forward(2, Duration::ZERO), until);
+        let asked = pause(patient.judge(asking(429, &in_a_day)));
+        assert!((day - 5 * SECOND..=day).contains(&asked), "{asked:?}");
+        for nothing in ["Sun, 06 Nov 1994 08:49:37 GMT", "later", "-7"] {
+            assert_eq!(pause(retries(2).judge(asking(429, nothing))), Duration::ZERO, "{nothing}");
+        }
+        // A wait that nobody can sit out.
+        release(retries(2).judge(asking(429, "18446744073709551615")));
+
+        for backoff in [SECOND, 1000 * SECOND] {
+            let mut retries = Retries::new(&forward(9, backoff), Instant::now() + HOUR);
+            let mut longest = backoff.min(MAX_PAUSE);
+            for _ in 1..9 {
+                assert!(pause(retries.judge(answered(503))) <= longest);
+                longest = (longest * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_could_not_end_in_time_is_not_begun() {
+        let one = SECOND + Duration::from_millis(500);
+        for (left, asked, is_begun) in
+            [(SECOND, "0", false), (one, "0", true), (one, "1", false), (one + SECOND, "1", true)]
+        {
+            let mut retries = Retries::new(&forward(2, Duration::ZERO), Instant::now() + left);
+            let verdict = retries.judge(asking(503, asked));
+            assert_eq!(matches!(verdict, Verdict::TryAgain { .. }), is_begun, "{left:?}, {asked}");
         }
     }
 }

@@ -14,7 +14,9 @@ use crate::{
     error::Error,
     fault,
     outcome::Outcome,
-    store::{Attempt, DeadLetter, Delivered, Failure, Lease, Release, Settled, StoreError},
+    store::{
+        Attempt, DeadLetter, Delivered, Excerpt, Failure, Lease, Release, Settled, StoreError,
+    },
 };
 
 /// Longest failure text that a dead letter keeps, in characters.
@@ -62,8 +64,7 @@ impl Router {
                 job.settled = settled.is_some();
                 match settled {
                     Some(Settled::Stored) => Err(failure),
-                    // Another owner has taken over, and its writes are no dead letter of this
-                    // failure.
+                    // Another owner has taken over, and its record does not contain this failure.
                     Some(Settled::LeaseLost) => {
                         Err(not_kept(failure, "another owner has taken over", lease))
                     }
@@ -80,12 +81,13 @@ fn not_kept(failure: Error, why: &'static str, lease: &Lease) -> Error {
 
 fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>) -> DeadLetter {
     let outcome = attempts.last().map_or(Outcome::Unreachable, |last| last.outcome);
+    let answer = failure.destinations_answer().map(|answer| Excerpt::of(answer).into());
     let detail = failure.to_string().chars().take(MAX_DETAIL_CHARS).collect();
     DeadLetter {
         key: lease.key,
         details: lease.details.clone(),
         failed_at: Utc::now(),
-        failure: Failure { outcome, detail },
+        failure: Failure { outcome, detail, answer },
         attempts,
         delivery: job.delivery.kept(&job.plan.signature_headers()),
     }

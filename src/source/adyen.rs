@@ -17,10 +17,11 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Body, Check, Happened, Vendor,
-    description::{Algorithm, Description, Fields, Wish},
+    description::{Algorithm, Description, Fields, Sent, Wish},
     happened,
-    rows::{DAY, fields, joined, names},
+    rows::{DAY, fields, joined, names, pointer_to, sent},
     scheme::{BASE64, hmac, missing, wrong},
+    sign::{CannotSign, Signing, insert, put_text},
 };
 use crate::{
     delivery::Delivery,
@@ -31,6 +32,8 @@ use crate::{
 };
 
 const SIGNATURE: HeaderName = HeaderName::from_static("hmacsignature");
+
+const KEY: &str = "must be the HMAC key's hex digits";
 
 /// The fields that an item's signature covers, in the order in which they are signed.
 const SIGNED: [&[&str]; 8] = [
@@ -68,6 +71,7 @@ impl Adyen {
             retry_horizon: 30 * DAY,
             wish: Wish { accepted: Some((StatusCode::OK, "[accepted]")), ..Wish::default() },
             signature_headers: names(&["hmacsignature", "protocol"]),
+            sent: vec![sent("protocol", Sent::Text("HmacSHA256"))],
             ..Description::default()
         })
     }
@@ -80,7 +84,7 @@ impl Vendor for Adyen {
 
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         let is_key = key(secret).is_some_and(|key| !key.is_empty());
-        if is_key { Ok(()) } else { Err("must be the HMAC key's hex digits") }
+        if is_key { Ok(()) } else { Err(KEY) }
     }
 
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
@@ -92,6 +96,32 @@ impl Vendor for Adyen {
             Some(items) => items.into_iter().try_for_each(|item| verify_item(item, &keys)),
             None => verify_body(check.delivery, &keys),
         }
+    }
+
+    /// Signs every item of a standard notification, or the body as a whole.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let key = key(signing.secret).ok_or(CannotSign::Secret(KEY))?;
+        let signature =
+            |message: &[u8]| BASE64.encode(hmac(Algorithm::HmacSha256, &key, &[message]));
+        let document = Document::parse(&delivery.body).ok();
+        let Some(items) = document.as_ref().and_then(|document| items(document.root())) else {
+            let signature = signature(&delivery.body);
+            insert(&mut delivery.headers, &SIGNATURE, &signature)?;
+            return Ok(delivery);
+        };
+        let signatures: Vec<_> =
+            items.into_iter().map(|item| signature(signed_text(item).as_bytes())).collect();
+        for (number, signature) in signatures.iter().enumerate() {
+            let item = format!("/notificationItems/{number}");
+            let inner = format!("{item}/NotificationRequestItem");
+            let document = Document::parse(&delivery.body).ok();
+            let is_wrapped =
+                document.is_some_and(|document| pointer_to(&inner).find(document.root()).is_some());
+            let item = if is_wrapped { inner } else { item };
+            let place = pointer_to(&format!("{item}/additionalData/hmacSignature"));
+            put_text(&mut delivery, &place, signature)?;
+        }
+        Ok(delivery)
     }
 
     fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
@@ -113,8 +143,12 @@ fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
 fn verify_item(item: Value<'_>, keys: &[Vec<u8>]) -> Result<(), Error> {
     let claimed = text(item, &["additionalData", "hmacSignature"]).ok_or_else(missing)?;
     let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
-    let signed = SIGNED.map(|path| text(item, path).unwrap_or_default()).join(":");
-    is_signed(&claimed, signed.as_bytes(), keys)
+    is_signed(&claimed, signed_text(item).as_bytes(), keys)
+}
+
+/// Returns the text that an item's signature covers.
+fn signed_text(item: Value<'_>) -> String {
+    SIGNED.map(|path| text(item, path).unwrap_or_default()).join(":")
 }
 
 fn verify_body(delivery: &Delivery, keys: &[Vec<u8>]) -> Result<(), Error> {

@@ -19,6 +19,7 @@ use super::{
     description::Description,
     rows::fields,
     scheme::{BASE64, is_a_secret, missing, wrong},
+    sign::{CannotSign, Signing},
 };
 use crate::{
     delivery::Delivery,
@@ -187,6 +188,10 @@ impl Vendor for AwsSns {
         let Message { signed, signature, hash, .. } = &message;
         let is_genuine = certificate.has_signed(*hash, signed.as_bytes(), signature);
         if is_genuine { Ok(()) } else { Err(wrong()) }
+    }
+
+    fn sign(&self, _: Delivery, _: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        Err(CannotSign::OnlyVendor("Amazon SNS"))
     }
 
     fn needs(&self, delivery: &Delivery, source: &Source) -> Result<Option<Fetch>, Error> {

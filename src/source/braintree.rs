@@ -15,6 +15,7 @@ use super::{
     Body, Check, Happened, Source, Vendor,
     description::Description,
     scheme::{MAX_ENTRIES, missing, wrong},
+    sign::{CannotSign, Signing},
 };
 use crate::{
     delivery::{Delivery, Reply},
@@ -22,6 +23,8 @@ use crate::{
     secret::Secret,
     timestamp::Timestamp,
 };
+
+const PAIR: &str = "must be `public key:private key`";
 
 /// Most fields of the form. Braintree sends two.
 const MAX_FIELDS: usize = 16;
@@ -48,7 +51,7 @@ impl Vendor for Braintree {
         let is_pair = pair(secret).is_some_and(|(public, private)| {
             !public.is_empty() && !public.contains(['|', '&']) && !private.is_empty()
         });
-        if is_pair { Ok(()) } else { Err("must be `public key:private key`") }
+        if is_pair { Ok(()) } else { Err(PAIR) }
     }
 
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
@@ -84,6 +87,25 @@ impl Vendor for Braintree {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
+    /// Signs the payload of a form. An XML document becomes the payload of a new form.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let (public, private) = pair(signing.secret).ok_or(CannotSign::Secret(PAIR))?;
+        let payload = if delivery.body.trim_ascii_start().starts_with(b"<") {
+            Some(BASE64_STANDARD.encode(&delivery.body))
+        } else {
+            let mut fields = form_urlencoded::parse(&delivery.body).take(MAX_FIELDS);
+            fields.find(|(name, _)| name == "bt_payload").map(|(_, value)| value.into_owned())
+        };
+        let payload = payload.ok_or_else(|| {
+            CannotSign::Body("must be an XML document, or a form with bt_payload".into())
+        })?;
+        let signature = hex::encode(mac(private, payload.as_bytes()).finalize().into_bytes());
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("bt_signature", &format!("{public}|{signature}"));
+        delivery.body = form.append_pair("bt_payload", &payload).finish().into();
+        Ok(delivery)
+    }
+
     fn happened(&self, delivery: &Delivery, _body: &Body<'_>) -> Vec<Happened> {
         let xml = Form::of(&delivery.body).and_then(|form| form.xml()).unwrap_or_default();
         let event_type = element(&xml, "kind").map(str::to_owned);
@@ -99,7 +121,7 @@ impl Vendor for Braintree {
         let query = delivery.query.as_deref()?;
         let mut pairs = form_urlencoded::parse(query.as_bytes()).take(MAX_FIELDS);
         let (_, challenge) = pairs.find(|(name, _)| name == "bt_challenge")?;
-        // Strangers get a signature for nothing else.
+        // A stranger must not get a signature for any other text.
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_challenge = (20..=32).contains(&challenge.len()) && challenge.bytes().all(is_hex);
         let (public, private) = source.secrets.first().and_then(pair).filter(|_| is_challenge)?;

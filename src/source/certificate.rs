@@ -42,7 +42,7 @@ impl Certificate {
     /// Reads the first certificate of a PEM text. Certificates of its issuers may follow.
     ///
     /// # Errors
-    /// When the text has no certificate.
+    /// Fails if the text has no certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NotACertificate> {
         let (_, pem) = parse_x509_pem(pem).map_err(|_| NotACertificate)?;
         let parsed = X509Certificate::from_der(&pem.contents);

@@ -32,6 +32,19 @@ pub struct Description {
     pub wish: Wish,
     /// Headers of the signature in addition to those that the scheme names.
     pub signature_headers: Vec<HeaderName>,
+    /// Other headers that the vendor sends. Commands that sign as the vendor add them.
+    pub sent: Vec<(HeaderName, Sent)>,
+}
+
+/// The value of a header that a vendor sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A sample value.
+    Text(&'static str),
+    /// A name for the event.
+    Id,
+    /// The time of sending, as RFC 3339.
+    Time,
 }
 
 /// The scheme by which deliveries are signed.
@@ -77,7 +90,9 @@ pub struct Signed {
     /// The text between the entries of a list. Without it, an entry is a line of the header, or a
     /// part of lines that a proxy joined into one with commas.
     pub separator: Option<String>,
-    /// The text at the beginning of an entry of the version that counts.
+    /// The text at the beginning of an entry of the verified version. A header may hold entries of
+    /// several versions, such as Stripe's `v1=` and `v0=`. Only entries with this prefix are
+    /// verified.
     pub prefix: String,
     pub encoding: Encoding,
     /// Decides how the text of a secret becomes the bytes of a key.

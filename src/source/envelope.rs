@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::{scheme::Check, standard_webhooks};
 use crate::{
     delivery::Delivery,
-    error::Error,
+    error::{Error, MissingField},
     event::{Event, Identity},
     json::{Document, Value},
     secret::Secret,
@@ -19,7 +19,7 @@ pub const SECRETS: &str = "ENVELOPE_SECRETS";
 /// Checks the form of a secret when the process starts.
 ///
 /// # Errors
-/// The form that the secret must have.
+/// Fails with the form that the secret must have.
 pub fn check_secret(secret: &Secret) -> Result<(), &'static str> {
     standard_webhooks::check_secret(secret, 16)
 }
@@ -33,7 +33,7 @@ pub fn has_signature(headers: &HeaderMap) -> bool {
 /// Checks that one of the secrets signed the envelope.
 ///
 /// # Errors
-/// [`Error::Signature`] when the signature is missing, wrong or stale.
+/// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
 pub fn verify(check: &Check<'_>) -> Result<(), Error> {
     standard_webhooks::verify(check, &["webhook"]).map(|_| ())
 }
@@ -41,7 +41,7 @@ pub fn verify(check: &Check<'_>) -> Result<(), Error> {
 /// Reads what happened from the body.
 ///
 /// # Errors
-/// Refusals that are answered with 400.
+/// Fails with a refusal that is answered with 400.
 pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     let document = Document::parse(&delivery.body).map_err(Error::InvalidJson)?;
     let body = document.root();
@@ -51,10 +51,10 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     let mut missing = Vec::new();
     let mut field = |name| {
         let text = text(body, name)?;
-        if text.is_none() {
-            missing.push(name);
-        }
-        Ok(text.unwrap_or_default())
+        Ok(text.unwrap_or_else(|field| {
+            missing.push(field);
+            String::new()
+        }))
     };
     let (vendor, event_type, created_at) =
         (field("vendor")?, field("event_type")?, field("created_at")?);
@@ -67,9 +67,12 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
     Ok(Event { vendor, source: None, event_type, created_at, digest, identity })
 }
 
-/// Returns a member that is a string and not empty.
-fn text(body: Value<'_>, name: &'static str) -> Result<Option<String>, Error> {
-    let text = body.get(name).and_then(Value::as_str);
-    let text = text.transpose().map_err(|_| Error::LoneSurrogate(name))?;
-    Ok(text.filter(|text| !text.is_empty()))
+/// Returns a member that is a string and not empty, or the reason why it is not.
+fn text(body: Value<'_>, name: &'static str) -> Result<Result<String, MissingField>, Error> {
+    let Some(value) = body.get(name) else { return Ok(Err(MissingField::Absent(name))) };
+    let Some(text) = value.as_str() else {
+        return Ok(Err(MissingField::NoString { name, found: value.type_name() }));
+    };
+    let text = text.map_err(|_| Error::LoneSurrogate(name))?;
+    Ok(if text.is_empty() { Err(MissingField::Empty(name)) } else { Ok(text) })
 }

@@ -9,9 +9,10 @@ use http::{HeaderName, header::AUTHORIZATION};
 
 use super::{
     Check, Vendor,
-    description::{Description, Fields},
-    rows::{header, names},
+    description::{Description, Fields, Sent},
+    rows::{header, names, sent},
     scheme::{is_a_secret, missing, wrong},
+    sign::{CannotSign, Signing, insert},
     standard_webhooks,
 };
 use crate::{delivery::Delivery, error::Error, secret::Secret};
@@ -38,6 +39,7 @@ impl GitLab {
                 "webhook-signature",
                 "x-gitlab-event",
             ]),
+            sent: vec![sent("x-gitlab-event", Sent::Text("Push Hook"))],
             ..Description::default()
         })
     }
@@ -82,6 +84,14 @@ impl Vendor for GitLab {
             return is_a_secret(claimed, &tokens);
         }
         result
+    }
+
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        if is_signing_token(signing.secret) {
+            return standard_webhooks::sign(delivery, signing);
+        }
+        insert(&mut delivery.headers, &TOKEN, signing.secret.expose())?;
+        Ok(delivery)
     }
 
     fn secret_headers(&self) -> Vec<HeaderName> {

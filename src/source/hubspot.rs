@@ -13,8 +13,10 @@ use super::{
     },
     rows::{fields, header, hmac_body, joined, signed, template},
     scheme::{self, CHEAP_BODY_BYTES},
+    sign::{CannotSign, Signing, by_description},
 };
 use crate::{
+    delivery::Delivery,
     error::{Error, SignatureFault},
     json::Pointer,
 };
@@ -78,6 +80,11 @@ impl Vendor for HubSpot {
             && decoded.as_deref() != check.url
             && check.delivery.body.len() <= CHEAP_BODY_BYTES;
         if is_worth_it { scheme::verify(&self.0, check) } else { first }
+    }
+
+    fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let decoded = signing.url.map(decoded);
+        by_description(&self.0, delivery, &Signing { url: decoded.as_deref(), ..*signing })
     }
 }
 

@@ -17,7 +17,7 @@ const FORWARDING: [&str; 5] =
 /// Checks by the headers that a program on this machine sent the delivery.
 ///
 /// # Errors
-/// [`Error::NotFromHere`] with the header that shows another sender.
+/// Fails with [`Error::NotFromHere`] and the header that shows another sender.
 pub(crate) fn check(delivery: &Delivery) -> Result<(), Error> {
     let headers = &delivery.headers;
     // A browser names the page's origin in every POST (https://fetch.spec.whatwg.org/#origin-header).

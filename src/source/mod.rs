@@ -20,10 +20,12 @@ mod meta;
 mod paypal;
 mod plaid;
 mod polar;
+mod private_key;
 mod rows;
 mod rules;
 mod scheme;
 pub mod settings;
+mod sign;
 mod standard_webhooks;
 mod template;
 mod twilio;
@@ -40,13 +42,15 @@ pub use self::{
     body::Body,
     certificate::{Certificate, Hash, NotACertificate},
     description::{
-        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
-        Stamp, StampPlace, Tolerance, Unit, Wish,
+        Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
+        Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
     fetch::{Fetch, Fetched, P256Key},
     happened::Happened,
+    private_key::{NotAPrivateKey, PrivateKey},
     rules::{Glob, KeyRule, Rules, Wanted},
     scheme::Check,
+    sign::{CannotSign, Signing},
     template::{NotATemplate, Template},
 };
 use crate::{
@@ -70,7 +74,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks the form of a secret when the process starts.
     ///
     /// # Errors
-    /// The form that the secret must have.
+    /// Fails with the form that the secret must have.
     fn check_secret(&self, secret: &Secret) -> Result<(), &'static str> {
         scheme::check_secret(self.description(), secret)
     }
@@ -85,9 +89,17 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks that one of the secrets signed the delivery.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         scheme::verify(self.description(), check)
+    }
+
+    /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
+    ///
+    /// # Errors
+    /// Fails with the reason if the delivery cannot be signed.
+    fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        sign::by_description(self.description(), delivery, signing)
     }
 
     /// Reads the events of a delivery: one event, or the events of a batch. The result is never
@@ -129,7 +141,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// suffice.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the delivery cannot be genuine, or the address is not the vendor's.
+    /// Fails with [`Error::Signature`] if the delivery cannot be genuine, or the address is not the
+    /// vendor's.
     fn needs(&self, _delivery: &Delivery, _source: &Source) -> Result<Option<Fetch>, Error> {
         Ok(None)
     }
@@ -137,7 +150,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Returns the request that confirms a subscription, if a verified delivery asks for one.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the address is not the vendor's.
+    /// Fails with [`Error::Signature`] if the address is not the vendor's.
     fn confirmation(&self, _body: &Body<'_>) -> Result<Option<Fetch>, Error> {
         Ok(None)
     }
@@ -284,7 +297,7 @@ impl Source {
     /// Returns the request for the certificate or key that a delivery is signed with.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the delivery cannot be genuine.
+    /// Fails with [`Error::Signature`] if the delivery cannot be genuine.
     pub(crate) fn needs(&self, delivery: &Delivery) -> Result<Option<Fetch>, Error> {
         if self.is_explained { Ok(None) } else { self.vendor.needs(delivery, self) }
     }
@@ -292,7 +305,7 @@ impl Source {
     /// Checks that the source's vendor sent a delivery.
     ///
     /// # Errors
-    /// [`Error::Signature`] when the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
     pub(crate) fn verify(
         &self,
         delivery: &Delivery,
@@ -336,7 +349,7 @@ impl Sources {
     /// Returns the source that receives deliveries to this path.
     ///
     /// # Errors
-    /// [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
+    /// Fails with [`Error::UnknownPath`], or [`Error::NotServed`] with the variable to set.
     pub fn at(&self, path: &str) -> Result<&Arc<Source>, Error> {
         let name = path.strip_prefix(PATH).ok_or(Error::UnknownPath)?;
         match self.get(name) {

@@ -17,15 +17,18 @@ use url::Url;
 use super::{
     Certificate, Check, Fetch, Fetched, Source, Vendor,
     certificate::{Hash, RSA_SIGNATURE_BYTES},
-    description::Description,
-    rows::{DAY, fields, names},
+    description::{Description, Sent},
+    rows::{DAY, fields, names, sent},
     scheme::{BASE64, missing, wrong},
+    sign::{CannotSign, Signing, insert},
 };
 use crate::{delivery::Delivery, error::Error};
 
 /// The hosts of PayPal's certificates.
 const HOSTS: [&str; 2] = ["api.paypal.com", "api.sandbox.paypal.com"];
 const CERTIFICATES: &str = "/v1/notifications/certs/";
+
+const SIGNATURE: HeaderName = HeaderName::from_static("paypal-transmission-sig");
 
 /// The names that the certificates are for.
 const NAMES: [&str; 2] =
@@ -50,13 +53,23 @@ impl PayPal {
                 "paypal-auth-algo",
                 "paypal-auth-version",
             ]),
+            sent: vec![
+                sent("paypal-transmission-id", Sent::Id),
+                sent("paypal-transmission-time", Sent::Time),
+                sent(
+                    "paypal-cert-url",
+                    Sent::Text("https://api.paypal.com/v1/notifications/certs/CERT-sample"),
+                ),
+                sent("paypal-auth-algo", Sent::Text("SHA256withRSA")),
+                sent("paypal-auth-version", Sent::Text("v2")),
+            ],
             ..Description::default()
         })
     }
 }
 
-/// The signature of a delivery, as its headers state it and as far as it can be checked without the
-/// certificate.
+/// The signature of a delivery and its parts, read from the headers. Everything that needs no
+/// certificate is checked already.
 struct Claims<'a> {
     id: &'a str,
     time: &'a str,
@@ -131,6 +144,20 @@ impl Vendor for PayPal {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
+    /// Signs with a private key of the operator's own, because PayPal keeps its key to itself. The
+    /// certificate in PAYPAL_CERT_FILE must belong to the key.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let header = |name| delivery.header(name).unwrap_or_default();
+        let (id, time) = (header("paypal-transmission-id"), header("paypal-transmission-time"));
+        let checksum = crc32fast::hash(&delivery.body);
+        let message = message(id, time, signing.secret.expose(), checksum);
+        let signature = signing.key.and_then(|key| key.sign_rsa(message.as_bytes()));
+        let signature = signature
+            .ok_or(CannotSign::NoKey("the RSA key of a certificate, which PayPal alone has"))?;
+        insert(&mut delivery.headers, &SIGNATURE, &BASE64.encode(signature))?;
+        Ok(delivery)
+    }
+
     fn needs(&self, delivery: &Delivery, _source: &Source) -> Result<Option<Fetch>, Error> {
         Claims::of(delivery).map(|claims| Some(Fetch::Certificate(claims.address)))
     }
@@ -138,8 +165,13 @@ impl Vendor for PayPal {
 
 fn is_signed(claims: &Claims<'_>, webhook: &str, checksum: u32, certificate: &Certificate) -> bool {
     let Claims { id, time, signature, .. } = claims;
-    let message = format!("{id}|{time}|{webhook}|{checksum}");
+    let message = message(id, time, webhook, checksum);
     certificate.has_signed(Hash::Sha256, message.as_bytes(), signature)
+}
+
+/// Returns the text that the signature covers.
+fn message(id: &str, time: &str, webhook: &str, checksum: u32) -> String {
+    format!("{id}|{time}|{webhook}|{checksum}")
 }
 
 #[cfg(test)]

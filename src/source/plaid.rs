@@ -21,6 +21,7 @@ use super::{
     description::{Description, Fields},
     rows::{joined, names},
     scheme::{BASE64_URL, missing, stale, wrong},
+    sign::{CannotSign, Signing},
 };
 use crate::{delivery::Delivery, error::Error, json::Document, secret::Secret};
 
@@ -153,6 +154,10 @@ impl Vendor for Plaid {
             && key.has_signed(token.signed.as_bytes(), &token.signature)
             && is_of_body();
         if is_genuine { Ok(()) } else { Err(wrong()) }
+    }
+
+    fn sign(&self, _: Delivery, _: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        Err(CannotSign::OnlyVendor("Plaid"))
     }
 
     fn needs(&self, delivery: &Delivery, source: &Source) -> Result<Option<Fetch>, Error> {

@@ -11,9 +11,11 @@ use super::{
     Check, Vendor,
     description::Description,
     rows::{fields, standard},
-    scheme, standard_webhooks,
+    scheme,
+    sign::{CannotSign, Signing},
+    standard_webhooks,
 };
-use crate::{error::Error, secret::Secret};
+use crate::{delivery::Delivery, error::Error, secret::Secret};
 
 #[derive(Debug)]
 pub(super) struct Polar(Description);
@@ -45,5 +47,10 @@ impl Vendor for Polar {
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         let secrets: Vec<_> = check.secrets.iter().map(standard_secret).collect();
         scheme::verify(&self.0, &Check { secrets: &secrets, ..*check })
+    }
+
+    fn sign(&self, delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let secret = standard_secret(signing.secret);
+        standard_webhooks::sign(delivery, &Signing { secret: &secret, ..*signing })
     }
 }

@@ -1,5 +1,7 @@
 //! The operator's rules for the events of a source.
 
+use std::fmt;
+
 use super::{body::Body, happened::Happened};
 use crate::{
     json::{Pointer, Value},
@@ -27,11 +29,20 @@ pub struct Rules {
 /// Decides when two deliveries of a source carry the same event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyRule {
-    /// The vendor's id, if there is one.
+    /// The vendor's id must be equal. Events without an id are compared as with `Content`.
     #[default]
     Id,
-    /// Type, time and body.
+    /// Type, time and body must be equal.
     Content,
+}
+
+impl fmt::Display for KeyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Id => "id",
+            Self::Content => "content",
+        })
+    }
 }
 
 /// A value that a rule requires.
@@ -40,6 +51,16 @@ pub enum Wanted {
     Text(String),
     Number(f64),
     Bool(bool),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Bool(is) => write!(f, "{is}"),
+        }
+    }
 }
 
 impl Wanted {
@@ -76,6 +97,12 @@ impl Glob {
             }
         }
         true
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("*"))
     }
 }
 

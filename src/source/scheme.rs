@@ -2,7 +2,7 @@
 //!
 //! The headers come from a stranger. Whatever they hold, the body is hashed at most once for each
 //! secret. Entries of other versions and malformed entries are skipped before anything is hashed.
-//! More than [`MAX_ENTRIES`] entries of the version that counts are refused.
+//! A header with more than [`MAX_ENTRIES`] entries of the verified version is refused.
 
 use std::ops::RangeInclusive;
 
@@ -31,7 +31,7 @@ use crate::{
     secret::Secret,
 };
 
-/// Most signatures of the version that counts. A sender needs one for each secret during a
+/// Most signatures of the verified version. A sender needs one for each secret during a
 /// rotation.
 pub(super) const MAX_ENTRIES: usize = 16;
 
@@ -89,7 +89,7 @@ pub(super) fn stale() -> Error {
 /// Checks that one of the secrets signed a delivery.
 ///
 /// # Errors
-/// [`Error::Signature`] when the signature is missing, wrong or stale.
+/// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
 pub(super) fn verify(description: &Description, check: &Check<'_>) -> Result<(), Error> {
     let Some(scheme) = &description.scheme else { return Err(wrong()) };
     // An empty body reports no event, and vendors' own libraries refuse it.
@@ -210,7 +210,7 @@ fn lines(places: &[Place], delivery: &Delivery) -> Result<Vec<String>, Error> {
     if lines.is_empty() { Err(missing()) } else { Ok(lines) }
 }
 
-/// Returns the signatures of the version that counts, if they have the right length.
+/// Returns the signatures of the verified version, if they have the right length.
 fn claimed(entries: &[&str], signed: &Signed) -> Result<Vec<Vec<u8>>, Error> {
     let entries = entries.iter().filter_map(|entry| entry.strip_prefix(signed.prefix.as_str()));
     let entries: Vec<_> = entries.filter(|entry| !entry.is_empty()).collect();
@@ -243,7 +243,7 @@ pub(super) fn is_signed_by_one(
 }
 
 /// Returns the key in a secret, or `None` if the delivery names another key.
-fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<Vec<u8>> {
+pub(super) fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<Vec<u8>> {
     let text = match key_id {
         Some(wanted) => secret.expose().split_once(':').filter(|(id, _)| *id == wanted)?.1,
         None => secret.expose(),
@@ -254,7 +254,7 @@ fn key_bytes(signed: &Signed, secret: &Secret, key_id: Option<&str>) -> Option<V
 /// Checks the form of a secret.
 ///
 /// # Errors
-/// The form that a secret must have.
+/// Fails with the form that a secret must have.
 pub(super) fn check_secret(description: &Description, secret: &Secret) -> Result<(), &'static str> {
     let text = secret.expose();
     if text.is_empty() {
@@ -332,8 +332,8 @@ impl Algorithm {
     }
 }
 
-/// Returns the HMAC of the concatenated pieces. Returns nothing for an algorithm that is not an
-/// HMAC.
+/// Returns the HMAC of the concatenated pieces. Returns no bytes for an algorithm that is not
+/// an HMAC.
 pub(super) fn hmac(algorithm: Algorithm, key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
     fn of<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
         #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]

@@ -14,11 +14,16 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use http::{HeaderName, HeaderValue};
 use ring::signature::ED25519;
 use subtle::ConstantTimeEq as _;
 
-use super::scheme::{BASE64, Check, MAX_ENTRIES, is_signed_by_one, missing, stale, wrong};
-use crate::{error::Error, key::hmac_sha256, secret::Secret};
+use super::{
+    private_key::PREFIX as PRIVATE_KEY,
+    scheme::{BASE64, Check, MAX_ENTRIES, is_signed_by_one, missing, stale, wrong},
+    sign::{CannotSign, Signing, ed25519, event_id, insert},
+};
+use crate::{delivery::Delivery, error::Error, key::hmac_sha256, secret::Secret};
 
 /// Base64 as in senders' secrets: with or without padding, and with any bits after the last byte.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -78,6 +83,39 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
             !claimed.is_empty() && is_signed_by_one(&ED25519, &public_keys, &claimed, &signed);
     }
     if is_genuine { Ok(id.to_owned()) } else { Err(wrong()) }
+}
+
+/// Signs a delivery under the family of headers that it has an id in, or else under `webhook-`. A
+/// private key, or a `whsk_` secret, makes a `v1a` entry; a `whsec_` secret makes a `v1` entry.
+///
+/// # Errors
+/// Fails if the secret cannot sign.
+pub(super) fn sign(mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+    let names = match delivery.headers.contains_key("svix-id") {
+        true => ["svix-id", "svix-timestamp", "svix-signature"],
+        false => ["webhook-id", "webhook-timestamp", "webhook-signature"],
+    };
+    let [id, stamp, signature] = names.map(HeaderName::from_static);
+    if !delivery.headers.contains_key(&id) {
+        let name = event_id(&delivery.body);
+        insert(&mut delivery.headers, &id, &name)?;
+    }
+    let timestamp = signing.now.timestamp().to_string();
+    let id = delivery.headers.get(&id).map(HeaderValue::as_bytes).unwrap_or_default();
+    let signed: [&[u8]; 5] = [id, b".", timestamp.as_bytes(), b".", &delivery.body];
+    let secret = signing.secret.expose();
+    let entry = match (signing.key, key(signing.secret)) {
+        (None, Some(Key::Hmac(key))) => {
+            format!("v1,{}", BASE64.encode(hmac_sha256(&key, &signed)))
+        }
+        (None, None) if !secret.starts_with(PRIVATE_KEY) => {
+            return Err(CannotSign::Secret("must be `whsec_` and base64"));
+        }
+        _ => format!("v1a,{}", BASE64.encode(ed25519(signing, &signed.concat())?)),
+    };
+    insert(&mut delivery.headers, &stamp, &timestamp)?;
+    insert(&mut delivery.headers, &signature, &entry)?;
+    Ok(delivery)
 }
 
 /// Returns the entries of a version that have the length of its signatures.

@@ -19,19 +19,24 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Body, Check, Happened, Vendor,
-    description::{Algorithm, Description},
-    rows::names,
+    description::{Algorithm, Description, Sent},
+    rows::{names, sent},
     scheme::{BASE64, CHEAP_BODY_BYTES, hmac, missing, wrong},
+    sign::{CannotSign, Signing, insert},
 };
 use crate::{
     delivery::Delivery,
     error::{Error, SignatureFault},
+    json::Document,
     timestamp::Timestamp,
 };
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
 const TOKEN: &str = "i-twilio-idempotency-token";
+
+/// The parameter of the address that holds the hash of a JSON body.
+const BODY_HASH: &str = "bodySHA256";
 
 /// Most fields of a form. Twilio sends about fifty.
 const MAX_FIELDS: usize = 1000;
@@ -57,6 +62,7 @@ impl Twilio {
             name: "twilio".into(),
             documentation: "https://www.twilio.com/docs/usage/webhooks/webhooks-security",
             signature_headers: names(&[SIGNATURE.as_str(), SETTINGS.as_str(), TOKEN]),
+            sent: vec![sent(TOKEN, Sent::Id)],
             ..Description::default()
         })
     }
@@ -78,11 +84,7 @@ impl Vendor for Twilio {
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         let delivery = check.delivery;
         let claimed = delivery.single_header(&SIGNATURE).ok_or_else(missing)?;
-        let settings = delivery.header(SETTINGS.as_str()).unwrap_or_default();
-        let algorithm = match settings.split(',').any(|one| one.trim() == "algorithm=HMAC_SHA256") {
-            true => Algorithm::HmacSha256,
-            false => Algorithm::HmacSha1,
-        };
+        let algorithm = algorithm(delivery);
         let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
         if delivery.body.is_empty() {
             return Err(missing());
@@ -115,6 +117,29 @@ impl Vendor for Twilio {
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
+    /// Signs a form, or the address with the hash of a JSON body. The hash is added to the query.
+    fn sign(&self, mut delivery: Delivery, signing: &Signing<'_>) -> Result<Delivery, CannotSign> {
+        let mut url = signing.url.ok_or(CannotSign::NoUrl)?.to_owned();
+        let fields = if Document::parse(&delivery.body).is_ok() {
+            if body_hash(&url).is_none() {
+                let hash = hex::encode(Sha256::digest(&delivery.body));
+                let hash = format!("{BODY_HASH}={hash}");
+                url += if url.contains('?') { "&" } else { "?" };
+                url += &hash;
+                let query = delivery.query.into_iter().chain([hash]).collect::<Vec<_>>();
+                delivery.query = Some(query.join("&"));
+            }
+            String::new()
+        } else {
+            let fields = sorted_fields(&delivery.body);
+            fields.ok_or_else(|| CannotSign::Body("has too many fields".into()))?
+        };
+        let key = signing.secret.expose().as_bytes();
+        let signature = hmac(algorithm(&delivery), key, &[url.as_bytes(), fields.as_bytes()]);
+        insert(&mut delivery.headers, &SIGNATURE, &BASE64.encode(signature))?;
+        Ok(delivery)
+    }
+
     fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
         let id = delivery.header(TOKEN).filter(|token| !token.is_empty()).map(str::to_owned);
         let fields: BTreeMap<_, _> = match body.root() {
@@ -130,11 +155,20 @@ impl Vendor for Twilio {
     }
 }
 
+/// Returns the algorithm that the delivery names.
+fn algorithm(delivery: &Delivery) -> Algorithm {
+    let settings = delivery.header(SETTINGS.as_str()).unwrap_or_default();
+    match settings.split(',').any(|one| one.trim() == "algorithm=HMAC_SHA256") {
+        true => Algorithm::HmacSha256,
+        false => Algorithm::HmacSha1,
+    }
+}
+
 /// Returns the hash of the body that the address contains.
 fn body_hash(url: &str) -> Option<String> {
     let (_, query) = url.split_once('?')?;
     let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "bodySHA256").map(|(_, value)| value.into_owned())
+    pairs.find(|(name, _)| name == BODY_HASH).map(|(_, value)| value.into_owned())
 }
 
 /// Returns names and distinct values, sorted and concatenated, or `None` for a form with too many

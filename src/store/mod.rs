@@ -1,10 +1,15 @@
 //! The records of events, and the atomic claim on an event.
 //!
 //! ```text
-//! absent ──claim──▶ in flight (owner, until) ──finish──▶ delivered, until its TTL ends
-//!                       │  ▲                └─fail────▶ dead letter; the key may be claimed again
-//!                       │  └── claim, once `until` has passed: the owner died
+//! absent ──claim──▶ in flight (owner, until)
+//!                     ├─ finish ─────────────▶ delivered ── its TTL ends ──▶ absent
+//!                     ├─ fail, `Now` ────────▶ dead letter; the key may be claimed at once
+//!                     ├─ fail, `AtLeaseEnd` ─▶ dead letter; the key may be claimed after `until`
+//!                     ├─ claim after `until` ▶ in flight (new owner): the old one died or hangs
+//!                     └─ 30 days without any of these ▶ absent, unless there is a dead letter
 //! ```
+//!
+//! The log and the senders' answers call the state in flight `in progress`.
 //!
 //! `finish` and `fail` carry the lease, and change nothing if another owner has taken over. A new
 //! store needs a file here, a `mod` line and a row in [`open`]. It must pass the contract test that
@@ -22,8 +27,8 @@ use self::record::DETAILS_TTL;
 pub use self::{
     dynamodb::{DynamoDb, INDEX as DYNAMODB_INDEX},
     record::{
-        Attempt, DeadLetter, Delivered, Details, Failed, Failure, KEPT_ATTEMPTS, MAX_NAME_CHARS,
-        Record, State,
+        Attempt, DeadLetter, Delivered, Details, Excerpt, Failed, Failure, KEPT_ATTEMPTS,
+        MAX_EXCERPT_BYTES, MAX_NAME_CHARS, Record, State,
     },
     redis::Redis,
     sqlite::Sqlite,
@@ -33,18 +38,19 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     config::{StoreConfig, StoreUrl},
+    finding::{Finding, Severity},
     key::Key,
     plan::Plan,
     route::Route,
 };
 
-/// Keeps claims, records and dead letters. All times that callers pass or get are by the caller's
-/// clock, so that a test can choose them. SQLite and DynamoDB also use the caller's clock to judge
-/// whether a lease has ended. Redis uses its server's clock for that.
+/// Keeps claims, records and dead letters. The caller supplies the current time, so a test can
+/// choose it. Returned times use the same clock. SQLite and DynamoDB also use the caller's clock to
+/// judge whether a lease has ended. Redis uses its server's clock for that.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Takes the key of a plan until `until`, or reports who has it. The claim is atomic and takes
-    /// one round trip.
+    /// Takes the key of a plan until `until`, or reports who has it. `now` is the time at which the
+    /// delivery came in. The claim is atomic and takes one round trip.
     async fn claim(
         &self,
         plan: &Plan,
@@ -81,17 +87,45 @@ pub trait Store: Send + Sync {
 
     /// Deletes an event that has a dead letter and is under no lease.
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;
+
+    /// Checks whether the store would answer a claim, with one round trip that changes nothing.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Checks whether the store is set up correctly, and changes nothing.
+    async fn examine(&self) -> Vec<Finding>;
 }
 
 /// Opens the store that the configuration names.
 ///
 /// # Errors
-/// When the store cannot be opened. The text has the reason and the remedy.
+/// Fails if the store cannot be opened. The text has the reason and the remedy.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
         StoreUrl::DynamoDb { table } => Ok(Arc::new(DynamoDb::new(table.clone(), config.timeout))),
-        StoreUrl::Redis(url) => Ok(Arc::new(Redis::open(url, config.timeout)?)),
+        StoreUrl::Redis(url) => Ok(Arc::new(Redis::new(url, config.timeout))),
+    }
+}
+
+/// Returns the reason why [`open`] would fail, and creates nothing.
+pub async fn cannot_open(config: &StoreConfig) -> Option<String> {
+    let findings = match &config.url {
+        StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
+        // Redis and DynamoDB connect when they are first needed.
+        StoreUrl::DynamoDb { .. } | StoreUrl::Redis(_) => Vec::new(),
+    };
+    let error = findings.into_iter().find(|finding| finding.severity == Severity::Error)?;
+    Some(error.text)
+}
+
+/// Checks the store that the configuration names, as [`Store::examine`] does, and creates nothing.
+pub async fn examine(config: &StoreConfig) -> Vec<Finding> {
+    match &config.url {
+        StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
+        StoreUrl::DynamoDb { table } => {
+            DynamoDb::new(table.clone(), config.timeout).examine().await
+        }
+        StoreUrl::Redis(url) => Redis::new(url, config.timeout).examine().await,
     }
 }
 
@@ -135,6 +169,8 @@ pub struct Lease {
     pub key: Key,
     /// 32 random hex digits, known only to the winner.
     pub owner: String,
+    /// The end of the lease by the caller's clock. In Redis, the lease starts when the claim's
+    /// script runs, so it ends a little later than this.
     pub until: DateTime<Utc>,
     /// The details from the event's first claim. Their route stays when ROUTE_THRESHOLD changes.
     pub details: Details,
@@ -191,13 +227,36 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Returns the same error with the name of the store that did not answer, or refused.
+    fn at(self, place: &impl std::fmt::Display) -> Self {
+        match self {
+            Self::Corrupt(_) => self,
+            Self::Timeout(_) | Self::Failed(_) => Self::Failed(format!("{place}: {self}")),
+        }
+    }
+
     fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Corrupt(what.to_string())
     }
 }
 
+/// The subject of findings about a store.
+const SUBJECT: &str = "STORE_URL";
+
 /// Creates an owner token of 128 random bits from the operating system. No other owner has the same
 /// token.
 fn new_owner() -> String {
     hex::encode(rand::random::<[u8; 16]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_owner;
+
+    #[test]
+    fn no_two_owners_are_the_same() {
+        let (one, another) = (new_owner(), new_owner());
+        assert_ne!(one, another);
+        assert!(one.len() == 32 && one.bytes().all(|byte| byte.is_ascii_hexdigit()), "{one}");
+    }
 }

@@ -1,11 +1,11 @@
 //! The record of an event, and the one rule of who may claim it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, StoreError};
+use super::{Claim, StoreError, stored};
 use crate::{
     delivery::{Delivery, Reply},
     event::{Event, Identity},
@@ -16,11 +16,16 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Time for which the details of an event, above all its route, are kept after its owner died.
+/// Time from a claim for which the details of an event, above all its route, are kept if the owner
+/// stores no result. Each claim starts this time again. In DynamoDB, the table's TTL deletes them,
+/// so they may stay longer.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most attempts that a record keeps. The newest ones are kept.
 pub const KEPT_ATTEMPTS: usize = 20;
+
+/// Most bytes of a destination's answer that a dead letter keeps.
+pub const MAX_EXCERPT_BYTES: usize = 2048;
 
 /// Most characters of a vendor's name and of a type that a record keeps. A destination gets no more
 /// than that.
@@ -103,10 +108,11 @@ pub enum State {
 impl Record {
     /// Decides whether an event may be claimed: returns the answer if this record prevents the
     /// claim, or `None` if the claim takes the event over. SQLite and DynamoDB use this function.
-    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both agree.
+    /// The claim script of Redis has the same rule in Lua, and the contract test checks that both
+    /// agree.
     ///
     /// # Errors
-    /// When the record has no details. No claim of this router writes such a record.
+    /// Fails if the record has no details. No claim of this router writes such a record.
     pub(super) fn against(
         &self,
         plan: &Plan,
@@ -185,6 +191,47 @@ pub struct Failure {
     pub outcome: Outcome,
     /// A text for the operator. It may name addresses.
     pub detail: String,
+    /// Absent when the destination gave no answer, and in a letter of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Box<Excerpt>>,
+}
+
+/// The beginning of a destination's answer, for the operator.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// Cut to [`MAX_NAME_CHARS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Length of the whole answer in bytes.
+    pub length: u64,
+    /// At most [`MAX_EXCERPT_BYTES`].
+    #[serde(with = "stored::base64")]
+    pub body: Vec<u8>,
+}
+
+impl Excerpt {
+    pub fn of(answer: &Reply) -> Self {
+        let mut body = &answer.body[..answer.body.len().min(MAX_EXCERPT_BYTES)];
+        // The cut must not split a character of a text.
+        if let Err(error) = std::str::from_utf8(body)
+            && error.error_len().is_none()
+        {
+            body = &body[..error.valid_up_to()];
+        }
+        let content_type = answer.content_type();
+        Self {
+            content_type: content_type.map(|name| name.chars().take(MAX_NAME_CHARS).collect()),
+            length: answer.body.len() as u64,
+            body: body.to_owned(),
+        }
+    }
+}
+
+// An answer may quote the event.
+impl fmt::Debug for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Excerpt({} of {} bytes)", self.body.len(), self.length)
+    }
 }
 
 /// An event that could not be delivered, with its complete delivery.
@@ -197,4 +244,137 @@ pub struct DeadLetter {
     pub attempts: Vec<Attempt>,
     /// The last delivery of the event, byte for byte, with the headers of [`Delivery::kept`].
     pub delivery: Delivery,
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use http::StatusCode;
+
+    use super::{super::stored, *};
+    use crate::testing;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn record(plan: &Plan, state: State) -> Record {
+        let details = Some(Details::new(plan, at(0)));
+        Record { key: plan.key, details, attempts: vec![], failed: None, state }
+    }
+
+    fn in_flight(until: i64) -> State {
+        State::InFlight { owner: "somebody".into(), until: at(until) }
+    }
+
+    #[test]
+    fn who_may_claim_a_record() {
+        let plan = testing::plan(Identity::Content, "one");
+        let held = Claim::InFlight { until: at(100), route: Route::Gcp };
+        let done = State::Delivered { at: None, reply: None };
+        let duplicate = Claim::Delivered(record(&plan, done.clone()));
+        for (state, now, answer) in [
+            (in_flight(100), 99, Some(held)),
+            // The lease ends at its end.
+            (in_flight(100), 100, None),
+            (in_flight(100), 101, None),
+            (State::DeadLetter, 99, None),
+            (done, 9999, Some(duplicate)),
+        ] {
+            let record = record(&plan, state);
+            assert_eq!(record.against(&plan, at(now)).unwrap(), answer, "{:?}", record.state);
+        }
+        let lost = Record { details: None, ..record(&plan, State::DeadLetter) };
+        assert!(matches!(lost.against(&plan, at(0)), Err(StoreError::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_name_that_the_sender_chose_belongs_to_one_body() {
+        let chosen = || Identity::Header("order 7".into());
+        let first = testing::plan(chosen(), "one");
+        let mut other = testing::plan(chosen(), "two");
+        other.route = Route::Aws;
+        let states =
+            [in_flight(100), State::DeadLetter, State::Delivered { at: None, reply: None }];
+        for state in states {
+            let refused = record(&first, state.clone()).against(&other, at(200)).unwrap();
+            assert_eq!(refused, Some(Claim::OtherBody { route: Route::Gcp }), "{state:?}");
+        }
+        assert_eq!(record(&first, State::DeadLetter).against(&first, at(0)).unwrap(), None);
+        // The provider's id names the event, whatever the body says of its delivery.
+        let by_id = |digest| testing::plan(Identity::EventId("7".into()), digest);
+        let record = record(&by_id("one"), State::DeadLetter);
+        assert_eq!(record.against(&by_id("two"), at(0)).unwrap(), None);
+    }
+
+    #[test]
+    fn details_outlive_the_retries_of_every_vendor() {
+        for vendor in crate::source::vendors() {
+            assert!(vendor.description().retry_horizon <= DETAILS_TTL, "{}", vendor.name());
+        }
+    }
+
+    #[test]
+    fn an_open_record_is_held_until_its_lease_ends_and_then_shows_its_letter() {
+        let held = || Some(("somebody".to_owned(), at(100)));
+        for (held, has_letter, now, state) in [
+            (held(), false, 99, Some(in_flight(100))),
+            (held(), true, 99, Some(in_flight(100))),
+            (held(), true, 100, Some(State::DeadLetter)),
+            // An owner that died without leaving a letter.
+            (held(), false, 100, Some(in_flight(100))),
+            (None, true, 0, Some(State::DeadLetter)),
+            (None, false, 0, None),
+        ] {
+            assert_eq!(State::open(held, has_letter, at(now)), state, "{has_letter}, {now}");
+        }
+    }
+
+    #[test]
+    fn details_keep_names_cut_and_make_the_event_again() {
+        let mut plan = testing::plan(Identity::Content, "one");
+        plan.event.vendor = "é".repeat(MAX_NAME_CHARS + 1);
+        plan.event.event_type = "x".repeat(MAX_NAME_CHARS);
+        let details = Details::new(&plan, at(7));
+        assert_eq!(details.vendor, "é".repeat(MAX_NAME_CHARS));
+        assert_eq!(details.event_type, plan.event.event_type);
+        assert_eq!((details.first_seen, details.route), (at(7), plan.route));
+        let event = Event::from(details);
+        assert_eq!((event.digest.as_str(), event.source), ("one", None));
+        assert_eq!(event.event_type, plan.event.event_type);
+    }
+
+    fn excerpt(body: &[u8]) -> Excerpt {
+        Excerpt::of(&Reply { body: body.to_owned().into(), ..Reply::text(StatusCode::OK, "") })
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_between_characters_and_keeps_every_byte() {
+        for (body, kept) in [
+            ("short".as_bytes().to_owned(), 5),
+            (vec![0xFF; 3000], MAX_EXCERPT_BYTES),
+            ("x".repeat(3000).into_bytes(), MAX_EXCERPT_BYTES),
+            (format!("x{}", "é".repeat(3000)).into_bytes(), MAX_EXCERPT_BYTES - 1),
+        ] {
+            let excerpt = excerpt(&body);
+            assert_eq!(excerpt.body, body[..kept]);
+            assert_eq!(excerpt.length, body.len() as u64);
+            let failure = Failure {
+                outcome: Outcome::Status(500),
+                detail: String::new(),
+                answer: Some(excerpt.into()),
+            };
+            let json = stored::to_json(&failure);
+            assert!(json.len() < 3000, "{}", json.len());
+            assert_eq!(stored::from_json::<Failure>(&json).unwrap(), failure);
+        }
+    }
+
+    #[test]
+    fn a_failure_of_an_earlier_version_is_still_read() {
+        let json = r#"{"outcome":{"status":503},"detail":"no"}"#;
+        let failure: Failure = stored::from_json(json).unwrap();
+        assert_eq!((failure.outcome, &failure.answer), (Outcome::Status(503), &None));
+        assert_eq!(stored::to_json(&failure), json);
+    }
 }

@@ -50,6 +50,20 @@ impl HeaderText {
     }
 }
 
+/// Stores bytes as a base64 string in JSON.
+pub(super) mod base64 {
+    use ::base64::{Engine as _, prelude::BASE64_STANDARD};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 pub(super) fn to_json(value: &impl Serialize) -> String {
     // No value here has a map with keys other than strings, or a `Serialize` that fails.
     serde_json::to_string(value).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! CloudWatch's metrics inside the lines of the log, where it finds them
+//! Adds CloudWatch's metrics to the lines of the log, where CloudWatch reads them
 //! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
 //!
-//! Each metric has its price for each value of its dimensions, so what nobody is alarmed by is in the
-//! line alone.
+//! AWS charges for each metric and each value of its dimensions. So only values that an alarm uses
+//! are metrics. The others are only in the log line.
 
 use chrono::Utc;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// CloudWatch's name for the metrics of this program.
 const NAMESPACE: &str = "webhook-router";
 
-/// Adds those of a delivery to its line.
+/// Adds the metrics of a delivery to its line.
 pub(super) fn add_delivery(line: &mut Value, settled: bool) {
     line["deliveries"] = 1.into();
     line["unsettled"] = u8::from(!settled).into();
@@ -27,13 +27,14 @@ pub(super) fn add_delivery(line: &mut Value, settled: bool) {
     );
 }
 
-/// Adds a count by function.
+/// Adds a count, with the function as its dimension.
 pub(super) fn add_count(line: &mut Value, name: &str, count: u32) {
     line[name] = count.into();
     describe(line, &[(&["function"], &[name])]);
 }
 
-/// Says which members of a line are metrics, by which others of them.
+/// Declares the metrics of a line: each entry has the members that are dimensions, and the members
+/// that are metrics.
 fn describe(line: &mut Value, metrics: &[(&[&str], &[&str])]) {
     let unit = |name: &str| if name.ends_with("milliseconds") { "Milliseconds" } else { "Count" };
     let metric = |name: &&str| json!({ "Name": name, "Unit": unit(name) });

@@ -1,4 +1,5 @@
-//! What Prometheus reads: counters and durations, by destination, vendor and outcome.
+//! Counts the metrics for Prometheus: counters and durations, by destination, source, vendor and
+//! outcome.
 
 use std::{
     collections::HashSet,
@@ -6,15 +7,21 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
 
-use super::Line;
+use super::{Line, backlog::Seen};
 
-/// Vendors that have a label of their own; the others share one. Names come from payloads, and each
-/// one costs memory here and money in CloudWatch.
+/// The prefix of every name.
+const PREFIX: &str = "webhook_router";
+
+/// Most vendors that have a label of their own. The others share one. Names come from payloads, and
+/// each name costs memory here and money in CloudWatch.
 const MAX_VENDORS: usize = 50;
 
 /// Upper bounds of the histograms, in seconds.
@@ -27,6 +34,8 @@ pub(super) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     destination: &'static str,
+    /// Empty for an envelope. The number of sources is small, because an operator configures them.
+    source: String,
     vendor: String,
     outcome: &'static str,
 }
@@ -42,7 +51,8 @@ struct Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Vendor {
+struct Sender {
+    source: String,
     vendor: String,
 }
 
@@ -55,7 +65,7 @@ pub(super) struct Metrics {
     store_seconds: Histogram,
     destination_seconds: Family<Destination, Histogram>,
     refused: Family<Status, Counter>,
-    filtered: Family<Vendor, Counter>,
+    filtered: Family<Sender, Counter>,
     unsettled: Counter,
     panics: Counter,
 }
@@ -63,7 +73,7 @@ pub(super) struct Metrics {
 impl Metrics {
     fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("webhook_router"),
+            registry: Registry::with_prefix(PREFIX),
             deliveries: Family::default(),
             attempts: Family::default(),
             bytes: Family::default(),
@@ -91,7 +101,7 @@ impl Metrics {
         let refused = metrics.refused.clone();
         registry.register(
             "refused",
-            "Requests that were refused before anything was touched",
+            "Requests that were refused before the store was used",
             refused,
         );
         let filtered = metrics.filtered.clone();
@@ -105,6 +115,7 @@ impl Metrics {
     pub(super) fn delivered(&self, line: &Line<'_>) {
         let labels = Labels {
             destination: line.destination,
+            source: line.source.unwrap_or_default().to_owned(),
             vendor: vendor(line.vendor),
             outcome: line.outcome,
         };
@@ -131,21 +142,28 @@ impl Metrics {
         self.refused.get_or_create(&Status { status }).inc();
     }
 
-    pub(super) fn filtered(&self, name: &str) {
-        self.filtered.get_or_create(&Vendor { vendor: vendor(name) }).inc();
+    pub(super) fn filtered(&self, source: Option<&str>, name: &str) {
+        let (source, vendor) = (source.unwrap_or_default().to_owned(), vendor(name));
+        self.filtered.get_or_create(&Sender { source, vendor }).inc();
     }
 
-    /// In the text format of OpenMetrics.
-    pub(super) fn text(&self) -> String {
-        let mut text = String::new();
+    /// Returns the metrics in the text format of OpenMetrics, with the state of the dead letters.
+    pub(super) fn text(&self, backlog: Option<Seen>) -> String {
+        let (mut text, mut gauges) = (String::new(), Registry::with_prefix(PREFIX));
+        if let Some(backlog) = backlog {
+            backlog.register(&mut gauges);
+        }
         // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &gauges))
+            .and_then(|()| encode_eof(&mut text));
         text
     }
 }
 
-/// The vendor as a label or a dimension: in lower case, cut, and `other` once there are too many,
-/// or where CloudWatch would refuse it: a dimension's value is of ASCII, without control characters
+/// Returns the vendor as a label or a dimension: in lower case and cut. Returns `other` when there
+/// are too many vendors, or when CloudWatch would refuse the name. The value of a dimension must be
+/// ASCII without control characters
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html>).
 pub(super) fn vendor(name: &str) -> String {
     static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);

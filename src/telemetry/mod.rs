@@ -1,6 +1,8 @@
-//! The log: one line for each delivery, and never a secret, a signature or a payload in it. In
-//! Lambda, the same line carries CloudWatch's metrics; in `serve`, Prometheus reads them.
+//! Writes the log: one line for each delivery. No line contains a secret, a signature or a payload.
+//! In Lambda, the line also carries the metrics for CloudWatch. In `serve`, Prometheus reads the
+//! metrics.
 
+mod backlog;
 mod embedded;
 mod metrics;
 
@@ -10,28 +12,30 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
+pub use self::backlog::Backlog;
 use self::metrics::METRICS;
 use crate::{
+    config::{LOG, log_filter},
     delivery::{Delivery, Reply},
     error::Error,
     event::Event,
     outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
+    store::Store,
     trace::Trace,
 };
 
-/// Longest text of a sender's choice that is logged, in characters: a name from a payload, a
-/// method or a path.
+/// Longest text from a sender that is logged, in characters: a name from a payload, a method or a
+/// path.
 const MAX_TEXT_CHARS: usize = 256;
 
-/// How the line of a delivery looks.
+/// The format of a delivery's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     /// For a person.
@@ -47,19 +51,17 @@ fn format() -> Format {
     FORMAT.get().copied().unwrap_or(Format::Text)
 }
 
-/// Starts logging to standard error: text for a person on a terminal, JSON lines otherwise, in
-/// Lambda with metrics. `RUST_LOG` chooses what is logged, `default` without it.
+/// Starts logging to standard error: text for a person on a terminal, and JSON lines otherwise. In
+/// Lambda, the lines have metrics. `RUST_LOG` sets the filter. `default` applies if `RUST_LOG` is
+/// not set or is malformed. The configuration reports a malformed one.
 ///
 /// # Errors
-/// When `RUST_LOG` cannot be read.
+/// Fails if logging was started before.
 pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)
-            .context("RUST_LOG must be error, warn, info, debug, trace or off, also by module")?,
-        _ => EnvFilter::new(default.to_string()),
-    };
+    let chosen = std::env::var(LOG).ok().and_then(|text| log_filter(&text).ok());
+    let filter = chosen.unwrap_or_else(|| EnvFilter::new(default.to_string()));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    // What others would tell beyond that holds bodies, headers and credentials.
+    // Debug lines of other crates may contain bodies, headers or credentials.
     let is_harmless = filter_fn(|metadata| {
         metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::INFO
     });
@@ -70,11 +72,11 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
         (false, false) => Format::Json,
     };
     let _ = FORMAT.set(format);
-    // The message of a panic may quote what it was about, a payload say.
+    // The message of a panic may quote the data that caused it, such as a payload.
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string);
         if format == Format::Embedded {
-            // Whoever caused it gets an answer, so Lambda does not count it as an error.
+            // The sender gets an answer after a panic, so Lambda does not count an error.
             let mut line = line("ERROR", "bug: a panic");
             line["place"] = place.into();
             embedded::add_count(&mut line, "panics", 1);
@@ -96,9 +98,9 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
 /// (<https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>).
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The metrics of this process, as Prometheus reads them.
-pub fn prometheus() -> String {
-    METRICS.text()
+/// Returns this process's metrics and the store's dead letters, as Prometheus reads them.
+pub async fn prometheus(backlog: &Backlog, store: &dyn Store) -> String {
+    METRICS.text(backlog.read(store).await)
 }
 
 /// Logs a request that ended in a panic, and answers it.
@@ -108,21 +110,24 @@ pub fn panicked() -> Reply {
     reply
 }
 
-/// Logs a delivery that was refused before anything was touched, and answers it.
+/// Logs a delivery that was refused before the store was touched, with its sender's address, and
+/// answers it.
 pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
     let reply = refusal.reply();
     let Delivery { method, path, body, .. } = delivery;
     let (method, path) = (cut(method.as_str()), cut(path));
     let (status, bytes) = (reply.status.as_u16(), body.len());
-    let cold_start = origin.is_cold_start;
+    let (sender, cold_start) = (sender(origin), origin.is_cold_start);
     if format() != Format::Embedded {
         METRICS.refused(status);
     }
-    tracing::warn!(method, path, bytes, status, cold_start, reason = %refusal, "refused");
+    tracing::warn!(
+        method, path, sender, bytes, status, cold_start, reason = %refusal, "refused"
+    );
     reply
 }
 
-/// Logs a vendor's question that was answered, and was no event.
+/// Logs a handshake: a vendor's question that was answered, and is not an event.
 pub fn handshake(delivery: &Delivery, origin: &Origin, reply: Reply) -> Reply {
     let (method, path) = (cut(delivery.method.as_str()), cut(&delivery.path));
     let (status, cold_start) = (reply.status.as_u16(), origin.is_cold_start);
@@ -133,22 +138,24 @@ pub fn handshake(delivery: &Delivery, origin: &Origin, reply: Reply) -> Reply {
 /// Logs and counts an event that the rules of its source leave out.
 pub fn filtered(delivery: &Delivery, origin: &Origin, event: &Event) {
     let (vendor, event_type) = (cut(&event.vendor), cut(&event.event_type));
+    let source = event.source.as_deref();
     let (path, cold_start) = (cut(&delivery.path), origin.is_cold_start);
     if format() == Format::Embedded {
         let mut line = line("INFO", "filtered");
         line["path"] = path.into();
+        line["source"] = source.into();
         line["vendor"] = vendor.into();
         line["event_type"] = event_type.into();
         line["cold_start"] = cold_start.into();
         embedded::add_count(&mut line, "filtered", 1);
         print_line(&line);
     } else {
-        METRICS.filtered(vendor);
-        tracing::info!(path, vendor, event_type, cold_start, "filtered");
+        METRICS.filtered(source, vendor);
+        tracing::info!(path, source, vendor, event_type, cold_start, "filtered");
     }
 }
 
-/// What became of a delivery, for the log and the metrics.
+/// The result of a delivery, for the log and the metrics.
 pub struct Handled<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
@@ -157,10 +164,10 @@ pub struct Handled<'a> {
     pub ending: Ending,
     pub error: Option<&'a Error>,
     pub status: u16,
-    pub source: Trigger,
-    /// Of this delivery.
+    pub trigger: Trigger,
+    /// The number of attempts of this delivery.
     pub attempts: u32,
-    /// Whether the result could be stored.
+    /// False only if the store could not be told the result.
     pub settled: bool,
     pub times: Times,
 }
@@ -169,20 +176,23 @@ pub struct Handled<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     key: String,
+    /// Absent for an envelope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
     vendor: &'a str,
     event_type: &'a str,
     destination: &'static str,
     outcome: &'static str,
     status: u16,
-    /// Who brought it.
-    source: &'static str,
+    /// The cause of the delivery.
+    trigger: &'static str,
     attempts: u32,
     bytes: usize,
     milliseconds: f64,
     store_milliseconds: f64,
     destination_milliseconds: f64,
     pause_milliseconds: f64,
-    /// What is left: the router's own.
+    /// The rest of the time, which the router itself took.
     self_milliseconds: f64,
     settled: bool,
     cold_start: bool,
@@ -195,18 +205,19 @@ struct Line<'a> {
     reason: Option<String>,
 }
 
-/// Logs what became of a planned event, and counts it.
+/// Logs and counts the result of a planned event.
 pub fn handled(handled: &Handled<'_>) {
     let Handled { delivery, plan, origin, trace, ending, error, times, .. } = *handled;
     let own = times.total.saturating_sub(times.store + times.destination + times.pauses);
     let line = Line {
         key: plan.key.to_string(),
+        source: plan.source_name(),
         vendor: cut(&plan.event.vendor),
         event_type: cut(&plan.event.event_type),
         destination: plan.route.as_str(),
         outcome: ending.as_str(),
         status: handled.status,
-        source: handled.source.as_str(),
+        trigger: handled.trigger.as_str(),
         attempts: handled.attempts,
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),
@@ -230,12 +241,13 @@ pub fn handled(handled: &Handled<'_>) {
         }
         Format::Text => {
             METRICS.delivered(&line);
-            let Line { key, vendor, event_type, destination, outcome, status, .. } = &line;
+            let Line { key, source, vendor, event_type, destination, outcome, status, .. } = &line;
             let (attempts, milliseconds, reason) = (line.attempts, line.milliseconds, &line.reason);
             macro_rules! log {
                 ($level:ident) => {
                     tracing::$level!(
                         key,
+                        source,
                         vendor,
                         event_type,
                         destination,
@@ -253,7 +265,7 @@ pub fn handled(handled: &Handled<'_>) {
     }
 }
 
-/// Writes the line of a delivery where that level is logged; with metrics in it, always.
+/// Writes the line of a delivery if its level is logged. A line with metrics is always written.
 fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
     let (level, enabled) = if is_bad {
         ("WARN", tracing::enabled!(Level::WARN))
@@ -270,7 +282,7 @@ fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
         line.extend(fields);
     }
     if has_metrics {
-        // A dimension of few values; the name as it was sent is beside it.
+        // The dimension must have few values. `vendor_name` has the name as it was sent.
         line["vendor"] = metrics::vendor(fields.vendor).into();
         line["vendor_name"] = fields.vendor.into();
         embedded::add_delivery(&mut line, fields.settled);
@@ -278,8 +290,8 @@ fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
     print_line(&line);
 }
 
-/// Logs what came of a replay in Lambda. `left` dead letters are still there, where that is known:
-/// after a replay of all.
+/// Logs the result of a replay in Lambda. `left` is the number of dead letters that remain. It is
+/// known only after a replay of all.
 pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
     let mut line = line("INFO", "redrive");
     line["summary"] = json!(summary);
@@ -289,7 +301,7 @@ pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
     print_line(&line);
 }
 
-/// A line of the log, as those of others look.
+/// Creates a line of the log, in the format of the lines that tracing writes.
 fn line(level: &str, message: &str) -> Value {
     let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
     json!({ "timestamp": timestamp, "level": level, "message": message })
@@ -297,22 +309,27 @@ fn line(level: &str, message: &str) -> Value {
 
 /// Prints a line in one piece.
 fn print_line(line: &Value) {
-    // When nobody reads the log, there is nobody to tell.
+    // If the log cannot be written, there is no other place to report that.
     let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
-/// With three digits of fraction.
+/// Converts a duration to milliseconds with three decimal places.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Logs an attempt that is followed by another.
+/// Logs a failed attempt that another attempt follows.
 pub fn tried(plan: &Plan, number: u32, error: &Error, pause: Duration) {
     let (key, destination) = (plan.key, plan.route);
     let pause_milliseconds = pause.as_millis() as u64;
     tracing::warn!(
         %key, %destination, attempt = number, reason = %error, pause_milliseconds, "tried"
     );
+}
+
+/// Returns the sender's address. A parsed address cannot contain text that a sender chooses.
+fn sender(origin: &Origin) -> String {
+    origin.sender.map_or_else(|| "unknown".into(), |address| address.to_canonical().to_string())
 }
 
 fn cut(text: &str) -> &str {

@@ -104,3 +104,69 @@ impl DateNumbers {
 fn is_leap_year(year: u64) -> bool {
     year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date(parts: &[(&str, Option<Part>)]) -> Option<Option<(u64, u64, u64)>> {
+        let mut numbers = DateNumbers::default();
+        for (digits, part) in parts {
+            numbers.push_text(digits, *part)?;
+        }
+        let resolved = numbers.resolve()?;
+        Some(resolved.map(|Date { year, month, day }| (year, month, day)))
+    }
+
+    #[test]
+    fn year_month_and_day_are_told_apart_by_their_size_and_place() {
+        let month = Some(Part::Month);
+        let sixth_of_may = Some(Some((2024, 5, 6)));
+        for parts in [
+            [("2024", None), ("05", None), ("06", None)],
+            // Slashed dates are month first.
+            [("05", None), ("06", None), ("2024", None)],
+            [("05", month), ("06", None), ("2024", None)],
+            [("05", month), ("2024", None), ("06", None)],
+            [("06", None), ("05", month), ("2024", None)],
+            [("2024", None), ("05", month), ("06", None)],
+            [("2024", None), ("06", None), ("05", month)],
+        ] {
+            let digits = parts.map(|(digits, _)| digits);
+            assert_eq!(date(&parts), sixth_of_may, "{digits:?}");
+        }
+        let day_first = [("13", None), ("05", None), ("2024", None)];
+        assert_eq!(date(&day_first), Some(Some((2024, 5, 13))));
+        let short_year = [("32", None), ("05", None), ("06", None)];
+        assert_eq!(date(&short_year), Some(Some((32, 5, 6))));
+        assert_eq!(date(&[("2024", None), ("05", None)]), Some(None));
+        assert_eq!(date(&[("1", None), ("2", None), ("3", None), ("4", None)]), None);
+        assert_eq!(date(&[("2024", None), ("2025", None), ("1", None)]), None);
+        assert_eq!(date(&[("100", month)]), None);
+    }
+
+    #[test]
+    fn a_day_is_within_its_month() {
+        let could_be = |month: &str, year: Option<&str>, day: &str| {
+            let mut numbers = DateNumbers::default();
+            numbers.push_text(month, Some(Part::Month)).unwrap();
+            if let Some(year) = year {
+                numbers.push_text(year, None).unwrap();
+            }
+            numbers.could_be_day(&Decimal::parse(day).unwrap())
+        };
+        for (month, year, last) in [
+            ("1", None, 31),
+            ("4", None, 30),
+            ("2", None, 29),
+            ("2", Some("2024"), 29),
+            ("2", Some("2023"), 28),
+            ("2", Some("1900"), 28),
+            ("2", Some("2000"), 29),
+        ] {
+            assert!(could_be(month, year, &last.to_string()), "{month} {year:?}");
+            assert!(!could_be(month, year, &(last + 1).to_string()), "{month} {year:?}");
+            assert!(!could_be(month, year, "0"));
+        }
+    }
+}

@@ -42,7 +42,8 @@ impl<'a> Decimal<'a> {
     /// Returns `None` for a whole number.
     ///
     /// # Errors
-    /// When Python raises `InvalidOperation`: the integer part has more digits than the precision.
+    /// Fails when Python raises `InvalidOperation`: the integer part has more digits than the
+    /// precision.
     pub(super) fn sixtieths(&self) -> Result<Option<u64>, ()> {
         if self.integer.trim_start_matches('0').len() > PRECISION {
             return Err(());
@@ -80,4 +81,69 @@ fn round(digits: &str) -> (u128, usize) {
         std::cmp::Ordering::Greater => 1,
     };
     (kept + up, cut.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_read_and_nothing_else() {
+        for (text, value) in [
+            ("007", Some(7)),
+            ("", None),
+            ("+7", None),
+            ("7a", None),
+            ("1".repeat(30).as_str(), Some(u64::MAX)),
+        ] {
+            assert_eq!(integer(text), value, "{text}");
+        }
+        for text in ["", ".", "1.", ".5", "1.a", "a.1", "1.2.3"] {
+            assert!(Decimal::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_counts_beyond_a_limit() {
+        let exceeds = |text, limit| Decimal::parse(text).unwrap().exceeds(limit);
+        assert!(exceeds("31.1", 31) && exceeds("32", 31));
+        assert!(!exceeds("31", 31) && !exceeds("31.00", 31) && !exceeds("30.9", 31));
+        assert_eq!(Decimal::parse("31.9").unwrap().trunc(), 31);
+    }
+
+    #[test]
+    fn a_fraction_of_a_minute_is_cut_to_seconds() {
+        let nines = format!("1.{}", "9".repeat(40));
+        for (text, seconds) in [
+            ("10.5", Some(30)),
+            ("10.25", Some(15)),
+            ("10.0166", Some(0)),
+            ("10.01667", Some(1)),
+            ("10", None),
+            ("10.00", None),
+            // Rounded to 28 digits, it is a whole minute.
+            (&nines, Some(60)),
+        ] {
+            assert_eq!(Decimal::parse(text).unwrap().sixtieths(), Ok(seconds), "{text}");
+        }
+        let whole = |digits| format!("{}.5", "1".repeat(digits));
+        assert_eq!(Decimal::parse(&whole(28)).unwrap().sixtieths(), Ok(Some(30)));
+        assert_eq!(Decimal::parse(&whole(29)).unwrap().sixtieths(), Err(()));
+    }
+
+    #[test]
+    fn halves_are_rounded_to_even() {
+        let kept = "100000000000000000000000000";
+        for (last, cut, rounded) in [
+            ("2", "5", 2),
+            ("3", "5", 4),
+            ("2", "51", 3),
+            ("2", "49", 2),
+            ("3", "4", 3),
+            ("3", "", 3),
+        ] {
+            let expected = format!("{kept}{rounded}").parse().unwrap();
+            assert_eq!(round(&format!("{kept}{last}{cut}")), (expected, cut.len()), "{last}{cut}");
+        }
+    }
 }

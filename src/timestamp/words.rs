@@ -93,3 +93,39 @@ pub(super) fn is_filler(token: &str) -> bool {
             | "th"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_whole_and_by_three_letters() {
+        for (token, number) in [
+            ("jan", Some(1)),
+            ("MAY", Some(5)),
+            ("Sept", Some(9)),
+            ("december", Some(12)),
+            ("janu", None),
+        ] {
+            assert_eq!(month(token), number, "{token}");
+        }
+        assert!(is_weekday("Wed") && is_weekday("sunday") && !is_weekday("sund"));
+    }
+
+    #[test]
+    fn noon_and_midnight_are_told_apart() {
+        for (hour, meridiem, on_24) in [
+            (12, Meridiem::Am, 0),
+            (12, Meridiem::Pm, 12),
+            (1, Meridiem::Am, 1),
+            (11, Meridiem::Pm, 23),
+            (0, Meridiem::Pm, 12),
+        ] {
+            assert_eq!(on_24_hour_clock(hour, meridiem), on_24);
+        }
+        assert!(meridiem("P") == Some(Meridiem::Pm) && meridiem("am") == Some(Meridiem::Am));
+        assert!(meridiem("x").is_none());
+        assert!(unit("H") == Some(Unit::Hour) && unit("seconds") == Some(Unit::Second));
+        assert!(unit("minute") == Some(Unit::Minute) && unit("d").is_none());
+    }
+}

@@ -8,14 +8,15 @@ use tokio::task::JoinSet;
 use webhook_router::{
     config::StoreConfig,
     outcome::{Outcome, Trigger},
+    route::Route,
     store::{self, Record, State},
 };
 
 use crate::{
     destination::{OVER_TLS, TlsServer},
-    rough::{Behaviour, Rough},
+    rough_destination::{Behaviour, Rough},
     servers::Authority,
-    support::{Got, PAYLOAD, Server, client, free_port, lookup, post, sqlite},
+    support::{Got, PAYLOAD, Serve, client, free_port, lookup, post, sqlite},
 };
 
 use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
@@ -122,30 +123,25 @@ const SHORT: [(&str, &str); 4] = [
 
 #[tokio::test]
 async fn every_behaviour_of_a_destination_has_its_answer_attempts_and_state() {
-    for (threshold, rows) in [("256", [BOTH, HTTP]), ("0", [BOTH, INVOKE])] {
-        let rough = Rough::start(|body| {
-            let name = body.split("\"do\":\"").nth(1).unwrap().split('"').next().unwrap();
-            let row = [BOTH, HTTP, INVOKE].into_iter().flatten().find(|row| row.name == name);
-            row.unwrap().behaviour.clone()
-        })
-        .await;
-        let folder = tempfile::tempdir().unwrap();
-        let store = sqlite(folder.path());
-        let vars = [
-            ("STORE_URL", store.as_str()),
-            ("ROUTE_THRESHOLD", threshold),
-            ("GCP_TARGET_URL", &rough.url),
-            ("AWS_TARGET_FUNCTION", "webhook-processor"),
-            ("AWS_ENDPOINT_URL_LAMBDA", &rough.url),
-        ];
-        let router = Server::router(&[&vars[..], &SHORT].concat());
-        let mut trials = JoinSet::new();
-        for row in rows.into_iter().flatten() {
-            let (url, store, rough) = (router.webhook(), store.clone(), rough.clone());
-            trials.spawn(async move { row.try_it(&url, &store, &rough).await });
-        }
-        trials.join_all().await;
+    tokio::join!(every_row(Route::Gcp, [BOTH, HTTP]), every_row(Route::Aws, [BOTH, INVOKE]),);
+}
+
+async fn every_row(route: Route, rows: [&'static [Row]; 2]) {
+    let rough = Rough::start(|body| {
+        let name = body.split("\"do\":\"").nth(1).unwrap().split('"').next().unwrap();
+        let row = [BOTH, HTTP, INVOKE].into_iter().flatten().find(|row| row.name == name);
+        row.unwrap().behaviour.clone()
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let router = Serve::to_url(&rough.url).only(route).store(&store).envs(SHORT).start();
+    let mut trials = JoinSet::new();
+    for row in rows.into_iter().flatten() {
+        let (url, store, rough) = (router.webhook(), store.clone(), rough.clone());
+        trials.spawn(async move { row.try_it(&url, &store, &rough).await });
     }
+    trials.join_all().await;
 }
 
 impl Row {
@@ -224,29 +220,21 @@ async fn what_cannot_be_reached_is_tried_again_and_free() {
     let right_name = format!("https://localhost:{}", tls.port);
     let ca = authority.file();
     let urls = [&refused, &wrong_name, "https://nowhere.invalid", &right_name];
-    let trials = ["256", "0"].into_iter().flat_map(|threshold| urls.map(|url| (threshold, url)));
-    for (threshold, url) in trials {
+    let trials = [Route::Gcp, Route::Aws].map(|route| urls.map(|url| (route, url)));
+    for (route, url) in trials.into_iter().flatten() {
         let folder = tempfile::tempdir().unwrap();
         let store = sqlite(folder.path());
-        let vars = [
-            ("STORE_URL", store.as_str()),
-            ("ROUTE_THRESHOLD", threshold),
-            ("GCP_TARGET_URL", url),
-            // Both destinations trust the authority, so only the name is wrong.
-            ("GCP_CA_FILE", ca.to_str().unwrap()),
-            ("SSL_CERT_FILE", ca.to_str().unwrap()),
-            ("AWS_TARGET_FUNCTION", "webhook-processor"),
-            ("AWS_ENDPOINT_URL_LAMBDA", url),
-            ("FORWARD_ATTEMPTS", "3"),
-        ];
-        let router = Server::router(&vars);
+        // Both trust the authority, so that nothing but the name is wrong.
+        let ca = ca.to_str().unwrap();
+        let trusting = [("GCP_CA_FILE", ca), ("SSL_CERT_FILE", ca), ("FORWARD_ATTEMPTS", "3")];
+        let router = Serve::to_url(url).only(route).store(&store).envs(trusting).start();
         if url == right_name {
-            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (200, OVER_TLS), "{}", router.log());
             continue;
         }
         for attempts in [ALL, 2 * ALL] {
-            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{url}");
             let record = record(&store, got.header("x-webhook-key").unwrap()).await;
             assert_eq!((record.attempts.len(), &record.state), (attempts, &State::DeadLetter));
@@ -260,17 +248,10 @@ async fn an_attempt_that_could_not_end_in_time_is_not_begun() {
     let rough = Rough::start(|_| Never).await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    // There is time for one and a half attempts.
-    let vars = [
-        ("STORE_URL", store.as_str()),
-        ("ROUTE_THRESHOLD", "256"),
-        ("GCP_TARGET_URL", &rough.url),
-        ("FORWARD_TIMEOUT_MS", "1000"),
-        ("FORWARD_BUDGET_MS", "1500"),
-    ];
-    let router = Server::router(&vars);
-    let got = post(&client(), &router.webhook(), PAYLOAD).await;
-    assert_eq!(got.status, 504);
+    // Time for one and a half.
+    let short = [("FORWARD_TIMEOUT_MS", "1000"), ("FORWARD_BUDGET_MS", "1500")];
+    let router = Serve::to_url(&rough.url).only(Route::Gcp).store(&store).envs(short).start();
+    let got = router.post(PAYLOAD).await.expect(504);
     let record = record(&store, got.header("x-webhook-key").unwrap()).await;
     assert_eq!(record.attempts.len(), 1);
 }
@@ -280,36 +261,24 @@ async fn of_many_attempts_the_newest_twenty_are_kept() {
     let rough = Rough::start(|_| Status(503, None)).await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let vars = [
-        ("STORE_URL", store.as_str()),
-        ("ROUTE_THRESHOLD", "256"),
-        ("GCP_TARGET_URL", &rough.url),
-        ("FORWARD_ATTEMPTS", "15"),
-        ("FORWARD_BACKOFF_MS", "1"),
-    ];
-    let router = Server::router(&vars);
-    for _ in 0..2 {
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
-        assert_eq!(got.status, 503);
+    let many = [("FORWARD_ATTEMPTS", "10"), ("FORWARD_BACKOFF_MS", "1")];
+    let router = Serve::to_url(&rough.url).only(Route::Gcp).store(&store).envs(many).start();
+    for newest in [1..=10, 1..=20, 11..=30] {
+        let got = router.post(PAYLOAD).await.expect(503);
         let record = record(&store, got.header("x-webhook-key").unwrap()).await;
-        assert!(record.attempts.len() <= 20);
-        if record.attempts.len() == 20 {
-            let numbers: Vec<_> = record.attempts.iter().map(|attempt| attempt.number).collect();
-            return assert_eq!(numbers, (11..=30).collect::<Vec<_>>());
-        }
+        let numbers = record.attempts.iter().map(|attempt| attempt.number);
+        assert_eq!(numbers.collect::<Vec<_>>(), newest.collect::<Vec<_>>());
     }
-    panic!("not so many attempts");
 }
 
 #[tokio::test]
 async fn a_retry_after_that_fits_is_obeyed() {
     let rough = Rough::start(|_| Status(429, Some("1"))).await;
-    let vars =
-        [("ROUTE_THRESHOLD", "256"), ("GCP_TARGET_URL", &rough.url), ("FORWARD_ATTEMPTS", "2")];
-    let router = Server::router(&vars);
+    let serve = Serve::to_url(&rough.url).only(Route::Gcp).env("FORWARD_ATTEMPTS", "2");
+    let router = serve.start();
     let started = std::time::Instant::now();
-    let got = post(&client(), &router.webhook(), PAYLOAD).await;
-    // The sender gets the same `Retry-After`.
+    let got = router.post(PAYLOAD).await;
+    // The sender is told the same.
     assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
     assert_eq!(rough.seen(got.header("x-webhook-key").unwrap()).len(), 2);
     assert!(started.elapsed() >= Duration::from_secs(1));

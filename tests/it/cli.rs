@@ -1,15 +1,19 @@
 //! Runs the commands as a person uses them.
 
-use std::io::Write as _;
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use webhook_router::config::VARIABLES;
 
-use crate::support::{
-    PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
+use crate::{
+    lambda::{events, request_of},
+    support::{
+        PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
+    },
 };
 
-fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
+pub fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
     end_of(Command::new(ROUTER).args(args).env_clear().envs(vars.iter().copied()))
 }
 
@@ -28,15 +32,55 @@ fn file(folder: &tempfile::TempDir, name: &str, body: &str) -> String {
 }
 
 #[test]
-fn help_documents_every_variable() {
-    let output = router(&["--help"], &[]);
-    assert!(output.status.success());
-    for variable in VARIABLES {
-        assert!(stdout(&output).contains(&format!("\n  {}", variable.name)), "{}", variable.name);
-        assert!(stdout(&output).contains(variable.meaning), "{}", variable.name);
+fn every_variable_is_listed_for_a_person_and_for_a_program() {
+    let (text, lines) = (router(&["variables"], &[]), router(&["variables", "--json"], &[]));
+    assert!(text.status.success() && lines.status.success());
+    let objects: Vec<serde_json::Value> =
+        stdout(&lines).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), VARIABLES.len());
+    for (variable, object) in VARIABLES.iter().zip(&objects) {
+        assert!(stdout(&text).contains(variable.name), "{}", variable.name);
+        assert!(stdout(&text).contains(variable.meaning), "{}", variable.name);
+        assert_eq!(
+            (&object["name"], &object["meaning"]),
+            (&variable.name.into(), &variable.meaning.into())
+        );
+        assert_eq!(object["default"], variable.default);
+    }
+}
+
+#[test]
+fn help_is_short_and_says_where_the_variables_are() {
+    for args in [&["--help"][..], &["serve", "--help"], &["replay", "--help"], &["doctor", "-h"]] {
+        let output = router(args, &[]);
+        assert!(output.status.success());
+        let help = stdout(&output);
+        assert!(help.lines().count() < 45, "{help}");
+        assert!(help.contains("`webhook-router variables` lists the variables"), "{help}");
+        assert!(!help.contains("ROUTE_THRESHOLD"), "{help}");
     }
     let nothing = router(&[], &[]);
     assert!(!nothing.status.success() && stderr(&nothing).contains("Usage"));
+}
+
+#[test]
+fn shells_complete_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = router(&["completions", shell], &[]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        for command in ["serve", "doctor", "dead-letters", "variables"] {
+            assert!(stdout(&output).contains(command), "{shell} {command}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = file(&folder, "webhook-router", stdout(&router(&["completions", "bash"], &[])));
+    let complete = format!(
+        "source {script}; completer=$(complete -p webhook-router | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+         COMP_WORDS=(webhook-router dis); COMP_CWORD=1; \
+         $completer webhook-router dis webhook-router; echo ${{COMPREPLY[*]}}"
+    );
+    let output = Command::new("bash").args(["-c", &complete]).output().unwrap();
+    assert_eq!(stdout(&output).trim(), "discard", "{}", stderr(&output));
 }
 
 #[test]
@@ -55,7 +99,11 @@ fn explain_tells_a_person_what_is_derived() {
     for line in lines {
         assert!(stdout(&output).contains(line), "{}", stdout(&output));
     }
-    assert!(stderr(&output).starts_with("by the example's ROUTING_SECRET"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).starts_with("using the example's ROUTING_SECRET"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -89,7 +137,11 @@ fn explain_reads_a_vendor_s_own_payload_and_verifies_it_at_a_given_time() {
 
     let unknown = router(&["explain", "--vendor", "nobody", file], &[]);
     assert!(!unknown.status.success());
-    assert!(stderr(&unknown).contains("there are adyen, aftership, "), "{}", stderr(&unknown));
+    assert!(
+        stderr(&unknown).contains("the built-in vendors are adyen, aftership, "),
+        "{}",
+        stderr(&unknown)
+    );
 }
 
 #[test]
@@ -109,8 +161,33 @@ fn explain_goes_on_after_a_refusal_and_fails_for_a_missing_file() {
     assert!(!missing.status.success());
     assert!(stderr(&missing).contains("cannot read /nowhere/at-all"));
     assert_eq!(stdout(&missing).lines().count(), 1);
+    let numeric = file(&folder, "numeric", &PAYLOAD.replace("\"2026-05-06T12:34:56Z\"", "1.5e9"));
+    let refused = router(&["explain", &numeric], &[]);
+    let why = "  refused      400: missing required fields: created_at is a number; expected a \
+               string such as 2026-05-06T12:34:56Z\n";
+    assert!(stdout(&refused).contains(why), "{}", stdout(&refused));
     let refused = router(&["explain", &bad], &[]);
     assert!(stdout(&refused).contains("refused      400: invalid json"));
+}
+
+#[test]
+fn explain_finds_in_every_front_s_event_what_its_body_alone_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |args: &[&str]| {
+        let output = router(&[&["explain", "--json"], args].concat(), &[]);
+        let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        object["key"].as_str().map(str::to_owned)
+    };
+    let mut keys = BTreeSet::new();
+    for event in events() {
+        let request = request_of(&event, "http://localhost/").build().unwrap();
+        let body = folder.path().join("body");
+        std::fs::write(&body, request.body().unwrap().as_bytes().unwrap()).unwrap();
+        let of_event = key(&["--event", event.to_str().unwrap()]);
+        assert_eq!(of_event, key(&[body.to_str().unwrap()]), "{event:?}");
+        keys.extend(of_event);
+    }
+    assert!(keys.len() >= 12, "{keys:?}");
 }
 
 #[test]
@@ -120,7 +197,15 @@ fn explain_reads_events_standard_input_and_headers() {
     let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
     assert_eq!((&object["status"], &object["vendor"]), (&200.into(), &"PayPal".into()));
     let output = router(&["explain", "--json", "--event", "Cargo.toml"], &[]);
-    assert!(stdout(&output).contains("not a Function URL event"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("not an event of a Function URL"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("omit --event if the file"), "{}", stdout(&output));
+    for args in [&[][..], &["--vendor", "shopify"]] {
+        let event = &["events/paypal-capture-base64.json"][..];
+        let output = router(&[&["explain"][..], args, event].concat(), &[]);
+        let hint = "  hint         the file looks like a Function URL event, and a raw body was \
+                    expected: add --event\n";
+        assert!(stdout(&output).contains(hint), "{}", stdout(&output));
+    }
 
     let mut child = Command::new(ROUTER)
         .args(["explain", "-"])
@@ -171,7 +256,7 @@ fn a_variable_that_is_not_utf_8_is_not_taken_for_unset() {
 fn what_is_logged_must_be_understood() {
     let output = router(&["explain", "x"], &[("RUST_LOG", "nonsense=zzz")]);
     assert!(!output.status.success());
-    assert!(stderr(&output).starts_with("error: RUST_LOG must be"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("\n  RUST_LOG: must be error, warn"), "{}", stderr(&output));
 }
 
 #[test]
@@ -189,12 +274,54 @@ fn serve_says_everything_that_is_wrong_before_it_starts() {
     }
     let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
     let nowhere = [&targets[..], &[("STORE_URL", "sqlite:/nowhere/at/all.db")]].concat();
-    let output = router(&["serve"], &nowhere);
-    assert!(
-        stderr(&output).contains("cannot open /nowhere/at/all.db (STORE_URL)"),
-        "{}",
-        stderr(&output)
-    );
+    let output = router(&["serve", "--listen", "127.0.0.1:0"], &nowhere);
+    assert!(stderr(&output).contains("cannot open /nowhere/at/all.db: "), "{}", stderr(&output));
+}
+
+#[test]
+fn serve_says_what_is_wrong_with_store_files_secret_and_ports_together() {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}/missing/store.db", folder.path().display());
+    let vars = [
+        ("GCP_TARGET_URL", "https://x.dev"),
+        ("AWS_TARGET_FUNCTION", "https://not-a.function"),
+        ("ROUTING_SECRET", "fifteen-bytes--"),
+        ("GCP_CA_FILE", "/nowhere/ca.pem"),
+        ("STORE_URL", &store),
+        ("METRICS_LISTEN", &taken),
+        ("RUST_LOG", "verbose"),
+    ];
+    let output = router(&["serve", "--listen", &taken], &vars);
+    assert_eq!(output.status.code(), Some(1));
+    for (variable, said) in [
+        ("AWS_TARGET_FUNCTION", "must be a function's name or ARN"),
+        ("ROUTING_SECRET", "must have at least 16 bytes"),
+        ("GCP_CA_FILE", "/nowhere/ca.pem is not a PEM file of a CA"),
+        ("STORE_URL", "cannot open "),
+        ("METRICS_LISTEN", "cannot listen on "),
+        ("PORT", "cannot listen on "),
+        ("RUST_LOG", "must be error, warn"),
+    ] {
+        let line = format!("\n  {variable}: {said}");
+        assert!(stderr(&output).contains(&line), "{line}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn listen_takes_a_port_of_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    for host in ["", "localhost:"] {
+        let port = crate::support::free_port();
+        let mut command = Command::new(ROUTER);
+        command.args(["serve", "--listen", &format!("{host}{port}")]);
+        let server = Server::start(command, &[&OPEN[..2], &[("STORE_URL", &store)]].concat());
+        assert_eq!(server.url, format!("http://127.0.0.1:{port}"));
+    }
+    let output = router(&["serve", "--listen", "localhost"], &[]);
+    assert!(stderr(&output).contains("must be PORT, HOST:PORT"), "{}", stderr(&output));
 }
 
 #[test]
@@ -235,7 +362,6 @@ fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
     let own = "ROUTING_SECRET: must be set, and not to the secret of the examples; \
                `openssl rand -hex 32` makes one";
     for (secret, said) in [
-        ("", own),
         ("dev-not-for-prod-change-me", own),
         ("fifteen-bytes--", "ROUTING_SECRET: must have at least 16 bytes"),
     ] {
@@ -250,6 +376,13 @@ fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
         // On loopback, the router is for trying out.
         let vars = [&OPEN[..2], &[("ROUTING_SECRET", secret)]].concat();
         Server::router(&vars);
+    }
+    for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let output = router(
+            &["serve", "--listen", listen],
+            &[&OPEN[..2], &[("ROUTING_SECRET", "")]].concat(),
+        );
+        assert!(stderr(&output).contains("ROUTING_SECRET: is empty"), "{}", stderr(&output));
     }
     // The store was not opened before the problem was found.
     assert!(!folder.path().join("store.db").exists());
@@ -301,9 +434,53 @@ fn the_demo_shows_the_main_job_and_succeeds() {
     assert!(output.status.success(), "{text}\n{}", stderr(&output));
     assert!(text.contains("it reached its destination once"), "{text}");
     let rows = text.lines().filter(|line| line.ends_with(" yes")).count();
-    assert_eq!(rows, 7, "{text}");
+    assert_eq!(rows, 12, "{text}");
+    for vendor in ["stripe", "github", "adyen", "slack", "twilio"] {
+        let row = text.lines().find(|line| {
+            line.starts_with(&format!("{vendor} ")) && line.contains("401 invalid signature")
+        });
+        assert!(row.is_some(), "{vendor}: {text}");
+    }
     assert!(text.contains(" gcp ") && text.contains(" aws "));
     assert!(text.contains("curl -i http://127.0.0.1:8080/webhook"));
+}
+
+#[test]
+fn the_demo_stays_for_the_lines_that_it_prints_and_shows_each_request() {
+    let mut demo = Command::new(ROUTER);
+    demo.args(["demo", "--stay"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    let mut demo = demo.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let told: Vec<_> = lines
+        .by_ref()
+        .skip_while(|line| !line.starts_with("Go on by hand"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let shell = |line: &str| {
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", line]).env_clear().env("PATH", "/usr/bin:/bin");
+        let output = output.output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let [first, forged, curl, envelope, ..] = told.as_slice() else { panic!("{told:?}") };
+    for (line, answer, shown) in [
+        (first, "200 OK", "200 processed"),
+        (first, "duplicate ignored", "200 duplicate ignored"),
+        (forged, "401 Unauthorized", "401 invalid signature"),
+        (envelope, "HTTP/1.1 200", "200 processed"),
+        (envelope, "duplicate ignored", "200 duplicate ignored"),
+    ] {
+        assert!(shell(line).contains(answer), "{line}");
+        let traffic = lines.next().unwrap();
+        assert!(traffic.contains(" POST /webhook") && traffic.contains(shown), "{traffic}");
+    }
+    let with_curl = shell(curl);
+    assert!(shell(&with_curl).contains("duplicate ignored"), "{with_curl}");
+    assert!(told[4..].iter().any(|line| shell(line).contains("orders/create")), "{told:?}");
+    let id = demo.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(demo.wait().unwrap().success());
 }
 
 #[tokio::test]
@@ -339,9 +516,9 @@ async fn inspect_shows_what_the_store_knows() {
 
     for (given, said) in [
         ("00000000", "no event has a key that begins with 00000000"),
-        ("0000000", "`0000000` is no key"),
-        ("nonsense", "`nonsense` is no key"),
-        (&"0".repeat(64), "is not known, or forgotten"),
+        ("0000000", "`0000000` is not a key"),
+        ("nonsense", "`nonsense` is not a key"),
+        (&"0".repeat(64), "is unknown, or its record has expired"),
     ] {
         let output = router(&["inspect", given], &vars);
         assert!(!output.status.success());

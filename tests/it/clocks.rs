@@ -15,8 +15,8 @@ use webhook_router::{
 use crate::{
     servers::{Redis, RedisCluster},
     support::{
-        Answer, Got, PAYLOAD, Server, Sink, client, delivery, libfaketime, lookup, ok, plan_of,
-        post,
+        Answer, Got, PAYLOAD, Serve, Server, Sink, client, delivery, libfaketime, lookup, ok,
+        plan_of,
     },
 };
 
@@ -39,7 +39,7 @@ fn router(sink: &Sink, redis: &str, clock: &str) -> Server {
         ("FAKETIME", clock),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    Server::router(&[&sink.vars(), &ours[..]].concat())
+    Serve::to(sink).envs(ours).start()
 }
 
 const LEASE_OF_A_ROUTER: Duration = Duration::from_secs(5);
@@ -63,7 +63,7 @@ async fn one_after_the_other(redis: &str, of_owner: &str, of_other: &str, event:
     let first = tokio::spawn(client().post(owner.webhook()).body(body.clone()).send());
     sink.arrived(1).await;
     let wait = |got: &Got| got.header("retry-after").unwrap().parse::<u64>().unwrap();
-    let got = post(&client(), &other.webhook(), body.clone()).await;
+    let got = other.post(body.clone()).await;
     assert_eq!((got.status, got.text()), (409, "in progress"), "{}", other.log());
     assert!((1..=5).contains(&wait(&got)), "{got:?}");
     owner.kill();
@@ -71,7 +71,7 @@ async fn one_after_the_other(redis: &str, of_owner: &str, of_other: &str, event:
     sink.answers(ok("done"));
     // The event belongs to the dead router until the lease ends. Then the next claim gets it.
     let answered = loop {
-        let got = post(&client(), &other.webhook(), body.clone()).await;
+        let got = other.post(body.clone()).await;
         if got.status == 200 {
             break got;
         }
@@ -103,13 +103,14 @@ fn behind() -> DateTime<Utc> {
 
 #[tokio::test]
 async fn a_lease_and_a_lifetime_end_by_the_server_s_clock() {
-    let (redis, cluster) = (Redis::start(&[]), RedisCluster::start());
-    for url in [redis.url(), cluster.url()] {
-        let store = open(&url).await;
-        for (mine, theirs) in [(ahead as fn() -> _, behind as fn() -> _), (behind, ahead)] {
-            lease_and_lifetime(&*store, mine, theirs).await;
-        }
-    }
+    let (server, servers) = (Redis::start(&[]), RedisCluster::start());
+    let (redis, cluster) = (open(&server.url()).await, open(&servers.url()).await);
+    tokio::join!(
+        lease_and_lifetime(&*redis, ahead, behind),
+        lease_and_lifetime(&*redis, behind, ahead),
+        lease_and_lifetime(&*cluster, ahead, behind),
+        lease_and_lifetime(&*cluster, behind, ahead),
+    );
 }
 
 /// Checks that the ends that a caller gets are by the caller's own clock.
@@ -134,7 +135,7 @@ async fn lease_and_lifetime(
         key: lease.key,
         details: lease.details.clone(),
         failed_at: mine(),
-        failure: Failure { outcome: Outcome::TimedOut, detail: String::new() },
+        failure: Failure { outcome: Outcome::TimedOut, detail: String::new(), answer: None },
         attempts: vec![],
         delivery: delivery("{}"),
     };

@@ -119,6 +119,12 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         ("REDIS_URL", "sqlite:x.db", "must be redis:// or rediss://"),
         ("AWS_TARGET_INVOCATION", "DryRun", "must be RequestResponse or Event"),
         ("AWS_TARGET_PAYLOAD", "raw", "must be body or request"),
+        (
+            "RUST_LOG",
+            "verbose",
+            "must be error, warn, info, debug, trace or off, also by module: \
+             warn,webhook_router=debug",
+        ),
         ("AWS_TARGET_ROLE_ARN", "role", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME"),
         (
             "ENVELOPE_SECRETS",
@@ -135,6 +141,119 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
     }
     for url in ["http://localhost:1", "http://127.0.0.9/", "http://[::1]:80/x", "HTTPS://x.dev"] {
         config(&[&TARGETS[..], &[("GCP_TARGET_URL", url)]].concat()).unwrap();
+    }
+}
+
+#[test]
+fn a_routing_secret_that_is_set_to_nothing_is_not_taken_for_unset() {
+    for secret in ["", " ", "\n"] {
+        let (variable, remedy) = remedy(&[("ROUTING_SECRET", secret)]);
+        assert_eq!(variable, "ROUTING_SECRET");
+        assert!(remedy.starts_with("is empty"), "{remedy}");
+    }
+}
+
+#[test]
+fn a_function_is_a_name_or_an_arn() {
+    let arn = "arn:aws:lambda:eu-west-1:123456789012:function:processor";
+    let long = "x".repeat(171);
+    for function in [
+        "processor",
+        "pro-ces_sor2:live",
+        "processor:$LATEST",
+        "123456789012:function:processor",
+        "123456789012:function:processor:live",
+        arn,
+        &format!("{arn}:7"),
+        "arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:processor",
+    ] {
+        config(&[TARGETS[0], ("AWS_TARGET_FUNCTION", function)]).unwrap();
+    }
+    for other in [
+        "https://x.lambda-url.eu-west-1.on.aws/",
+        "my processor",
+        "processor:",
+        "processor:live:live",
+        "function/processor",
+        "arn:aws:lambda:eu-west-1:123456789012:processor",
+        "arn:aws:lambda:eu-west-1:1234:function:processor",
+        "arn:aws:sqs:eu-west-1:123456789012:function:processor",
+        "12345:function:processor",
+        &long,
+    ] {
+        let (variable, remedy) = remedy(&[("AWS_TARGET_FUNCTION", other)]);
+        assert_eq!(variable, "AWS_TARGET_FUNCTION");
+        assert!(remedy.starts_with("must be a function's name or ARN"), "{remedy}");
+    }
+}
+
+/// Returns the warnings about these variables together with valid targets.
+fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
+    let own = [("ROUTING_SECRET", "sixteen-bytes---"), ("ALLOW_UNSIGNED", "true")];
+    let config = config(&[&TARGETS, &own[..], vars].concat()).unwrap();
+    let warnings = config.warnings().into_iter();
+    warnings.map(|warning| warning.to_string()).filter(|text| !text.starts_with("ENV")).collect()
+}
+
+#[test]
+fn an_attempt_that_may_outlast_the_budget_is_warned_of() {
+    let budget = ("FORWARD_BUDGET_MS", "5000");
+    let warned = warnings(&[budget]);
+    assert!(
+        warned[0].starts_with("FORWARD_TIMEOUT_MS: 10000 is more than FORWARD_BUDGET_MS, 5000")
+    );
+    assert_eq!(warnings(&[budget, ("FORWARD_TIMEOUT_MS", "5000")]), Vec::<String>::new());
+    assert_eq!(warnings(&[]), Vec::<String>::new());
+}
+
+#[test]
+fn a_password_in_a_target_s_url_is_warned_of_and_not_shown() {
+    for url in ["https://user:plainly-a-secret@x.dev/?t=plainly-a-secret", "https://user@x.dev"] {
+        let vars = [("GCP_TARGET_URL", url)];
+        let warned = warnings(&vars);
+        assert!(
+            warned[0].starts_with("GCP_TARGET_URL: contains a user or a password"),
+            "{warned:?}"
+        );
+        let shown = format!("{:?} {warned:?}", config(&[&TARGETS[..], &vars].concat()).unwrap());
+        assert!(!shown.contains("plainly"), "{shown}");
+    }
+}
+
+#[test]
+fn a_ca_file_that_is_none_is_a_problem_like_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, "no certificate").unwrap();
+    let missing = folder.path().join("missing.pem");
+    for path in [&file, &missing] {
+        let path = path.to_str().unwrap();
+        let vars = [
+            ("GCP_CA_FILE", path),
+            ("REDIS_CA_FILE", path),
+            ("REDIS_URL", "rediss://cache"),
+            ("ROUTE_THRESHOLD", "999"),
+        ];
+        let errors = config(&[&TARGETS, &vars[..]].concat()).unwrap_err();
+        let named: Vec<_> = errors.iter().map(|error| error.variable.as_str()).collect();
+        assert_eq!(named, ["ROUTE_THRESHOLD", "GCP_CA_FILE", "REDIS_CA_FILE"]);
+        for error in &errors[1..] {
+            let said = format!("{path} is not a PEM file of a CA: ");
+            assert!(error.remedy.starts_with(&said), "{errors:?}");
+        }
+    }
+}
+
+#[test]
+fn a_store_is_named_with_its_port_and_without_its_password() {
+    for (url, shown) in [
+        ("redis://router:plainly@cache", "redis://cache:6379"),
+        ("rediss://:plainly@cache:7000?cluster=true", "rediss://cache:7000"),
+        ("dynamodb://table", "dynamodb://table"),
+        ("sqlite:a/b.db", "sqlite:a/b.db"),
+    ] {
+        let config = config(&[&TARGETS[..], &[("STORE_URL", url)]].concat()).unwrap();
+        assert_eq!(config.store.url.to_string(), shown);
     }
 }
 

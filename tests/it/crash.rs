@@ -7,24 +7,27 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::task::JoinSet;
+use webhook_router::route::Route;
 
 use crate::{
-    servers::{DynamoDbLocal, Redis},
-    support::{Got, Server, Sink, client, ok, post, sqlite, status},
+    servers::DynamoDbLocal,
+    shared,
+    support::{Got, PAYLOAD, Serve, Sink, client, ok, sqlite, status},
 };
 
 /// The place where the process ends, whether the destination accepts the event before, and how
 /// often the event arrives in the end.
-const STEPS: [(&str, bool, usize); 18] = [
+const STEPS: [(&str, bool, usize); 19] = [
     ("before claim", true, 1),
     ("after claim", true, 1),
     ("before send", true, 1),
     // The event arrived, but that is not recorded.
     ("after send", true, 2),
     ("before settle", true, 2),
-    // The success is recorded (on SQLite, almost recorded), so the vendor's next delivery is a
-    // duplicate.
-    ("inside finish", true, 1),
+    // SQLite has not committed the success, so the event arrives again.
+    ("before finish commits", true, 2),
+    // Redis and DynamoDB have the success, so the vendor's next delivery is a duplicate.
+    ("after finish writes", true, 1),
     ("after settle", true, 1),
     ("before claim", false, 1),
     ("after claim", false, 1),
@@ -35,7 +38,7 @@ const STEPS: [(&str, bool, usize); 18] = [
     ("after send:2", false, 3),
     // Both attempts failed, and the next delivery makes the third.
     ("before settle", false, 3),
-    ("inside fail", false, 3),
+    ("before letter is stored", false, 3),
     ("after settle", false, 3),
     // The claim after a dead letter, and the end of its delivery.
     ("after claim:2", false, 3),
@@ -43,54 +46,60 @@ const STEPS: [(&str, bool, usize); 18] = [
 ];
 
 #[tokio::test]
-async fn after_a_crash_at_any_step_every_event_arrives_as_often_as_promised() {
+async fn on_sqlite_every_event_arrives_as_often_as_promised() {
     let folder = tempfile::tempdir().unwrap();
-    let (redis, dynamodb) = (Redis::start(&[]), DynamoDbLocal::start().await);
-    // The first write to a new DynamoDB Local takes long.
-    let warm = aws_sdk_dynamodb::Client::new(&dynamodb.sdk).put_item();
-    let key = aws_sdk_dynamodb::types::AttributeValue::S("warm".into());
-    warm.table_name(DynamoDbLocal::TABLE).item("key", key).send().await.unwrap();
-    let (sqlite, redis_url) = (sqlite(folder.path()), redis.url());
+    at_every_step([("STORE_URL", sqlite(folder.path()))].into()).await;
+}
+
+#[tokio::test]
+async fn on_redis_every_event_arrives_as_often_as_promised() {
+    at_every_step([("STORE_URL", shared::redis_database())].into()).await;
+}
+
+#[tokio::test]
+async fn on_dynamodb_every_event_arrives_as_often_as_promised() {
+    let dynamodb = DynamoDbLocal::start().await;
     let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
+    let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
+    at_every_step(vec![("STORE_URL", table), endpoint]).await;
+}
+
+/// The variables of a router's store.
+type Vars = Vec<(&'static str, String)>;
+
+async fn at_every_step(store: Vars) {
+    let is_sqlite = store[0].1.starts_with("sqlite:");
+    // The first use of a store takes longer than any other.
+    let sink = Sink::start().await;
+    let router = Serve::to(&sink).envs(store.clone()).start();
+    while router.post(PAYLOAD).await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let mut trials = JoinSet::new();
-    for store in [sqlite, redis_url, table] {
-        for (step, taken, arrivals) in STEPS {
-            let (store, endpoint) = (store.clone(), dynamodb.url.clone());
-            let is_before_commit = store.starts_with("sqlite:") && step == "inside finish";
-            let arrivals = arrivals + usize::from(is_before_commit);
-            trials.spawn(async move { crash(&store, &endpoint, step, taken, arrivals).await });
-        }
+    let other = if is_sqlite { "after finish writes" } else { "before finish commits" };
+    for (step, taken, arrivals) in STEPS.into_iter().filter(|step| step.0 != other) {
+        trials.spawn(crash(store.clone(), step, taken, arrivals));
     }
     trials.join_all().await;
 }
 
-async fn crash(store: &str, dynamodb: &str, step: &str, taken: bool, arrivals: usize) {
-    let what = format!("{store}, {step}, {taken}");
+async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
+    let what = format!("{step}, {taken}");
     let sink = Sink::start().await;
     sink.answers(if taken { ok("done") } else { status(StatusCode::BAD_GATEWAY, "no") });
-    let vars = [
-        ("STORE_URL", store),
-        ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
-        ("ROUTE_THRESHOLD", "256"),
+    let serve = Serve::to(&sink).only(Route::Gcp).envs(store).envs([
         ("FORWARD_ATTEMPTS", "2"),
-        // The times are long because many routers start at once. A lease lasts for the budget, four
-        // times the store's timeout, and a second.
-        ("FORWARD_BUDGET_MS", "10000"),
+        // Many routers start at once; a lease is this, four times that, and a second.
+        ("FORWARD_BUDGET_MS", "6000"),
         ("FORWARD_TIMEOUT_MS", "2000"),
         ("STORE_TIMEOUT_MS", "3000"),
-    ];
-    let vars = [&sink.vars(), &vars[..]].concat();
+    ]);
     let body = format!(
         r#"{{"vendor":"v","event_type":{what:?},"created_at":"2026-05-06T12:34:56Z","n":1.50}}"#
     );
-    let start = |vars: Vec<(&str, &str)>| {
-        let vars: Vec<_> = vars.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        tokio::task::spawn_blocking(move || {
-            Server::router(&vars.iter().map(|(k, v)| (&**k, &**v)).collect::<Vec<_>>())
-        })
-    };
-    // The first router ends at its fault point. The vendor gets no answer, or failures before that.
-    let router = start([&vars[..], &[("FAULT_POINT", step)]].concat()).await.unwrap();
+    let start = |serve: Serve| tokio::task::spawn_blocking(move || serve.start());
+    // The first router ends where it is told to; the vendor hears nothing, or of failures before.
+    let router = start(serve.clone().env("FAULT_POINT", step)).await.unwrap();
     let mut ended = false;
     for _ in 0..2 {
         let response = client().post(router.webhook()).body(body.clone()).send().await;
@@ -98,11 +107,11 @@ async fn crash(store: &str, dynamodb: &str, step: &str, taken: bool, arrivals: u
     }
     assert!(ended, "{what}: the router did not end");
     drop(router);
-    let router = start(vars.clone()).await.unwrap();
+    let router = start(serve).await.unwrap();
     sink.answers(ok("done"));
     let mut answers: Vec<Got> = Vec::new();
     loop {
-        let got = post(&client(), &router.webhook(), body.clone()).await;
+        let got = router.post(body.clone()).await;
         let wait = got.header("retry-after").map(|seconds| seconds.parse().unwrap());
         let is_taken = got.status == 200;
         answers.push(got);
@@ -114,7 +123,7 @@ async fn crash(store: &str, dynamodb: &str, step: &str, taken: bool, arrivals: u
         assert!(answers.len() < 6, "{what}: {answers:?}\n{}", router.log());
         tokio::time::sleep(Duration::from_secs(wait)).await;
     }
-    let again = post(&client(), &router.webhook(), body.clone()).await;
+    let again = router.post(body.clone()).await;
     assert_eq!(again.text(), "duplicate ignored", "{what}");
     let received = sink.take();
     assert_eq!(received.len(), arrivals, "{what}: {answers:?}");

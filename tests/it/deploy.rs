@@ -56,13 +56,7 @@ told = {name: dict(Value=value, Hidden=False) for name, value in told.items()}
 with click.Context(click.Command('deploy'), info_name='deploy'):
     config = GuidedConfig('template.yaml', 'parameters')
     config.save_config(told, 'one', sys.argv[1], stack_name='one')";
-    let folder = tempfile::tempdir().unwrap();
-    for file in ["Makefile", "deploy-requirements.txt"] {
-        std::fs::copy(file, folder.path().join(file)).unwrap();
-    }
-    let tools = folder.path().join("target/venv");
-    std::fs::create_dir_all(&tools).unwrap();
-    std::fs::write(tools.join("tools"), "").unwrap();
+    let folder = with_tools();
     let plan = |arguments: &[&str]| {
         let in_folder = ["-n", "-C", folder.path().to_str().unwrap()];
         let said = make(&[&in_folder, arguments].concat());
@@ -80,6 +74,45 @@ with click.Context(click.Command('deploy'), info_name='deploy'):
     let folder = folder.path().to_str().unwrap();
     let (said, succeeded) = run_make(&["-C", folder, "deploy", "STACK=one", "ARCH=x86_64"]);
     assert!(!succeeded && said.contains("samconfig.toml says Architecture=arm64"), "{said}");
+}
+
+/// A folder in which make finds its tools installed.
+fn with_tools() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["Makefile", "deploy-requirements.txt"] {
+        std::fs::copy(file, folder.path().join(file)).unwrap();
+    }
+    let tools = folder.path().join("target/venv");
+    std::fs::create_dir_all(&tools).unwrap();
+    std::fs::write(tools.join("tools"), "").unwrap();
+    folder
+}
+
+#[test]
+fn make_builds_for_lambda_s_two_architectures_alone() {
+    let folder = with_tools();
+    let folder = folder.path().to_str().unwrap();
+    for target in ["build", "build-sam", "deploy"] {
+        for architecture in ["amd64", "aarch64", "x86_64 arm64", ""] {
+            let architecture = format!("ARCH={architecture}");
+            let (said, succeeded) = run_make(&["-C", folder, target, &architecture]);
+            let is_refused = !succeeded && said.contains("ARCH must be x86_64 or arm64");
+            assert!(is_refused, "{target} {architecture}: {said}");
+        }
+    }
+    make(&["-n", "-C", folder, "build", "ARCH=arm64"]);
+}
+
+#[test]
+fn make_watch_on_a_taken_port_fails_and_deletes_nothing() {
+    // Somebody else may have it already.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9000");
+    let folder = with_tools();
+    let store = folder.path().join("target/webhook-router.db");
+    std::fs::write(&store, "").unwrap();
+    let (said, succeeded) = run_make(&["-C", folder.path().to_str().unwrap(), "watch"]);
+    assert!(!succeeded && said.contains("Port 9000 of loopback is taken"), "{said}");
+    assert!(store.exists());
 }
 
 #[test]

@@ -10,12 +10,16 @@ use http::{StatusCode, Version};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use webhook_router::{
+    authorities::Authorities,
     config::{Config, GcpTarget},
     destination::{CloudRun, Destination, Outgoing, SendError},
+    route::Route,
 };
 
 use crate::servers::Authority;
-use crate::support::{Answer, PAYLOAD, Server, Sink, client, delivery, get, lookup, plan_of, post};
+use crate::support::{
+    Answer, PAYLOAD, Serve, Server, Sink, client, delivery, get, lookup, plan_of,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -23,8 +27,8 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 #[tokio::test]
 async fn both_destinations_are_told_the_same_beside_the_body() {
     let sink = Sink::start().await;
-    for (threshold, body) in [("256", PAYLOAD), ("0", PAYLOAD)] {
-        let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", threshold)]].concat());
+    for route in [Route::Gcp, Route::Aws] {
+        let router = Serve::to(&sink).only(route).start();
         let request = client()
             .post(router.webhook())
             .header("content-type", "application/json; charset=UTF-8")
@@ -33,20 +37,12 @@ async fn both_destinations_are_told_the_same_beside_the_body() {
             .header("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")
             .header("x-cloud-trace-context", "105445aa7843bc8bf206b12000100000/1;o=1")
             .header("webhook-signature", "not for the destination")
-            .body(body);
-        let got = get(request.send().await).await;
-        assert_eq!(got.status, 200);
+            .body(PAYLOAD);
+        let got = get(request.send().await).await.expect(200);
         let received = sink.take().remove(0);
-        assert_eq!(received.body, body);
+        assert_eq!(received.body, PAYLOAD);
         let invoked = received.is_invocation();
-        assert_eq!(invoked, threshold == "0");
-        let told = |name: &str| {
-            if invoked {
-                received.custom().get(name).cloned()
-            } else {
-                received.header(name).map(str::to_owned)
-            }
-        };
+        assert_eq!(invoked, route == Route::Aws);
         for (name, value) in [
             ("content-type", Some("application/json; charset=UTF-8")),
             ("idempotency-key", got.header("x-webhook-key")),
@@ -59,7 +55,7 @@ async fn both_destinations_are_told_the_same_beside_the_body() {
             ("x-cloud-trace-context", Some("105445aa7843bc8bf206b12000100000/1;o=1")),
             ("webhook-signature", None),
         ] {
-            assert_eq!(told(name).as_deref(), value, "{name} to {threshold}");
+            assert_eq!(received.told(name).as_deref(), value, "{name} to {route}");
         }
         if invoked {
             assert_eq!(received.path, "/2015-03-31/functions/webhook-processor/invocations");
@@ -75,8 +71,8 @@ async fn names_that_no_header_can_hold_are_encoded_and_cut_and_the_event_arrives
     let body = serde_json::json!({
         "vendor": "Ünï\r\ncode 100%", "event_type": long, "created_at": "2024-05-05",
     });
-    for threshold in ["256", "0"] {
-        let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", threshold)]].concat());
+    for route in [Route::Gcp, Route::Aws] {
+        let router = Serve::to(&sink).only(route).start();
         let request = client()
             .post(router.webhook())
             .header("content-type", "c".repeat(3000))
@@ -85,7 +81,7 @@ async fn names_that_no_header_can_hold_are_encoded_and_cut_and_the_event_arrives
             .body(body.to_string());
         assert_eq!(get(request.send().await).await.status, 200);
         let received = sink.take().remove(0);
-        let (vendor, event_type) = if threshold == "0" {
+        let (vendor, event_type) = if route == Route::Aws {
             let custom = received.custom();
             assert!(!custom.contains_key("content-type"));
             assert!(!custom.contains_key("tracestate"));
@@ -104,30 +100,24 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
     let nobody = format!("http://127.0.0.1:{}", crate::support::free_port());
     let sink = Sink::start().await;
     sink.answers(Answer::WhenTold);
-    for threshold in ["256", "0"] {
-        let vars = |url| {
-            vec![
-                ("GCP_TARGET_URL", url),
-                ("AWS_TARGET_FUNCTION", "webhook-processor"),
-                ("AWS_ENDPOINT_URL_LAMBDA", url),
-                ("ROUTE_THRESHOLD", threshold),
-                ("FORWARD_ATTEMPTS", "1"),
-                ("FORWARD_TIMEOUT_MS", "300"),
-                ("FORWARD_BUDGET_MS", "30000"),
-            ]
-        };
-        let router = Server::router(&vars(nobody.as_str()));
-        // The event was certainly not sent, so the next delivery may try at once.
+    for route in [Route::Gcp, Route::Aws] {
+        let hurried = [
+            ("FORWARD_ATTEMPTS", "1"),
+            ("FORWARD_TIMEOUT_MS", "300"),
+            ("FORWARD_BUDGET_MS", "30000"),
+        ];
+        let serve = |url: &str| Serve::to_url(url).only(route).envs(hurried).start();
+        let router = serve(&nobody);
+        // It was certainly not sent, so the next delivery may try at once.
         for _ in 0..2 {
-            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"));
         }
-        let router = Server::router(&vars(sink.url.as_str()));
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        let router = serve(&sink.url);
+        let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (504, "destination too slow"));
-        // The event may have been processed, or may still be in processing, so no other delivery
-        // may send it.
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        // It may have been processed: nobody else may send it while it might still be.
+        let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (409, "in progress"));
         assert_eq!(sink.take().len(), 1);
     }
@@ -148,17 +138,11 @@ async fn what_could_not_connect_was_not_sent_however_short_the_attempt_is() {
         queued.push(connection);
     }
     let url = format!("http://{address}");
-    for threshold in ["256", "0"] {
-        let router = Server::router(&[
-            ("GCP_TARGET_URL", url.as_str()),
-            ("AWS_TARGET_FUNCTION", "webhook-processor"),
-            ("AWS_ENDPOINT_URL_LAMBDA", &url),
-            ("ROUTE_THRESHOLD", threshold),
-            ("FORWARD_TIMEOUT_MS", "600"),
-        ]);
+    for route in [Route::Gcp, Route::Aws] {
+        let router = Serve::to_url(&url).only(route).env("FORWARD_TIMEOUT_MS", "600").start();
         for _ in 0..2 {
-            let got = post(&client(), &router.webhook(), PAYLOAD).await;
-            assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{threshold}");
+            let got = router.post(PAYLOAD).await;
+            assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{route}");
         }
     }
 }
@@ -178,7 +162,7 @@ async fn without_region_or_credentials_nothing_is_sent_and_the_key_is_free() {
         vars.extend([("AWS_SHARED_CREDENTIALS_FILE", none)]);
         let router = Server::router(&[vars, missing].concat());
         for _ in 0..2 {
-            let got = post(&client(), &router.webhook(), PAYLOAD).await;
+            let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"));
         }
     }
@@ -188,18 +172,18 @@ async fn without_region_or_credentials_nothing_is_sent_and_the_key_is_free() {
 #[tokio::test]
 async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
     let sink = Sink::start().await;
-    for threshold in ["256", "0"] {
-        let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", threshold)]].concat());
+    for route in [Route::Gcp, Route::Aws] {
+        let router = Serve::to(&sink).only(route).start();
         let large = format!("\"{}\"", "1".repeat(4 * 1024 * 1024));
         sink.answers(Answer::With(StatusCode::OK, vec![], large.into()));
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (200, "reply of more than 4194304 bytes left out"));
-        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+        assert_eq!(router.post(PAYLOAD).await.text(), "duplicate ignored");
     }
-    let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", "0")]].concat());
+    let router = Serve::to(&sink).only(Route::Aws).start();
     let large = format!(r#"{{"statusCode":201,"body":"{}"}}"#, "1".repeat(4 * 1024 * 1024 + 1));
     sink.answers(Answer::With(StatusCode::OK, vec![], large.into()));
-    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    let got = router.post(PAYLOAD).await;
     assert_eq!((got.status, got.text()), (201, "reply of more than 4194304 bytes left out"));
 }
 
@@ -239,18 +223,6 @@ async fn a_name_that_does_not_resolve_is_not_sent() {
     assert!(matches!(send(&nowhere).await.unwrap_err(), SendError::NotSent { .. }));
 }
 
-#[test]
-fn a_ca_file_that_is_none_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
-    std::fs::write(&file, "no certificate").unwrap();
-    for path in [&file, &folder.path().join("missing.pem")] {
-        let target = target("https://example.com", Some(path.clone()));
-        let error = CloudRun::new(&target, TIMEOUT).err().unwrap();
-        assert!(error.starts_with("GCP_CA_FILE: ") && error.contains(".pem"), "{error}");
-    }
-}
-
 pub async fn send(destination: &CloudRun) -> Result<webhook_router::delivery::Reply, SendError> {
     let plan = plan_of("sent");
     let delivery = delivery(PAYLOAD);
@@ -265,7 +237,7 @@ pub fn cloud_run(url: &str, ca_file: Option<PathBuf>) -> CloudRun {
 fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {
     let vars = [("GCP_TARGET_URL", url), ("ROUTE_THRESHOLD", "256")];
     let target = Config::from_vars(lookup(&vars)).unwrap().targets.gcp.unwrap();
-    GcpTarget { ca_file, ..target }
+    GcpTarget { ca: ca_file.map(|file| Authorities::read(&file).unwrap()), ..target }
 }
 
 /// The answer of [`TlsServer`], which a function could give as well.

@@ -11,13 +11,16 @@ use webhook_router::{
 use crate::{
     proxy::Proxy,
     servers::DynamoDbLocal,
-    support::{Got, PAYLOAD, Server, Sink, at, client, delivery, plan_of, post},
+    shared::{self, Table},
+    support::{Got, PAYLOAD, Serve, Server, Sink, at, delivery, plan_of},
 };
 
-pub fn router(sink: &Sink, endpoint: &str, vars: &[(&str, &str)]) -> Server {
-    let url = format!("dynamodb://{}", DynamoDbLocal::TABLE);
-    let ours = [("STORE_URL", url.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint)];
-    Server::router(&[&sink.vars(), &ours[..], vars].concat())
+/// A router that has time for a server that is busy with other tests.
+pub fn serve(sink: &Sink, table: &str, endpoint: &str) -> Serve {
+    Serve::to(sink)
+        .store(&format!("dynamodb://{table}"))
+        .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint)
+        .env("STORE_TIMEOUT_MS", "20000")
 }
 
 pub fn event(number: u32) -> String {
@@ -28,7 +31,7 @@ pub fn event(number: u32) -> String {
 /// the table was away come first, and a claim may have succeeded although its answer was lost.
 async fn answered(router: &Server, event: String) -> Got {
     for _ in 0..600 {
-        let got = post(&client(), &router.webhook(), event.clone()).await;
+        let got = router.post(event.clone()).await;
         if got.status != 503 && got.status != 409 {
             return got;
         }
@@ -39,26 +42,30 @@ async fn answered(router: &Server, event: String) -> Got {
 
 #[tokio::test]
 async fn a_delivery_costs_two_requests_and_a_duplicate_one() {
-    let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
-    let proxy = Proxy::start(dynamodb.port).await;
-    let router = router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
+    let (sink, table) = (Sink::start().await, shared::dynamodb_table().await);
+    let proxy = Proxy::start(table.port).await;
+    let router = serve(&sink, &table.name, &proxy.url()).start();
+    router.checked();
+    // The first request to a new DynamoDB Local takes long.
+    answered(&router, event(99)).await;
+    proxy.take();
     for number in 0..3 {
-        let got = post(&client(), &router.webhook(), event(number)).await;
+        let got = router.post(event(number)).await;
         assert_eq!((got.text(), proxy.take()), ("done", 2), "{}", router.log());
-        let got = post(&client(), &router.webhook(), event(number)).await;
+        let got = router.post(event(number)).await;
         assert_eq!((got.text(), proxy.take()), ("duplicate ignored", 1));
     }
 }
 
 #[tokio::test]
 async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
-    let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
-    let proxy = Proxy::start(dynamodb.port).await;
-    let router = router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
-    assert_eq!(post(&client(), &router.webhook(), event(0)).await.text(), "done");
+    let (sink, table) = (Sink::start().await, shared::dynamodb_table().await);
+    let proxy = Proxy::start(table.port).await;
+    let router = serve(&sink, &table.name, &proxy.url()).start();
+    assert_eq!(router.post(event(0)).await.text(), "done");
     sink.take();
     proxy.break_off_after(0);
-    let got = post(&client(), &router.webhook(), event(1)).await;
+    let got = router.post(event(1)).await;
     assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
     assert_eq!(proxy.left_to_break(), 0);
     assert_eq!(sink.take().len(), 1);
@@ -67,13 +74,14 @@ async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
 #[tokio::test]
 async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
     let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
-    let router = router(&sink, &dynamodb.url, &[]);
-    // The first request to a new DynamoDB Local takes long.
+    let serve = serve(&sink, DynamoDbLocal::TABLE, &dynamodb.url);
+    let router = serve.env("STORE_TIMEOUT_MS", "1000").start();
+    // The first request to a new DynamoDB Local takes it long.
     answered(&router, event(0)).await;
     sink.take();
     let refused = async |number| {
         let started = Instant::now();
-        let got = post(&client(), &router.webhook(), event(number)).await;
+        let got = router.post(event(number)).await;
         assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
         assert_eq!(got.header("retry-after"), Some("5"));
         // The limit is STORE_TIMEOUT_MS, 1 s, plus a margin for a busy machine.
@@ -99,22 +107,21 @@ async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
 
 #[tokio::test]
 async fn a_table_that_does_not_exist_is_503_and_named_in_the_log() {
-    let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
-    let vars = [("STORE_URL", "dynamodb://no-such-table"), ("STORE_TIMEOUT_MS", "20000")];
-    let router = router(&sink, &dynamodb.url, &vars);
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 503);
-    assert!(router.log().contains("ResourceNotFoundException"), "{}", router.log());
+    let (sink, table) = (Sink::start().await, shared::dynamodb_table().await);
+    let router = serve(&sink, "no-such-table", &table.url).start();
+    assert_eq!(router.post(PAYLOAD).await.status, 503);
+    let said = "dynamodb://no-such-table: no such table in this region: ResourceNotFoundException";
+    assert!(router.log().contains(said), "{}", router.log());
     assert!(sink.received().is_empty());
 }
 
 #[tokio::test]
 async fn the_parts_of_a_large_letter_go_with_it() {
-    let dynamodb = DynamoDbLocal::start().await;
-    let table = DynamoDbLocal::TABLE.to_owned();
-    let store = DynamoDb::with_sdk_config(table, Duration::from_secs(20), &dynamodb.sdk);
+    let Table { name, sdk, .. } = shared::dynamodb_table().await;
+    let store = DynamoDb::with_sdk_config(name.clone(), Duration::from_secs(20), &sdk);
     let items = async || {
-        let scan = aws_sdk_dynamodb::Client::new(&dynamodb.sdk).scan();
-        scan.table_name(DynamoDbLocal::TABLE).send().await.unwrap().count
+        let scan = aws_sdk_dynamodb::Client::new(&sdk).scan();
+        scan.table_name(&name).send().await.unwrap().count
     };
     let claim = async |plan: &Plan, now: i64| match store.claim(plan, at(now), at(now + 100)).await
     {
@@ -127,7 +134,7 @@ async fn the_parts_of_a_large_letter_go_with_it() {
         key: lease.key,
         details: lease.details.clone(),
         failed_at: at(1),
-        failure: Failure { outcome: Outcome::Status(500), detail: String::new() },
+        failure: Failure { outcome: Outcome::Status(500), detail: String::new(), answer: None },
         attempts: vec![],
         delivery: delivery(body.to_vec()),
     };

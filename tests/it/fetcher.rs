@@ -10,6 +10,7 @@ use tokio::{
 };
 use url::Url;
 use webhook_router::{
+    authorities::Authorities,
     config::Config,
     delivery::{Delivery, Reply},
     destination::{Destinations, tls_config},
@@ -24,7 +25,7 @@ use webhook_router::{
 
 use crate::{
     servers::Authority,
-    signed::{PAYPAL, now},
+    signed_deliveries::{PAYPAL, now},
     support::{Answer, Sink, client, lookup, sqlite, status},
     vendors::{VECTORS, Vector},
 };
@@ -200,7 +201,7 @@ impl Vendor {
 
     /// Returns a fetcher for which the hosts' names lead here.
     fn fetcher(&self) -> Fetcher {
-        let tls = tls_config(Some(&self.authority.file())).unwrap();
+        let tls = tls_config(Some(&Authorities::read(&self.authority.file()).unwrap())).unwrap();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)

@@ -8,7 +8,7 @@ use ring::signature::KeyPair as _;
 use sha2::Sha256;
 
 use crate::{
-    signed::{ED25519, mac, sha256},
+    signed_deliveries::{ED25519, mac, sha256},
     support::{Got, Server, Sink, client, get, ok, status},
 };
 

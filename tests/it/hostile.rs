@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use webhook_router::{config::Intake, delivery::Delivery, json::Document, plan::plan};
 
-use crate::support::{PAYLOAD, Server, Sink, client, delivery, intake, lookup, post};
+use crate::support::{PAYLOAD, Serve, Sink, client, delivery, intake, lookup, post};
 
 const MIB: usize = 1024 * 1024;
 
@@ -67,7 +67,7 @@ fn bodies(size: usize) -> Vec<(&'static str, Vec<u8>, u16)> {
 #[tokio::test]
 async fn over_http_hostile_bodies_get_their_answer() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let client = client();
     for (what, body, status) in bodies(5 * MIB) {
         let got = post(&client, &router.webhook(), body).await;
@@ -148,7 +148,7 @@ pub fn on_processor() -> Duration {
 #[tokio::test]
 async fn over_http_every_truncation_of_an_event_is_refused() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let client = client();
     let event = r#"{"vendor":"é\ud83d\ude00","event_type":"e","created_at":"2024-05-05","n":[-1.5e-7,true,null,{}]}"#;
     for end in 0..event.len() {

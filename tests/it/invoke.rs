@@ -7,14 +7,14 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use serde_json::{Value, json};
 use webhook_router::{
-    cmd::function_url,
+    cmd::fronts,
     config::Config,
     destination::{Destination, Lambda, Outgoing},
 };
 
 use crate::support::{
-    Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, delivery, end_of, get, lookup, ok,
-    plan_of, post, sdk, sqlite, status,
+    Answer, PAYLOAD, PROCESSOR, ROUTER, Serve, Server, Sink, client, delivery, end_of, get, lookup,
+    ok, plan_of, sdk, sqlite, status,
 };
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -23,7 +23,7 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 async fn the_lambda_s_answers_are_read() {
     let sink = Sink::start().await;
     let vars = vec![("ROUTE_THRESHOLD", "0"), ("FORWARD_ATTEMPTS", "1")];
-    let router = Server::router(&[sink.vars(), vars].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     let answer = |status: u16, headers: Vec<(&'static str, &'static str)>, body: &'static str| {
         Answer::With(StatusCode::from_u16(status).unwrap(), headers, body.into())
     };
@@ -152,7 +152,7 @@ async fn the_lambda_s_answers_are_read() {
         sink.answers(answer);
         let event =
             format!(r#"{{"vendor":"v","event_type":"e{index}","created_at":"2024-05-05"}}"#);
-        let got = post(&client(), &router.webhook(), event.clone()).await;
+        let got = router.post(event.clone()).await;
         assert_eq!((got.status, got.text()), (status, body), "case {index}");
         if let Some(content_type) = content_type {
             assert_eq!(
@@ -164,7 +164,7 @@ async fn the_lambda_s_answers_are_read() {
         assert_eq!(sink.take().len(), 1, "case {index}: the SDK must not try again");
         // Only a success makes an event delivered.
         sink.answers(ok("done"));
-        let again = post(&client(), &router.webhook(), event).await;
+        let again = router.post(event).await;
         let expected = if status < 300 { "duplicate ignored" } else { "done" };
         assert_eq!(again.text(), expected, "case {index}");
         sink.take();
@@ -177,8 +177,8 @@ async fn a_function_is_asked_for_in_the_region_of_its_arn() {
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:processor:live";
     for (function, region) in [("processor", "us-east-1"), (arn, "eu-west-1")] {
         let vars = [("AWS_TARGET_FUNCTION", function), ("ROUTE_THRESHOLD", "0")];
-        let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+        let router = Serve::to(&sink).envs(vars).start();
+        assert_eq!(router.post(PAYLOAD).await.status, 200);
         let received = sink.take().remove(0);
         let signature = received.header("authorization").unwrap();
         assert!(signature.contains(&format!("/{region}/lambda/")), "{signature}");
@@ -194,7 +194,7 @@ async fn an_event_invocation_is_delivered_when_lambda_has_queued_it() {
         ("AWS_TARGET_INVOCATION", "Event"),
         ("AWS_TARGET_PAYLOAD", "request"),
     ];
-    let router = Server::router(&[sink.vars(), vars].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     sink.answers(status(StatusCode::ACCEPTED, ""));
     let request = client()
         .post(router.webhook())
@@ -256,7 +256,7 @@ async fn an_event_invocation_is_delivered_when_lambda_has_queued_it() {
             "isBase64Encoded": false,
         })
     );
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+    assert_eq!(router.post(PAYLOAD).await.text(), "duplicate ignored");
 }
 
 #[tokio::test]
@@ -287,7 +287,7 @@ async fn a_body_that_is_no_json_goes_as_a_request_and_base64_when_it_is_no_text(
         assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(text), &json!(is_base64)));
         assert_eq!(event["headers"]["x-webhook-attempt"], "3");
         // A function written for a Function URL reads the bytes that came in.
-        let read = function_url::delivery(std::str::from_utf8(&received.body).unwrap()).unwrap();
+        let read = fronts::delivery(std::str::from_utf8(&received.body).unwrap()).unwrap();
         assert_eq!(read.body, body);
     }
 }
@@ -317,7 +317,7 @@ async fn the_sample_processor_reads_both_forms() {
             "isBase64Encoded": false,
         });
         let body = body.to_string();
-        let got = post(&client(), &router.webhook(), body.clone()).await;
+        let got = router.post(body.clone()).await;
         assert_eq!(got.status, status, "{form:?}: {}", got.text());
         let receipts = get(client().get(format!("{}/receipts", processor.url)).send().await).await;
         let receipts: Value = serde_json::from_slice(&receipts.body).unwrap();
@@ -358,13 +358,13 @@ async fn a_payload_that_lambda_would_not_take_is_a_dead_letter_that_says_so() {
         // The limit applies to the whole payload, not only to the body.
         let form = format!("{invocation} {payload}");
         let least = event(&form, 1_000_000);
-        assert_eq!(post(&client(), &router.webhook(), least.clone()).await.status, 200, "{form}");
+        assert_eq!(router.post(least.clone()).await.status, 200, "{form}");
         let overhead = sink.take()[0].body.len() - 1_000_000;
         let fitting = event(&form, limit - overhead);
-        assert_eq!(post(&client(), &router.webhook(), fitting).await.status, 200, "{form}");
+        assert_eq!(router.post(fitting).await.status, 200, "{form}");
         assert_eq!(sink.take()[0].body.len(), limit);
 
-        let got = post(&client(), &router.webhook(), event(&form, limit - overhead + 1)).await;
+        let got = router.post(event(&form, limit - overhead + 1)).await;
         assert_eq!((got.status, got.text()), (502, "destination unreachable"));
         assert_eq!(sink.take().len(), 0);
         let key = got.header("x-webhook-key").unwrap();
@@ -375,5 +375,67 @@ async fn a_payload_that_lambda_would_not_take_is_a_dead_letter_that_says_so() {
         let wanted = format!("of {} bytes does not fit: Lambda takes at most {limit}", limit + 1);
         assert!(said.contains(&wanted), "{said}");
         assert_eq!(record["attempts"].as_array().map(Vec::len), Some(1), "{record}");
+    }
+}
+
+#[tokio::test]
+async fn the_cause_of_a_failed_invocation_is_told_to_the_operator() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let store = sqlite(folder.path());
+    let vars = [("ROUTE_THRESHOLD", "0"), ("FORWARD_ATTEMPTS", "1"), ("STORE_URL", &store)];
+    let vars = [sink.vars(), vars.to_vec()].concat();
+    let router = Server::router(&vars);
+    const PAGE: &str = "<html>marker-in-the-payload</html>";
+    const REPORT: &str = r#"{"errorType":"KeyError","errorMessage":"marker-in-the-payload"}"#;
+    let html = || vec![("content-type", "text/html; charset=utf-8")];
+    let aws = |code| vec![("x-amzn-errortype", code)];
+    let foreign = |status: u16| {
+        format!(
+            "the Invoke endpoint answered {status} (text/html; charset=utf-8), and not in the form \
+             of AWS's API: look at AWS_ENDPOINT_URL_LAMBDA, and at proxies on the way"
+        )
+    };
+    for (index, (status, headers, body, outcome, detail, answer)) in [
+        // A page of a proxy's.
+        (403, html(), PAGE, "refused", foreign(403), None),
+        (302, html(), PAGE, "refused", foreign(302), None),
+        (502, html(), PAGE, "connection broken", foreign(502), None),
+        (429, html(), PAGE, "unreachable", foreign(429), None),
+        (200, html(), PAGE, "502", "the answer 200 cannot be read: unexpected".into(), Some(PAGE)),
+        // AWS's own.
+        (403, aws("AccessDeniedException"), "{}", "refused", "AccessDeniedException".into(), None),
+        (
+            200,
+            vec![("x-amz-function-error", "Unhandled")],
+            REPORT,
+            "502",
+            "the destination failed: the function ended in an error (Unhandled)".into(),
+            Some(REPORT),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let status = StatusCode::from_u16(status).unwrap();
+        sink.answers(Answer::With(status, headers, body.into()));
+        let got = router.post(PAYLOAD.replace("4200", &index.to_string())).await;
+        assert!(got.status == 502 && !got.text().contains("marker"), "{}", got.text());
+        let key = got.header("x-webhook-key").unwrap();
+        let inspect = |form: &[&str]| {
+            end_of(
+                Command::new(ROUTER)
+                    .args([&["inspect", key], form].concat())
+                    .env_clear()
+                    .envs(vars.clone()),
+            )
+            .stdout
+        };
+        let record: Value = serde_json::from_slice(&inspect(&["--json"])).unwrap();
+        let failure = &record["failure"];
+        assert_eq!(failure["outcome"], outcome, "{record}");
+        assert!(failure["detail"].as_str().unwrap().contains(&detail), "{record}");
+        assert_eq!(failure["answer"]["body"].as_str(), answer, "{record}");
+        let shown = String::from_utf8(inspect(&[])).unwrap();
+        assert_eq!(shown.contains("marker-in-the-payload"), answer.is_some(), "{shown}");
     }
 }

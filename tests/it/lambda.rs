@@ -9,10 +9,11 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::Deserialize;
-
 use http::StatusCode;
-use webhook_router::outcome::Trigger;
+use reqwest::RequestBuilder;
+use serde::Deserialize;
+use serde_json::Value;
+use webhook_router::{error::Error, outcome::Trigger};
 
 use crate::{
     attempts::record,
@@ -22,22 +23,24 @@ use crate::{
     },
 };
 
-#[derive(Deserialize, Debug)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    raw_path: String,
-    headers: BTreeMap<String, String>,
-    body: String,
-    is_base64_encoded: bool,
-}
-
+/// An answer in the shape of any front.
 #[derive(Deserialize, Debug)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
     status_code: u16,
     headers: BTreeMap<String, String>,
+    multi_value_headers: BTreeMap<String, Vec<String>>,
     body: String,
     is_base64_encoded: bool,
+}
+
+impl Answer {
+    /// Returns the headers. A REST API reads them from one member, and a Function URL from the other.
+    fn headers(&self) -> BTreeMap<&str, &str> {
+        let single = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let all = self.multi_value_headers.iter();
+        single.chain(all.map(|(name, values)| (name.as_str(), values[0].as_str()))).collect()
+    }
 }
 
 #[tokio::test]
@@ -51,43 +54,45 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
         ("AWS_ENDPOINT_URL_LAMBDA", &url),
     ]);
     let events = events();
-    assert!(events.len() >= 8);
+    assert!(events.len() >= 15);
     let mut destinations = Vec::new();
     for file in &events {
-        let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        let body = body_of(file);
         // The first delivery is routed, and the second is a duplicate.
         for _ in 0..2 {
-            let mut request = client().post(format!("{}{}", router.url, event.raw_path));
-            if let Some(content_type) = event.headers.get("content-type") {
-                request = request.header("content-type", content_type);
-            }
-            let served = get(request.body(body.clone()).send().await).await;
+            let served = get(request_of(file, &router.webhook()).send().await).await;
             let answer = emulator.invoke(file);
             assert_eq!(answer.status_code, served.status, "{file:?}: {answer:?}");
             assert_eq!(answer.body, served.text(), "{file:?}");
             assert!(!answer.is_base64_encoded);
-            for (name, value) in &answer.headers {
-                assert_eq!(served.header(name), Some(value.as_str()), "{file:?}: {name}");
+            let headers = answer.headers();
+            for (name, value) in &headers {
+                assert_eq!(served.header(name), Some(*value), "{file:?}: {name}");
             }
             assert_eq!(
-                answer.headers.contains_key("x-webhook-key"),
+                headers.contains_key("x-webhook-key"),
                 served.header("x-webhook-key").is_some()
             );
-            destinations.extend(answer.headers.get("x-webhook-destination").cloned());
+            destinations.extend(headers.get("x-webhook-destination").map(ToString::to_string));
         }
     }
     for destination in ["gcp", "aws"] {
         assert!(destinations.iter().filter(|one| *one == destination).count() >= 4);
     }
 
-    // Events that no Function URL sends are answered, too, and the function continues.
+    // Events that no front sends are answered, too, in the shape of the front they resemble most, and the
+    // function continues.
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("empty", "{}"), ("string", "\"x\""), ("base64", &malformed_base64())] {
-        let file = folder.path().join(name);
+    let url = malformed_base64("paypal-capture-base64");
+    let (rest, alb) = (malformed_base64("rest-api"), malformed_base64("alb-multi-value"));
+    for (text, has_headers) in
+        [("{}", true), ("\"x\"", true), (&url, true), (&rest, false), (&alb, true)]
+    {
+        let file = folder.path().join("event");
         std::fs::write(&file, text).unwrap();
         let answer = emulator.invoke(&file);
-        assert_eq!((answer.status_code, answer.body.as_str()), (400, "not an HTTP request"));
+        let expected = Error::NotARequest.reply().body;
+        assert_eq!((answer.status_code, answer.body.as_bytes()), (400, &expected[..]));
+        assert_eq!(answer.headers.is_empty(), !has_headers, "{text}");
     }
     assert_eq!(emulator.invoke(&events[0]).status_code, 400);
 }
@@ -124,7 +129,7 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
         let text = answer["errorMessage"].as_str().unwrap_or_default();
         assert!(text.contains(said), "{request}: {answer}");
     }
-    // Through the Function URL, the same text is an envelope without its fields.
+    // Through a front, the same text is an envelope without its fields.
     let url = format!("http://127.0.0.1:{}/lambda-url/webhook-router/webhook", emulator.port);
     let got = post(&client(), &url, r#"{"replay": {"all": true}}"#).await;
     assert_eq!(got.text(), "missing required fields: vendor, event_type, created_at");
@@ -330,17 +335,23 @@ pub fn events() -> Vec<PathBuf> {
     files
 }
 
-/// Returns the body in an event's file.
-pub fn body_of(file: &Path) -> Vec<u8> {
-    let event: Event = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    if event.is_base64_encoded {
-        BASE64_STANDARD.decode(event.body).unwrap()
-    } else {
-        event.body.into()
-    }
+/// Builds the request to a URL from which a front made the event in a file.
+pub fn request_of(file: &Path, url: &str) -> RequestBuilder {
+    let event: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let values = ["headers", "multiValueHeaders"].map(|member| event[member].as_object());
+    let content_type = values.into_iter().flatten().flatten().find_map(|(name, value)| {
+        let value = value.get(0).unwrap_or(value).as_str();
+        value.filter(|_| name.eq_ignore_ascii_case("content-type"))
+    });
+    let text = event["body"].as_str().unwrap();
+    let body = match event["isBase64Encoded"].as_bool().unwrap() {
+        true => BASE64_STANDARD.decode(text).unwrap(),
+        false => text.into(),
+    };
+    client().post(url).header("content-type", content_type.unwrap()).body(body)
 }
 
-fn malformed_base64() -> String {
-    let event = std::fs::read_to_string("events/paypal-capture-base64.json").unwrap();
+fn malformed_base64(name: &str) -> String {
+    let event = std::fs::read_to_string(format!("events/{name}.json")).unwrap();
     event.replace("\"body\": \"", "\"body\": \"*")
 }

@@ -21,7 +21,7 @@ use webhook_router::{
 };
 
 use crate::{
-    rough::{Behaviour, Rough},
+    rough_destination::{Behaviour, Rough},
     servers::Redis,
     support::{Server, client, lookup},
 };

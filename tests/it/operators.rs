@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// The variables of a router and of its commands.
-type Vars = Vec<(String, String)>;
+pub type Vars = Vec<(String, String)>;
 
-fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
+pub fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
     let common = [
         ("ROUTE_THRESHOLD", "256"),
         ("FORWARD_ATTEMPTS", "1"),
@@ -41,7 +41,7 @@ fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
     all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn serve(vars: &Vars) -> Server {
+pub fn serve(vars: &Vars) -> Server {
     Server::router(&vars.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>())
 }
 
@@ -53,17 +53,17 @@ fn command(vars: &Vars, args: &[&str]) -> Command {
 }
 
 /// Runs a command while the test's runtime serves the sink.
-async fn run(vars: &Vars, args: &[&str]) -> Output {
+pub async fn run(vars: &Vars, args: &[&str]) -> Output {
     let mut command = command(vars, args);
     tokio::task::spawn_blocking(move || end_of(&mut command)).await.unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
-fn event(vendor: &str, number: u32) -> String {
+pub fn event(vendor: &str, number: u32) -> String {
     PAYLOAD.replace("stripe", vendor).replace("4200", &number.to_string())
 }
 
@@ -85,7 +85,7 @@ const LEFT_OUT: [(&str, &str); 5] = [
 ];
 
 /// Turns events that the sink refuses into dead letters, and returns their keys.
-async fn fail(
+pub async fn fail(
     sink: &Sink,
     router: &Server,
     events: impl IntoIterator<Item = String>,
@@ -238,7 +238,11 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         let mut headers = letter["delivery"]["headers"].as_array().unwrap().clone();
         headers.sort_by_key(Value::to_string);
         assert_eq!(headers, KEPT.map(|(name, value)| json!([name, value])), "{url}");
+        let answer = &letter["failure"]["answer"];
+        assert_eq!((&answer["body"], &answer["bytes"]), (&"no".into(), &2.into()), "{url}");
+        assert_eq!(answer["content_type"], "application/json");
         let output = text(&run(&vars, &["inspect", "--delivery", &keys[2]]).await);
+        assert!(output.contains("\nanswer       application/json, 2 bytes\n  |          no\n"));
         assert!(output.contains("\nPOST /webhook\n") && output.contains(&events[2]), "{output}");
 
         // The letters are replayed to their first destination. A letter that fails again is a dead
@@ -248,7 +252,9 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "still no"));
         let output = run(&vars, &["replay", &keys[0]]).await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output).contains("failed, and is a dead letter again"), "{}", text(&output));
+        let why = "gcp: failed, and is a dead letter again: the destination answered 503 Service \
+                   Unavailable\n`inspect KEY` shows";
+        assert!(text(&output).contains(&format!("{}: {why}", keys[0])), "{}", text(&output));
         sink.answers(ok("done"));
         sink.take();
         let output = run(&vars, &["replay", &keys[0], digits, &keys[1]]).await;
@@ -297,7 +303,8 @@ async fn a_letter_of_an_earlier_version_is_replayed_and_loses_its_credentials() 
     for (name, value) in KEPT.into_iter().chain(LEFT_OUT) {
         delivery.headers.insert(name, value.parse().unwrap());
     }
-    let failure = Failure { outcome: Outcome::Status(503), detail: "the one before".into() };
+    let failure =
+        Failure { outcome: Outcome::Status(503), detail: "the one before".into(), answer: None };
     let (key, details, attempts) = (plan.key, lease.details.clone(), vec![]);
     let letter = DeadLetter { key, details, failed_at: now, failure, attempts, delivery };
     store.fail(&lease, &letter, Release::Now).await.unwrap();
@@ -334,6 +341,7 @@ fn a_letter_is_left_to_the_operator_after_redrives_in_vain_and_nothing_else() {
         (vec![(redrive, down); 20], 1, false),
         (vec![(redrive, Outcome::Status(429)); 20], 1, false),
         (vec![(redrive, Outcome::Unreachable); 20], 1, false),
+        (vec![(redrive, Outcome::Refused); 20], 1, false),
         (vec![(redrive, Outcome::TimedOut); 20], 1, false),
         (vec![(redrive, Outcome::Broken); 20], 1, false),
         // Another attempt or outcome in between restarts the count.
@@ -404,11 +412,14 @@ async fn bad_arguments_name_the_fault_and_send_nothing() {
         (&["replay"][..], "--all"),
         (&["replay", "--all", "x"], "cannot be used with"),
         (&["replay", "--vendor", "stripe", "00000000"], "filters need --all"),
-        (&["replay", "nonsense"], "`nonsense` is no key"),
+        (&["replay", "nonsense"], "`nonsense` is not a key"),
         (&["replay", "--all", "--per-second", "0"], "0 is not in 1..=10000"),
         (&["replay", "--all", "--since", "yesterday"], "must be a time in UTC"),
         (&["dead-letters", "--destination", "azure"], "must be gcp or aws"),
-        (&["discard"], "KEY"),
+        (&["discard"], "<KEY|--all>"),
+        (&["discard", "--vendor", "stripe", "00000000"], "filters need --all"),
+        (&["discard", "--yes", "00000000"], "cannot be used with"),
+        (&["discard", "--all", "00000000"], "cannot be used with"),
     ] {
         let output = run(&vars, args).await;
         assert!(!output.status.success() && text(&output).contains(said), "{}", text(&output));

@@ -9,7 +9,8 @@ use crate::{
     proxy::Proxy,
     servers::{Authority, Redis, RedisCluster, wait_for},
     support::{
-        PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, intake, planned, post, venv,
+        Answer, PAYLOAD, ROUTER, Serve, Server, Sink, client, delivery, end_of, free_port, intake,
+        ok, planned, post, status, venv,
     },
 };
 use webhook_router::config::EXAMPLE_ROUTING_SECRET;
@@ -31,9 +32,8 @@ fn python_takes(redis: &Redis, key: &str) -> bool {
 }
 
 fn router(sink: &Sink, redis: &Redis, vars: &[(&str, &str)]) -> Server {
-    let url = redis.url();
-    let ours = [("STORE_URL", ""), ("REDIS_URL", url.as_str())];
-    Server::router(&[&sink.vars(), &ours[..], vars].concat())
+    let ours = [("STORE_URL", ""), ("REDIS_URL", &redis.url())];
+    Serve::to(sink).envs(ours).envs(vars.iter().copied()).start()
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn what_the_python_router_took_is_a_duplicate() {
     assert!(python_takes(&redis, KEY));
     let router = router(&sink, &redis, &[]);
     for _ in 0..2 {
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (200, "duplicate ignored"));
         assert_eq!(got.header("idempotent-replayed"), Some("true"));
         assert_eq!(got.header("x-webhook-key"), Some(KEY));
@@ -56,24 +56,24 @@ async fn only_the_python_router_s_value_passes_for_a_delivered_event() {
     let router = router(&sink, &redis, &[]);
     for foreign in [vec!["SET", KEY, "x"], vec!["RPUSH", KEY, "1"]] {
         redis.cli(&foreign);
-        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 503, "{foreign:?}");
+        assert_eq!(router.post(PAYLOAD).await.status, 503, "{foreign:?}");
         redis.cli(&["DEL", KEY]);
     }
     // A command that an ACL forbids does not, either.
     redis.cli(&["ACL", "SETUSER", "limited", "on", ">test-only", "~*", "+@all", "-hmget"]);
     let url = format!("redis://limited:test-only@127.0.0.1:{}", redis.port);
-    let limited = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
-    assert_eq!(post(&client(), &limited.webhook(), PAYLOAD).await.status, 503);
+    let limited = Serve::to(&sink).store(&url).start();
+    assert_eq!(limited.post(PAYLOAD).await.status, 503);
     assert!(limited.log().contains("can't run this command"), "{}", limited.log());
     assert!(sink.received().is_empty());
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "done");
+    assert_eq!(router.post(PAYLOAD).await.text(), "done");
 }
 
 #[tokio::test]
 async fn what_we_took_the_python_router_cannot_take() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let router = router(&sink, &redis, &[("ROUTE_THRESHOLD", "256")]);
-    sink.answers(crate::support::Answer::WhenTold);
+    sink.answers(Answer::WhenTold);
     let (url, sender) = (router.webhook(), client());
     let delivery = tokio::spawn(async move { post(&sender, &url, PAYLOAD).await });
     sink.arrived(1).await;
@@ -81,10 +81,10 @@ async fn what_we_took_the_python_router_cannot_take() {
     sink.go.notify_one();
     assert_eq!(delivery.await.unwrap().status, 200);
     assert!(!python_takes(&redis, KEY), "when it is delivered");
-    // A failure frees the key for the next claim.
-    sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    // A failure frees the key for whoever comes first.
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
     let other = PAYLOAD.replace("4200", "4201");
-    let got = post(&client(), &router.webhook(), other).await;
+    let got = router.post(other).await;
     assert_eq!(got.status, 503);
     assert!(python_takes(&redis, got.header("x-webhook-key").unwrap()));
 }
@@ -94,13 +94,14 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let proxy = Proxy::start(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", proxy.port);
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
+    router.checked();
     // From here on, the server has the scripts.
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    assert_eq!(router.post(PAYLOAD).await.status, 200);
     proxy.take();
     let calls = async |body: String, answer: &str| {
         redis.cli(&["CONFIG", "RESETSTAT"]);
-        assert_eq!(post(&client(), &router.webhook(), body).await.text(), answer);
+        assert_eq!(router.post(body).await.text(), answer);
         let stats = redis.cli(&["INFO", "commandstats"]);
         let ours = |line: &&str| !line.starts_with("cmdstat_config|resetstat");
         let commands: Vec<_> =
@@ -123,7 +124,7 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
 async fn refused_in_time(router: &Server, sink: &Sink, event: u32) {
     let started = Instant::now();
     let body = PAYLOAD.replace("4200", &event.to_string());
-    let got = post(&client(), &router.webhook(), body).await;
+    let got = router.post(body).await;
     assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
     assert_eq!(got.header("retry-after"), Some("5"));
     // The limit is STORE_TIMEOUT_MS, 1 s, plus a margin for a busy machine.
@@ -134,7 +135,7 @@ async fn refused_in_time(router: &Server, sink: &Sink, event: u32) {
 /// Delivers a new event, and checks that it arrives.
 pub async fn delivered(router: &Server, sink: &Sink, event: u32) {
     let body = PAYLOAD.replace("4200", &event.to_string());
-    let got = post(&client(), &router.webhook(), body).await;
+    let got = router.post(body).await;
     assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
     assert_eq!(sink.take().len(), 1);
 }
@@ -142,7 +143,9 @@ pub async fn delivered(router: &Server, sink: &Sink, event: u32) {
 #[tokio::test]
 async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "1000")]);
+    // A lease of 8 s: three for forwarding, four tries to store the result, and a second.
+    let short = [("FORWARD_BUDGET_MS", "3000"), ("FORWARD_TIMEOUT_MS", "3000")];
+    let router = router(&sink, &redis, &short);
     delivered(&router, &sink, 1).await;
     redis.signal("STOP");
     for event in 2..5 {
@@ -162,7 +165,7 @@ async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
 pub async fn until_delivered(router: &Server, event: u32) -> u32 {
     let body = PAYLOAD.replace("4200", &event.to_string());
     for refused in 0..600 {
-        let got = post(&client(), &router.webhook(), body.clone()).await;
+        let got = router.post(body.clone()).await;
         match got.status {
             200 => return refused,
             503 | 409 => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -175,7 +178,7 @@ pub async fn until_delivered(router: &Server, event: u32) -> u32 {
 #[tokio::test]
 async fn a_success_that_cannot_be_stored_is_still_one_for_the_sender() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    sink.answers(crate::support::Answer::WhenTold);
+    sink.answers(Answer::WhenTold);
     let router = router(&sink, &redis, &[("STORE_TIMEOUT_MS", "300")]);
     let (url, sender) = (router.webhook(), client());
     let delivery = tokio::spawn(async move { post(&sender, &url, PAYLOAD).await });
@@ -229,7 +232,7 @@ async fn a_claim_whose_answer_is_lost_is_recognised_as_ours() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let proxy = Proxy::start(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", proxy.port);
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
     delivered(&router, &sink, 1).await;
     proxy.break_off_after(0);
     delivered(&router, &sink, 2).await;
@@ -243,21 +246,21 @@ async fn a_result_whose_answer_is_lost_is_stored_once() {
     let url = format!("redis://127.0.0.1:{}", proxy.port);
     let gcp = ("ROUTE_THRESHOLD", "256");
     let vars = [("STORE_URL", url.as_str()), ("FORWARD_ATTEMPTS", "1"), gcp];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     delivered(&router, &sink, 1).await;
     let body = PAYLOAD.replace("4200", "2");
-    // The answers to the claim and to the list entry pass. The answer to the letter does not.
-    sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-    assert_eq!(post(&client(), &router.webhook(), body.clone()).await.status, 503);
+    // The answers to a claim and to an entry in the list pass; the one to the letter does not.
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    assert_eq!(router.post(body.clone()).await.status, 503);
     proxy.break_off_after(2);
-    assert_eq!(post(&client(), &router.webhook(), body.clone()).await.status, 503);
+    assert_eq!(router.post(body.clone()).await.status, 503);
     assert_eq!(proxy.left_to_break(), 0);
-    // The answer to the claim passes. The answer to the finish does not.
-    sink.answers(crate::support::ok("done"));
+    // The answer to a claim passes, the one to the finish does not.
+    sink.answers(ok("done"));
     proxy.break_off_after(1);
-    assert_eq!(post(&client(), &router.webhook(), body.clone()).await.text(), "done");
+    assert_eq!(router.post(body.clone()).await.text(), "done");
     assert_eq!(proxy.left_to_break(), 0);
-    assert_eq!(post(&client(), &router.webhook(), body).await.text(), "duplicate ignored");
+    assert_eq!(router.post(body).await.text(), "duplicate ignored");
     assert!(!router.log().contains("could not be stored"), "{}", router.log());
     assert!(!router.log().contains("lost"), "{}", router.log());
     assert_eq!(redis.cli(&["ZCARD", "webhook:dead-letters"]).trim(), "0");
@@ -269,14 +272,14 @@ async fn a_cluster_with_tls_and_users_works_as_any_other() {
     let (_cluster, url) = RedisCluster::start_with_tls(&authority);
     let ca = authority.file();
     let vars = [("STORE_URL", url.as_str()), ("REDIS_CA_FILE", ca.to_str().unwrap())];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    // These are events of all masters.
+    let router = Serve::to(&sink).envs(vars).start();
+    // Events of all masters.
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
     for event in 1..20 {
         let body = PAYLOAD.replace("4200", &event.to_string());
-        assert_eq!(post(&client(), &router.webhook(), body).await.text(), "duplicate ignored");
+        assert_eq!(router.post(body).await.text(), "duplicate ignored");
     }
 }
 
@@ -284,7 +287,7 @@ async fn a_cluster_with_tls_and_users_works_as_any_other() {
 async fn slots_that_move_and_slots_that_nobody_serves_lose_nothing() {
     let (sink, cluster) = (Sink::start().await, RedisCluster::start());
     let url = cluster.url();
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
@@ -308,7 +311,7 @@ async fn slots_that_move_and_slots_that_nobody_serves_lose_nothing() {
     assert_eq!(sink.take().len(), event as usize - 20);
     for event in 1..event {
         let body = PAYLOAD.replace("4200", &event.to_string());
-        assert_eq!(post(&client(), &router.webhook(), body).await.text(), "duplicate ignored");
+        assert_eq!(router.post(body).await.text(), "duplicate ignored");
     }
     // A slot without a server takes the whole cluster down. A node may hear of the slot's owner
     // once more before that owner hears of the removal.
@@ -330,8 +333,8 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
     let (sink, mut cluster) = (Sink::start().await, RedisCluster::start_with_replicas(1));
     let url = cluster.url();
     let vars = [("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "2000")];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    // These are events of all masters.
+    let router = Serve::to(&sink).envs(vars).start();
+    // Events of all masters.
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
@@ -352,7 +355,7 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
     // The replica remembers everything that was delivered before.
     for event in 1..60 {
         let body = PAYLOAD.replace("4200", &event.to_string());
-        let got = post(&client(), &router.webhook(), body).await;
+        let got = router.post(body).await;
         assert_eq!(got.text(), "duplicate ignored");
     }
 }
@@ -373,7 +376,7 @@ pub fn slot(cluster: &RedisCluster, event: u32) -> u16 {
 async fn a_master_that_hangs_takes_only_its_own_slots_with_it() {
     let (sink, cluster) = (Sink::start().await, RedisCluster::start_patiently());
     let url = cluster.url();
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
     delivered(&router, &sink, 1).await;
     cluster.nodes[0].signal("STOP");
     let of = |first: bool| move |slot: u16| (slot < SLOTS / 3) == first;
@@ -401,13 +404,13 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     let router = router(&sink, &redis, &vars);
     let listed = || redis.cli(&["ZCARD", "webhook:dead-letters"]).trim().to_owned();
     let fail = async || {
-        sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 503);
+        sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+        assert_eq!(router.post(PAYLOAD).await.status, 503);
         assert_eq!(listed(), "1");
         assert!(python_takes(&redis, KEY));
     };
     fail().await;
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+    assert_eq!(router.post(PAYLOAD).await.text(), "duplicate ignored");
     assert_eq!((listed().as_str(), redis.cli(&["DBSIZE"]).trim()), ("0", "1"));
     redis.cli(&["DEL", KEY]);
     fail().await;
@@ -460,7 +463,7 @@ async fn a_server_that_still_loads_its_data_is_503_until_it_is_done() {
     refused_in_time(&router, &sink, 2).await;
     wait_for("the end of the loading", data.path(), || redis.cli(&["PING"]).starts_with("PONG"));
     delivered(&router, &sink, 2).await;
-    let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
+    let got = router.post(PAYLOAD.replace("4200", "1")).await;
     assert_eq!(got.text(), "duplicate ignored");
 }
 
@@ -468,14 +471,14 @@ async fn a_server_that_still_loads_its_data_is_503_until_it_is_done() {
 async fn a_certificate_of_the_system_s_authorities_is_trusted_and_no_other() {
     let sink = Sink::start().await;
     let authority = Authority::new();
-    let (_server, url) = Redis::start_with_tls(&authority);
+    let (_server, url) = Redis::start_with_tls(&authority, &[]);
     let ca = authority.file();
     let stranger = Authority::new();
     let stranger = stranger.file();
     for (file, status) in [(&ca, 200), (&stranger, 503)] {
         let vars = [("STORE_URL", url.as_str()), ("SSL_CERT_FILE", file.to_str().unwrap())];
-        let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        let router = Serve::to(&sink).envs(vars).start();
+        let got = router.post(PAYLOAD).await;
         assert_eq!(got.status, status, "{}", router.log());
     }
 }
@@ -483,11 +486,13 @@ async fn a_certificate_of_the_system_s_authorities_is_trusted_and_no_other() {
 #[tokio::test]
 async fn a_password_is_in_no_log_and_no_error() {
     let sink = Sink::start().await;
-    let port = crate::support::free_port();
+    let port = free_port();
     let url = format!("redis://router:plainly-secret@127.0.0.1:{port}");
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
-    let got = get(client().post(router.webhook()).body(PAYLOAD).send().await).await;
-    assert_eq!(got.status, 503);
-    assert!(router.log().contains("the store does not answer"), "{}", router.log());
+    let router = Serve::to(&sink).store(&url).start();
+    router.checked();
+    router.post(PAYLOAD).await.expect(503);
+    // The message has the address without user and password.
+    let said = format!("the store does not answer: redis://127.0.0.1:{port}: ");
+    assert!(router.log().contains(&said), "{}", router.log());
     assert!(!router.log().contains("plainly-secret"), "{}", router.log());
 }

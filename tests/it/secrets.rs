@@ -6,9 +6,10 @@ use aws_sdk_secretsmanager::Client;
 use serde_json::json;
 
 use crate::{
-    servers::{DynamoDbLocal, Moto, Redis},
+    servers::Moto,
+    shared,
     support::{
-        Answer, PAYLOAD, ROUTER, Server, Sink, client, end_of, ok, post, sdk, sqlite, status,
+        Answer, PAYLOAD, ROUTER, Serve, Sink, client, end_of, ok, post, sdk, sqlite, status,
     },
 };
 
@@ -26,11 +27,11 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
         json!({ "ROUTING_SECRET": "of the secret, sixteen and more", "ROUTE_THRESHOLD": "256" });
     let arn = create(&moto, "all", &secret.to_string()).await;
     let vars = [("SECRETS_ARN", arn.as_str()), ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url)];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    let from_secret = post(&client(), &router.webhook(), PAYLOAD).await;
+    let router = Serve::to(&sink).envs(vars).start();
+    let from_secret = router.post(PAYLOAD).await;
     let plain = [("ROUTING_SECRET", "of the secret, sixteen and more")];
-    let router = Server::router(&[sink.vars(), plain.to_vec()].concat());
-    let from_variable = post(&client(), &router.webhook(), PAYLOAD).await;
+    let router = Serve::to(&sink).envs(plain).start();
+    let from_variable = router.post(PAYLOAD).await;
     let key = "x-webhook-key";
     assert_eq!(from_secret.header(key), from_variable.header(key));
     assert_eq!(from_secret.header("x-webhook-destination"), Some("gcp"));
@@ -38,8 +39,8 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
     assert_eq!(moto.requests(), 2);
     // Environment variables override the secret's values.
     let own = [("ROUTING_SECRET", "of its own")];
-    let router = Server::router(&[sink.vars(), vars.to_vec(), own.to_vec()].concat());
-    let own = post(&client(), &router.webhook(), PAYLOAD).await;
+    let router = Serve::to(&sink).envs(vars).envs(own).start();
+    let own = router.post(PAYLOAD).await;
     assert_ne!(own.header(key), from_secret.header(key));
 }
 
@@ -69,7 +70,7 @@ async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
         (
             "unknown",
             r#"{"ROUTING_SECRETS": "plainly-secret"}"#,
-            "holds `ROUTING_SECRETS`, which is no variable",
+            "holds `ROUTING_SECRETS`, which is not a variable",
         ),
         (
             "wrong",
@@ -86,27 +87,27 @@ async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
 
 #[tokio::test]
 async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store() {
-    let (redis, dynamodb) = (Redis::start(&[]), DynamoDbLocal::start().await);
-    let folder = tempfile::tempdir().unwrap();
-    let table = format!("dynamodb://{}", DynamoDbLocal::TABLE);
-    for url in [sqlite(folder.path()), redis.url(), table] {
+    let (folder, table) = (tempfile::tempdir().unwrap(), shared::dynamodb_table().await);
+    let endpoint = table.url.clone();
+    let [(_, table), _] = table.vars();
+    for url in [sqlite(folder.path()), shared::redis_database(), table] {
         let sink = Sink::start().await;
         let common = [
             ("STORE_URL", url.as_str()),
-            ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &endpoint),
             ("STORE_TIMEOUT_MS", "20000"),
             ("FORWARD_ATTEMPTS", "1"),
         ];
         let start = |more: &[(&'static str, &'static str)]| {
-            Server::router(&[&sink.vars(), &common[..], more].concat())
+            Serve::to(&sink).envs(common).envs(more.iter().copied()).start()
         };
         let (delivered, failed, new) =
             (PAYLOAD, PAYLOAD.replace("4200", "1"), PAYLOAD.replace("4200", "2"));
         let old = start(&[("ROUTING_SECRET", "the old one"), ("ROUTE_THRESHOLD", "256")]);
-        let first = post(&client(), &old.webhook(), delivered).await;
+        let first = old.post(delivered).await;
         assert_eq!(first.text(), "done");
         sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-        let letter = post(&client(), &old.webhook(), failed.clone()).await;
+        let letter = old.post(failed.clone()).await;
         assert_eq!(letter.status, 503);
         sink.take();
 
@@ -125,32 +126,32 @@ async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store
             async move { post(&client(), &url_of_old, in_flight).await }
         });
         sink.arrived(1).await;
-        let meanwhile = post(&client(), &router.webhook(), in_flight.clone()).await;
+        let meanwhile = router.post(in_flight.clone()).await;
         assert_eq!((meanwhile.status, meanwhile.text()), (409, "in progress"), "{url}");
         sink.go.notify_one();
         assert_eq!(forwarding.await.unwrap().text(), "at last", "{url}");
         drop(old);
-        let afterwards = post(&client(), &router.webhook(), in_flight).await;
+        let afterwards = router.post(in_flight).await;
         assert_eq!(afterwards.text(), "duplicate ignored", "{url}");
         assert_eq!(sink.take().len(), 1);
         sink.answers(ok("done"));
 
-        let again = post(&client(), &router.webhook(), delivered).await;
+        let again = router.post(delivered).await;
         assert_eq!(again.text(), "duplicate ignored", "{url}");
-        let retry = post(&client(), &router.webhook(), failed.clone()).await;
+        let retry = router.post(failed.clone()).await;
         assert_eq!(retry.text(), "done", "{url}");
         for (got, known) in [(&again, &first), (&retry, &letter)] {
             assert_eq!(got.header("x-webhook-key"), known.header("x-webhook-key"));
             assert_eq!(got.header("x-webhook-destination"), Some("gcp"));
         }
         assert!(!sink.take()[0].is_invocation());
-        let fresh = post(&client(), &router.webhook(), new.clone()).await;
+        let fresh = router.post(new.clone()).await;
         assert_eq!((fresh.text(), fresh.header("x-webhook-destination")), ("done", Some("aws")));
-        assert_eq!(post(&client(), &router.webhook(), failed).await.text(), "duplicate ignored");
+        assert_eq!(router.post(failed).await.text(), "duplicate ignored");
         drop(router);
         // Without the old secret, the router still knows the events under the new one.
         let router = start(&[("ROUTING_SECRET", "the new one"), ("ROUTE_THRESHOLD", "0")]);
-        let later = post(&client(), &router.webhook(), new).await;
+        let later = router.post(new).await;
         assert_eq!(later.text(), "duplicate ignored");
         assert_eq!(later.header("x-webhook-key"), fresh.header("x-webhook-key"));
         sink.take();

@@ -1,9 +1,14 @@
 //! Several processes, crashes and shutdowns, with real signals.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
+use crate::servers::Redis;
 use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, ok, post, sqlite};
 
 #[tokio::test]
@@ -177,6 +182,44 @@ async fn a_log_line_holds_the_beginning_of_a_path_and_of_a_method() {
     assert_eq!(lines.len(), 2, "{log}");
     assert!(lines.iter().all(|line| line.len() < 600), "{log}");
     assert!(lines[0].contains("\"/pathXXX") && lines[1].contains("\"XXX"), "{log}");
+    assert!(lines.iter().all(|line| line.contains(r#""sender":"127.0.0.1""#)), "{log}");
+}
+
+#[tokio::test]
+async fn a_refusal_tells_the_log_what_the_sender_is_not_told() {
+    let sink = Sink::start().await;
+    let router = Server::router(&[sink.vars(), vec![("MAX_BODY_BYTES", "1000")]].concat());
+    let envelope = r#"{"vendor":"v","event_type":"","created_at":1778070896}"#;
+    for (path, body, status, said, reason) in [
+        (
+            "/webhook",
+            envelope,
+            400,
+            "missing required fields: event_type, created_at",
+            "missing required fields: event_type is empty, created_at is a number; expected a \
+             string such as 2026-05-06T12:34:56Z",
+        ),
+        (
+            "/webhook",
+            r#"{"vendor":null,"event_type":["e"]}"#,
+            400,
+            "missing required fields: vendor, event_type, created_at",
+            "missing required fields: vendor is null; expected a string, event_type is an array; \
+             expected a string, created_at",
+        ),
+        ("/webhook/stripe", "{}", 404, "not found", "stripe is not served: set STRIPE_SECRETS"),
+        ("/webhook", &"x".repeat(1001), 413, "larger than 1000 bytes", "the body is larger than"),
+    ] {
+        let lines_before = router.log().lines().count();
+        let got = post(&client(), &format!("{}{path}", router.url), body.to_owned()).await;
+        assert_eq!((got.status, got.text()), (status, said));
+        let log = router.log();
+        let line = log.lines().nth(lines_before).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["reason"].as_str().unwrap().starts_with(reason), "{line}");
+        assert_eq!((&line["method"], &line["path"]), (&"POST".into(), &path.into()));
+        assert_eq!((&line["sender"], &line["status"]), (&"127.0.0.1".into(), &status.into()));
+    }
 }
 
 #[tokio::test]
@@ -199,6 +242,7 @@ async fn a_new_sqlite_file_is_its_owner_s_alone_and_an_old_one_keeps_its_mode() 
         }
         let store = sqlite(folder.path());
         let router = Server::router(&[sink.vars(), vec![("STORE_URL", &store)]].concat());
+        router.checked();
         assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
         for ending in ["", "-wal", "-shm"] {
             let file = folder.path().join(format!("store.db{ending}"));
@@ -304,6 +348,79 @@ async fn two_processes_may_create_the_store_at_the_same_moment() {
             start.join().unwrap();
         }
     }
+}
+
+async fn readyz(router: &Server) -> Got {
+    get(client().get(format!("{}/readyz", router.url)).send().await).await
+}
+
+/// Asks until that is the answer, for as long as an answer may be repeated and some more.
+async fn readyz_becomes(router: &Server, status: u16) -> Got {
+    for _ in 0..200 {
+        let got = readyz(router).await;
+        if got.status == status {
+            return got;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("/readyz does not become {status}: {}", router.log());
+}
+
+#[tokio::test]
+async fn readyz_says_whether_the_store_answers_and_healthz_that_the_process_does() {
+    let sink = Sink::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", store.as_str())]].concat());
+    router.checked();
+    let got = readyz(&router).await;
+    assert_eq!((got.status, got.text()), (200, "ready"));
+    let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let got = readyz_becomes(&router, 503).await;
+    assert_eq!((got.text(), retry_after(&got)), ("the store does not answer", 1));
+    let alive = get(client().get(format!("{}/healthz", router.url)).send().await).await;
+    assert_eq!(alive.status, 200);
+    lock.execute_batch("ROLLBACK").unwrap();
+    readyz_becomes(&router, 200).await;
+    // Not a line for each answer, but one for each change.
+    let log = router.log();
+    assert_eq!(log.matches("not ready: the store does not answer").count(), 1, "{log}");
+    assert_eq!(log.matches("ready again: the store answers").count(), 1, "{log}");
+    let got = post(&client(), &format!("{}/readyz", router.url), PAYLOAD).await;
+    assert_eq!((got.status, got.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn readyz_asks_the_store_once_a_second_however_often_it_is_asked() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let url = redis.url();
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    router.checked();
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    let (started, client) = (Instant::now(), client());
+    let mut asked = JoinSet::new();
+    for _ in 0..500 {
+        let (client, url) = (client.clone(), format!("{}/readyz", router.url));
+        asked.spawn(async move { get(client.get(url).send().await).await.status });
+    }
+    assert!(asked.join_all().await.iter().all(|status| *status == 200));
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let pings = stats.lines().find_map(|line| line.strip_prefix("cmdstat_zrem:calls="));
+    let pings: u64 = pings.unwrap().split(',').next().unwrap().parse().unwrap();
+    assert!((1..=started.elapsed().as_secs() + 1).contains(&pings), "{pings}");
+}
+
+#[tokio::test]
+async fn readyz_is_503_while_redis_is_only_a_replica() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let url = redis.url();
+    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    assert_eq!(readyz(&router).await.status, 200);
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    readyz_becomes(&router, 503).await;
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    readyz_becomes(&router, 200).await;
 }
 
 fn retry_after(got: &Got) -> u64 {

@@ -79,6 +79,17 @@ impl Stack {
             .collect()
     }
 
+    /// Returns the outputs whose conditions hold.
+    pub fn outputs(&self) -> BTreeMap<String, String> {
+        let all = TEMPLATE["Outputs"].as_object().unwrap();
+        let is_there =
+            |output: &Value| output.get("Condition").is_none_or(|name| self.condition(name));
+        all.iter()
+            .filter(|(_, output)| is_there(output))
+            .map(|(name, output)| (name.clone(), text(&self.value(&output["Value"]))))
+            .collect()
+    }
+
     /// Returns the variables of the function.
     pub fn variables(&self) -> Vec<(String, String)> {
         let router = &self.resources()["Router"];
@@ -202,6 +213,7 @@ impl Stack {
             "Fn::Not" => (!self.is(&all()[0])).into(),
             "Fn::And" => all().iter().all(|one| self.is(one)).into(),
             "Fn::Or" => all().iter().any(|one| self.is(one)).into(),
+            "Fn::Contains" => items()[0].as_array().unwrap().contains(&items()[1]).into(),
             "Fn::If" => self.value(&all()[if self.condition(&all()[0]) { 1 } else { 2 }]),
             "Fn::GetAtt" => items().iter().map(text).collect::<Vec<_>>().join(".").into(),
             "Fn::Select" => items()[1][items()[0].as_u64().unwrap() as usize].clone(),

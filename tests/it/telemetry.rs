@@ -30,7 +30,8 @@ async fn every_delivery_has_one_line_that_says_all() {
     let of = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(of("outcome"), ["delivered", "duplicate", "failed"]);
     assert_eq!(of("attempts"), [1, 0, 2]);
-    assert_eq!(of("source"), ["vendor"; 3]);
+    assert_eq!(of("trigger"), ["vendor"; 3]);
+    assert_eq!(of("source"), [Value::Null, Value::Null, Value::Null]);
     assert_eq!(of("status"), [200, 200, 503]);
     assert_eq!(of("level"), ["INFO", "INFO", "WARN"]);
     assert_eq!(lines[2]["reason"], "the destination answered 503 Service Unavailable");
@@ -52,6 +53,69 @@ async fn every_delivery_has_one_line_that_says_all() {
         // Only CloudWatch's stream carries its metrics.
         assert!(line.get("_aws").is_none());
     }
+}
+
+#[tokio::test]
+async fn a_line_and_its_metrics_name_the_source() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+    let store = crate::support::sqlite(folder.path());
+    let sources = r#"
+        [sources.orders-eu]
+        vendor = "github"
+        secrets = ["plainly-a-secret-of-the-tests"]
+        except = ["ping"]
+    "#;
+    let vars = [
+        ("SOURCES", sources),
+        ("STORE_URL", &store),
+        ("METRICS_LISTEN", &metrics),
+        ("ROUTE_THRESHOLD", "256"),
+    ];
+    let vars = [sink.vars(), vars.to_vec()].concat();
+    let router = Server::router(&vars);
+    let body = r#"{"number":1}"#;
+    let secret = b"plainly-a-secret-of-the-tests";
+    let signature = webhook_router::key::hmac_sha256(secret, &[body.as_bytes()]);
+    let signature = format!("sha256={}", hex::encode(signature));
+    let send = async |event: &str| {
+        let request = client()
+            .post(format!("{}/webhook/orders-eu", router.url))
+            .header("x-hub-signature-256", &signature)
+            .header("x-github-event", event)
+            .header("x-github-delivery", event)
+            .body(body);
+        get(request.send().await).await
+    };
+    assert_eq!(send("push").await.text(), "done");
+    assert_eq!(send("ping").await.text(), "filtered");
+    sink.answers(status(http::StatusCode::BAD_REQUEST, "no"));
+    let failed = send("issues").await;
+    let lines = deliveries(&router.log());
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        assert_eq!((&line["source"], &line["vendor"]), (&"orders-eu".into(), &"github".into()));
+        assert_eq!(line["trigger"], "vendor");
+    }
+    let log = router.log();
+    let filtered = log.lines().find(|line| line.contains(r#""message":"filtered""#)).unwrap();
+    assert!(filtered.contains(r#""source":"orders-eu""#), "{filtered}");
+    let got = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
+    for line in [
+        r#"webhook_router_deliveries_total{destination="gcp",source="orders-eu",vendor="github",outcome="delivered"} 1"#,
+        r#"webhook_router_filtered_total{source="orders-eu",vendor="github"} 1"#,
+    ] {
+        assert!(got.text().contains(line), "{line}\n{}", got.text());
+    }
+    // A replay knows the source by the path that its delivery came to.
+    let mut replay = Command::new(ROUTER);
+    replay.args(["replay", failed.header("x-webhook-key").unwrap()]);
+    replay.env_clear().envs(vars).env("RUST_LOG", "info");
+    let output = tokio::task::spawn_blocking(move || crate::support::end_of(&mut replay)).await;
+    let log = String::from_utf8(output.unwrap().stderr).unwrap();
+    let line = log.lines().find(|line| line.contains(r#""message":"delivery""#)).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["source"], &line["trigger"]), (&"orders-eu".into(), &"replay".into()));
 }
 
 #[tokio::test]
@@ -211,8 +275,9 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
         async |path: &str| get(client().get(format!("http://{metrics}{path}")).send().await).await;
     let got = read("/metrics").await;
     assert!(got.header("content-type").unwrap().starts_with("application/openmetrics-text"));
-    let labels =
-        |outcome: &str| format!("{{destination=\"gcp\",vendor=\"stripe\",outcome=\"{outcome}\"}}");
+    let labels = |outcome: &str| {
+        format!("{{destination=\"gcp\",source=\"\",vendor=\"stripe\",outcome=\"{outcome}\"}}")
+    };
     for line in [
         format!("webhook_router_deliveries_total{} 1\n", labels("delivered")),
         format!("webhook_router_deliveries_total{} 2\n", labels("duplicate")),
@@ -223,7 +288,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
         "webhook_router_store_seconds_count 63\n".into(),
         "webhook_router_unsettled_total 0\n".into(),
         "webhook_router_panics_total 0\n".into(),
-        "webhook_router_deliveries_total{destination=\"gcp\",vendor=\"other\",outcome=\"delivered\"} 11\n".into(),
+        "webhook_router_deliveries_total{destination=\"gcp\",source=\"\",vendor=\"other\",outcome=\"delivered\"} 11\n".into(),
     ] {
         assert!(got.text().contains(&line), "{line}\n{}", got.text());
     }
@@ -232,6 +297,68 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     // The address for senders does not have it.
     let outside = get(client().get(format!("{}/metrics", router.url)).send().await).await;
     assert_eq!(outside.status, 404);
+}
+
+#[tokio::test]
+async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let start = |store: &str| {
+        let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+        let vars = [
+            ("STORE_URL", store),
+            ("METRICS_LISTEN", metrics.as_str()),
+            ("ROUTE_THRESHOLD", "256"),
+            ("FORWARD_ATTEMPTS", "1"),
+        ];
+        (Server::router(&[sink.vars(), vars.to_vec()].concat()), metrics)
+    };
+    let gauges = async |metrics: &str| {
+        let got = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
+        assert!(got.status == 200 && got.text().ends_with("# EOF\n"), "{}", got.text());
+        let gauge = |name: &str| {
+            let name = format!("webhook_router_{name} ");
+            let line = got.text().lines().find_map(|line| line.strip_prefix(&name))?;
+            Some(line.parse::<f64>().unwrap())
+        };
+        gauge("dead_letters").zip(gauge("oldest_dead_letter_seconds"))
+    };
+    let listings = || {
+        let stats = redis.cli(&["INFO", "commandstats"]);
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_zrangebyscore:"));
+        line.map_or(0, |line| {
+            let calls = line.split(['=', ',']).nth(1).unwrap();
+            calls.parse::<u32>().unwrap()
+        })
+    };
+    let (router, metrics) = start(&redis.url());
+    assert_eq!(gauges(&metrics).await, Some((0.0, 0.0)));
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    for number in ["1", "2"] {
+        let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", number)).await;
+        assert_eq!(got.status, 503);
+    }
+    // What was read a moment ago counts.
+    for _ in 0..20 {
+        assert_eq!(gauges(&metrics).await, Some((0.0, 0.0)));
+    }
+    assert_eq!(listings(), 1);
+    let (_another, metrics) = start(&redis.url());
+    let (count, age) = gauges(&metrics).await.unwrap();
+    assert!(count == 2.0 && age > 0.0 && age < 600.0, "{count} {age}");
+    // No more are counted than is said.
+    let add = "for i = 1, 1500 do redis.call('ZADD', 'webhook:dead-letters', i, \
+               'webhook:dedup:' .. string.format('%064x', i)) end";
+    redis.cli(&["EVAL", add, "0"]);
+    let (_another, metrics) = start(&redis.url());
+    let (count, age) = gauges(&metrics).await.unwrap();
+    assert!(count == 1000.0 && age > 1e9, "{count} {age}");
+    // Of a store that does not answer, nothing is told, and all else is.
+    let nowhere = format!("redis://127.0.0.1:{}", crate::support::free_port());
+    let (router, metrics) = start(&nowhere);
+    assert_eq!(gauges(&metrics).await, None);
+    assert_eq!(gauges(&metrics).await, None);
+    let warnings = router.log().matches("the dead letters cannot be counted").count();
+    assert_eq!(warnings, 1, "{}", router.log());
 }
 
 #[tokio::test]

@@ -1,14 +1,20 @@
 //! Compares template.yaml with the variables that the program reads and the tables that the tests
 //! create.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use webhook_router::config::VARIABLES;
+use webhook_router::{
+    config::{Config, VARIABLES, is_variable},
+    source::{secrets_variable, vendors},
+};
 
 use crate::{
     servers::DynamoDbLocal,
+    signed_deliveries,
     stack::{Stack, TEMPLATE, text},
+    support::lookup,
+    vendors::VECTORS,
 };
 
 /// The required parameters of a deployment.
@@ -70,7 +76,8 @@ fn no_statement_allows_more_than_it_needs() {
                 assert_eq!(properties["Role"]["Fn::GetAtt"][0], format!("{name}Role"));
             }
             "AWS::Lambda::Permission" => assert!(
-                ["PublicUrl", "PublicUrlInvoke"].contains(&name.as_str()),
+                properties["Principal"] == "apigateway.amazonaws.com"
+                    || ["PublicUrl", "PublicUrlInvoke"].contains(&name.as_str()),
                 "everybody: {name}"
             ),
             "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy" => panic!("{name}"),
@@ -79,16 +86,17 @@ fn no_statement_allows_more_than_it_needs() {
     }
 }
 
+/// Returns the permissions to invoke the function.
+fn permissions(stack: &Stack) -> Vec<Value> {
+    let permissions = stack.resources().into_values();
+    let permissions = permissions.filter(|resource| resource["Type"] == "AWS::Lambda::Permission");
+    permissions.map(|resource| resource["Properties"].clone()).collect()
+}
+
 #[test]
 fn vendors_may_call_the_url_and_nothing_but_the_url_unless_aws_s_signature_is_asked_for() {
-    let public = |stack: Stack| {
-        let permissions = stack.resources().into_values();
-        let permissions =
-            permissions.filter(|resource| resource["Type"] == "AWS::Lambda::Permission");
-        permissions.map(|resource| resource["Properties"].clone()).collect::<Vec<_>>()
-    };
     assert_eq!(
-        public(stack(&[])),
+        permissions(&stack(&[])),
         [
             json!({
                 "Action": "lambda:InvokeFunctionUrl", "FunctionName": "Router",
@@ -100,7 +108,91 @@ fn vendors_may_call_the_url_and_nothing_but_the_url_unless_aws_s_signature_is_as
             }),
         ]
     );
-    assert!(public(stack(&[("FunctionUrlAuthType", "AWS_IAM")])).is_empty());
+    assert!(permissions(&stack(&[("FunctionUrlAuthType", "AWS_IAM")])).is_empty());
+}
+
+#[test]
+fn an_http_api_takes_the_place_of_the_function_url() {
+    let http_api = ("Front", "http-api");
+    let domain = [
+        ("DomainName", "hooks.example.com"),
+        ("CertificateArn", "arn:aws:acm:us-east-1:123456789012:certificate/1"),
+    ];
+    let kinds = |stack: &Stack| {
+        let resources = stack.resources();
+        let kinds = resources.values().map(|resource| text(&resource["Type"]));
+        let kinds = kinds.filter(|kind| kind.contains("ApiGateway") || kind.ends_with("::Url"));
+        kinds.map(|kind| kind.replace("AWS::ApiGatewayV2::", "")).collect::<Vec<_>>()
+    };
+    let url = |stack: &Stack| stack.outputs()["Url"].clone();
+    let without = stack(&[]);
+    assert_eq!(kinds(&without), ["AWS::Lambda::Url"]);
+    assert_eq!(url(&without), "RouterUrl.FunctionUrl");
+
+    let with = stack(&[http_api]);
+    assert_eq!(kinds(&with), ["Api", "Integration", "Route", "Stage"]);
+    assert_eq!(url(&with), "HttpApi.ApiEndpoint/");
+    let own_domain = stack(&[&[http_api], &domain[..]].concat());
+    assert_eq!(
+        kinds(&own_domain),
+        ["DomainName", "ApiMapping", "Api", "Integration", "Route", "Stage"]
+    );
+    assert_eq!(url(&own_domain), "https://hooks.example.com/");
+    assert_eq!(own_domain.outputs()["DomainTarget"], "Domain.RegionalDomainName");
+    // With a domain, the API's own address is closed.
+    for (stack, closed) in [(&with, false), (&own_domain, true)] {
+        let api = &stack.resources()["HttpApi"]["Properties"];
+        assert_eq!(api["DisableExecuteApiEndpoint"], closed);
+        assert!(!stack.outputs()["AccessLogName"].is_empty());
+    }
+
+    // Only the API may call the function.
+    let source = "arn:aws:execute-api:us-east-1:123456789012:HttpApi/*/$default";
+    for auth in ["NONE", "AWS_IAM"] {
+        let stack = stack(&[http_api, ("FunctionUrlAuthType", auth)]);
+        assert_eq!(
+            permissions(&stack),
+            [json!({
+                "Action": "lambda:InvokeFunction", "FunctionName": "Router",
+                "Principal": "apigateway.amazonaws.com", "SourceArn": source,
+            })]
+        );
+        let resources = stack.resources();
+        let route = &resources["HttpApiRoute"]["Properties"];
+        assert_eq!(
+            (&route["RouteKey"], &route["AuthorizationType"]),
+            (&"$default".into(), &auth.into())
+        );
+        assert_eq!(route["Target"], "integrations/HttpApiIntegration");
+        let integration = &resources["HttpApiIntegration"]["Properties"];
+        assert_eq!(integration["IntegrationUri"], "Router.Arn");
+        assert_eq!(integration["PayloadFormatVersion"], "2.0");
+    }
+
+    // Requests are limited and logged, without their possibly secret parts.
+    let limited = stack(&[http_api, ("HttpApiRequestsPerSecond", "7")]);
+    let stage = &limited.resources()["HttpApiStage"]["Properties"];
+    let limits = &stage["DefaultRouteSettings"];
+    assert_eq!(limits, &json!({ "ThrottlingRateLimit": "7", "ThrottlingBurstLimit": "7" }));
+    let log = &stage["AccessLogSettings"];
+    assert_eq!(log["DestinationArn"], "AccessLog.Arn");
+    let line: Value = serde_json::from_str(&text(&log["Format"])).unwrap();
+    let logged: BTreeSet<_> = line.as_object().unwrap().values().map(text).collect();
+    let logged: Vec<_> = logged.iter().map(|name| name.trim_start_matches("$context.")).collect();
+    assert_eq!(
+        logged,
+        [
+            "httpMethod",
+            "identity.sourceIp",
+            "integrationErrorMessage",
+            "path",
+            "requestId",
+            "requestTime",
+            "responseLatency",
+            "responseLength",
+            "status",
+        ]
+    );
 }
 
 #[test]
@@ -134,6 +226,11 @@ fn the_router_may_invoke_its_target_and_nothing_else() {
 fn what_could_not_work_is_refused_before_anything_is_made() {
     let redis = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
     let event = [("AwsTargetInvocation", "Event"), ("AwsTargetPayload", "request")];
+    let http_api = [("Front", "http-api")];
+    let domain = [
+        ("DomainName", "hooks.example.com"),
+        ("CertificateArn", "arn:aws:acm:us-east-1:123456789012:certificate/1"),
+    ];
     let gcp = LEAST[0];
     for (parameters, said) in [
         (vec![], "Give AwsTargetFunction"),
@@ -160,6 +257,14 @@ fn what_could_not_work_is_refused_before_anything_is_made() {
         ([&LEAST[..], &redis, &[("RedisUrl", "redis://cache:6379")]].concat(), ""),
         ([&LEAST[..], &redis, &[("RedisUrl", "rediss://:password@cache")]].concat(), "RedisUrl"),
         ([&LEAST[..], &[("SubnetIds", "subnet-1, subnet-2")]].concat(), "SubnetIds"),
+        ([&LEAST[..], &http_api].concat(), ""),
+        ([&LEAST[..], &http_api, &[("Timeout", "31")]].concat(), "Front http-api needs Timeout"),
+        ([&LEAST[..], &[("Timeout", "31")]].concat(), ""),
+        ([&LEAST[..], &http_api, &domain].concat(), ""),
+        ([&LEAST[..], &domain].concat(), "DomainName and CertificateArn need Front"),
+        ([&LEAST[..], &http_api, &domain[..1]].concat(), "Give DomainName and CertificateArn"),
+        ([&LEAST[..], &http_api, &domain[1..]].concat(), "Give DomainName and CertificateArn"),
+        ([&LEAST[..], &http_api, &[("DomainName", "https://x.de")]].concat(), "DomainName"),
         (
             [&LEAST[..], &[("AlarmEmail", "a@b.c"), ("AlarmTopicArn", "arn:aws:sns:x")]].concat(),
             "Give AlarmEmail or AlarmTopicArn",
@@ -248,7 +353,8 @@ fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
     let redis = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
     let names = ["TableName", "Name", "LogGroupName", "ServerlessCacheName"];
     let mut kept = BTreeSet::new();
-    for resources in [stack(&[]).resources(), stack(&redis).resources()] {
+    let http_api = [("Front", "http-api")];
+    for resources in [&[][..], &redis, &http_api].map(|given| stack(given).resources()) {
         let (staying, going): (Vec<_>, Vec<_>) =
             resources.iter().partition(|(_, resource)| resource.get("DeletionPolicy").is_some());
         for (name, resource) in staying {
@@ -263,7 +369,7 @@ fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
             kept.insert(name.clone());
         }
     }
-    let expected = ["Cache", "CacheSecurityGroup", "LogGroup", "Secret", "Table"];
+    let expected = ["AccessLog", "Cache", "CacheSecurityGroup", "LogGroup", "Secret", "Table"];
     assert_eq!(kept, expected.map(String::from).into());
 }
 
@@ -308,6 +414,33 @@ fn every_variable_of_a_deployment_can_be_set() {
         let Some(default) = TEMPLATE["Parameters"][parameter].get("Default") else { continue };
         assert_eq!(text(default), variable.default, "{}", variable.name);
     }
+}
+
+#[test]
+fn the_secret_alone_makes_every_vendor_served() {
+    let variables = stack(&[]).variables();
+    let has_a_secret = |name: &str| name.ends_with("_SECRETS") || name == "PUBLIC_URL";
+    assert!(!variables.iter().any(|(name, _)| has_a_secret(name)));
+    let mut vars: Vec<_> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let secret = signed_deliveries::secrets();
+    vars.extend(secret.iter().map(|(name, value)| (*name, value.as_str())));
+    let others: BTreeMap<_, _> = VECTORS
+        .vectors
+        .iter()
+        .map(|one| (secrets_variable(&one.vendor), one.secret.as_str()))
+        .filter(|(name, _)| !secret.iter().any(|(known, _)| known == name))
+        .collect();
+    vars.extend(others.iter().map(|(name, value)| (name.as_str(), *value)));
+    let sources = "[sources.stripe-eu]\nvendor = \"stripe\"\nsecrets = [\"plainly-eu\"]";
+    vars.push(("SOURCES", sources));
+    assert!(vars.iter().all(|(name, _)| is_variable(name)), "the secret may not hold it");
+    let config = Config::from_vars(lookup(&vars)).unwrap();
+    let served = config.intake.sources.iter().filter(|source| source.is_served());
+    assert_eq!(served.count(), vendors().len() + 1);
+    // Nothing stands between the Function URL and a path.
+    let router = TEMPLATE["Resources"]["Router"]["Properties"].to_string();
+    assert!(!router.contains("/webhook"));
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use webhook_router::route::Route;
 
 use crate::servers::{DynamoDbLocal, Redis, RedisCluster};
-use crate::support::{Answer, PAYLOAD, Server, Sink, client, ok, post, sqlite};
+use crate::support::{Answer, PAYLOAD, Serve, Sink, client, ok, post, sqlite};
 
 /// The destination's answer to the event. For the sender, it would be a final refusal.
 const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
@@ -14,12 +15,16 @@ const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 /// the event again as its vendor does.
 async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), mend_it: impl Fn()) {
     let sink = Sink::start().await;
-    let short =
-        [("ROUTE_THRESHOLD", "256"), ("FORWARD_BUDGET_MS", "3000"), ("STORE_TIMEOUT_MS", "1000")];
-    let router = Server::router(&[&sink.vars(), &short[..], store].concat());
-    // The first use of a store takes longer than later ones.
+    let short = [
+        ("FORWARD_BUDGET_MS", "3000"),
+        ("FORWARD_TIMEOUT_MS", "3000"),
+        ("STORE_TIMEOUT_MS", "1000"),
+    ];
+    let store = store.iter().copied();
+    let router = Serve::to(&sink).only(Route::Gcp).envs(short).envs(store).start();
+    // The first use of a store takes longer than any other.
     let warm_up = PAYLOAD.replace("4200", "1");
-    while post(&client(), &router.webhook(), warm_up.clone()).await.status != 200 {
+    while router.post(warm_up.clone()).await.status != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     sink.take();
@@ -45,7 +50,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     // A vendor that obeys Retry-After finds the key free, once the store works again.
     tokio::time::sleep(Duration::from_secs(wait)).await;
     let again = loop {
-        let again = post(&client(), &router.webhook(), PAYLOAD).await;
+        let again = router.post(PAYLOAD).await;
         match again.status {
             503 => tokio::time::sleep(Duration::from_millis(100)).await,
             _ => break again,

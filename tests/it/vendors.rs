@@ -6,18 +6,23 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
 use serde::Deserialize;
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
     plan::{Plan, Planned, needs, plan},
     secret::Secret,
-    source::{Address, Fetch, Fetched, Source, vendor, vendors},
+    source::{Address, CannotSign, Fetch, Fetched, PrivateKey, Signing, Source, vendor, vendors},
 };
 
 use crate::{
-    signed::{KINDS, PUBLIC_URL, now},
+    signed_deliveries::{KINDS, PUBLIC_URL, now},
     support::intake,
 };
 
@@ -183,6 +188,57 @@ fn a_genuine_delivery_is_accepted_and_its_event_read() {
         }
         assert_ne!(planned(&vector.other).key, key, "{}: two events have one key", vector.id);
     }
+}
+
+/// Signs the vector's body as `event` does.
+fn sign(vector: &Vector, secret: &str, key: Option<&PrivateKey>) -> Result<Delivery, CannotSign> {
+    let intake = vector.intake(secret);
+    let source = intake.sources.get(&vector.vendor).unwrap();
+    let unsigned = Delivery { headers: HeaderMap::new(), ..vector.delivery(&vector.first) };
+    let signing =
+        Signing { secret: &source.secrets[0], key, url: None, now: now(vector.first.now) };
+    source.sign(&unsigned, &signing)
+}
+
+#[test]
+fn what_the_router_signs_is_accepted() {
+    let mut refused = BTreeSet::new();
+    for vector in &VECTORS.vectors {
+        match sign(vector, &vector.secret, None) {
+            Ok(signed) => {
+                let plan = vector.check(&signed, &vector.intake(&vector.secret), vector.first.now);
+                assert!(plan.is_ok(), "{}: {plan:?} {signed:?}", vector.id);
+            }
+            Err(CannotSign::NoKey(_)) => drop(refused.insert((vector.vendor.as_str(), "key"))),
+            Err(error) => drop(refused.insert((&*vector.vendor, error.to_string().leak()))),
+        }
+    }
+    let expected = [
+        ("aws-sns", "only Amazon SNS has the key to sign with"),
+        ("discord", "key"),
+        ("plaid", "only Plaid has the key to sign with"),
+        ("sendgrid", "key"),
+        ("telnyx", "key"),
+    ];
+    assert_eq!(refused, BTreeSet::from(expected));
+}
+
+#[test]
+fn a_p256_key_signs_as_sendgrid() {
+    let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
+    let random = SystemRandom::new();
+    let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).unwrap();
+    let start = hex::decode("3059301306072a8648ce3d020106082a8648ce3d030107034200").unwrap();
+    let public = BASE64_STANDARD.encode([&start, pair.public_key().as_ref()].concat());
+    let text = BASE64_STANDARD.encode(document.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    let key = PrivateKey::from_pem(pem.as_bytes()).unwrap();
+    let vector = VECTORS.vectors.iter().find(|one| one.vendor == "sendgrid").unwrap();
+    let signed = sign(vector, &public, Some(&key)).unwrap();
+    let at = vector.first.now;
+    assert!(vector.check(&signed, &vector.intake(&public), at).is_ok());
+    assert_eq!(vector.check(&signed, &vector.intake(&vector.secret), at).err(), Some(401));
 }
 
 #[test]

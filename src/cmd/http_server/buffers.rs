@@ -1,4 +1,5 @@
-//! The bytes that all connections hold, counted as they arrive and as long as they are kept.
+//! Limits the bytes that all connections hold. Bytes are counted from their arrival until they are
+//! released.
 
 use std::{
     collections::HashMap,
@@ -10,61 +11,62 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
 
-/// Bytes that renew a body's place in the order of dropping. A sender of fewer at a time is as slow
-/// as one of none.
+/// A body counts as progressing once it has received this many further bytes. Fewer bytes count as
+/// none.
 const STEP: usize = 16 * 1024;
 
-/// A bound on the bytes of bodies and replies, over all connections. The bodies that still arrive
-/// may be dropped, the slowest first; whatever has arrived is kept.
+/// The limit on the bytes of bodies and replies, over all connections. If there is no room, bodies
+/// that are still arriving are dropped, the slowest first. A complete body is never dropped.
 pub struct Buffers {
     limit: usize,
     state: Mutex<State>,
-    /// Told whenever bytes are given back.
+    /// Notified whenever bytes are released.
     freed: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Bytes that are kept until their owner is done.
+    /// Bytes of complete bodies and of replies.
     kept: usize,
-    /// Bytes of bodies that arrive, and those of them that are being dropped.
+    /// Bytes of bodies that are still arriving.
     arriving: usize,
+    /// The part of `arriving` whose bodies are being dropped.
     leaving: usize,
-    /// Bytes of heads, which have a quarter of the limit for themselves.
+    /// Bytes of heads. They have a limit of their own, a quarter of the limit for bodies.
     heads: usize,
     bodies: HashMap<u64, Body>,
-    /// Counts the beginnings and the steps of bodies.
+    /// Counts beginnings and steps of bodies, to order bodies by their last progress.
     clock: u64,
 }
 
-/// A body that still arrives.
+/// A body that is still arriving.
 struct Body {
     bytes: usize,
-    /// When it began, or its newest whole step had arrived.
+    /// The `clock` at its beginning or its last whole step.
     progress: u64,
     /// Bytes since then.
     since: usize,
-    /// Tells it to go; taken once it is told.
+    /// Sends the order to stop. `None` once it was sent.
     drop: Option<oneshot::Sender<()>>,
 }
 
-/// A body's part of the buffers while it arrives; given back when it is dropped.
+/// A body's part of the buffers while the body arrives. Dropping this releases the bytes.
 pub struct Arriving {
     buffers: Arc<Buffers>,
     id: u64,
     told_to_go: oneshot::Receiver<()>,
 }
 
-/// Bytes that are counted for as long as a clone of them lives.
+/// Bytes that are counted until the last clone is dropped.
 struct Kept {
     bytes: Bytes,
     buffers: Arc<Buffers>,
 }
 
-/// Whether there is room for more bytes.
+/// The room for more bytes.
 enum Room {
     Free,
-    /// There will be, when bodies that were told to go have gone.
+    /// There will be room once the bodies that were told to stop have stopped.
     Soon,
 }
 
@@ -76,7 +78,7 @@ impl Buffers {
     /// Begins a body of at least `expected` bytes.
     ///
     /// # Errors
-    /// [`Error::NoRoom`] when it would not fit beside what is kept.
+    /// Fails with [`Error::NoRoom`] if the body would not fit beside the kept bytes.
     pub fn begin(self: &Arc<Self>, expected: usize) -> Result<Arriving, Error> {
         let mut state = self.state();
         if state.kept.saturating_add(expected) > self.limit {
@@ -88,18 +90,19 @@ impl Buffers {
         Ok(Arriving { buffers: Arc::clone(self), id, told_to_go })
     }
 
-    /// Counts the bytes of a reply until they are sent. A reply is never refused: its event is done.
+    /// Counts the bytes of a reply until they are sent. A reply is never refused, because its
+    /// delivery has already ended.
     pub fn keep(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         self.state().kept += bytes.len();
         Bytes::from_owner(Kept { bytes, buffers: Arc::clone(self) })
     }
 
-    /// Whether what is kept leaves less than half to bodies that arrive.
+    /// Returns whether kept bytes use more than half of the limit.
     pub fn are_short(&self) -> bool {
         self.state().kept > self.limit / 2
     }
 
-    /// Counts bytes of a head; false when there is no room for them.
+    /// Counts bytes of a head. Returns `false` if there is no room for them.
     pub fn take_for_heads(&self, bytes: usize) -> bool {
         let mut state = self.state();
         let has_room = bytes == 0 || state.heads + bytes <= self.limit / 4;
@@ -124,8 +127,7 @@ impl State {
         self.clock
     }
 
-    /// Counts bytes of a body if there is room, and else tells as many slower bodies to go as are in
-    /// the way.
+    /// Counts bytes of a body if there is room. Otherwise, drops slower bodies until there is room.
     fn add(&mut self, id: u64, bytes: usize, limit: usize) -> Result<Room, Error> {
         let held = self.kept + self.arriving + bytes;
         while held - self.leaving > limit {
@@ -157,7 +159,7 @@ impl State {
             && let Some(drop) = body.drop.take()
         {
             self.leaving += body.bytes;
-            // A body that does not listen any more has gone already.
+            // If nobody receives the order, the body has stopped already.
             let _ = drop.send(());
         }
     }
@@ -173,12 +175,12 @@ impl State {
 }
 
 impl Arriving {
-    /// Counts bytes that have arrived. Where there is no room for them, slower bodies are dropped,
-    /// and the bytes wait until those have gone.
+    /// Counts bytes that have arrived. If there is no room for them, slower bodies are dropped, and
+    /// this call waits until they have stopped.
     ///
     /// # Errors
-    /// [`Error::SlowestBody`] when this one is the slowest, [`Error::NoRoom`] when there is no other
-    /// to drop.
+    /// Fails with [`Error::SlowestBody`] if this body is the slowest, and with [`Error::NoRoom`] if
+    /// there is no other body to drop.
     pub async fn add(&mut self, bytes: usize) -> Result<(), Error> {
         let buffers = Arc::clone(&self.buffers);
         loop {
@@ -193,15 +195,15 @@ impl Arriving {
         }
     }
 
-    /// Waits until this body must go.
+    /// Waits until this body must stop.
     pub async fn told_to_go(&mut self) {
         let _ = (&mut self.told_to_go).await;
     }
 
-    /// Keeps the body, which has arrived: it is not dropped any more.
+    /// Keeps the body, which is complete. It is never dropped from now on.
     ///
     /// # Errors
-    /// [`Error::SlowestBody`] when it was told to go before its end was seen.
+    /// Fails with [`Error::SlowestBody`] if the body was told to stop before its end was seen.
     pub fn complete(mut self, bytes: Bytes) -> Result<Bytes, Error> {
         if self.told_to_go.try_recv().is_ok() {
             return Err(Error::SlowestBody);

@@ -1,4 +1,5 @@
-//! Requests become deliveries: judged by their heads, read in bounds, and handled.
+//! Turns requests into deliveries: checks the head, reads the body within limits, and calls the
+//! handler.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,28 +23,32 @@ use crate::{
 /// Time for a sender to send the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of a body that are stored in one piece while it arrives.
+/// Size of the pieces that store a body while it arrives.
 const CHUNK: usize = 32 * 1024;
 
 /// Answers deliveries.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers a delivery that its head alone forbids, before its body of `length` bytes is read. A
-    /// length that the sender does not tell is 0.
-    fn refuse(&self, delivery: &Delivery, length: u64) -> Option<Reply>;
+    /// Answers a delivery that must be refused for its head alone, before its body of `length`
+    /// bytes is read. An unknown length is 0.
+    fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply>;
 
-    fn deliver(self, delivery: Delivery) -> impl Future<Output = Reply> + Send + 'static;
+    fn deliver(
+        self,
+        delivery: Delivery,
+        origin: Origin,
+    ) -> impl Future<Output = Reply> + Send + 'static;
 }
 
-/// What deliveries are taken with.
+/// The limits and shared state for reading deliveries.
 #[derive(Clone)]
 pub struct Reception {
     pub max_body_bytes: usize,
     pub buffers: Arc<Buffers>,
-    /// Deliveries under way, whether or not their senders still wait.
+    /// Deliveries under way, even if their senders have hung up.
     pub tasks: TaskTracker,
 }
 
-/// Routes that give every request to a handler of deliveries.
+/// Returns routes that pass every request to a handler of deliveries.
 pub fn routes(handler: impl Handler, reception: Reception) -> axum::Router {
     axum::Router::new().fallback(move |request: Request| {
         let (handler, reception) = (handler.clone(), reception.clone());
@@ -53,10 +58,12 @@ pub fn routes(handler: impl Handler, reception: Reception) -> axum::Router {
 
 impl Reception {
     async fn answer(self, request: Request, handler: impl Handler) -> Response {
-        let reply = match self.take(request, &handler).await {
+        // The server adds the peer's address to every request.
+        let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+        let reply = match self.take(request, &handler, &origin).await {
             Ok(delivery) => {
-                // In a task of its own: a sender that hangs up must not cancel a delivery half way.
-                let handled = self.tasks.spawn(handler.deliver(delivery)).await;
+                // The delivery has its own task, so a sender that hangs up does not cancel it.
+                let handled = self.tasks.spawn(handler.deliver(delivery, origin)).await;
                 handled.unwrap_or_else(|_| telemetry::panicked())
             }
             Err(reply) => reply,
@@ -64,22 +71,25 @@ impl Reception {
         response(Reply { body: self.buffers.keep(reply.body), ..reply })
     }
 
-    /// Reads a delivery; what it lets lie of the body is drained behind the answer.
-    async fn take(&self, request: Request, handler: &impl Handler) -> Result<Delivery, Reply> {
+    /// Reads a delivery. The unread rest of the body is drained after the answer.
+    async fn take(
+        &self,
+        request: Request,
+        handler: &impl Handler,
+        origin: &Origin,
+    ) -> Result<Delivery, Reply> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().map(str::to_owned);
         let (method, headers, body_to_come) = (parts.method, parts.headers, Bytes::new());
         let mut delivery = Delivery { method, path, query, headers, body: body_to_come };
-        if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower()) {
+        if let Some(reply) = handler.refuse(&delivery, body.size_hint().lower(), origin) {
             return Err(reply);
         }
         let reading = tokio::time::timeout(BODY_TIMEOUT, self.read(body));
         match reading.await.unwrap_or(Err(Error::SlowBody)) {
             Ok(body) => delivery.body = body,
-            Err(refusal) => {
-                return Err(telemetry::refused(&delivery, &Origin::default(), &refusal));
-            }
+            Err(refusal) => return Err(telemetry::refused(&delivery, origin, &refusal)),
         }
         Ok(delivery)
     }
@@ -110,15 +120,15 @@ impl Reception {
     }
 }
 
-/// A body while it arrives. It takes no more memory than what has arrived: a buffer that grows in
-/// one piece would take up to twice that, and leave holes behind it.
+/// A body while it arrives. It uses hardly more memory than the bytes that have arrived. A single
+/// growing buffer would use up to twice that, and fragment the memory.
 struct Chunks {
     chunks: Vec<Vec<u8>>,
     length: usize,
 }
 
 impl Chunks {
-    /// Makes room for the first bytes of a body of at least `expected`.
+    /// Allocates room for the first bytes of a body of at least `expected` bytes.
     fn new(expected: usize) -> Self {
         Self { chunks: vec![Vec::with_capacity(expected.min(CHUNK))], length: 0 }
     }

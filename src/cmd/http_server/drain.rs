@@ -1,4 +1,4 @@
-//! Reading what a sender still sends after its answer.
+//! Reads and discards the rest of a body that a sender still sends after its answer.
 
 use std::{
     pin::Pin,
@@ -14,22 +14,22 @@ use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::head::Reading;
 
-/// Most bytes that are read, and dropped, after an answer.
+/// Most bytes that are read and discarded after an answer.
 const MAX_DRAINED_BYTES: usize = 32 * 1024 * 1024;
 
-/// Time for them.
+/// Time for reading them.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body whose unread rest is drained when it is dropped. A sender whose connection closes while it
-/// still sends may never see the answer.
+/// A body whose unread rest is drained when it is dropped. If the connection closed while the
+/// sender still sends, the sender might never see the answer.
 struct Drained {
-    /// The body, and what says that it is read. Gone once they are being drained.
+    /// The body, and the mark that it is being read. `None` once the body is being drained.
     unread: Option<(Incoming, Reading)>,
-    /// Whether the sender waits for `100 Continue` before it sends the body.
+    /// True if the sender waits for `100 Continue` before it sends the body.
     is_awaited: bool,
 }
 
-/// Has the body of a request drained if it is not read.
+/// Wraps the body of a request, so that its unread rest is drained.
 pub fn drain_unread(request: Request<Incoming>, reading: Reading) -> Request<Body> {
     let is_awaited = request.headers().contains_key(EXPECT);
     request.map(|body| Body::new(Drained { unread: Some((body, reading)), is_awaited }))
@@ -61,7 +61,8 @@ impl HttpBody for Drained {
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        // The first look at an awaited body would ask for what nobody wants.
+        // Polling this body would send `100 Continue`, and the sender would send a body that nobody
+        // needs.
         let is_needless = self.is_awaited || self.is_end_stream();
         if let Some((body, reading)) = self.unread.take()
             && !is_needless
@@ -72,7 +73,8 @@ impl Drop for Drained {
     }
 }
 
-/// Reads a body to its end, within bounds. Its connection closes when the body is dropped before.
+/// Reads a body to its end, within limits. If a limit is reached, the body is dropped, and its
+/// connection closes.
 async fn drain(mut body: Incoming, _reading: Reading) {
     let draining = async {
         let mut drained = 0;

@@ -1,10 +1,11 @@
-//! The bytes of a request's head while it arrives.
+//! Counts the bytes of a request's head while it arrives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::buffers::Buffers;
 
-/// Bytes of a head that every connection may have. Those beyond it are counted over all connections.
+/// Bytes of a head that every connection may use freely. Further bytes are counted over all
+/// connections.
 const FREE: usize = 16 * 1024;
 
 /// The head of a connection's next request.
@@ -15,13 +16,14 @@ pub struct Head {
 
 #[derive(Default)]
 struct State {
-    /// Bytes that have arrived of it.
+    /// Bytes of the head that have arrived.
     arrived: usize,
-    /// Whether a request is being read, so that what arrives belongs to its body.
+    /// True while a request is being read. Bytes that arrive then belong to its body.
     is_read: bool,
 }
 
-/// A request whose body may still be read; when it is dropped, what arrives is a head again.
+/// The mark that a request's body is being read. Once it is dropped, arriving bytes count as the
+/// next head.
 pub struct Reading {
     head: Arc<Head>,
 }
@@ -31,7 +33,7 @@ impl Head {
         Arc::new(Self { buffers, state: Mutex::default() })
     }
 
-    /// Counts bytes that have arrived; false when there is no room for them.
+    /// Counts bytes that have arrived. Returns `false` if there is no room for them.
     pub fn add(&self, bytes: usize) -> bool {
         let mut state = self.state();
         if state.is_read {
@@ -47,7 +49,7 @@ impl Head {
         has_room
     }
 
-    /// Gives the bytes of a head back that has been read.
+    /// Releases the bytes of a head that has been read completely.
     pub fn read(self: &Arc<Self>) -> Reading {
         let mut state = self.state();
         self.buffers.give_back_of_heads(state.counted());

@@ -1,17 +1,18 @@
-//! What a server takes at a time, and how many files its process may have open.
+//! The limits of a server: connections, buffered bytes and open files.
 
 use std::sync::Arc;
 
 use super::buffers::Buffers;
 
-/// Connections beyond the limit that still get an answer: `GET /healthz`, or 503.
+/// Number of connections beyond the limit that still get an answer: `GET /healthz` and `GET /readyz`
+/// as usual, and every other request 503.
 pub const RESERVE: usize = 16;
 
-/// Descriptors of the process that are no connections of senders or to destinations: the store, the
-/// listeners, the metrics.
+/// File descriptors for everything but senders and destinations: the store, the listeners, the
+/// metrics.
 const OWN_FILES: usize = 64;
 
-/// What a server takes at a time.
+/// The limits of a server.
 #[derive(Clone)]
 pub struct Limits {
     pub(super) connections: usize,
@@ -23,8 +24,8 @@ impl Limits {
         Self { connections, buffers: Buffers::new(buffered_bytes) }
     }
 
-    /// Raises the soft limit of open files as far as the process may, and fits the connections into
-    /// it: each may need another one to a destination.
+    /// Raises the soft limit of open files as far as the process may, and limits the connections to
+    /// it. Each connection may need a second one to a destination.
     #[must_use]
     pub fn within_open_files(self) -> Self {
         let files = match rlimit::increase_nofile_limit(u64::MAX) {

@@ -1,6 +1,6 @@
-//! An HTTP/1.1 server in bounds: connections, bytes and times are limited, whoever comes.
+//! An HTTP/1.1 server with limits on connections, bytes and times.
 //!
-//! hyper reads and writes HTTP, axum finds the route, and what is here keeps both in bounds.
+//! hyper reads and writes HTTP, and axum finds the route. This module adds the limits.
 
 mod buffers;
 mod deliveries;
@@ -11,7 +11,7 @@ mod stream;
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::{Extension, body::Body, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use hyper::{
@@ -41,41 +41,41 @@ use crate::{
     telemetry,
 };
 
-/// Time for a sender to send the head of a request, and for a connection to be idle before it.
+/// Time for a sender to send the head of a request. An idle connection closes after the same time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time for the requests under way when the server stops: for a head, and for a body after it.
+/// Time for the requests under way when the server stops: enough for a head and then a body.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Size from which no more of a request's head is read. The read that reaches it may go beyond by
-/// [`stream::MAX_READ`], so heads up to this size are taken, and those beyond the sum get 431.
+/// Size at which the server stops reading a request's head. The last read may exceed it by
+/// [`stream::MAX_READ`]. So heads up to this size are accepted, and heads beyond the sum get 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Headers of a request; more get 431.
+/// Most headers of a request. A request with more gets 431.
 const MAX_HEADERS: usize = 100;
 
-/// Connections that the kernel takes before they are accepted. More in one moment would be lost, and
-/// come again after a second.
+/// Most connections that wait to be accepted. The kernel drops further connections, and the client
+/// retries after about a second.
 const BACKLOG: u32 = 1024;
 
-/// Bytes of a connection that the kernel may hold in either direction. By itself it would hold
-/// megabytes (<https://man7.org/linux/man-pages/man7/tcp.7.html>, `tcp_rmem` and `tcp_wmem`).
+/// Bytes of a connection that the kernel may hold in each direction. Its default is megabytes
+/// (<https://man7.org/linux/man-pages/man7/tcp.7.html>, `tcp_rmem` and `tcp_wmem`).
 const KERNEL_BUFFER: u32 = 256 * 1024;
 
-/// What a server answers.
+/// The routes that a server answers.
 pub struct App {
-    /// Routes that answer although all connections are taken.
+    /// Routes that answer even if all connections are in use.
     pub vital: axum::Router,
     pub rest: axum::Router,
 }
 
-/// Listens on an address. Its connections inherit the bounds of the kernel's buffers.
+/// Listens on an address. Its connections inherit the limits of the kernel's buffers.
 ///
 /// # Errors
-/// An address that cannot be used.
+/// Fails if the address cannot be used.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A server that starts again must not wait for the connections of the one before.
+    // A restarted server must not wait until the kernel forgets the old connections.
     socket.set_reuseaddr(true)?;
     socket.set_send_buffer_size(KERNEL_BUFFER)?;
     socket.set_recv_buffer_size(KERNEL_BUFFER)?;
@@ -83,11 +83,11 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Answers deliveries with `handler`, and `vital` routes, until `stop`; then finishes those under
-/// way, also of senders that have hung up.
+/// Answers deliveries with `handler`, and the `vital` routes, until `stop` completes. Then finishes
+/// the deliveries under way, even those of senders that have hung up.
 ///
 /// # Errors
-/// When the listener fails.
+/// Fails if the listener fails.
 pub async fn serve_deliveries(
     listener: TcpListener,
     vital: axum::Router,
@@ -105,10 +105,10 @@ pub async fn serve_deliveries(
     Ok(())
 }
 
-/// Answers requests until `stop`; then finishes those under way.
+/// Answers requests until `stop` completes. Then finishes the requests under way.
 ///
 /// # Errors
-/// When the listener fails.
+/// Fails if the listener fails.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -129,11 +129,11 @@ pub async fn serve(
     let connections = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let tcp = tokio::select! {
+        let (tcp, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of descriptors, say: those in use will be free again.
+                    // The process may be out of file descriptors. Some will be free again soon.
                     tracing::error!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -148,7 +148,9 @@ pub async fn serve(
         let is_placed = place.is_some();
         let (http, app) = if is_placed { (&http, &app) } else { (&http_once, &past_limits) };
         let routes = TowerToHyperService::new(app.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
+        let origin = Origin { sender: Some(peer.ip()), ..Origin::default() };
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(origin.clone());
             routes.call(drain_unread(request, head.read()))
         });
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
@@ -167,8 +169,9 @@ pub async fn serve(
     Ok(())
 }
 
-/// The connections beyond the limit. Each gets one answer, and the oldest goes when another comes:
-/// who sends a request at once is answered, however many send none.
+/// The connections beyond the limit. Each gets one answer. When the reserve is full, a new
+/// connection replaces the oldest. So a client that sends its request at once gets an answer, even
+/// if many others send nothing.
 #[derive(Default)]
 struct Reserve {
     open: VecDeque<JoinHandle<()>>,
@@ -181,26 +184,31 @@ impl Reserve {
             && let Some(oldest) = self.open.pop_front()
         {
             oldest.abort();
-            // Its descriptor is free when it has ended.
+            // Its file descriptor is free once its task has ended.
             let _ = oldest.await;
         }
         self.open.push_back(connection);
     }
 }
 
-/// Routes whose panics are answered.
+/// Returns routes that answer a panic with an error.
 fn guarded(app: axum::Router) -> axum::Router {
     app.layer(CatchPanicLayer::custom(|_| response(telemetry::panicked())))
 }
 
 /// Refuses a request on a connection of the reserve.
-async fn no_connection(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+async fn no_connection(
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Extension(origin): Extension<Origin>,
+) -> Response {
     let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
     let delivery = Delivery { method, path, query, headers, body: Bytes::new() };
-    response(telemetry::refused(&delivery, &Origin::default(), &Error::NoConnection))
+    response(telemetry::refused(&delivery, &origin, &Error::NoConnection))
 }
 
-/// A reply as axum sends it.
+/// Converts a reply into the response that axum sends.
 pub fn response(reply: Reply) -> Response {
     let Reply { status, headers, body } = reply;
     let mut response = Response::new(Body::from(body));

@@ -1,4 +1,4 @@
-//! A connection whose peer must read, and whose heads are counted.
+//! A connection that counts the bytes of heads, and closes if its peer does not read.
 
 use std::{
     io,
@@ -16,20 +16,20 @@ use tokio::{
 
 use super::{buffers::Buffers, head::Head};
 
-/// Time for a peer to take an answer, or [`STEP`] of it.
+/// Time for a peer to read an answer, or [`STEP`] bytes of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same while the buffers are short, and how often that is looked at.
+/// The same time while the buffers are short, and the interval at which the connection checks them.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Bytes that renew the patience with a peer.
+/// A peer that reads this many bytes gets [`PATIENCE`] again.
 const STEP: usize = 64 * 1024;
 
-/// Most bytes of one read. After reads that fill its first buffer of 8 KiB, hyper doubles it, and would
-/// end with 128 KiB for each connection that sends.
+/// Most bytes of one read. hyper doubles its first buffer of 8 KiB after reads that fill it.
+/// Without this limit, each sending connection would end with a buffer of 128 KiB.
 pub const MAX_READ: usize = 8 * 1024 - 1;
 
-/// A connection that fails when its peer does not read what it is sent.
+/// A connection that fails if its peer does not read its answer.
 pub struct Stream {
     tcp: TcpStream,
     buffers: Arc<Buffers>,
@@ -37,7 +37,7 @@ pub struct Stream {
     stall: Option<Stall>,
 }
 
-/// A peer that has left something unread.
+/// The state of a peer that has left data unread.
 struct Stall {
     since: Instant,
     taken: usize,
@@ -45,15 +45,18 @@ struct Stall {
 }
 
 impl Stream {
+    /// Wraps a TCP connection.
+    ///
     /// # Errors
-    /// When the peer has gone already.
+    /// Fails if the peer has already closed the connection.
     pub fn new(tcp: TcpStream, buffers: Arc<Buffers>, head: Arc<Head>) -> io::Result<Self> {
-        // Answers are small and complete; waiting to fill a packet only delays them.
+        // Answers are small and complete. Waiting to fill a packet would only delay them.
         tcp.set_nodelay(true)?;
         Ok(Self { tcp, buffers, head, stall: None })
     }
 
-    /// Looks at the result of a write of `offered` bytes, and fails when the patience is over.
+    /// Checks the result of a write of `offered` bytes. Fails once the peer has not read for too
+    /// long.
     fn watch(
         &mut self,
         context: &mut Context<'_>,
@@ -78,7 +81,7 @@ impl Stream {
                 loop {
                     ready!(stall.timer.as_mut().poll(context));
                     if stall.since.elapsed() >= PATIENCE || self.buffers.are_short() {
-                        // The kernel would go on offering what the peer does not read.
+                        // Without this, the kernel would keep trying to send the unread data.
                         let _ = self.tcp.set_zero_linger();
                         let reason = "the peer does not read its answer";
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));

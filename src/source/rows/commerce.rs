@@ -1,10 +1,10 @@
 //! Shops, forms, contracts and people.
 
 use super::{
-    DAY, HOUR, fields, header, hmac_body, joined, names, pointer, signed, stamp, template,
+    DAY, HOUR, fields, header, hmac_body, joined, names, pointer, sent, signed, stamp, template,
 };
 use crate::source::description::{
-    Description, Encoding, Fields, Joined, Place, Signed, Stamp, StampPlace, Tolerance, Unit,
+    Description, Encoding, Fields, Joined, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
 };
 
 pub(super) fn all() -> Vec<Description> {
@@ -56,6 +56,12 @@ fn shopify() -> Description {
             .flat_map(|name| either(name))
             .chain(names(&["shopify-action"]))
             .collect(),
+        sent: vec![
+            sent("x-shopify-topic", Sent::Text("orders/create")),
+            sent("x-shopify-shop-domain", Sent::Text("example.myshopify.com")),
+            sent("x-shopify-api-version", Sent::Text("2026-01")),
+            sent("x-shopify-triggered-at", Sent::Time),
+        ],
         ..Description::default()
     }
 }

@@ -3,12 +3,12 @@
 use http::HeaderName;
 
 use super::{
-    DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, signed, stamp, standard,
-    template,
+    DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, sent, signed, stamp,
+    standard, template,
 };
 use crate::source::description::{
-    Algorithm, Description, Encoding, Fields, Joined, Scheme, Signed, Stamp, StampPlace, Tolerance,
-    Unit,
+    Algorithm, Description, Encoding, Fields, Joined, Scheme, Sent, Signed, Stamp, StampPlace,
+    Tolerance, Unit,
 };
 
 pub(super) fn all() -> Vec<Description> {
@@ -50,6 +50,7 @@ fn github() -> Description {
         },
         retry_horizon: 3 * DAY,
         signature_headers: names(&["x-github-event", "x-github-delivery"]),
+        sent: vec![sent("x-github-event", Sent::Text("push"))],
         ..Description::default()
     }
 }

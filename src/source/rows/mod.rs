@@ -17,8 +17,8 @@ use super::{
     aws_sns::AwsSns,
     braintree::Braintree,
     description::{
-        Algorithm, Description, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed, Stamp,
-        StampPlace, Tolerance, Unit,
+        Algorithm, Description, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent, Signed,
+        Stamp, StampPlace, Tolerance, Unit,
     },
     gitlab::GitLab,
     hubspot::HubSpot,
@@ -35,7 +35,7 @@ use crate::json::Pointer;
 const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Returns every built-in vendor.
+/// Returns every built-in vendor, in the order of their names.
 pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
     let coded: [Arc<dyn Vendor>; 11] = [
         Arc::new(Adyen::new()),
@@ -59,7 +59,9 @@ pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
         content::all(),
     ];
     let row = |description| Arc::new(Described(description)) as Arc<dyn Vendor>;
-    coded.into_iter().chain(rows.into_iter().flatten().map(row)).collect()
+    let mut all: Vec<_> = coded.into_iter().chain(rows.into_iter().flatten().map(row)).collect();
+    all.sort_by(|one, other| one.name().cmp(other.name()));
+    all
 }
 
 /// The signature covers the body and the id, which is the same in every attempt. The timestamp in
@@ -149,6 +151,10 @@ fn pointer(path: &str) -> Place {
 
 pub(super) fn header(name: &'static str) -> Place {
     Place::Header(HeaderName::from_static(name))
+}
+
+pub(super) fn sent(name: &'static str, sent: Sent) -> (HeaderName, Sent) {
+    (HeaderName::from_static(name), sent)
 }
 
 /// Returns the headers of these names. Empty names are left out.

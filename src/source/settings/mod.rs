@@ -39,7 +39,7 @@ const FIELDS: [&str; 13] = [
 /// Reads the sources of a text. `get` looks up the variables that `secrets_from` names.
 ///
 /// # Errors
-/// Every problem, not only the first.
+/// Fails with every problem, not only the first.
 pub fn read(text: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Source>, Vec<Problem>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let text = Text::new(text);

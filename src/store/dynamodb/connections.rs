@@ -3,8 +3,16 @@
 //! Idle connections can break silently, and then usually all of them are broken. A request without
 //! an answer discards only its own connection, and its second try would use another broken one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::{
+    Client,
+    config::{retry::RetryConfig, timeout::TimeoutConfig},
+};
 use aws_smithy_runtime_api::{
     box_error::BoxError,
     client::{
@@ -20,10 +28,29 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 use crate::aws;
 
+/// Creates a client whose operations end within `timeout`.
+pub(super) fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
+    // Every write carries its owner, so it may be repeated once.
+    let retry = RetryConfig::standard()
+        .with_max_attempts(2)
+        .with_initial_backoff(Duration::from_millis(25));
+    // A try gets half of the time, so that there is time for the second one.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(timeout / 4)
+        .operation_attempt_timeout(timeout / 2)
+        .operation_timeout(timeout);
+    let config = aws_sdk_dynamodb::config::Builder::from(sdk)
+        .retry_config(retry)
+        .timeout_config(timeouts.build())
+        .http_client(Connections::new())
+        .build();
+    Client::from_conf(config)
+}
+
 /// An HTTP client that is replaced, together with its pool of connections, when a request is
 /// abandoned.
 #[derive(Clone, Debug)]
-pub(super) struct Connections(Arc<Mutex<Current>>);
+struct Connections(Arc<Mutex<Current>>);
 
 /// The current client and its number.
 #[derive(Debug)]
@@ -33,7 +60,7 @@ struct Current {
 }
 
 impl Connections {
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self(Arc::new(Mutex::new(Current { number: 0, client: aws::http_client() })))
     }
 

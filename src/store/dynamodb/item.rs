@@ -1,4 +1,22 @@
 //! Reads and writes the attributes of an event's item.
+//!
+//! | attribute | type | content |
+//! |---|---|---|
+//! | `key` | S | the key of the event; the only key of the table |
+//! | `details` | S | the [`Details`](super::super::Details), as JSON |
+//! | `held_by` | S | the last owner |
+//! | `held_until` | N | the end of its lease; absent when the key is free or the event is delivered |
+//! | `attempts` | S | the attempts, as JSON |
+//! | `delivered_at`, `reply_head`, `reply_body` | N, S, B | the delivery, and the reply if it is kept |
+//! | `forgotten_at` | N | the time from which a delivered event counts as forgotten |
+//! | `expires_at` | N | the time in seconds at which the table's TTL may delete the item |
+//! | `failed_at`, `failure` | N, S | the time and the reason of the failure in the dead letter |
+//! | `dead`, `dead_letter` | S, S | the keys of the index: always `1`, and [`sort_key`] |
+//! | `codec`, `delivery` | S, B | the delivery of the dead letter, `plain` or compressed by `zstd` |
+//! | `part_count`, `parts_at` | N, S | the parts of a large delivery, in place of `delivery` |
+//!
+//! All other times are milliseconds since 1970. A part is an item of its own: its `key` is
+//! `<parts_at>#<number>`, and its `part` (B) holds the bytes.
 
 use std::collections::HashMap;
 
@@ -33,7 +51,7 @@ pub(super) fn record(key: Key, item: &Item, now: DateTime<Utc>) -> Result<Record
 }
 
 /// Returns the answer to a claim if this item prevents it, or `None` if the item may be taken over.
-pub(super) fn taken(
+pub(super) fn against(
     plan: &Plan,
     item: &Item,
     now: DateTime<Utc>,

@@ -1,20 +1,21 @@
 //! The DynamoDB store: one table, with one item for each event.
 //!
 //! A claim is one conditional PutItem. If an existing item prevents it, the answer also has that
-//! item (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only
-//! taking over, from an owner that died or after a failure, costs a second write.
+//! item (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only a
+//! claim that takes the key over, after a failure or from an owner that died or hangs, needs a
+//! second write. `item.rs` lists the attributes.
 
 mod connections;
+mod examine;
 mod item;
 mod letter;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{
     Client,
-    config::{retry::RetryConfig, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::{
         delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError,
@@ -29,10 +30,10 @@ use tokio::{
 };
 
 use self::{
-    connections::Connections,
+    connections::client,
     item::{
-        Item, entry, failed, is_forgotten, millis, optional_string, record, seconds, sort_key,
-        string, taken, text,
+        Item, against, entry, failed, is_forgotten, millis, optional_string, record, seconds,
+        sort_key, string, text,
     },
     letter::Packed,
 };
@@ -40,7 +41,7 @@ use super::{
     Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
     Release, Settled, State, Store, StoreError, new_owner, stored,
 };
-use crate::{aws, fault, key::Key, plan::Plan};
+use crate::{aws, fault, finding::Finding, key::Key, plan::Plan};
 
 /// The sparse index of dead letters: partition key `dead`, sort key `dead_letter`.
 pub const INDEX: &str = "dead_letters";
@@ -85,7 +86,7 @@ impl DynamoDb {
         requests: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let done = timeout_at(deadline, requests).await;
-        done.unwrap_or(Err(StoreError::Timeout(self.timeout)))
+        done.unwrap_or_else(|_| Err(StoreError::Timeout(self.timeout).at(self)))
     }
 
     fn failed<E, R>(&self, error: SdkError<E, R>) -> StoreError
@@ -93,10 +94,14 @@ impl DynamoDb {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         SdkError<E, R>: std::error::Error,
     {
-        match error {
+        let error = match error {
             SdkError::TimeoutError(_) => StoreError::Timeout(self.timeout),
+            error if error.code() == Some("ResourceNotFoundException") => StoreError::Failed(
+                format!("no such table in this region: {}", aws::describe(&error)),
+            ),
             error => StoreError::Failed(aws::describe(&error)),
-        }
+        };
+        error.at(self)
     }
 
     /// Updates the item of an event if the lease's owner still holds it. Returns the old values of
@@ -220,7 +225,7 @@ impl DynamoDb {
         }
     }
 
-    async fn item(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+    async fn item(&self, key: &impl fmt::Display) -> Result<Option<Item>, StoreError> {
         let get = self.client().await.get_item().table_name(&self.table).key("key", text(key));
         let got = get.consistent_read(true).send().await;
         Ok(got.map_err(|error| self.failed(error))?.item)
@@ -235,26 +240,24 @@ impl DynamoDb {
     }
 }
 
-fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
-    // Every write carries its owner, so it may be repeated once.
-    let retry = RetryConfig::standard()
-        .with_max_attempts(2)
-        .with_initial_backoff(Duration::from_millis(25));
-    // A try gets half of the time, so that there is time for the second one.
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(timeout / 4)
-        .operation_attempt_timeout(timeout / 2)
-        .operation_timeout(timeout);
-    let config = aws_sdk_dynamodb::config::Builder::from(sdk)
-        .retry_config(retry)
-        .timeout_config(timeouts.build())
-        .http_client(Connections::new())
-        .build();
-    Client::from_conf(config)
+/// Writes the store as STORE_URL names it.
+impl fmt::Display for DynamoDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dynamodb://{}", self.table)
+    }
 }
 
 #[async_trait]
 impl Store for DynamoDb {
+    async fn examine(&self) -> Vec<Finding> {
+        self.looked_at().await
+    }
+
+    /// Reads an item that does not exist.
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.within(self.deadline(), self.item(&"ping")).await.map(drop)
+    }
+
     async fn claim(
         &self,
         plan: &Plan,
@@ -271,8 +274,8 @@ impl Store for DynamoDb {
                 if found.is_empty() {
                     // The item disappeared in between.
                     claimed = self.insert(plan, now, until).await?;
-                } else if let Some(taken) = taken(plan, &found, now)? {
-                    return Ok(taken);
+                } else if let Some(answer) = against(plan, &found, now)? {
+                    return Ok(answer);
                 } else {
                     claimed = self.take_over(plan.key, &found, now, until).await?;
                 }
@@ -307,7 +310,7 @@ impl Store for DynamoDb {
         let updated = self.update(lease, &update, "held_by = :owner", values);
         match self.within(deadline, updated).await? {
             Ok(before) => {
-                fault::point("inside finish");
+                fault::point("after finish writes");
                 self.delete_parts(&before, deadline).await;
                 Ok(Settled::Stored)
             }
@@ -352,7 +355,7 @@ impl Store for DynamoDb {
         let deadline = self.deadline();
         let updated = self.within(deadline, async {
             letter::write(self.client().await, &self.table, packed.parts).await?;
-            fault::point("inside fail");
+            fault::point("before letter is stored");
             self.update(lease, &update, condition, values).await
         });
         // Parts that the letter does not refer to are deleted: the parts of the previous letter, or

@@ -7,10 +7,10 @@
 //!
 //! ```text
 //! 0                            half                          STORE_TIMEOUT_MS
-//! ├ on the connection so far ────┤ connect, and ask again ──────┤ the operation failed
+//! ├ on the current connection ───┤ connect and ask again ───────┤ the operation failed
 //! ```
 
-use std::{collections::BTreeSet, io, path::Path, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use redis::{
@@ -22,7 +22,6 @@ use redis::{
     cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo},
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -62,6 +61,8 @@ impl From<Refusal> for StoreError {
 
 /// The connection to a server or a cluster, and its settings.
 pub(super) struct Link {
+    /// The address of the server, for a person and without secrets.
+    pub address: String,
     url: Secret,
     is_tls: bool,
     pub is_cluster: bool,
@@ -105,16 +106,17 @@ impl Current {
 }
 
 impl Link {
-    pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self {
+    pub fn new(url: &RedisUrl, timeout: Duration) -> Self {
+        Self {
+            address: url.to_string(),
             url: url.url.clone(),
             is_tls: url.is_tls(),
             is_cluster: url.cluster,
-            ca: url.ca_file.as_deref().map(read_ca).transpose()?,
+            ca: url.ca.as_ref().map(|ca| ca.pem.clone()),
             timeout,
             current: Mutex::default(),
             renewal: Mutex::default(),
-        })
+        }
     }
 
     /// Returns the time by which an operation that begins now must have ended.
@@ -152,8 +154,8 @@ impl Link {
         }
         result.map_err(|error| match error.code() {
             Some("NOSCRIPT") => Refusal::NoScript,
-            _ if error.is_timeout() => StoreError::Timeout(self.timeout).into(),
-            _ => StoreError::Failed(error.to_string()).into(),
+            _ if error.is_timeout() => StoreError::Timeout(self.timeout).at(&self.address).into(),
+            _ => StoreError::Failed(error.to_string()).at(&self.address).into(),
         })
     }
 
@@ -403,20 +405,5 @@ impl ConnectionLike for Connection {
             Self::Single(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
         }
-    }
-}
-
-/// Reads the certificates of REDIS_CA_FILE, in PEM.
-fn read_ca(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let unusable = |error: &dyn std::fmt::Display| {
-        let path = path.display();
-        StoreError::Failed(format!("REDIS_CA_FILE: {path} is not a PEM file of a CA: {error}"))
-    };
-    let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
-    let mut certificates = CertificateDer::pem_slice_iter(&pem);
-    match certificates.next() {
-        Some(Ok(_)) => Ok(pem),
-        Some(Err(error)) => Err(unusable(&error)),
-        None => Err(unusable(&"it holds no certificate")),
     }
 }

@@ -14,6 +14,7 @@
 //! letter is cleared. An entry may have no letter, but no letter is missing from the list.
 
 mod connection;
+mod examine;
 mod fields;
 mod scripts;
 
@@ -33,7 +34,7 @@ use super::{
     Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
     Release, Settled, State, Store, StoreError, new_owner, stored,
 };
-use crate::{config::RedisUrl, event::Identity, fault, key::Key, plan::Plan};
+use crate::{config::RedisUrl, event::Identity, fault, finding::Finding, key::Key, plan::Plan};
 
 const DEAD_LETTERS: &str = "webhook:dead-letters";
 
@@ -41,7 +42,8 @@ const DEAD_LETTERS: &str = "webhook:dead-letters";
 ///
 /// Leases and lifetimes end by the server's clock, so that routers whose clocks differ agree on who
 /// may claim. The router and the server exchange the time that is left of a lease, not its end. The
-/// end that a caller gets is computed by the caller's clock.
+/// end that a caller gets is computed by the caller's clock. A lease starts when the script runs, a
+/// little after the caller read its clock, so it ends a little later than `Lease.until` says.
 pub struct Redis {
     link: Link,
     is_callers_time: bool,
@@ -49,11 +51,8 @@ pub struct Redis {
 
 impl Redis {
     /// Creates a store at that address. It does not connect yet.
-    ///
-    /// # Errors
-    /// When the CA file cannot be used.
-    pub fn open(url: &RedisUrl, timeout: Duration) -> Result<Self, StoreError> {
-        Ok(Self { link: Link::open(url, timeout)?, is_callers_time: false })
+    pub fn new(url: &RedisUrl, timeout: Duration) -> Self {
+        Self { link: Link::new(url, timeout), is_callers_time: false }
     }
 
     /// Returns the same store with leases and lifetimes that end by the callers' time. The contract
@@ -156,6 +155,18 @@ impl Redis {
 
 #[async_trait]
 impl Store for Redis {
+    async fn examine(&self) -> Vec<Finding> {
+        self.looked_at().await
+    }
+
+    /// Removes an entry that does not exist from the list of dead letters. A replica refuses this
+    /// write, as it refuses a claim.
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut removal = redis::cmd("ZREM");
+        removal.arg(DEAD_LETTERS).arg("");
+        self.command::<u32>(&removal, self.link.deadline()).await.map(drop)
+    }
+
     async fn claim(
         &self,
         plan: &Plan,
@@ -226,7 +237,7 @@ impl Store for Redis {
         let deadline = self.link.deadline();
         let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
-        fault::point("inside finish");
+        fault::point("after finish writes");
         self.unlist(&lease.key, fields.time()?, deadline).await;
         Ok(settled)
     }
@@ -257,7 +268,7 @@ impl Store for Redis {
         // stored.
         let deadline = self.link.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
-        fault::point("inside fail");
+        fault::point("before letter is stored");
         let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {

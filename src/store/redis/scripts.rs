@@ -32,7 +32,7 @@ const COMMON: &str = "
     end
 ";
 
-/// A script, and the name under which a server has it once it received the code.
+/// A script, and its SHA-1 hash. A server that has received the code runs it by the hash.
 pub(super) struct Lua {
     pub code: String,
     pub sha1: String,
@@ -58,27 +58,29 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
              redis.call('UNLINK', KEYS[2])
              return {'elsewhere', failed_at}
          end
-         local forgotten = main[4] and tonumber(main[4]) <= now
-         if main[3] and not forgotten then
+         local held_by, held_until, delivered_at, expires_at = unpack(main)
+         local forgotten = expires_at and tonumber(expires_at) <= now
+         if delivered_at and not forgotten then
              return {'delivered', unpack(redis.call('HMGET', KEYS[1], 'details', 'attempts',
                  'delivered_at', 'reply_head', 'reply_body'))}
          end
-         if main[2] and main[1] ~= owner and tonumber(main[2]) > now then
-             return {'in flight', left(main[2], now), redis.call('HGET', KEYS[2], 'details')}
+         if held_until and held_by ~= owner and tonumber(held_until) > now then
+             return {'in flight', left(held_until, now), redis.call('HGET', KEYS[2], 'details')}
          end
-         local seen = {}
+         local known, attempts, failed_at
          if not forgotten then
-             seen = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'failed_at')
+             known, attempts, failed_at = unpack(redis.call('HMGET', KEYS[2], 'details',
+                 'attempts', 'failed_at'))
          end
-         if ARGV[6] ~= '' and seen[1] and cjson.decode(seen[1]).digest ~= ARGV[6] then
-             return {'other body', seen[1]}
+         if ARGV[6] ~= '' and known and cjson.decode(known).digest ~= ARGV[6] then
+             return {'other body', known}
          end
-         redis.call('HSET', KEYS[2], 'details', seen[1] or details, 'owner', owner, 'until', until_)
-         if not seen[3] then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
+         redis.call('HSET', KEYS[2], 'details', known or details, 'owner', owner, 'until', until_)
+         if not failed_at then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_)
          redis.call('PEXPIRE', KEYS[1], ARGV[2])
-         return {'won', seen[1] or details, seen[2] or false}",
+         return {'won', known or details, attempts or false}",
     )
 });
 

@@ -4,6 +4,7 @@
 //! (<https://www.sqlite.org/wal.html>). With `synchronous=FULL`, every commit survives a loss of
 //! power.
 
+mod examine;
 mod rows;
 
 use std::{
@@ -20,11 +21,12 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
+pub(super) use self::examine::examine;
 use super::{
     Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Entry, Lease, Page, Record,
-    Release, Settled, State, Store, StoreError, new_owner, stored,
+    Release, SUBJECT, Settled, State, Store, StoreError, new_owner, stored,
 };
-use crate::{fault, key::Key, plan::Plan};
+use crate::{fault, finding::Finding, key::Key, plan::Plan};
 
 /// Times are milliseconds since 1970. An event's row is in flight while it has `until`, and
 /// delivered once it has `delivered_at`. Otherwise, the event only has its dead letter. `owner` is
@@ -71,6 +73,7 @@ const OTHERS: u32 = 0o007;
 
 /// A store in one SQLite file.
 pub struct Sqlite {
+    path: PathBuf,
     reader: Arc<Mutex<Connection>>,
     writer: Arc<Mutex<Connection>>,
     timeout: Duration,
@@ -81,24 +84,21 @@ impl Sqlite {
     /// dead letters hold payloads. An existing file keeps its mode.
     ///
     /// # Errors
-    /// When the folder does not exist or is not writable, or the file is not a store of this
+    /// Fails if the folder does not exist or is not writable, or the file is not a store of this
     /// version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
-        let path = PathBuf::from(path);
+        let (path, opening) = (PathBuf::from(path), PathBuf::from(path));
         let opened = tokio::task::spawn_blocking(move || {
-            let connections = create(&path)
-                .and_then(|()| connect(&path, timeout))
-                .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&path, timeout)?)), writer)));
+            let connections = create(&opening)
+                .and_then(|()| connect(&opening, timeout))
+                .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&opening, timeout)?)), writer)));
             connections.map_err(|error| {
-                StoreError::Failed(format!(
-                    "cannot open {} (STORE_URL): {error}; its folder must exist and be writable",
-                    path.display()
-                ))
+                StoreError::Failed(format!("{SUBJECT}: {}", unusable(&opening, &*error)))
             })
         });
         let opened = opened.await.map_err(|error| StoreError::Failed(error.to_string()))?;
         let (reader, writer) = opened?;
-        Ok(Self { reader, writer: Arc::new(Mutex::new(writer)), timeout })
+        Ok(Self { path, reader, writer: Arc::new(Mutex::new(writer)), timeout })
     }
 
     async fn read<T: Send + 'static>(
@@ -159,20 +159,30 @@ fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // An existing file is not even opened: closing it would release the locks that this process may
     // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A link without a target has no mode. SQLite creates its target.
-            let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
-            if mode & OTHERS != 0 {
-                let path = path.display();
-                tracing::warn!(
-                    "every user of this machine may use {path}, which holds payloads: \
-                     chmod o= {path} {path}-wal {path}-shm"
-                );
-            }
-            Ok(())
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         created => Ok(created.map(drop)?),
     }
+}
+
+/// Warns of a file that every user of this machine may use.
+fn open_to_all(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let path = path.display();
+    (mode & OTHERS != 0).then(|| {
+        format!(
+            "every user of this machine may use {path}, which holds payloads: \
+             chmod o= {path} {path}-wal {path}-shm"
+        )
+    })
+}
+
+/// Describes why a file cannot be the store.
+fn unusable(path: &Path, error: &(dyn std::error::Error + Send + Sync)) -> String {
+    format!("cannot open {}: {error}; its folder must exist and be writable", path.display())
+}
+
+fn other_layout(version: i64) -> String {
+    format!("its layout {version} is not this version's {VERSION}")
 }
 
 fn connect(
@@ -199,7 +209,7 @@ fn connect(
     match transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
         0 => transaction.execute_batch(SCHEMA)?,
         VERSION => {}
-        other => return Err(format!("its layout {other} is not this version's {VERSION}").into()),
+        other => return Err(other_layout(other).into()),
     }
     transaction.commit()?;
     Ok(connection)
@@ -207,6 +217,15 @@ fn connect(
 
 #[async_trait]
 impl Store for Sqlite {
+    async fn examine(&self) -> Vec<Finding> {
+        examine(&self.path, self.timeout).await
+    }
+
+    /// Takes the lock that a claim takes, and releases it.
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.write(|connection| begin(connection)?.rollback()).await
+    }
+
     async fn claim(
         &self,
         plan: &Plan,
@@ -217,9 +236,9 @@ impl Store for Sqlite {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &mut Connection| rows::select(connection, &key, now);
         if let Some(found) = self.run(&self.reader, deadline, reading).await?
-            && let Some(taken) = found.taken(plan, now)?
+            && let Some(answer) = found.against(plan, now)?
         {
-            return Ok(taken);
+            return Ok(answer);
         }
         let plan = plan.clone();
         self.run(&self.writer, deadline, move |connection| {
@@ -227,8 +246,8 @@ impl Store for Sqlite {
             let found =
                 rows::select(&transaction, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
-                Some(found) => match rows::convert(found.taken(&plan, now))? {
-                    Some(taken) => taken,
+                Some(found) => match rows::convert(found.against(&plan, now))? {
+                    Some(answer) => answer,
                     None => take_over(&transaction, found.record, now, until)?,
                 },
                 None => insert(&transaction, &plan, now, until)?,
@@ -267,7 +286,7 @@ impl Store for Sqlite {
                      (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
                 params![at.timestamp_millis(), SWEPT_AT_ONCE],
             )?;
-            fault::point("inside finish");
+            fault::point("before finish commits");
             transaction.commit()?;
             Ok(Settled::Stored)
         })
@@ -308,7 +327,7 @@ impl Store for Sqlite {
                     letter.delivery.body.as_ref(),
                 ],
             )?;
-            fault::point("inside fail");
+            fault::point("before letter is stored");
             transaction.commit()?;
             Ok(Settled::Stored)
         })

@@ -19,7 +19,7 @@ impl Found {
     }
 
     /// Returns the answer to a claim if the record cannot be claimed.
-    pub fn taken(&self, plan: &Plan, now: DateTime<Utc>) -> Result<Option<Claim>, StoreError> {
+    pub fn against(&self, plan: &Plan, now: DateTime<Utc>) -> Result<Option<Claim>, StoreError> {
         if self.is_expired(now) { Ok(None) } else { self.record.against(plan, now) }
     }
 }

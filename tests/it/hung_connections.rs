@@ -12,11 +12,11 @@ use crate::{
     proxy::Proxy,
     redis::{SLOTS, delivered, slot, until_delivered},
     servers::{DynamoDbLocal, Redis, RedisCluster, wait_for},
-    support::{PAYLOAD, Server, Sink, client, post},
+    support::{PAYLOAD, Serve, Server, Sink, client, post},
 };
 
 fn router(sink: &Sink, vars: &[(&str, &str)]) -> Server {
-    Server::router(&[&sink.vars(), vars].concat())
+    Serve::to(sink).envs(vars.iter().copied()).start()
 }
 
 fn event(number: u32) -> String {
@@ -55,7 +55,7 @@ async fn delivered_at_once(router: &Server, sink: &Sink, events: std::ops::Range
 }
 
 #[tokio::test]
-async fn a_delivery_over_idle_connections_that_died_succeeds_within_2_s() {
+async fn on_every_store_a_delivery_over_idle_connections_that_died_succeeds_within_2_s() {
     let sink = Sink::start().await;
     let (redis, dynamodb) = (Redis::start(&[]), DynamoDbLocal::start().await);
     let (_cluster, mut proxies, cluster_url) = behind_proxies().await;
@@ -163,7 +163,7 @@ async fn taken_over_within_10_s(stopped: usize) {
     cluster.nodes[stopped].signal("STOP");
     // Some events arrive while no server has their slots.
     let event = (20..).find(|event| of_stopped(*event)).unwrap();
-    let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", &event.to_string())).await;
+    let got = router.post(PAYLOAD.replace("4200", &event.to_string())).await;
     // A replica may be quicker than the router's timeout.
     assert!([200, 503].contains(&got.status), "{}", router.log());
     let is_taken_over = || {
@@ -195,7 +195,7 @@ async fn taken_over_within_10_s(stopped: usize) {
 /// Returns the answer to a delivery, as soon as the store is available.
 async fn until_answered(router: &Server, number: u32) -> String {
     for _ in 0..100 {
-        let got = post(&client(), &router.webhook(), event(number)).await;
+        let got = router.post(event(number)).await;
         if got.status != 503 {
             return got.text().to_owned();
         }

@@ -12,7 +12,7 @@ use webhook_router::{
 
 use crate::{
     hostile::on_processor,
-    signed::{KINDS, Kind, PAYPAL, SIGNED_AT, answer, intake, now},
+    signed_deliveries::{KINDS, Kind, PAYPAL, SIGNED_AT, answer, intake, now},
 };
 
 #[test]

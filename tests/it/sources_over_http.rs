@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::Utc;
 use hmac::Hmac;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use ring::signature::KeyPair as _;
 use sha1::Sha1;
 use sha2::Sha512;
@@ -11,37 +11,19 @@ use webhook_router::delivery::Delivery;
 
 use crate::{
     servers::Redis,
-    signed::{self, ED25519, Kind, PUBLIC_URL, mac, secrets, sha256},
-    support::{Got, Server, Sink, client, get, status},
+    signed_deliveries::{ED25519, KINDS, Kind, PAYPAL, PUBLIC_URL, mac, secrets, sha256},
+    support::{Serve, Server, Sink, get, status},
 };
 
-async fn send(url: &str, delivery: &Delivery) -> Got {
-    let query = delivery.query.iter().map(|query| format!("?{query}")).collect::<String>();
-    let request = client()
-        .request(delivery.method.clone(), format!("{url}{}{query}", delivery.path))
-        .headers(delivery.headers.clone())
-        .body(delivery.body.clone());
-    get(request.send().await).await
-}
-
-async fn post(url: &str, headers: &[(&str, &str)], body: &str) -> Got {
-    let request = headers
-        .iter()
-        .fold(client().post(url), |request, (name, value)| request.header(*name, *value));
-    get(request.body(body.to_owned()).send().await).await
-}
-
-/// Starts a router with every vendor and these variables.
-fn router<'a>(sink: &'a Sink, more: &[(&'a str, &'a str)]) -> Server {
-    let secrets = secrets();
-    let secrets: Vec<_> = secrets.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    Server::router(&[&sink.vars()[..], &secrets, more].concat())
+/// A router with every vendor and these variables.
+fn router(sink: &Sink, more: &[(&str, &str)]) -> Server {
+    Serve::to(sink).envs(secrets()).envs(more.iter().copied()).start()
 }
 
 /// Writes PayPal's certificate to a file.
 fn paypal_certificate() -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), &signed::PAYPAL.certificate).unwrap();
+    std::fs::write(file.path(), &PAYPAL.certificate).unwrap();
     file
 }
 
@@ -51,9 +33,9 @@ async fn every_vendor_is_served_and_its_signature_forwarded() {
     let certificate = paypal_certificate();
     let path = certificate.path().to_str().unwrap();
     let router = router(&sink, &[("PAYPAL_CERT_FILE", path), ("RUST_LOG", "trace")]);
-    for kind in signed::KINDS {
+    for kind in KINDS {
         let delivery = kind.delivery_at(1, 0, Utc::now().timestamp());
-        let got = send(&router.url, &delivery).await;
+        let got = router.deliver(&delivery).await;
         assert_eq!(got.status, 200, "{}: {}", kind.name, router.log());
         assert!(got.header("x-webhook-key").is_some());
         let body = if kind.source == "adyen" { "[accepted]" } else { "done" };
@@ -64,23 +46,19 @@ async fn every_vendor_is_served_and_its_signature_forwarded() {
         assert_eq!(got.text(), if is_duplicate { "duplicate ignored" } else { body });
         for arrived in arrived {
             assert_eq!(arrived.body, delivery.body);
-            let told = |name: &str| match arrived.is_invocation() {
-                true => arrived.custom().get(name).cloned(),
-                false => arrived.header(name).map(str::to_owned),
-            };
-            assert_eq!(told("x-webhook-vendor").as_deref(), Some(kind.source));
+            assert_eq!(arrived.told("x-webhook-vendor").as_deref(), Some(kind.source));
             for name in kind.signed_headers.iter().chain([&kind.signature]) {
                 let sent = delivery.headers.get(*name).map(|value| value.to_str().unwrap());
-                assert_eq!(told(name).as_deref(), sent, "{} {name}", kind.name);
+                assert_eq!(arrived.told(name).as_deref(), sent, "{} {name}", kind.name);
             }
         }
-        let again = send(&router.url, &delivery).await;
+        let again = router.deliver(&delivery).await;
         let again_is = if kind.source == "adyen" { "[accepted]" } else { "duplicate ignored" };
         assert_eq!((again.status, again.text()), (200, again_is), "{}", kind.name);
         assert_eq!(again.header("idempotent-replayed"), Some("true"));
         let signature = delivery.headers.clone();
         let unsigned = Delivery { headers: http::HeaderMap::new(), body: "{}".into(), ..delivery };
-        let got = send(&router.url, &unsigned).await;
+        let got = router.deliver(&unsigned).await;
         assert_eq!((got.status, got.text()), (401, "invalid signature"), "{}", kind.name);
         let log = router.log();
         for value in signature.values().map(|value| value.to_str().unwrap()) {
@@ -174,8 +152,7 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
         handshake = {{ at = "/type", is = "ping", answer = "/token" }}
         "#
     );
-    let router = Server::router(&[&sink.vars()[..], &[("SOURCES", &sources)]].concat());
-    let url = |name: &str| format!("{}/webhook/{name}", router.url);
+    let router = Serve::to(&sink).env("SOURCES", &sources).start();
     let body = r#"{"type":"a.b","at":1778070000123,"id":"one"}"#;
     let now = Utc::now().timestamp();
     let (seconds, millis) = (now.to_string(), (now * 1000).to_string());
@@ -208,18 +185,14 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
         ("ed", vec![("x-signature-ed25519", &ed), ("x-signature-timestamp", &seconds)]),
     ];
     for (name, headers) in &cases {
-        let got = post(&url(name), headers, body).await;
+        let got = router.post_to(name, headers, body).await;
         assert_eq!((got.status, got.text()), (200, "done"), "{name}: {}", router.log());
         let arrived = sink.take().remove(0);
         assert_eq!(arrived.body, body, "{name}");
         let is_secret = ["shared", "basic"].contains(name);
         for (header, value) in headers.iter().filter(|(header, _)| *header != "x-gitlab-event") {
-            let told = match arrived.is_invocation() {
-                true => arrived.custom().get(*header).cloned(),
-                false => arrived.header(header).map(str::to_owned),
-            };
-            // The `authorization` of a request to Cloud Run is the router's own, never the
-            // sender's.
+            let told = arrived.told(header);
+            // Cloud Run's own `authorization` of a request is the router's, never the sender's.
             assert_eq!(told.as_deref(), (!is_secret).then_some(*value), "{name} {header}");
         }
         for at in 0..headers.len() {
@@ -229,12 +202,12 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
             }
             let other = format!("{}0", changed[at].1);
             changed[at].1 = &other;
-            assert_eq!(post(&url(name), &changed, body).await.status, 401, "{name} {at}");
+            assert_eq!(router.post_to(name, &changed, body).await.status, 401, "{name} {at}");
             changed.remove(at);
-            assert_eq!(post(&url(name), &changed, body).await.status, 401, "{name} {at}");
+            assert_eq!(router.post_to(name, &changed, body).await.status, 401, "{name} {at}");
         }
         if !is_secret {
-            let got = post(&url(name), headers, &body.replace("one", "two")).await;
+            let got = router.post_to(name, headers, body.replace("one", "two")).await;
             assert_eq!(got.status, 401, "{name}");
         }
     }
@@ -242,17 +215,16 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
     // A signature inside the body covers the values that the template names.
     let signature = hex::encode(sha256("plainly-within", "one|1778070000123|"));
     let signed = format!(r#"{{"id":"one","at":1778070000123,"signed":{{"by":"{signature}"}}}}"#);
-    assert_eq!(post(&url("within"), &[], &signed).await.status, 200);
+    router.post_to("within", &[], signed.clone()).await.expect(200);
     assert_eq!(sink.take().len(), 1);
     for changed in [signed.replace("one", "two"), signed.replace("123", "124"), body.into()] {
-        assert_eq!(post(&url("within"), &[], &changed).await.status, 401, "{changed}");
+        router.post_to("within", &[], changed).await.expect(401);
     }
     // A handshake is answered, and is not an event.
     let question = r#"{"type":"ping","token":"so be it"}"#;
     let signature = hex::encode(ED25519.sign(format!("{seconds}{question}").as_bytes()));
     let headers = [("x-signature-ed25519", &*signature), ("x-signature-timestamp", &*seconds)];
-    let got = post(&url("ed"), &headers, question).await;
-    assert_eq!((got.status, got.text()), (200, "so be it"));
+    let got = router.post_to("ed", &headers, question).await.expect(200).says("so be it");
     assert_eq!(got.header("content-type"), Some("text/plain; charset=utf-8"));
     assert!(sink.take().is_empty() && got.header("x-webhook-key").is_none());
 }
@@ -276,7 +248,7 @@ async fn rules_choose_what_is_delivered_and_where() {
         ignore = ["/delivery"]
         threshold = 0
     "#;
-    let router = Server::router(&[&sink.vars()[..], &[("SOURCES", sources)]].concat());
+    let router = Serve::to(&sink).env("SOURCES", sources).start();
     let send = async |source: &str, event: &str, id: &str, body: &str| {
         let signature = format!("sha256={}", hex::encode(sha256("plainly-github", body)));
         let headers = [
@@ -284,7 +256,7 @@ async fn rules_choose_what_is_delivered_and_where() {
             ("x-github-event", event),
             ("x-github-delivery", id),
         ];
-        post(&format!("{}/webhook/{source}", router.url), &headers, body).await
+        router.post_to(source, &headers, body.to_owned()).await
     };
     for (event, body) in [
         ("push", r#"{"live":true}"#),
@@ -330,11 +302,11 @@ async fn a_dead_letter_keeps_the_signature_and_no_secret() {
     let router = router(&sink, &vars);
     let now = Utc::now().timestamp();
     let slack = Kind::of("slack").delivery_at(1, 0, now);
-    let got = send(&router.url, &slack).await;
-    // The destination's answer will not change, so Slack need not retry.
+    let got = router.deliver(&slack).await;
+    // The destination's answer will not change, so Slack need not come again.
     assert_eq!((got.status, got.header("x-slack-no-retry")), (400, Some("1")));
-    let url = format!("{}/webhook/shared", router.url);
-    let got = post(&url, &[("x-token", "plainly-shared"), ("authorization", "x")], "{}").await;
+    let headers = [("x-token", "plainly-shared"), ("authorization", "x")];
+    let got = router.post_to("shared", &headers, "{}").await;
     assert_eq!((got.status, got.header("x-slack-no-retry")), (400, None));
     let bytes = std::fs::read_dir(folder.path()).unwrap();
     let bytes: Vec<u8> =
@@ -345,7 +317,7 @@ async fn a_dead_letter_keeps_the_signature_and_no_secret() {
     // An answer that may change does not tell Slack to stop.
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "later"));
     let slack = Kind::of("slack").delivery_at(2, 0, now);
-    let got = send(&router.url, &slack).await;
+    let got = router.deliver(&slack).await;
     assert_eq!((got.status, got.header("x-slack-no-retry")), (503, None));
 }
 
@@ -353,16 +325,13 @@ async fn a_dead_letter_keeps_the_signature_and_no_secret() {
 async fn slacks_challenge_is_answered_once_it_is_verified() {
     let sink = Sink::start().await;
     let router = router(&sink, &[]);
-    let url = format!("{}/webhook/slack", router.url);
     let body = r#"{"type":"url_verification","token":"x","challenge":"3eZbrw1a"}"#;
     let time = Utc::now().timestamp().to_string();
     let signature = hex::encode(sha256("plainly-slack", &format!("v0:{time}:{body}")));
     let signature = format!("v0={signature}");
     let headers = [("x-slack-signature", &*signature), ("x-slack-request-timestamp", &*time)];
-    let got = post(&url, &headers, body).await;
-    assert_eq!((got.status, got.text()), (200, "3eZbrw1a"));
-    let got = post(&url, &headers[1..], body).await;
-    assert_eq!((got.status, got.text()), (401, "invalid signature"));
+    router.post_to("slack", &headers, body).await.expect(200).says("3eZbrw1a");
+    router.post_to("slack", &headers[1..], body).await.expect(401).says("invalid signature");
     assert!(sink.received().is_empty());
 }
 
@@ -372,7 +341,7 @@ async fn nothing_unverified_touches_the_store() {
     let sink = Sink::start().await;
     let certificate = paypal_certificate();
     let path = certificate.path().to_str().unwrap();
-    let (store, vendors) = (redis.url(), signed::KINDS);
+    let (store, vendors) = (redis.url(), KINDS);
     let router = router(&sink, &[("STORE_URL", &store), ("PAYPAL_CERT_FILE", path)]);
     let commands = || {
         let stats = redis.cli(&["info", "commandstats"]);
@@ -384,10 +353,10 @@ async fn nothing_unverified_touches_the_store() {
         let mut delivery = kind.delivery(1, 0);
         delivery.headers.clear();
         delivery.body = "{}".into();
-        assert_eq!(send(&router.url, &delivery).await.status, 401, "{}", kind.name);
+        assert_eq!(router.deliver(&delivery).await.status, 401, "{}", kind.name);
     }
     assert_eq!(commands(), before);
-    let got = send(&router.url, &Kind::of("github").delivery(1, 0)).await;
+    let got = router.deliver(&Kind::of("github").delivery(1, 0)).await;
     assert_eq!(got.status, 200);
     assert_ne!(commands(), before);
 }
@@ -397,11 +366,11 @@ async fn a_body_of_any_kind_arrives_as_it_came() {
     let sink = Sink::start().await;
     let sources = "[sources.git]\nvendor = \"github\"\nsecrets = [\"plainly-github\"]\n\
                    destination = \"gcp\"";
-    let router = Server::router(&[&sink.vars()[..], &[("SOURCES", sources)]].concat());
+    let router = Serve::to(&sink).env("SOURCES", sources).start();
     let body = b"payload=%7B%7D&\xff\x00".to_vec();
     let signature = hex::encode(mac::<Hmac<sha2::Sha256>>(b"plainly-github", &body));
-    let request = client()
-        .post(format!("{}/webhook/git", router.url))
+    let request = router
+        .request(Method::POST, "/webhook/git")
         .header("content-type", "application/x-www-form-urlencoded")
         .header("x-hub-signature-256", format!("sha256={signature}"))
         .header("x-github-event", "push")
@@ -417,7 +386,7 @@ async fn a_megabyte_of_header_is_refused() {
     let sink = Sink::start().await;
     let router = router(&sink, &[]);
     let huge = "v1=00,".repeat(1024 * 1024 / 6);
-    let request = client().post(format!("{}/webhook/stripe", router.url));
+    let request = router.request(Method::POST, "/webhook/stripe");
     let sent = request.header("stripe-signature", huge).body("{}").send().await;
     // The server may close the connection before the whole header is sent.
     assert!(sent.is_err() || sent.unwrap().status() == 431);

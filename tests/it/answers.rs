@@ -2,9 +2,12 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
-use webhook_router::key::hmac_sha256;
+use webhook_router::{key::hmac_sha256, route::Route};
 
-use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, post, sign, status};
+use crate::support::{
+    Answer, Got, PAYLOAD, ROUTER, Serve, Server, Sink, client, delivery, end_of, get, lookup, post,
+    sign, sqlite, status,
+};
 
 /// A Standard Webhooks secret that is plainly a test's.
 const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
@@ -12,14 +15,11 @@ const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
 #[tokio::test]
 async fn the_article_s_payload_is_routed_and_then_ignored_as_a_duplicate() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
-    let client = client();
-    let first = post(&client, &router.webhook(), PAYLOAD).await;
-    assert_eq!((first.status, first.text()), (200, "done"));
+    let router = Serve::to(&sink).start();
+    let first = router.post(PAYLOAD).await.expect(200).says("done");
     assert_eq!(first.header("content-type"), Some("application/json"));
     assert_eq!(first.header("idempotent-replayed"), None);
-    let second = post(&client, &router.webhook(), PAYLOAD).await;
-    assert_eq!((second.status, second.text()), (200, "duplicate ignored"));
+    let second = router.post(PAYLOAD).await.expect(200).says("duplicate ignored");
     assert_eq!(second.header("idempotent-replayed"), Some("true"));
     for name in ["x-webhook-key", "x-webhook-destination"] {
         assert!(first.header(name).is_some());
@@ -31,10 +31,7 @@ async fn the_article_s_payload_is_routed_and_then_ignored_as_a_duplicate() {
 #[tokio::test]
 async fn bad_requests_get_their_status_and_reason_and_reach_no_destination() {
     let sink = Sink::start().await;
-    let mut vars = sink.vars();
-    vars.push(("MAX_BODY_BYTES", "1000"));
-    let router = Server::router(&vars);
-    let client = client();
+    let router = Serve::to(&sink).env("MAX_BODY_BYTES", "1000").start();
     let created_at = |text: &str| {
         format!(r#"{{"vendor":"v","event_type":"e","created_at":{}}}"#, serde_json::json!(text))
     };
@@ -70,7 +67,7 @@ async fn bad_requests_get_their_status_and_reason_and_reach_no_destination() {
         (created_at(&" ".repeat(10_000)), 413, "larger than 1000 bytes"),
     ];
     for (body, status, reason) in cases {
-        let got = post(&client, &router.webhook(), body.clone()).await;
+        let got = router.post(body.clone()).await;
         assert_eq!((got.status, got.text()), (status, reason), "{body}");
         assert_eq!(got.header("content-type"), Some("text/plain; charset=utf-8"));
         assert_eq!(got.header("x-webhook-key"), None);
@@ -81,11 +78,9 @@ async fn bad_requests_get_their_status_and_reason_and_reach_no_destination() {
 #[tokio::test]
 async fn paths_and_methods_are_told_apart() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
-    let client = client();
-    let request = |method: Method, path: &str| {
-        let request = client.request(method, format!("{}{path}", router.url));
-        async move { get(request.body(PAYLOAD).send().await).await }
+    let router = Serve::to(&sink).start();
+    let request = async |method: Method, path: &str| {
+        get(router.request(method, path).body(PAYLOAD).send().await).await
     };
     for path in ["/", "/webhook/", "/webhook/nobody", "/webhooks", "//webhook", "/healthz/x"] {
         assert_eq!(request(Method::POST, path).await.status, 404, "{path}");
@@ -108,25 +103,21 @@ async fn paths_and_methods_are_told_apart() {
 async fn a_body_of_exactly_the_limit_is_taken() {
     let sink = Sink::start().await;
     let limit = 6 * 1024 * 1024;
-    let router = Server::router(&sink.vars());
-    let client = client();
+    let router = Serve::to(&sink).start();
     let body = |length: usize| {
         let head = r#"{"vendor":"v","event_type":"e","created_at":"2024-05-05","x":""#;
         format!("{head}{}\"}}", "x".repeat(length - head.len() - 2))
     };
-    assert_eq!(post(&client, &router.webhook(), body(limit + 1)).await.status, 413);
+    router.post(body(limit + 1)).await.expect(413);
     assert!(sink.received().is_empty());
-    assert_eq!(post(&client, &router.webhook(), body(limit)).await.status, 200);
+    router.post(body(limit)).await.expect(200);
     assert_eq!(sink.received()[0].body.len(), limit);
 }
 
 #[tokio::test]
 async fn a_destination_s_refusal_is_passed_on_and_the_next_delivery_tries_again() {
     let sink = Sink::start().await;
-    let mut vars = sink.vars();
-    vars.extend([("ROUTE_THRESHOLD", "256"), ("FORWARD_ATTEMPTS", "1")]);
-    let router = Server::router(&vars);
-    let client = client();
+    let router = Serve::to(&sink).only(Route::Gcp).env("FORWARD_ATTEMPTS", "1").start();
     for (theirs, ours) in [
         (301, 502),
         (304, 502),
@@ -139,7 +130,7 @@ async fn a_destination_s_refusal_is_passed_on_and_the_next_delivery_tries_again(
         (503, 503),
     ] {
         sink.answers(status(StatusCode::from_u16(theirs).unwrap(), "no"));
-        let got = post(&client, &router.webhook(), PAYLOAD).await;
+        let got = router.post(PAYLOAD).await;
         assert_eq!(got.status, ours, "{theirs}");
         let body = if theirs == 304 { "" } else { "no" };
         assert_eq!(got.text(), body);
@@ -152,9 +143,8 @@ async fn a_destination_s_refusal_is_passed_on_and_the_next_delivery_tries_again(
         .collect();
     assert_eq!(attempts, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     sink.answers(status(StatusCode::CREATED, "yes"));
-    let got = post(&client, &router.webhook(), PAYLOAD).await;
-    assert_eq!((got.status, got.text()), (201, "yes"));
-    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
+    router.post(PAYLOAD).await.expect(201).says("yes");
+    router.post(PAYLOAD).await.expect(200).says("duplicate ignored");
 }
 
 #[tokio::test]
@@ -162,21 +152,17 @@ async fn a_store_that_does_not_answer_is_503_and_nothing_is_forwarded() {
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("store.db");
-    let url = crate::support::sqlite(folder.path());
-    let mut vars = sink.vars();
-    vars.extend([("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "200")]);
-    let router = Server::router(&vars);
-    let client = client();
-    // Another process holds the write lock, as a hung one would.
+    let store = sqlite(folder.path());
+    let router = Serve::to(&sink).store(&store).env("STORE_TIMEOUT_MS", "200").start();
+    // Another process holds the write lock, as a stuck one would.
     let lock = rusqlite::Connection::open(&file).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let got = post(&client, &router.webhook(), PAYLOAD).await;
-    assert_eq!((got.status, got.text()), (503, "try again later"));
+    let got = router.post(PAYLOAD).await.expect(503).says("try again later");
     assert_eq!(got.header("retry-after"), Some("5"));
     assert!(got.header("x-webhook-key").is_some());
     assert!(sink.received().is_empty());
     lock.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
 }
 
 #[tokio::test]
@@ -184,9 +170,7 @@ async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
     let sink = Sink::start().await;
     let other = "whsec_b3RoZXItdGVzdC1zZWNyZXQtLS0tLS0tLS0tLS0t";
     let secrets = format!("{SECRET},{other}");
-    let mut vars = sink.vars();
-    vars.push(("ENVELOPE_SECRETS", &secrets));
-    let router = Server::router(&vars);
+    let router = Serve::to(&sink).env("ENVELOPE_SECRETS", &secrets).start();
     let now = chrono::Utc::now().timestamp();
     let send = |id: &str, time: i64, signature: Option<String>| {
         let mut request = client().post(router.webhook()).body(PAYLOAD);
@@ -225,9 +209,7 @@ async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
 #[tokio::test]
 async fn of_a_signature_s_entries_sixteen_are_looked_at_and_more_are_refused() {
     let sink = Sink::start().await;
-    let mut vars = sink.vars();
-    vars.push(("ENVELOPE_SECRETS", SECRET));
-    let router = Server::router(&vars);
+    let router = Serve::to(&sink).env("ENVELOPE_SECRETS", SECRET).start();
     let now = chrono::Utc::now().timestamp();
     let genuine = sign(SECRET, "m1", now, PAYLOAD);
     let wrong = format!("v1,{}", BASE64_STANDARD.encode([0; 32]));
@@ -261,8 +243,8 @@ fn malformed_signatures_are_refused() {
     ];
     for (secret, signature) in vectors {
         let vars = [("ENVELOPE_SECRETS", secret)];
-        let intake = Intake::from_vars(crate::support::lookup(&vars)).unwrap();
-        let mut delivery = crate::support::delivery(r#"{"test": 2432232314}"#);
+        let intake = Intake::from_vars(lookup(&vars)).unwrap();
+        let mut delivery = delivery(r#"{"test": 2432232314}"#);
         for (name, value) in [
             ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
             ("webhook-timestamp", "1614265330"),
@@ -280,7 +262,7 @@ async fn an_unsigned_envelope_is_not_served_to_the_world_unless_said_outright() 
     let sink = Sink::start().await;
     let client = client();
     let start = |vars: &[(&'static str, &'static str)]| {
-        let mut command = std::process::Command::new(crate::support::ROUTER);
+        let mut command = std::process::Command::new(ROUTER);
         command.args(["serve", "--listen", "0.0.0.0:0"]);
         let secret = [("ROUTING_SECRET", "plainly-a-secret")];
         let all = [sink.vars(), secret.to_vec(), vars.to_vec()].concat();
@@ -307,8 +289,8 @@ async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
         let request = client().post(router.webhook()).body(PAYLOAD).header(name, value);
         get(request.send().await).await
     };
-    let router = Server::router(&sink.vars());
-    assert!(router.log().contains("takes unsigned envelopes from programs on this machine"));
+    let router = Serve::to(&sink).start();
+    assert!(router.log().contains("accepts unsigned envelopes from programs on this machine"));
     let foreign = [
         ("origin", "https://evil.example"),
         ("origin", "null"),
@@ -327,14 +309,14 @@ async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
         assert_eq!(got.header("x-webhook-key"), None);
     }
     assert!(sink.received().is_empty());
-    assert!(router.log().contains("ALLOW_UNSIGNED=true to take it all the same"));
+    assert!(router.log().contains("ALLOW_UNSIGNED=true to accept it anyway"));
     for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080"] {
         assert_eq!(send(&router, "host", host).await.status, 200, "{host}");
     }
 
-    // With ALLOW_UNSIGNED, or with a signed envelope, none of this matters.
-    let allowing = Server::router(&[sink.vars(), vec![("ALLOW_UNSIGNED", "true")]].concat());
-    let signing = Server::router(&[sink.vars(), vec![("ENVELOPE_SECRETS", SECRET)]].concat());
+    // Said outright, and where the envelope is signed, nothing of this counts.
+    let allowing = Serve::to(&sink).env("ALLOW_UNSIGNED", "true").start();
+    let signing = Serve::to(&sink).env("ENVELOPE_SECRETS", SECRET).start();
     let now = chrono::Utc::now().timestamp();
     for (name, value) in foreign {
         assert_eq!(send(&allowing, name, value).await.status, 200, "{name}: {value}");
@@ -353,7 +335,6 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
     let answer = |status: u16, headers: Vec<_>, body: &'static [u8]| {
         Answer::With(StatusCode::from_u16(status).unwrap(), headers, body.into())
     };
-    let vars = |more: &[(&'static str, &'static str)]| [sink.vars(), more.to_vec()].concat();
     let own = [("content-type", "application/x-own"), ("x-other", "not kept")];
     let first = answer(202, own.to_vec(), b"\xff\x00 verbatim");
     for (more, replayed) in [
@@ -363,14 +344,14 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
         (&[("DUPLICATE_REPLY", "ignored")], false),
         (&[], false),
     ] {
-        // The event goes to Cloud Run, because a Lambda's payload has no content type of its own.
-        let router = Server::router(&vars(&[&[("ROUTE_THRESHOLD", "256")], more].concat()));
+        // To Cloud Run: a Lambda's payload has no content type of its own.
+        let router = Serve::to(&sink).only(Route::Gcp).envs(more.iter().copied()).start();
         sink.answers(first.clone());
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, &*got.body), (202, &b"\xff\x00 verbatim"[..]));
         assert_eq!(got.header("idempotent-replayed"), None);
         for _ in 0..2 {
-            let again = post(&client(), &router.webhook(), PAYLOAD).await;
+            let again = router.post(PAYLOAD).await;
             assert_eq!(again.header("idempotent-replayed"), Some("true"));
             assert_eq!(again.header("x-webhook-key"), got.header("x-webhook-key"));
             if replayed {
@@ -387,15 +368,15 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
 async fn a_reply_that_no_duplicate_would_get_is_not_kept() {
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let url = crate::support::sqlite(folder.path());
+    let url = sqlite(folder.path());
     let store = [("STORE_URL", url.as_str())];
     let deliver = async |more: &[(&'static str, &'static str)], body: String| {
-        let router = Server::router(&[&sink.vars(), &store[..], more].concat());
-        let got = post(&client(), &router.webhook(), body).await;
+        let router = Serve::to(&sink).envs(store).envs(more.iter().copied()).start();
+        let got = router.post(body).await;
         assert_eq!(got.text(), "done");
-        let mut inspect = std::process::Command::new(crate::support::ROUTER);
+        let mut inspect = std::process::Command::new(ROUTER);
         inspect.args(["inspect", "--json", got.header("x-webhook-key").unwrap()]).envs(store);
-        let output = crate::support::end_of(&mut inspect);
+        let output = end_of(&mut inspect);
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["reply"].take()
     };
     assert!(deliver(&[], PAYLOAD.into()).await.is_null());
@@ -406,8 +387,7 @@ async fn a_reply_that_no_duplicate_would_get_is_not_kept() {
 #[tokio::test]
 async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     let sink = Sink::start().await;
-    let trusting = [sink.vars(), vec![("TRUST_IDEMPOTENCY_HEADER", "true")]].concat();
-    let router = Server::router(&trusting);
+    let router = Serve::to(&sink).env("TRUST_IDEMPOTENCY_HEADER", "true").start();
     let send = async |router: &Server, headers: &[(&str, &str)], body: &str| {
         let mut request = client().post(router.webhook()).body(body.to_owned());
         for (name, value) in headers {
@@ -442,8 +422,8 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     assert_eq!(sink.take().len(), 4);
     // A wrong body stays wrong.
     assert_eq!(send(&router, &named, "{}").await.status, 400);
-    // A router that does not trust the header ignores it.
-    let router = Server::router(&sink.vars());
+    // Who does not trust it does not look at it.
+    let router = Serve::to(&sink).start();
     let got = send(&router, &named, PAYLOAD).await;
     assert_ne!(got.header("x-webhook-key"), first.header("x-webhook-key"));
     assert_eq!(send(&router, &named, &other).await.text(), "done");
@@ -453,7 +433,7 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
 async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event() {
     let sink = Sink::start().await;
     let vars = [("TRUST_IDEMPOTENCY_HEADER", "true"), ("ENVELOPE_SECRETS", SECRET)];
-    let router = Server::router(&[&sink.vars(), &vars[..]].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     let now = chrono::Utc::now().timestamp();
     let send = async |id: &str, body: &str, more: &[(&str, &str)]| {
         let mut request = client().post(router.webhook()).body(body.to_owned());

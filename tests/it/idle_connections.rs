@@ -2,35 +2,31 @@
 
 use std::time::{Duration, Instant};
 
-use webhook_router::destination::SendError;
+use webhook_router::{destination::SendError, route::Route};
 
 use crate::{
     destination::{TlsServer, cloud_run, send},
     dynamodb,
     proxy::Proxy,
-    servers::{Authority, DynamoDbLocal},
-    support::{Server, Sink, client, post},
+    servers::Authority,
+    shared,
+    support::{Serve, Sink},
 };
 
 #[tokio::test]
 async fn a_connection_that_died_idle_costs_no_delivery() {
     let sink = Sink::start().await;
     let port = sink.url.rsplit(':').next().unwrap().parse().unwrap();
-    for threshold in ["256", "0"] {
+    for route in [Route::Gcp, Route::Aws] {
         let proxy = Proxy::start(port).await;
         let url = proxy.url();
-        let router = Server::router(&[
-            ("GCP_TARGET_URL", url.as_str()),
-            ("AWS_TARGET_FUNCTION", "webhook-processor"),
-            ("AWS_ENDPOINT_URL_LAMBDA", &url),
-            ("ROUTE_THRESHOLD", threshold),
-        ]);
+        let router = Serve::to_url(&url).only(route).start();
         let deliver = async |name: &str| {
             let event =
                 format!(r#"{{"vendor":"v","event_type":"{name}","created_at":"2024-05-05"}}"#);
             let started = Instant::now();
-            let got = post(&client(), &router.webhook(), event).await;
-            assert_eq!((got.status, got.text()), (200, "done"), "{name} to {threshold}");
+            let got = router.post(event).await;
+            assert_eq!((got.status, got.text()), (200, "done"), "{name} to {route}");
             started.elapsed()
         };
         deliver("first").await;
@@ -47,12 +43,12 @@ async fn a_connection_that_died_idle_costs_no_delivery() {
 
 #[tokio::test]
 async fn a_connection_to_dynamodb_that_died_idle_costs_no_delivery() {
-    let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
-    let proxy = Proxy::start(dynamodb.port).await;
-    let router = dynamodb::router(&sink, &proxy.url(), &[("STORE_TIMEOUT_MS", "20000")]);
+    let (sink, table) = (Sink::start().await, shared::dynamodb_table().await);
+    let proxy = Proxy::start(table.port).await;
+    let router = dynamodb::serve(&sink, &table.name, &proxy.url()).start();
     let deliver = async |number| {
         let started = Instant::now();
-        let got = post(&client(), &router.webhook(), dynamodb::event(number)).await;
+        let got = router.post(dynamodb::event(number)).await;
         assert_eq!((got.status, got.text()), (200, "done"), "{}", router.log());
         started.elapsed()
     };

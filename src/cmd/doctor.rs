@@ -1,0 +1,104 @@
+//! `doctor`: checks the configuration, and the services that it names.
+
+use std::{io::Write as _, net::SocketAddr, process::ExitCode};
+
+use clap::Args;
+
+use super::{address, variables};
+use crate::{
+    checkup,
+    config::{Config, MetricsListen},
+    finding::{Finding, Severity},
+    store,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Address that `serve` will listen on, in the form that its --listen accepts.
+    #[arg(long, value_name = "ADDR", value_parser = address::parse_listen)]
+    listen: Option<SocketAddr>,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints all findings, errors last. The exit status is 1 if there is an error.
+///
+/// # Errors
+/// Fails if the output cannot be written.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let mut findings = match variables().await {
+        Ok(variables) => look(options.listen, variables).await,
+        // The secret may hold the other variables, so they cannot be checked.
+        Err(error) => vec![Finding::error("SECRETS_ARN", format!("{error:#}"))],
+    };
+    findings.sort_by_key(|finding| finding.severity);
+    let mut out = std::io::stdout().lock();
+    for finding in &findings {
+        if options.json {
+            writeln!(out, "{}", serde_json::to_string(finding)?)?;
+        } else {
+            writeln!(out, "{:<8} {finding}", finding.severity)?;
+        }
+    }
+    let count = |severity| findings.iter().filter(|found| found.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    if !options.json {
+        let (error, warning) = (plural(errors, "error"), plural(warnings, "warning"));
+        writeln!(out, "{errors} {error}, {warnings} {warning}")?;
+    }
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn look(
+    listen: Option<SocketAddr>,
+    variables: impl Fn(&str) -> Option<String>,
+) -> Vec<Finding> {
+    let (mut config, mut problems) = Config::read(variables);
+    let address = address::settle(listen, &mut config, &mut problems);
+    let has_store = address::has_store(&problems);
+    let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
+    let mut findings = checkup::run(&config, store).await;
+    if ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems)) {
+        findings.push(sources(&config));
+    }
+    findings.extend(ports(address, config.metrics));
+    let warnings = config.warnings().into_iter();
+    // A problem that is an error is not reported again as a warning.
+    findings.extend(warnings.filter(|warning| address::is_sound(&warning.subject, &problems)));
+    findings.extend(problems.into_iter().map(Finding::from));
+    findings
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { word.into() } else { format!("{word}s") }
+}
+
+/// Lists the paths that are served.
+fn sources(config: &Config) -> Finding {
+    let served = config.intake.sources.iter().filter(|source| source.is_served());
+    let paths: Vec<_> = served.map(|source| source.path()).collect();
+    let text = match paths.len() {
+        0 => "serves no vendor's own webhooks".into(),
+        _ => format!("serves {}", paths.join(", ")),
+    };
+    Finding::ok("SOURCES", text)
+}
+
+/// Listens on the addresses of `serve` for a moment.
+fn ports(address: SocketAddr, metrics: MetricsListen) -> Vec<Finding> {
+    let free = |variable: &str, address| match address::bind(variable, address) {
+        Ok(_) => Finding::ok(variable, format!("{address} is free")),
+        Err(taken) => taken.into(),
+    };
+    let metrics = match metrics {
+        MetricsListen::Off => None,
+        // If this port is taken, `serve` starts without /metrics.
+        MetricsListen::Default => {
+            let found = free(address::METRICS, MetricsListen::DEFAULT);
+            Some(Finding { severity: found.severity.min(Severity::Warning), ..found })
+        }
+        MetricsListen::At(address) => Some(free(address::METRICS, address)),
+    };
+    [free(address::PORT, address)].into_iter().chain(metrics).collect()
+}

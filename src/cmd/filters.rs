@@ -1,0 +1,45 @@
+//! The options that select dead letters by vendor, time and destination.
+
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+
+use crate::{redelivery::Filter, route::Route};
+
+/// Options that select dead letters.
+#[derive(Args, Clone)]
+pub struct Filters {
+    /// Select only events from this vendor. Case does not matter.
+    #[arg(long)]
+    vendor: Option<String>,
+    /// Select only events that failed since this time (2026-05-06T12:34:56Z) or within this period
+    /// (2h, 3days).
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    since: Option<DateTime<Utc>>,
+    /// Select only events for this destination.
+    #[arg(long, value_name = "gcp|aws")]
+    destination: Option<Route>,
+}
+
+impl Filters {
+    pub fn are_none(&self) -> bool {
+        self.vendor.is_none() && self.since.is_none() && self.destination.is_none()
+    }
+}
+
+impl From<Filters> for Filter {
+    fn from(Filters { vendor, since, destination }: Filters) -> Self {
+        Self { vendor, destination, since }
+    }
+}
+
+/// Parses a time, or a duration before now.
+pub(super) fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
+    let ago =
+        humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago));
+    let time = ago.map(Ok).unwrap_or_else(|| humantime::parse_rfc3339_weak(text));
+    let remedy =
+        || "must be a time in UTC, such as 2026-05-06T12:34:56Z, or a duration, such as 2h".into();
+    time.map(DateTime::from).map_err(|_| remedy())
+}

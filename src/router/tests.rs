@@ -1,0 +1,385 @@
+//! A delivery's life over a store in a file, with a destination that answers as a test tells it.
+//! tests/it/ has it over HTTP, with every store and both destinations.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderMap;
+
+use super::*;
+use crate::{
+    destination::{Destination, NoAnswer, Outgoing, SendError},
+    outcome::Outcome,
+    route::Route,
+    store::{self, Record},
+    testing::{delivery, lookup},
+};
+
+const BODY: &str = r#"{"vendor":"acme","event_type":"paid","created_at":"2026-05-06T12:34:56Z"}"#;
+
+type Answer = Result<Reply, SendError>;
+
+/// What a destination was handed, and what it is to answer.
+#[derive(Default)]
+struct Told {
+    answers: Mutex<VecDeque<Answer>>,
+    sent: Mutex<Vec<Sent>>,
+    /// What is done before the next answer.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sent {
+    route: Route,
+    attempt: u32,
+    timeout: Duration,
+    headers: HeaderMap,
+}
+
+struct ToldDestination(Route, Arc<Told>);
+
+#[async_trait]
+impl Destination for ToldDestination {
+    async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Answer {
+        let Self(route, told) = self;
+        let headers = event.delivery.headers.clone();
+        let sent = Sent { route: *route, attempt: event.attempt, timeout, headers };
+        told.sent.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+        if let Some(meanwhile) = told.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
+        told.answers.lock().unwrap().pop_front().unwrap_or_else(|| answered(200, "done"))
+    }
+}
+
+fn answered(status: u16, body: &'static str) -> Answer {
+    Ok(Reply::text(StatusCode::from_u16(status).unwrap(), body))
+}
+
+fn timed_out() -> Answer {
+    Err(SendError::Unknown(NoAnswer { timed_out: true, detail: String::new() }))
+}
+
+/// A router with a store in a file, and what its destinations are told.
+struct Trial {
+    router: Router,
+    told: Arc<Told>,
+    budget: Duration,
+}
+
+impl Trial {
+    async fn new(folder: &Path, vars: &[(&str, &str)]) -> Self {
+        let url = format!("sqlite:{}", folder.join("store.db").display());
+        let common = [
+            ("STORE_URL", url.as_str()),
+            ("ALLOW_UNSIGNED", "true"),
+            ("ROUTE_THRESHOLD", "256"),
+            ("GCP_TARGET_URL", "https://x.dev"),
+            ("AWS_TARGET_FUNCTION", "p"),
+            ("FORWARD_BACKOFF_MS", "1"),
+            ("FORWARD_TIMEOUT_MS", "2000"),
+        ];
+        let config = Config::from_vars(lookup(&[&common, vars].concat())).unwrap();
+        let told = Arc::new(Told::default());
+        let destination = |route| Some(Box::new(ToldDestination(route, Arc::clone(&told))) as _);
+        let destinations =
+            Destinations { gcp: destination(Route::Gcp), aws: destination(Route::Aws) };
+        let store = store::open(&config.store).await.unwrap();
+        let router = Router::new(&config, store, destinations);
+        Self { router, told, budget: Duration::from_secs(30) }
+    }
+
+    fn answers(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.told.answers.lock().unwrap().extend(answers);
+    }
+
+    fn sent(&self) -> Vec<Sent> {
+        std::mem::take(&mut *self.told.sent.lock().unwrap())
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::new(self.budget, Duration::from_secs(2))
+    }
+
+    async fn deliver(&self, delivery: Delivery) -> Reply {
+        self.router.handle(delivery, Origin::default(), self.budget()).await
+    }
+
+    /// Delivers an envelope, and expects its answer.
+    async fn post(&self, body: &str, status: u16, says: &str) -> Reply {
+        let reply = self.deliver(delivery("/webhook", &[], body)).await;
+        assert_eq!((reply.status.as_u16(), &reply.body[..]), (status, says.as_bytes()));
+        reply
+    }
+
+    async fn record(&self, reply: &Reply) -> Record {
+        self.record_at(reply, Utc::now()).await.unwrap()
+    }
+
+    async fn record_at(&self, reply: &Reply, now: DateTime<Utc>) -> Option<Record> {
+        let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
+        self.router.store().get(&key, now).await.unwrap()
+    }
+}
+
+fn route(reply: &Reply) -> &str {
+    reply.headers["x-webhook-destination"].to_str().unwrap()
+}
+
+#[tokio::test]
+async fn an_event_is_delivered_once_and_its_duplicates_are_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    for (replay, says) in [("ignored", "duplicate ignored"), ("replay", "first")] {
+        let trial = Trial::new(folder.path(), &[("DUPLICATE_REPLY", replay)]).await;
+        let body = BODY.replace("paid", replay);
+        trial.answers([answered(201, "first")]);
+        let first = trial.post(&body, 201, "first").await;
+        assert!(!first.headers.contains_key("idempotent-replayed"));
+        let again = trial.post(&body, if replay == "replay" { 201 } else { 200 }, says).await;
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+        assert_eq!(again.headers["x-webhook-key"], first.headers["x-webhook-key"]);
+        let [sent] = &trial.sent()[..] else { panic!("sent again") };
+        assert_eq!((sent.route, sent.attempt), (Route::Gcp, 1));
+        assert_eq!(sent.timeout, Duration::from_secs(2), "FORWARD_TIMEOUT_MS");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_was_kept_stays_unused_once_duplicates_are_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Trial::new(folder.path(), &[("DUPLICATE_REPLY", "replay")]).await;
+    before.post(BODY, 200, "done").await;
+    before.post(BODY, 200, "done").await;
+    let after = Trial::new(folder.path(), &[]).await;
+    after.post(BODY, 200, "duplicate ignored").await;
+}
+
+#[tokio::test]
+async fn an_event_is_remembered_for_as_long_as_its_vendor_may_send_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for (vendor, seconds, hours) in
+        [("acme", "3600", 1), ("stripe", "3600", 72), ("stripe", "345600", 96)]
+    {
+        let trial = Trial::new(folder.path(), &[("DEDUP_TTL_SECONDS", seconds)]).await;
+        let body = BODY.replace("acme", vendor).replace("paid", seconds);
+        let reply = trial.post(&body, 200, "done").await;
+        let end = Utc::now() + TimeDelta::hours(hours);
+        let minute = TimeDelta::minutes(1);
+        assert!(trial.record_at(&reply, end - minute).await.is_some(), "{vendor}, {seconds}");
+        assert!(trial.record_at(&reply, end + minute).await.is_none(), "{vendor}, {seconds}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_keeps_its_route_when_the_threshold_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "1")]).await;
+    before.answers([answered(503, "no")]);
+    before.post(BODY, 503, "no").await;
+    let after = Trial::new(folder.path(), &[("ROUTE_THRESHOLD", "0")]).await;
+    for says in ["done", "duplicate ignored"] {
+        assert_eq!(route(&after.post(BODY, 200, says).await), "gcp");
+    }
+    let other = after.post(&BODY.replace("paid", "due"), 200, "done").await;
+    assert_eq!(route(&other), "aws");
+    let routes: Vec<_> = after.sent().iter().map(|sent| (sent.route, sent.attempt)).collect();
+    assert_eq!(routes, [(Route::Gcp, 2), (Route::Aws, 1)]);
+}
+
+#[tokio::test]
+async fn attempts_are_counted_over_the_life_of_an_event_and_the_newest_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "8")]).await;
+    for _ in 0..3 {
+        trial.answers((0..8).map(|_| answered(503, "no")));
+        let reply = trial.post(BODY, 503, "no").await;
+        assert_eq!(trial.record(&reply).await.state, State::DeadLetter);
+    }
+    let reply = trial.post(BODY, 200, "done").await;
+    let record = trial.record(&reply).await;
+    let numbers: Vec<_> = record.attempts.iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, (6..=25).collect::<Vec<_>>());
+    assert!(record.attempts.iter().all(|attempt| attempt.by == Trigger::Vendor));
+    assert_eq!(record.attempts[19].outcome, Outcome::Status(200));
+    assert_eq!(trial.sent().len(), 25);
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_holds_the_key_until_the_lease_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "2")]).await;
+    trial.answers([timed_out(), answered(503, "no")]);
+    let reply = trial.post(BODY, 503, "no").await;
+    let record = trial.record(&reply).await;
+    assert!(matches!(record.state, State::InFlight { .. }) && record.failed.is_some());
+    let early = trial.post(BODY, 409, "in progress").await;
+    let wait: i64 = early.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    // Forwarding, settling, and a second.
+    assert!((30..=33).contains(&wait), "{wait}");
+    assert_eq!(route(&early), "gcp");
+    let later = trial.record_at(&reply, Utc::now() + TimeDelta::seconds(33)).await.unwrap();
+    assert_eq!(later.state, State::DeadLetter);
+}
+
+#[tokio::test]
+async fn an_event_that_comes_without_time_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial { budget: Duration::ZERO, ..Trial::new(folder.path(), &[]).await };
+    let reply = trial.post(BODY, 503, "try again later").await;
+    assert_eq!(trial.record_at(&reply, Utc::now()).await, None);
+    assert_eq!(trial.sent(), []);
+}
+
+#[tokio::test]
+async fn an_attempt_gets_no_more_time_than_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let second = Duration::from_secs(1);
+    let trial = Trial { budget: second, ..Trial::new(folder.path(), &[]).await };
+    trial.answers([answered(503, "no")]);
+    trial.post(BODY, 503, "no").await;
+    // Another one could not end in time.
+    let [sent] = &trial.sent()[..] else { panic!("sent again") };
+    assert!(sent.timeout <= second && !sent.timeout.is_zero(), "{:?}", sent.timeout);
+}
+
+#[tokio::test]
+async fn what_the_secret_before_a_rotation_knew_is_still_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = ("ROUTING_SECRET", "the old one of the test");
+    let before = Trial::new(folder.path(), &[old]).await;
+    let first = before.post(BODY, 200, "done").await;
+    let rotated = [
+        ("ROUTING_SECRET", "the new one of the test"),
+        ("ROUTING_SECRET_PREVIOUS", "the old one of the test"),
+    ];
+    let after = Trial::new(folder.path(), &rotated).await;
+    let again = after.post(BODY, 200, "duplicate ignored").await;
+    assert_eq!(again.headers["x-webhook-key"], first.headers["x-webhook-key"]);
+    let other = &BODY.replace("paid", "due");
+    let fresh = after.post(other, 200, "done").await;
+    let without = Trial::new(folder.path(), &rotated[..1]).await;
+    let known = without.post(other, 200, "duplicate ignored").await;
+    assert_eq!(known.headers["x-webhook-key"], fresh.headers["x-webhook-key"]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_with_its_route_and_its_trigger() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "1")]).await;
+    trial.answers([answered(422, "no")]);
+    let reply = trial.post(BODY, 422, "no").await;
+    let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
+    let letter = trial.router.store().dead_letter(&key).await.unwrap().unwrap();
+    assert_eq!(letter.failure.outcome, Outcome::Status(422));
+    assert_eq!(letter.delivery.body, BODY);
+    let elsewhere = Trial::new(folder.path(), &[("ROUTE_THRESHOLD", "0")]).await;
+    let replay = async |letter: DeadLetter| {
+        let (by, budget) = (Trigger::Replay, elsewhere.budget());
+        let replay = elsewhere.router.replay(letter, by, Origin::default(), budget).await;
+        (replay.ending, replay.settled)
+    };
+    elsewhere.answers([answered(422, "no")]);
+    assert_eq!(replay(letter.clone()).await, (Ending::Failed, true));
+    assert_eq!(replay(letter.clone()).await, (Ending::Delivered, true));
+    assert_eq!(replay(letter).await, (Ending::Duplicate, true));
+    let sent: Vec<_> = elsewhere.sent().iter().map(|sent| (sent.route, sent.attempt)).collect();
+    assert_eq!(sent, [(Route::Gcp, 2), (Route::Gcp, 3)]);
+    let record = trial.record(&reply).await;
+    assert_eq!(record.attempts[2].by, Trigger::Replay);
+}
+
+/// Holds the write lock of a trial's store for that long, as a stuck process would.
+fn lock(folder: &Path, time: Duration) -> Box<dyn FnOnce() + Send> {
+    let file = folder.join("store.db");
+    Box::new(move || {
+        let other = rusqlite::Connection::open(file).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            drop(other);
+        });
+    })
+}
+
+#[tokio::test]
+async fn a_result_is_stored_as_soon_as_the_store_is_well_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[("STORE_TIMEOUT_MS", "100")]).await;
+    *trial.told.meanwhile.lock().unwrap() = Some(lock(folder.path(), Duration::from_millis(400)));
+    let reply = trial.post(BODY, 200, "done").await;
+    assert!(matches!(trial.record(&reply).await.state, State::Delivered { .. }));
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_stored_is_a_success_or_no_final_refusal() {
+    let vars = [("STORE_TIMEOUT_MS", "100"), ("FORWARD_ATTEMPTS", "1")];
+    for (answer, status, says) in
+        [(answered(200, "done"), 200, "done"), (answered(422, "no"), 503, "try again later")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let trial = Trial::new(folder.path(), &vars).await;
+        let hour = Duration::from_secs(3600);
+        *trial.told.meanwhile.lock().unwrap() = Some(lock(folder.path(), hour));
+        trial.answers([answer]);
+        let started = std::time::Instant::now();
+        let reply = trial.post(BODY, status, says).await;
+        // Two seconds for settling, and not the time that was left for forwarding.
+        let took = started.elapsed();
+        assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&took), "{took:?}");
+        if status == 503 {
+            let wait: i64 = reply.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((25..=33).contains(&wait), "until the lease ends: {wait}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_owner_that_lost_its_lease_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[("FORWARD_ATTEMPTS", "1")]).await;
+    let file = folder.path().join("store.db");
+    *trial.told.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let other = rusqlite::Connection::open(file).unwrap();
+        other.execute_batch("UPDATE events SET owner = 'another'").unwrap();
+    }));
+    trial.answers([answered(422, "no")]);
+    trial.post(BODY, 503, "try again later").await;
+}
+
+#[tokio::test]
+async fn headers_that_hold_a_secret_go_no_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = "[sources.shared]\nvendor = \"custom\"\nsecrets = [\"plainly-shared\"]\n\
+                   scheme = \"shared-secret\"\nheader = \"X-Token\"";
+    let trial = Trial::new(folder.path(), &[("SOURCES", sources)]).await;
+    let mut delivery = delivery("/webhook/shared", &[], "{}");
+    let send = async |delivery: Delivery| trial.deliver(delivery).await.status.as_u16();
+    assert_eq!(send(delivery.clone()).await, 401);
+    delivery.headers.insert("x-token", HeaderValue::from_static("plainly-shared"));
+    delivery.headers.insert("x-other", HeaderValue::from_static("kept"));
+    assert_eq!(send(delivery).await, 200);
+    let [sent] = &trial.sent()[..] else { panic!("not sent once") };
+    assert!(!sent.headers.contains_key("x-token") && sent.headers.contains_key("x-other"));
+}
+
+#[tokio::test]
+async fn health_is_answered_without_the_store_and_a_head_that_forbids_the_body_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[("MAX_BODY_BYTES", "100")]).await;
+    for (method, status) in [(Method::GET, 200), (Method::HEAD, 200), (Method::POST, 405)] {
+        let delivery = Delivery { method, ..delivery("/healthz", &[], "") };
+        assert_eq!(trial.deliver(delivery).await.status, status);
+    }
+    let refused = |path: &str, length| {
+        let refusal = trial.router.refuse(&delivery(path, &[], ""), length, &Origin::default());
+        refusal.map(|reply| reply.status.as_u16())
+    };
+    assert_eq!(refused("/webhook", 100), None);
+    assert_eq!(refused("/webhook", 101), Some(413));
+    assert_eq!(refused("/nobody", 0), Some(404));
+}
