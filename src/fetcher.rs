@@ -2,7 +2,8 @@
 //!
 //! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
 //! redirects are not followed, and an answer has at most 64 KiB and 2 s. The same is fetched once at
-//! a time, few addresses are fetched at once, and a failure is remembered.
+//! a time, few addresses are fetched at once, a failure is remembered, and after several failures
+//! nothing else is fetched for a while.
 
 use std::{
     collections::HashMap,
@@ -31,8 +32,9 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Most addresses that are fetched at the same time.
 const AT_ONCE: usize = 4;
 
-/// Most answers that are remembered.
-const MAX_ANSWERS: usize = 64;
+/// Most requests without an answer: those that failed and are remembered, and those that are being
+/// made. A stranger can name any number of addresses and keys, but only the vendor's have an answer.
+const MAX_WITHOUT: usize = 16;
 
 /// Time for which an answer is kept. A vendor publishes a new certificate at a new address, and a
 /// new key under a new id.
@@ -83,7 +85,7 @@ impl Fetcher {
     /// # Errors
     /// Fails with [`Error::NotFetched`] if it cannot be fetched.
     pub async fn get(&self, fetch: &Fetch) -> Result<Arc<Fetched>, Error> {
-        let slot = self.slot(fetch);
+        let slot = self.slot(fetch)?;
         let answer = slot.get_or_try_init(|| async {
             let permit = timeout(TIMEOUT, self.permits.acquire()).await;
             // The vendor did not fail, so the slot stays empty.
@@ -103,15 +105,19 @@ impl Fetcher {
     }
 
     /// Returns the slot of a request. A slot that is out of date is replaced.
-    fn slot(&self, fetch: &Fetch) -> Slot {
+    ///
+    /// # Errors
+    /// Fails if too many requests have no answer.
+    fn slot(&self, fetch: &Fetch) -> Result<Slot, Error> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| slot.get().is_none_or(Answer::is_current));
-        if slots.len() >= MAX_ANSWERS && !slots.contains_key(fetch) {
-            // A stranger can name any number of addresses and keys, but a vendor has few. The slots
-            // without an answer make room.
-            slots.retain(|_, slot| slot.get().is_some_and(|answer| answer.result.is_ok()));
+        // An empty slot is kept as long as somebody waits for it.
+        slots.retain(|_, slot| slot.get().map_or(Arc::strong_count(slot) > 1, Answer::is_current));
+        let has_none = |slot: &&Slot| slot.get().is_none_or(|answer| answer.result.is_err());
+        let without = slots.values().filter(has_none).count();
+        if without >= MAX_WITHOUT && !slots.contains_key(fetch) {
+            return Err(Error::NotFetched("too many requests have no answer".into()));
         }
-        Arc::clone(slots.entry(fetch.clone()).or_default())
+        Ok(Arc::clone(slots.entry(fetch.clone()).or_default()))
     }
 
     async fn ask(&self, fetch: &Fetch) -> Result<Fetched, String> {

@@ -22,7 +22,7 @@ use crate::{
     delivery::{Delivery, Reply},
     key::route_byte,
     plan::{Plan, Planned, plan},
-    source::{Address, Source, Vendor, envelope},
+    source::{Address, Source, Vendor, envelope, secrets_variable},
 };
 
 #[derive(Args)]
@@ -85,7 +85,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     // Nobody sent the body of a file. So an envelope needs no signature if no secret is set.
     intake.unsigned = Unsigned::FromAnyone;
     if let Some(vendor) = &options.vendor {
-        intake.sources.insert(source(&intake, vendor, &options));
+        let source = source(&intake, vendor, &options);
+        if source.secrets.is_empty() {
+            eprintln!("signature not verified: set {}", source.secrets_from);
+        }
+        intake.sources.insert(source);
     }
     if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         eprintln!(
@@ -171,6 +175,9 @@ fn source(intake: &Intake, vendor: &Arc<dyn Vendor>, options: &Options) -> Sourc
     let found = intake.sources.get(vendor.name());
     let mut source = found
         .map_or_else(|| Source::new(vendor.name(), Arc::clone(vendor)), |found| (**found).clone());
+    if source.secrets_from.is_empty() {
+        source.secrets_from = secrets_variable(vendor.name());
+    }
     if let Some(url) = &options.url {
         source.address = Some(Address::Whole(url.clone()));
     }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use url::Url;
-
 use super::{Targets, vars::Vars};
 use crate::{
     route::Route,
@@ -71,17 +69,8 @@ impl Vars<'_> {
     /// their rules name.
     pub(super) fn check_sources(&mut self, sources: &Sources, targets: &Targets) {
         for source in sources.iter() {
-            let at = match source.secrets_from.as_str() {
-                variable if variable == secrets_variable(&source.name) => variable,
-                _ => "SOURCES",
-            };
-            let name = &source.name;
             if source.vendor.signs_url() && source.address.is_none() {
-                let remedy = format!(
-                    "must be set for the source {name}: its vendor signs the address that it calls \
-                     (or `url` of [sources.{name}])"
-                );
-                self.problem("PUBLIC_URL", remedy);
+                self.address_problem(source);
             }
             let threshold = source.rules.threshold;
             let may_go = |route| match source.rules.destination {
@@ -97,12 +86,36 @@ impl Vars<'_> {
             ] {
                 // A variable with a wrong value has its own problem.
                 if may_go(route) && !is_there && self.text(variable).is_none() {
-                    let remedy =
-                        format!("[sources.{name}] sends events to {route}: set {variable}");
-                    self.problem(at, remedy);
+                    let by = if source.rules.destination.is_some() {
+                        "destination"
+                    } else {
+                        "threshold"
+                    };
+                    let line = source.lines.map_or(1, |lines| lines.rule);
+                    let remedy = format!("sends events to {route}: set {variable}");
+                    self.source_problem(source, line, by, remedy);
                 }
             }
         }
+    }
+
+    fn address_problem(&mut self, source: &Source) {
+        let why = "its vendor signs the address that it calls";
+        if let Some(lines) = source.lines {
+            let remedy = format!("is missing, and PUBLIC_URL is not set: {why}");
+            return self.source_problem(source, lines.source, "url", remedy);
+        }
+        let name = &source.name;
+        let remedy =
+            format!("must be set for the source {name}: {why} (or `url` of [sources.{name}])");
+        self.problem("PUBLIC_URL", remedy);
+    }
+
+    /// Reports a problem in the text of SOURCES that other variables cause.
+    fn source_problem(&mut self, source: &Source, line: usize, field: &str, remedy: String) {
+        let variable = if self.text("SOURCES").is_some() { "SOURCES" } else { "SOURCES_FILE" };
+        let (source, field) = (source.name.clone(), field.to_owned());
+        self.problem(variable, settings::Problem { line, source, field, remedy }.to_string());
     }
 
     fn secrets(
@@ -142,21 +155,7 @@ impl Vars<'_> {
 
     fn public_url(&mut self) -> Option<Address> {
         const NAME: &str = "PUBLIC_URL";
-        let text = self.text(NAME)?;
-        let url = Url::parse(&text).ok();
-        let is_origin = |url: &Url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.query().is_none()
-                && url.fragment().is_none()
-        };
-        if !url.as_ref().is_some_and(is_origin) {
-            self.problem(
-                NAME,
-                "must be an origin with an optional prefix: https://hooks.example.com",
-            );
-            return None;
-        }
-        Some(Address::Prefix(text))
+        let address = self.text(NAME)?.parse::<Address>();
+        address.map_err(|error| self.problem(NAME, error.to_string())).ok()
     }
 }

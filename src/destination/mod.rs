@@ -23,6 +23,7 @@ use crate::{
     delivery::{Delivery, Reply},
     plan::Plan,
     route::Route,
+    source::EVENT_HEADERS,
 };
 
 /// Largest reply that is passed on, in bytes. A Function URL's answer is limited to 6 MB, and
@@ -179,8 +180,8 @@ fn signature_headers<'a>(
     // A custom source may name headers that the router itself sets.
     let is_ours = |name: &HeaderName| {
         let name = name.as_str();
-        ["content-type", "content-length", "host", "idempotency-key", "user-agent"].contains(&name)
-            || name.starts_with("x-webhook-")
+        ["content-type", "content-length", "host", "user-agent"].contains(&name)
+            || EVENT_HEADERS.contains(&name)
     };
     let names = event.plan.signature_headers().into_iter();
     names.filter(move |name| !is_ours(name)).flat_map(|name| {
@@ -335,18 +336,19 @@ mod tests {
     }
 
     #[test]
-    fn a_description_cannot_name_what_the_router_itself_tells() {
+    fn a_description_cannot_name_what_the_router_itself_sends() {
         let sources = "[sources.s]\nvendor = \"custom\"\nsecrets = [\"plainly\"]\n\
-                       scheme = \"hmac-body\"\nheader = \"X-Webhook-Vendor\"\n\
+                       scheme = \"hmac-body\"\nheader = \"X-Webhook-Signature\"\n\
                        template = \"{header:Content-Type}{header:Host}{header:User-Agent}{body}\"";
         let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", sources)]));
         let source = intake.unwrap().sources.get("s").cloned();
         let crate::plan::Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
         let plan = Plan::kept(event, key, route, source);
-        let ours = ["x-webhook-vendor", "content-type", "host", "user-agent"];
-        let came = ours.map(|name| (name, "forged"));
+        let named = ["x-webhook-signature", "content-type", "host", "user-agent"];
+        let came = named.map(|name| (name, "came"));
         let delivery = testing::delivery("/webhook/s", &came, "");
         let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[] };
-        assert_eq!(signature_headers(&event).count(), 0);
+        let forwarded: Vec<_> = signature_headers(&event).map(|(name, _)| name).collect();
+        assert_eq!(forwarded, ["x-webhook-signature"]);
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! The form has two fields. `bt_payload` is the base64 of an XML document. `bt_signature` is a list
 //! of `public key|signature` pairs. The signature covers the payload, and so its kind and time.
-//! There is no id. The signing key is the SHA-1 of the private key. A secret is `public:private`.
+//! There is no id, so the hash of the payload is the id: everything else in the form could be changed
+//! by anybody. The signing key is the SHA-1 of the private key. A secret is `public:private`.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, StatusCode};
 use sha1::{Digest as _, Sha1};
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -107,10 +109,12 @@ impl Vendor for Braintree {
     }
 
     fn happened(&self, delivery: &Delivery, _body: &Body<'_>) -> Vec<Happened> {
-        let xml = Form::of(&delivery.body).and_then(|form| form.xml()).unwrap_or_default();
+        let form = Form::of(&delivery.body);
+        let xml = form.as_ref().and_then(Form::xml).unwrap_or_default();
         let event_type = element(&xml, "kind").map(str::to_owned);
         let created_at = element(&xml, "timestamp").and_then(|text| Timestamp::parse(text).ok());
-        vec![Happened { event_type, created_at, id: None }]
+        let id = form.map(|form| hex::encode(Sha256::digest(form.base64())));
+        vec![Happened { event_type, created_at, id }]
     }
 
     /// Answers the challenge with which Braintree checks an address: `GET ?bt_challenge=...`.
@@ -160,9 +164,14 @@ impl Form {
         Some(Self { signature: signature?, payload: payload? })
     }
 
+    /// Returns the payload without newlines, of which the last one may be absent.
+    fn base64(&self) -> String {
+        self.payload.replace('\n', "")
+    }
+
     /// Returns the XML document in the payload, or `None` if the payload is not XML.
     fn xml(&self) -> Option<String> {
-        let bytes = BASE64_STANDARD.decode(self.payload.replace('\n', "")).ok()?;
+        let bytes = BASE64_STANDARD.decode(self.base64()).ok()?;
         String::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with('<'))
     }
 }

@@ -65,7 +65,7 @@ impl Scheme {
     /// Returns whether a signature may be present: a header that must hold it is not empty, or it
     /// is in the body, which arrives later.
     pub fn may_be_in(&self, headers: &HeaderMap) -> bool {
-        let has = |name: &HeaderName| headers.get(name).is_some_and(|value| !value.is_empty());
+        let has = |name: &HeaderName| headers.get_all(name).iter().any(|value| !value.is_empty());
         match self {
             Self::Signed(signed) => signed.signature.iter().any(|place| match place {
                 Place::Header(name) => has(name),

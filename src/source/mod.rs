@@ -32,11 +32,14 @@ mod twilio;
 mod zoom;
 
 use std::{
+    collections::HashSet,
     fmt,
+    str::FromStr,
     sync::{Arc, LazyLock},
 };
 
 use http::{HeaderName, StatusCode, header::AUTHORIZATION};
+use url::Url;
 
 pub use self::{
     body::Body,
@@ -61,6 +64,10 @@ use crate::{
 
 /// The beginning of every source's path.
 const PATH: &str = "/webhook/";
+
+/// Headers about the event that the router sets itself, so that no vendor's header can stand for one.
+pub const EVENT_HEADERS: [&str; 4] =
+    ["idempotency-key", "x-webhook-vendor", "x-webhook-event-type", "x-webhook-attempt"];
 
 /// Verifies and reads the deliveries of one vendor. It uses no clock, no network and no store.
 pub trait Vendor: Send + Sync + fmt::Debug {
@@ -195,6 +202,8 @@ fn scheme_headers(description: &Description) -> Vec<HeaderName> {
         headers.extend(signed.key_id.clone());
         headers.extend(signed.template.headers().cloned());
     }
+    let mut seen = HashSet::new();
+    headers.retain(|name| seen.insert(name.clone()));
     headers
 }
 
@@ -230,8 +239,19 @@ pub struct Source {
     /// The text by which the vendor proves that a request without a signature is its own: Meta's
     /// `hub.verify_token`.
     pub verify_token: Option<Secret>,
+    /// The place of the source in SOURCES. `None` if a variable alone configures the source.
+    pub lines: Option<Lines>,
     /// True if nobody sent the deliveries, so that there is nothing to verify.
     is_explained: bool,
+}
+
+/// The lines of a source in the text of SOURCES, for problems that are found later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lines {
+    /// The line of the source's name.
+    pub source: usize,
+    /// The line of the rule that chooses the destination, or else that of the name.
+    pub rule: usize,
 }
 
 /// The address that a vendor calls.
@@ -241,6 +261,27 @@ pub enum Address {
     Prefix(String),
     /// The whole address.
     Whole(String),
+}
+
+/// A text that is not an origin with an optional prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an origin with an optional prefix: https://hooks.example.com")]
+pub struct NotAnAddress;
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    /// Reads an origin and an optional prefix. Commands print it, so it must not hold a password.
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let url = Url::parse(text).map_err(|_| NotAnAddress)?;
+        let is_origin = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if is_origin { Ok(Self::Prefix(text.to_owned())) } else { Err(NotAnAddress) }
+    }
 }
 
 impl Address {
@@ -269,6 +310,7 @@ impl Source {
             rules: Rules::default(),
             address: None,
             verify_token: None,
+            lines: None,
             is_explained: false,
         }
     }

@@ -113,7 +113,8 @@ fn certificate_address(text: &str) -> Option<Url> {
         && url.fragment().is_none()
         && url.path().strip_prefix(CERTIFICATES).is_some_and(|name| {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-            (1..=128).contains(&name.len()) && name.bytes().all(is_plain)
+            let has_length = (6..=128).contains(&name.len());
+            has_length && name.starts_with("CERT-") && name.bytes().all(is_plain)
         });
     is_allowed.then_some(url)
 }
@@ -191,6 +192,8 @@ mod tests {
             "https://evil.example#@api.paypal.com/v1/notifications/certs/CERT-1",
             "https://user@api.paypal.com/v1/notifications/certs/CERT-1",
             "https://api.paypal.com/v1/notifications/certs/",
+            "https://api.paypal.com/v1/notifications/certs/CERT-",
+            "https://api.paypal.com/v1/notifications/certs/1",
             "https://api.paypal.com/v1/notifications/certs/../../x",
             "https://api.paypal.com/v1/notifications/certs/CERT-1?next=x",
             "https://api.paypal.com/v1/oauth2/CERT-1",

@@ -46,6 +46,7 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
     let family =
         families.iter().find(|family| delivery.headers.contains_key(format!("{family}-signature")));
     let family = family.ok_or_else(missing)?;
+    refuse_other_values(check, families, family)?;
     let header = |name| {
         let mut values = delivery.headers.get_all(format!("{family}-{name}")).iter();
         let value = values.next().filter(|_| values.next().is_none());
@@ -83,6 +84,21 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
             !claimed.is_empty() && is_signed_by_one(&ED25519, &public_keys, &claimed, &signed);
     }
     if is_genuine { Ok(id.to_owned()) } else { Err(wrong()) }
+}
+
+/// Refuses a delivery whose headers of another family differ from those of the verified family.
+/// Anybody could add them, and the event's id is read from either family.
+fn refuse_other_values(check: &Check<'_>, families: &[&str], family: &str) -> Result<(), Error> {
+    let values = |family: &str, name: &str| {
+        check.delivery.headers.get_all(format!("{family}-{name}")).iter().collect::<Vec<_>>()
+    };
+    let is_same = |other: &&str| {
+        ["id", "timestamp", "signature"].into_iter().all(|name| {
+            let added = values(other, name);
+            added.is_empty() || added == values(family, name)
+        })
+    };
+    if families.iter().all(is_same) { Ok(()) } else { Err(wrong()) }
 }
 
 /// Signs a delivery under the family of headers that it has an id in, or else under `webhook-`. A

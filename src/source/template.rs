@@ -110,7 +110,8 @@ impl Template {
         })
     }
 
-    /// Returns the signed bytes of a delivery, in pieces, or `None` if the delivery lacks a piece.
+    /// Returns the signed bytes of a delivery, in pieces, or `None` if the delivery lacks a piece,
+    /// or a value of the body is an object or an array.
     pub fn pieces<'a>(
         &'a self,
         delivery: &'a Delivery,
@@ -120,8 +121,15 @@ impl Template {
         let has_values = self.0.iter().any(|part| matches!(part, Part::Pointer(_)));
         let document = if has_values { Some(Document::parse(&delivery.body).ok()?) } else { None };
         let value = |pointer: &Pointer| {
-            let value = pointer.find(document.as_ref()?.root())?;
-            value.as_text().or_else(|| value.as_bool().map(|is| is.to_string()))
+            let Some(value) = pointer.find(document.as_ref()?.root()) else {
+                return Some(String::new());
+            };
+            // No signature covers the content of an object or an array.
+            if value.is_object() || value.elements().is_some() {
+                return None;
+            }
+            let text = value.as_text().or_else(|| value.as_bool().map(|is| is.to_string()));
+            Some(text.unwrap_or_default())
         };
         let pieces = self.0.iter().map(|part| {
             let piece = match part {
@@ -132,7 +140,7 @@ impl Template {
                 Part::Method => delivery.method.as_str().as_bytes(),
                 Part::Header(name) => delivery.single_header(name)?.as_bytes(),
                 Part::Pointer(pointer) => {
-                    return Some(Cow::Owned(value(pointer).unwrap_or_default().into_bytes()));
+                    return value(pointer).map(|text| Cow::Owned(text.into_bytes()));
                 }
             };
             Some(Cow::Borrowed(piece))

@@ -134,6 +134,11 @@ fn explain_reads_a_vendor_s_own_payload_and_verifies_it_at_a_given_time() {
     assert_eq!(explain(&["--now", "1780000100"], &other)["status"], 401);
     // Nobody sent the body in a file, so nothing is verified without secrets.
     assert_eq!(explain(&[], &[])["key"], genuine["key"]);
+    let told = |vars: &[(&str, &str)]| {
+        let output = router(&["explain", "--vendor", "stripe", file], vars);
+        stderr(&output).contains("signature not verified: set STRIPE_SECRETS")
+    };
+    assert!(told(&[]) && !told(&secrets));
 
     let unknown = router(&["explain", "--vendor", "nobody", file], &[]);
     assert!(!unknown.status.success());

@@ -284,7 +284,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         required = ["X-Must", "X-Also"]
         id = "X-Id"
 
-        [sources.header]
+        [sources.signed]
         vendor = "custom"
         secrets = ["706c61696e6c79"]
         secret_encoding = "hex"
@@ -365,7 +365,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
     let (pem, whsk) = (["--key", pem.to_str().unwrap()], ["--secret", &whsk]);
     let cases: [(&str, &[&str]); 10] = [
         ("body", &[]),
-        ("header", &[]),
+        ("signed", &[]),
         ("entry", &[]),
         ("within", &[]),
         ("standard", &[]),
@@ -382,7 +382,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         let event = ["event", "--source", name, "--header", "X-Id: 7", body.to_str().unwrap()];
         let event = printed(&router(&[&event[..], more].concat(), &vars)).to_owned();
         let delivery = fronts::delivery(&event).unwrap();
-        if name == "header" {
+        if name == "signed" {
             assert_eq!(delivery.headers["x-id"], "7");
         }
         if name == "within" {

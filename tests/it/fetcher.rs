@@ -131,6 +131,24 @@ async fn failures_are_named_and_kept() {
 }
 
 #[tokio::test]
+async fn strangers_addresses_are_fetched_a_few_times_only() {
+    let sink = Sink::start().await;
+    sink.answers(found(PAYPAL.certificate.as_bytes()));
+    let fetcher = Fetcher::with_client(client());
+    let known = certificate(&sink, "known");
+    fetcher.get(&known).await.unwrap();
+    sink.take();
+    sink.answers(status(StatusCode::NOT_FOUND, "no"));
+    for number in 0..40 {
+        reason(fetcher.get(&certificate(&sink, &number.to_string())).await);
+    }
+    assert_eq!(sink.take().len(), 16);
+    // A certificate that is known stays known.
+    fetcher.get(&known).await.unwrap();
+    assert!(sink.take().is_empty());
+}
+
+#[tokio::test]
 async fn a_slow_address_is_given_up_and_few_are_asked_at_once() {
     let sink = Sink::start().await;
     sink.answers(Answer::WhenTold);

@@ -19,6 +19,8 @@ fn problems(vars: &[(&str, &str)]) -> Vec<String> {
 const STRIPE: &str = "[sources.eu]\nvendor = \"stripe\"\nsecrets = [\"plainly-hidden\"]\n";
 const CUSTOM: &str = "[sources.acme]\nvendor = \"custom\"\nsecrets = [\"plainly-hidden\"]\n";
 
+const ORIGIN: &str = "must be an origin with an optional prefix: https://hooks.example.com";
+
 #[test]
 fn twenty_broken_descriptions_get_the_error_that_helps() {
     let custom = |line: u32, rest: &str| format!("SOURCES: line {line}: [sources.acme] {rest}");
@@ -116,6 +118,24 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
             custom(6, "`id` must be a header, or a JSON pointer as in /data/id"),
         ),
         (
+            "scheme = \"shared-secret\"\nheader = [\"X-A\", \"X-B\"]",
+            custom(5, "`header` must be one text, not a list"),
+        ),
+        (
+            "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = [\"X-A\", \"X-B\"]\n\
+             template = \"{timestamp}.{body}\"",
+            custom(6, "`timestamp` must be one text, not a list"),
+        ),
+        (
+            "scheme = \"hmac-body\"\nheader = \"Idempotency-Key\"",
+            custom(5, "`header` must not name `idempotency-key`, which the router sets itself"),
+        ),
+        (
+            "scheme = \"hmac-body\"\nheader = \"X-Sig\"\n\
+             template = \"{body}{header:X-Webhook-Vendor}\"",
+            custom(6, "`template` must not name `x-webhook-vendor`, which the router sets itself"),
+        ),
+        (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\neach = \"events\"",
             custom(6, "`each` must be a JSON pointer that begins with `/`, as in `/data/id`"),
         ),
@@ -134,6 +154,32 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
     ] {
         let text = format!("{CUSTOM}{fields}\n");
         assert_eq!(problems(&[("SOURCES", &text)]), [expected], "{text}");
+    }
+}
+
+#[test]
+fn a_time_that_ed25519_does_not_sign_is_an_error() {
+    let key = "00".repeat(32);
+    for (fields, expected) in [
+        (
+            "template = \"{body}\"\ntimestamp = \"X-Time\"",
+            "line 6: [sources.acme] `template` must hold {timestamp}, or anybody could change it",
+        ),
+        (
+            "template = \"{body}\"\ntimestamp_prefix = \"t=\"",
+            "line 6: [sources.acme] `template` must hold {timestamp}, or anybody could change it",
+        ),
+        ("tolerance = 60", "line 6: [sources.acme] `tolerance` has no meaning without `timestamp`"),
+        (
+            "timestamp_unit = \"text\"",
+            "line 6: [sources.acme] `timestamp_unit` has no meaning without `timestamp`",
+        ),
+    ] {
+        let text = format!(
+            "[sources.acme]\nvendor = \"custom\"\nsecrets = [\"{key}\"]\nscheme = \"ed25519\"\n\
+             header = \"X-Sig\"\n{fields}\n"
+        );
+        assert_eq!(problems(&[("SOURCES", &text)]), [format!("SOURCES: {expected}")], "{text}");
     }
 }
 
@@ -166,7 +212,8 @@ fn broken_sources_get_the_error_that_helps() {
             format!("{STRIPE}answer = \"accepted\""),
             eu(4, "`answer` = \"accepted\" is not supported by this version"),
         ),
-        (format!("{STRIPE}url = \"hooks\""), eu(4, "`url` must be an http:// or https:// URL")),
+        (format!("{STRIPE}url = \"hooks\""), eu(4, &format!("`url` {ORIGIN}"))),
+        (format!("{STRIPE}url = \"https://a.example?b\""), eu(4, &format!("`url` {ORIGIN}"))),
         (format!("{STRIPE}scheme = \"basic\""), eu(4, "`scheme` is not a field of such a source")),
         (
             format!("{STRIPE}secrets_from = \"EU_SECRETS\""),
@@ -193,6 +240,12 @@ fn broken_sources_get_the_error_that_helps() {
             "SOURCES: line 1: [sources.E U] must be named with 1 to 63 of a-z, 0-9 and `-`".into(),
         ),
         (
+            "[sources.event-id]\nvendor = \"stripe\"\nsecrets = [\"x\"]".into(),
+            "SOURCES: line 1: [sources.event-id] must have another name: keys of events begin with \
+             this one"
+                .into(),
+        ),
+        (
             "[sources.github]\nvendor = \"custom\"\nscheme = \"basic\"\nsecrets = [\"a:b\"]".into(),
             "SOURCES: line 2: [sources.github] `vendor` must not be \"custom\" for a source with a \
              built-in vendor's name"
@@ -210,7 +263,23 @@ fn broken_sources_get_the_error_that_helps() {
 fn all_problems_of_sources_are_found_at_once_and_show_no_secret() {
     let text = format!("{STRIPE}key = 1\nonly = []\n\n{CUSTOM}scheme = \"basic\"\n[sources.x]\n");
     let found = problems(&[("SOURCES", &text), ("SLACK_SECRETS", ","), ("PUBLIC_URL", "ftp://x")]);
-    assert_eq!(found.len(), 6, "{found:#?}");
+    assert_eq!(found.len(), 7, "{found:#?}");
+    // A wrong vendor does not hide the other problems of its source.
+    let text = "[sources.x]\nvendor = \"strpe\"\nkey = \"event\"\nurl = \"hooks\"\n";
+    let fields = ["vendor", "secrets", "key", "url"].map(|field| format!("`{field}`"));
+    let found = problems(&[("SOURCES", text)]);
+    assert_eq!(found.len(), fields.len(), "{found:?}");
+    assert!(found.iter().zip(fields).all(|(one, field)| one.contains(&field)), "{found:?}");
+    // The file is named, and the line.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "\n[sources.sq]\nvendor = \"square\"\nsecrets = [\"x\"]").unwrap();
+    assert_eq!(
+        problems(&[("SOURCES_FILE", file.path().to_str().unwrap())]),
+        [
+            "SOURCES_FILE: line 2: [sources.sq] `url` is missing, and PUBLIC_URL is not set: its vendor \
+             signs the address that it calls"
+        ]
+    );
     assert!(found.iter().all(|one| !one.contains("plainly")), "{found:?}");
 }
 
@@ -226,6 +295,11 @@ fn sources_that_contradict_variables_are_errors() {
         problems(&[("SOURCES", STRIPE), ("EU_SECRETS", "whsec_x")]),
         ["SOURCES: line 3: [sources.eu] `secrets` must not be set together with EU_SECRETS"]
     );
+    let other = "[sources.eu]\nvendor = \"stripe\"\nsecrets_from = \"OTHER_SECRETS\"";
+    assert_eq!(
+        problems(&[("SOURCES", other), ("EU_SECRETS", "whsec_x")]),
+        ["SOURCES: line 3: [sources.eu] `secrets_from` must not be set together with EU_SECRETS"]
+    );
     assert_eq!(
         problems(&[("SOURCES", STRIPE), ("SOURCES_FILE", "sources.toml")]),
         ["SOURCES_FILE: must not be set together with SOURCES"]
@@ -238,10 +312,17 @@ fn sources_that_contradict_variables_are_errors() {
         problems(&[("PAYPAL_CERT_FILE", "Cargo.toml")]),
         ["PAYPAL_CERT_FILE: must be a certificate in PEM form"]
     );
-    assert_eq!(
-        problems(&[("PUBLIC_URL", "hooks.example.com")]),
-        ["PUBLIC_URL: must be an origin with an optional prefix: https://hooks.example.com"]
-    );
+    for address in [
+        "hooks.example.com",
+        "ftp://a.example",
+        "https://a.example/?b",
+        "https://a.example/#b",
+        "https://user@a.example",
+        "https://user:plainly@a.example",
+    ] {
+        let expected = format!("PUBLIC_URL: {ORIGIN}");
+        assert_eq!(problems(&[("PUBLIC_URL", address)]), [expected], "{address}");
+    }
 }
 
 #[test]
@@ -266,7 +347,10 @@ fn targets_that_only_a_rule_leads_to_must_be_there() {
     let errors = errors.unwrap_err().0;
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(errors[0].variable, "SOURCES");
-    assert_eq!(errors[0].remedy, "[sources.eu] sends events to aws: set AWS_TARGET_FUNCTION");
+    assert_eq!(
+        errors[0].remedy,
+        "line 4: [sources.eu] `destination` sends events to aws: set AWS_TARGET_FUNCTION"
+    );
 }
 
 #[test]

@@ -18,7 +18,11 @@ pub(super) fn line(url: &Url, delivery: &Delivery, file: Option<&Path>) -> Strin
     words.push(quoted(url.as_str()));
     for (name, value) in &delivery.headers {
         words.push("-H".into());
-        words.push(quoted(&format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))));
+        // Without a value, curl takes `name:` as the wish to send no such header.
+        words.push(match value.as_bytes() {
+            b"" => quoted(&format!("{name};")),
+            value => quoted(&format!("{name}: {}", String::from_utf8_lossy(value))),
+        });
     }
     words.push("--data-binary".into());
     if let Some(file) = file.and_then(Path::to_str) {

@@ -8,6 +8,7 @@ use super::reader::Reader;
 use crate::{
     json::Pointer,
     source::{
+        EVENT_HEADERS,
         description::{
             Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Signed,
             Stamp, StampPlace, Tolerance, Unit,
@@ -50,6 +51,7 @@ const SCHEMES: &str = "hmac-body, hmac-timestamped, standard-webhooks, shared-se
 /// Reads a description.
 pub(super) fn description(reader: &mut Reader<'_, '_>) -> Option<Description> {
     let scheme = scheme(reader);
+    refuse_event_headers(reader, scheme.as_ref());
     let created_at = places(reader, "time");
     let fields = Fields {
         each: pointer(reader, "each"),
@@ -99,23 +101,23 @@ fn scheme(reader: &mut Reader<'_, '_>) -> Option<Scheme> {
                     reader.missing("timestamp", "is a header or a JSON pointer");
                 }
             }
-            let signed = signed(reader, Algorithm::HmacSha256, Some(stamp?))?;
-            if let Scheme::Signed(signed) = &signed {
-                let is_in_body = matches!(
-                    &signed.stamp,
-                    Some(Stamp { place: StampPlace::At(Place::Pointer(_)), .. })
-                );
-                let is_covered = is_in_body && signed.template.has_body();
-                if !is_covered && !signed.template.needs_timestamp() {
-                    reader.problem("template", "must hold {timestamp}, or anybody could change it");
-                }
-            }
-            Some(signed)
+            let scheme = signed(reader, Algorithm::HmacSha256, Some(stamp?));
+            check_stamp_is_signed(reader, scheme.as_ref());
+            scheme
         }
         "ed25519" => {
             let has_place = reader.has("timestamp") || reader.has("timestamp_prefix");
+            if !has_place {
+                for field in ["timestamp_unit", "tolerance"] {
+                    if reader.has(field) {
+                        reader.problem(field, "has no meaning without `timestamp`");
+                    }
+                }
+            }
             let stamp = if has_place { Some(stamp(reader)?) } else { None };
-            signed(reader, Algorithm::Ed25519, stamp)
+            let scheme = signed(reader, Algorithm::Ed25519, stamp);
+            check_stamp_is_signed(reader, scheme.as_ref());
+            scheme
         }
         "standard-webhooks" => {
             without(reader, &name, &[&SIGNED[..], &STAMPED, &["prefix"]].concat());
@@ -124,6 +126,7 @@ fn scheme(reader: &mut Reader<'_, '_>) -> Option<Scheme> {
         "shared-secret" => {
             without(reader, &name, &[&SIGNED[..5], &STAMPED].concat());
             let prefix = text(reader, "prefix").unwrap_or_default();
+            refuse_list(reader, "header");
             let Some(header) = headers(reader, "header").into_iter().next() else {
                 if !reader.has("header") {
                     reader.missing("header", "names the header that holds the secret");
@@ -140,6 +143,38 @@ fn scheme(reader: &mut Reader<'_, '_>) -> Option<Scheme> {
             reader.problem("scheme", format!("must be {SCHEMES}"));
             None
         }
+    }
+}
+
+/// Reports headers of the signature that the router sets itself for the destination.
+fn refuse_event_headers(reader: &mut Reader<'_, '_>, scheme: Option<&Scheme>) {
+    let Some(Scheme::Signed(signed)) = scheme else { return };
+    let header = |place: &Place| match place {
+        Place::Header(name) => Some(name.clone()),
+        Place::Pointer(_) => None,
+    };
+    let stamp = signed.stamp.iter().filter_map(|stamp| match &stamp.place {
+        StampPlace::At(place) => header(place),
+        StampPlace::Entry(_) => None,
+    });
+    let signature = signed.signature.iter().filter_map(header).map(|name| ("header", name));
+    let template = signed.template.headers().map(|name| ("template", name.clone()));
+    for (field, name) in signature.chain(stamp.map(|name| ("timestamp", name))).chain(template) {
+        if EVENT_HEADERS.contains(&name.as_str()) {
+            let remedy = format!("must not name `{name}`, which the router sets itself");
+            reader.problem(field, remedy);
+        }
+    }
+}
+
+/// Reports a timestamp that the signature does not cover: anybody could change it.
+fn check_stamp_is_signed(reader: &mut Reader<'_, '_>, scheme: Option<&Scheme>) {
+    let Some(Scheme::Signed(signed)) = scheme else { return };
+    let Some(Stamp { place, .. }) = &signed.stamp else { return };
+    let is_in_body = matches!(place, StampPlace::At(Place::Pointer(_)));
+    let is_covered = is_in_body && signed.template.has_body();
+    if !is_covered && !signed.template.needs_timestamp() {
+        reader.problem("template", "must hold {timestamp}, or anybody could change it");
     }
 }
 
@@ -217,6 +252,7 @@ fn signed(
 
 fn stamp(reader: &mut Reader<'_, '_>) -> Option<Stamp> {
     let prefix = text(reader, "timestamp_prefix");
+    refuse_list(reader, "timestamp");
     let place = places(reader, "timestamp").into_iter().next();
     let unit = unit(reader, "timestamp_unit").unwrap_or(Unit::Seconds);
     let tolerance = reader.number("tolerance", 1..=86_400);
@@ -231,6 +267,13 @@ fn stamp(reader: &mut Reader<'_, '_>) -> Option<Stamp> {
     };
     let tolerance = tolerance.map_or(Tolerance::Configured, Tolerance::Seconds);
     Some(Stamp { place, unit, tolerance })
+}
+
+/// Reports a list in a field that holds one place.
+fn refuse_list(reader: &mut Reader<'_, '_>, field: &str) {
+    if reader.is_list(field) {
+        reader.problem(field, "must be one text, not a list");
+    }
 }
 
 /// Reads the places of the id. If the scheme has a signed id, that is the default.

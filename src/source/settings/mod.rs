@@ -8,12 +8,11 @@ mod reader;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
-use url::Url;
 
 pub use self::reader::Problem;
 use self::reader::{Reader, Text};
 use super::{
-    Address, Described, Source, Vendor,
+    Address, Described, Lines, Source, Vendor,
     rules::{Glob, KeyRule, Rules, Wanted},
     secrets_variable, vendor,
 };
@@ -35,6 +34,10 @@ const FIELDS: [&str; 13] = [
     "url",
     "scheme",
 ];
+
+/// Names that no source may have. The texts that keys are derived from begin with them, or with the
+/// name of a source.
+const RESERVED: [&str; 2] = ["event-id", "header"];
 
 /// Reads the sources of a text. `get` looks up the variables that `secrets_from` names.
 ///
@@ -81,6 +84,9 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
     if !is_name(&name) {
         reader.problem("", "must be named with 1 to 63 of a-z, 0-9 and `-`");
     }
+    if RESERVED.contains(&name.as_str()) {
+        reader.problem("", "must have another name: keys of events begin with this one");
+    }
     if vendor(&name).is_some() && get(&secrets_variable(&name)).is_some() {
         let variable = secrets_variable(&name);
         reader.problem(
@@ -88,19 +94,19 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
             format!("is also configured by {variable}: rename the source, or unset the variable"),
         );
     }
-    let vendor = sender(reader)?;
-    let (secrets, secrets_from) = secrets(reader, &*vendor, get);
+    let vendor = sender(reader);
+    let (secrets, secrets_from) = secrets(reader, vendor.as_deref(), get);
     reader.check("answer", |text| match text {
         "delivered" => Ok(()),
         "accepted" => Err("= \"accepted\" is not supported by this version"),
         _ => Err("must be \"delivered\""),
     });
     let rules = rules(reader);
-    let address = reader.text("url", |text| {
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        url.map(|_| Address::Prefix(text.to_owned())).ok_or("must be an http:// or https:// URL")
-    });
-    let mut source = Source::new(name, vendor);
+    let address =
+        reader.text("url", |text| text.parse::<Address>().map_err(|error| error.to_string()));
+    let mut source = Source::new(name, vendor?);
+    let rule = if rules.destination.is_some() { "destination" } else { "threshold" };
+    source.lines = Some(Lines { source: reader.line(""), rule: reader.line(rule) });
     (source.secrets, source.secrets_from) = (secrets, secrets_from);
     (source.rules, source.address) = (rules, address);
     Some(source)
@@ -136,7 +142,7 @@ fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
 
 fn secrets(
     reader: &mut Reader<'_, '_>,
-    vendor: &dyn Vendor,
+    vendor: Option<&dyn Vendor>,
     get: &dyn Fn(&str) -> Option<String>,
 ) -> (Vec<Secret>, String) {
     let from = reader.text("secrets_from", |text| {
@@ -164,6 +170,12 @@ fn secrets(
             (list, "SOURCES".to_owned())
         }
         (None, Some(from)) => {
+            if from != variable
+                && get(&variable).is_some()
+                && super::vendor(reader.source).is_none()
+            {
+                reader.problem("secrets_from", format!("must not be set together with {variable}"));
+            }
             let list = get(&from).filter(|list| !list.is_empty());
             let list = list.iter().flat_map(|list| list.split(','));
             (list.map(|secret| secret.trim().to_owned()).collect(), from)
@@ -180,7 +192,8 @@ fn secrets(
         }
     };
     let secrets: Vec<_> = secrets.into_iter().map(Secret::new).collect();
-    if let Some(wrong) = secrets.iter().find_map(|secret| vendor.check_secret(secret).err()) {
+    let check = |secret| vendor.and_then(|vendor| vendor.check_secret(secret).err());
+    if let Some(wrong) = secrets.iter().find_map(check) {
         reader.problem(field, format!("each secret {wrong}"));
     }
     (secrets, from)

@@ -80,11 +80,15 @@ impl<'a, 'i> Reader<'a, 'i> {
         Self { text, source, line, table, problems }
     }
 
-    /// Reports a problem at the line of a field, or at the line of the source if the source has no
-    /// such field.
-    pub fn problem(&mut self, field: &str, remedy: impl Into<String>) {
+    /// Returns the line of a field, or the line of the source if the source has no such field.
+    pub fn line(&self, field: &str) -> usize {
         let found = self.table.iter().find(|(name, _)| name.get_ref() == field);
-        let line = found.map_or(self.line, |(name, _)| self.text.line(name.span()));
+        found.map_or(self.line, |(name, _)| self.text.line(name.span()))
+    }
+
+    /// Reports a problem at the line of a field.
+    pub fn problem(&mut self, field: &str, remedy: impl Into<String>) {
+        let line = self.line(field);
         self.problems.push(Problem::new(line, self.source, field, remedy));
     }
 
@@ -108,6 +112,10 @@ impl<'a, 'i> Reader<'a, 'i> {
 
     pub fn has(&self, field: &str) -> bool {
         self.get(field).is_some()
+    }
+
+    pub fn is_list(&self, field: &str) -> bool {
+        matches!(self.get(field), Some(DeValue::Array(_)))
     }
 
     fn get(&self, field: &str) -> Option<&'a DeValue<'i>> {
