@@ -132,7 +132,7 @@ fn every_sample_is_signed_as_the_vendor_signs() {
         let forged = Delivery { body: bytes.into(), ..genuine.clone() };
         assert_eq!(status(&forged), 401, "{name}");
         // All but what signs inside the body sends the file as it is.
-        let is_as_it_is = genuine.body == std::fs::read(&file).unwrap();
+        let is_as_it_is = genuine.body == std::fs::read(file).unwrap();
         assert_eq!(is_as_it_is, !["adyen", "braintree"].contains(&name), "{name}");
     }
 }
