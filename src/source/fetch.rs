@@ -40,7 +40,7 @@ impl Fetch {
     /// Reads the body of a vendor's answer.
     ///
     /// # Errors
-    /// The form that the body must have.
+    /// Fails with the form that the body must have.
     pub fn read(&self, body: &[u8]) -> Result<Fetched, &'static str> {
         match self {
             Self::Certificate(_) => Certificate::from_pem(body)
