@@ -11,25 +11,25 @@ CARGO_MUTANTS := 27.1.0
 DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
 DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
 DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
-# The requirements name every package with its checksums, so pip looks for no others. pip builds no package,
-# because build tools would come without checksums.
+# The requirements name every package with its checksums, so pip needs no other packages. pip builds no
+# package, because it would fetch build tools without checksums.
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
 # The result works on every platform, with Python 3.11 and later.
 PIP_COMPILE := $(VENV)/bin/uv pip compile --quiet --no-cache --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(if $(UPGRADE),--upgrade)
-# cargo-lambda finds zig, its linker, beside itself; SAM finds cargo-lambda.
+# With this PATH, cargo-lambda finds its linker, zig, and SAM finds cargo-lambda.
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 # SAM does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
-# Programs that the tests need, each with the Debian package that contains it.
+# Programs that the tests need, each with its Debian package.
 FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl redis-server:redis-server
 PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
-# Tests that need more than these programs and Rust, by parts of their names.
+# Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
-# Tests that take long, by parts of their names.
+# Parts of the names of tests that take long.
 LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \
 	attempts::every idle_connections:: hung_connections:: clocks:: crash:: race:: model:: unsettled:: \
 	bounds:: operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
@@ -49,7 +49,7 @@ demo: ## Run the router with sample events on this machine.
 	cargo build --locked
 	target/debug/webhook-router demo
 
-demo-stay: ## Run the demo, and keep its servers running for tries by hand.
+demo-stay: ## Run the demo, and keep its servers running for use by hand.
 	cargo build --locked
 	target/debug/webhook-router demo --stay
 
@@ -61,26 +61,29 @@ run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 	cargo build --locked
 	target/debug/webhook-router serve
 
-test: $(if $(TEST),test-named,test-all) ## Install what the tests need, and run them all; TEST=config:: runs those with this in their names.
+test: $(if $(TEST),test-named,test-all) ## Install the tests' tools, and run all tests. TEST=config:: runs only tests with this text in their names.
 
 test-all: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build build-faulty
 	cargo test --locked
 
-# Installs and builds only what the named tests need. The names are known once the tests are built.
+# The recipe does not contain `$(MAKE)` itself, because make would run that line even with -n.
+AGAIN = $(MAKE) --no-print-directory
+
+# Installs and builds only the requirements of the named tests. Their names are known after the tests are built.
 test-named: fast-servers
 	@names="$$(cargo test --locked --test it -- --list --format terse $(TEST))" && \
 	some() { echo "$$names" | grep -qF "$$@"; } && goals= && \
 	if some $(NEED_PYTHON:%=-e %); then goals="$(VENV)/ready"; fi && \
 	if some $(NEED_DYNAMODB:%=-e %); then goals="$$goals servers $(DYNAMODB)/ready"; fi && \
 	if some $(NEED_FUNCTIONS:%=-e %); then goals="$$goals build-sam build build-faulty"; fi && \
-	if test -n "$$goals"; then $(MAKE) --no-print-directory $$goals; fi
+	if test -n "$$goals"; then $(AGAIN) $$goals; fi
 	cargo test --locked --lib --test it -- $(TEST)
 
 test-fast: fast-servers ## Run the tests that need no Java, no Python and no release build, and take seconds.
 	cargo test --locked --lib
 	cargo test --locked --test it -- $(SLOW:%=--skip %)
 
-mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Change the code that decides, and see a unit test fail each time; FILE=src/plan.rs: there alone.
+mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to the deciding code fails a unit test. FILE=src/plan.rs changes only that file.
 	$(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
 
 # A build for the emulator of cargo-lambda.
@@ -114,7 +117,7 @@ watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an 
 build-sam: architecture $(VENV)/tools ## Build both functions for `sam deploy`.
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 
-# The architecture in samconfig.toml, which exists after the first deployment of the stack.
+# The architecture is in samconfig.toml, which exists after the first deployment of the stack.
 SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)
 
 deploy: architecture $(VENV)/tools ## Deploy the stack STACK with SAM. The first time, ask for parameters; later, read them from samconfig.toml.
@@ -174,8 +177,8 @@ $(DYNAMODB)/ready: | servers
 	rm $(DYNAMODB)/$(DYNAMODB_FILE)
 	touch $@
 
-# Builds each tool once for each version, with the crates of its own lock file. An optimised build
-# would take longer than the tool runs.
+# Builds each version of a tool once, with the crates of its own lock file. An optimised build would take
+# longer than the tool runs.
 CARGO_INSTALL := CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root $(TOOLS)
 
 $(TOOLS)/cargo-deny-$(CARGO_DENY):

@@ -1,4 +1,4 @@
-//! What unit tests share.
+//! Values that the unit tests share.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -11,7 +11,7 @@ use crate::{
     secret::Secret,
 };
 
-/// Looks variables up, of which the last of a name counts.
+/// Looks up variables. The last one with a name counts.
 pub fn lookup(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
     let vars: Vec<_> =
         vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -30,7 +30,7 @@ pub fn delivery(path: &str, headers: &[(&'static str, &str)], body: &str) -> Del
     Delivery { method, path: path.into(), query: None, headers: map, body }
 }
 
-/// The plan of an event with that digest, which goes to Cloud Run.
+/// Returns the plan of an event with this digest, which goes to Cloud Run.
 pub fn plan(identity: Identity, digest: &str) -> Plan {
     let event = Event {
         vendor: "acme".into(),

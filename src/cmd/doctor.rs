@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{address, variables};
+use super::{address, shown::harmless, variables};
 use crate::{
     checkup,
     config::{Config, MetricsListen},
@@ -38,7 +38,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         if options.json {
             writeln!(out, "{}", serde_json::to_string(finding)?)?;
         } else {
-            writeln!(out, "{:<8} {finding}", finding.severity)?;
+            writeln!(out, "{:<8} {}", finding.severity, harmless(&finding.to_string()))?;
         }
     }
     let count = |severity| findings.iter().filter(|found| found.severity == severity).count();

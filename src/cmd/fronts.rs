@@ -270,7 +270,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(answering)
     }
 
-    /// Returns an event of each front for the same request.
+    /// Returns the event that each front creates for the same request.
     fn events() -> [(Front, Value); 3] {
         let v2 = json!({
             "rawPath": "/webhook", "requestContext": { "http": { "method": "POST" }, "stage": "$default" },
@@ -352,7 +352,7 @@ mod tests {
             read(&json!({ "path": path, "httpMethod": "GET", "requestContext": context })).path
         };
         for (path, full, stage, left) in [
-            // A REST API at its own address, and behind a domain.
+            // A REST API is called at its own address, and behind a domain.
             ("/webhook/stripe", "/prod/webhook/stripe", "prod", "/webhook/stripe"),
             ("/webhook/stripe", "/webhook/webhook/stripe", "webhook", "/webhook/stripe"),
             ("/webhook/stripe", "/webhook/stripe", "prod", "/webhook/stripe"),

@@ -56,11 +56,11 @@ mod tests {
         let (second, moment) = (Duration::from_secs(1), Duration::from_millis(100));
         for left in [3 * second, 30 * second, 900 * second] {
             let (forwarding, settling) = shares(left, second);
-            // A store that did not answer in time is told once more.
+            // There is time to tell a slow store the result once more.
             assert!(settling >= second + 2 * moment, "{settling:?}");
-            // The answer is on its way before Lambda ends the invocation.
+            // The answer leaves before Lambda ends the invocation.
             assert!(forwarding + settling + moment <= left, "{forwarding:?}, {settling:?}");
-            // And no more is kept back than a second beyond the store's own.
+            // The reserve is at most one second longer than the store's own time.
             assert!(forwarding + settling + second >= left && settling <= 2 * second);
         }
         assert_eq!(shares(second, second).0, Duration::ZERO);

@@ -24,7 +24,7 @@ use super::{
     stop::stop_signal,
     variables,
 };
-use crate::{config::Config, delivery::Reply, error::Error, outcome::Origin, telemetry};
+use crate::{config::Config, delivery::Reply, outcome::Origin, telemetry};
 
 /// Answers invocations until the process ends: deliveries from the function's fronts, and replays
 /// from callers that may invoke the function directly.
@@ -125,8 +125,7 @@ async fn deliver(
         let delivery = match delivery.and_then(|front| front.delivery(event.get())) {
             Ok(delivery) => delivery,
             Err(error) => {
-                tracing::warn!(%error, cold_start = origin.is_cold_start, "refused");
-                return Error::NotARequest.reply();
+                return telemetry::unreadable(&origin, &error);
             }
         };
         function.router.handle(delivery, origin, function.budget(&context)).await

@@ -62,7 +62,7 @@ mod tests {
                 r#"{"requestContext":{"elb":{}},"multiValueHeaders":{"x-forwarded-for":["192.0.2.1","a, 192.0.2.9"]}}"#,
                 Some("192.0.2.9"),
             ),
-            // A header of the sender does not replace the address that AWS reports.
+            // A header from the sender does not replace the address that AWS reports.
             (r#"{"requestContext":{"http":{}},"headers":{"x-forwarded-for":"192.0.2.1"}}"#, None),
             (r#"{"requestContext":{"http":{"sourceIp":"\u001b[2J\nERROR"}}}"#, None),
             (r#"{"requestContext":{}}"#, None),

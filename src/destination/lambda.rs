@@ -352,7 +352,7 @@ mod tests {
             (r#"{"statusCode":599}"#, 599),
             (r#"{"statusCode":100}"#, 100),
             (&deep, 201),
-            // Not an HTTP answer: the whole payload is the reply.
+            // The payload is not an HTTP answer, so the whole payload is the reply.
             (r#"{"body":"\ud800"}"#, 200),
             (r#"[{"statusCode":500}]"#, 200),
             (r#"{"answer":{"statusCode":500}}"#, 200),
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(wait(refused(429, None)), None);
         assert_eq!(wait(refused(429, Some("7"))), Some(Duration::from_secs(7)));
         assert_eq!(wait(refused(429, Some("later"))), None);
-        // It may have called the function.
+        // Lambda may have called the function.
         let timed_out = |error| match error {
             SendError::Unknown(NoAnswer { timed_out, .. }) => timed_out,
             other => panic!("{other:?}"),

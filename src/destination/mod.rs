@@ -275,7 +275,7 @@ mod tests {
             assert_eq!(visible_ascii(name), told);
         }
         assert_eq!(visible_ascii(&"x".repeat(257)), "x".repeat(256));
-        // 85 whole bytes of three characters, and not a part of one more.
+        // The result has 85 whole characters of three bytes, and no part of another.
         assert_eq!(visible_ascii(&"é".repeat(50)).len(), 255);
         assert_eq!(visible_ascii(&format!("x{}", "é".repeat(50))).len(), 256);
     }

@@ -249,7 +249,7 @@ mod tests {
                 let delivery = testing::delivery("/webhook", &[], &body);
                 handed_to(&target, &delivery).map(|handed| handed.payload.len())
             };
-            // What a request adds to a body of about that length.
+            // The bytes that a request adds to a body of about this length.
             let added = of(limit - 1000).unwrap() - (limit - 1000);
             assert_eq!(of(limit - added), Ok(limit));
             let refused = of(limit - added + 1).unwrap_err().to_string();
@@ -283,7 +283,7 @@ mod tests {
             (&short["content-type"], &short["x-webhook-vendor"]),
             (&"text/csv".into(), &"acme".into())
         );
-        // The longest content type that fits, and one more character.
+        // These are the longest content type that fits, and one that is a character longer.
         let room = (1..3000).rev().find(|length| {
             custom(&[("content-type", &"c".repeat(*length))]).contains_key("content-type")
         });

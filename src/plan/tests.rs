@@ -1,4 +1,4 @@
-//! What a delivery is planned to become.
+//! The plan of a delivery, or the reason for its refusal.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -23,7 +23,7 @@ fn envelope() -> Delivery {
     delivery("/webhook", &[], BODY)
 }
 
-/// GitHub's delivery to the source `git`, as it signs.
+/// Creates GitHub's signed delivery to the source `git`.
 fn github(event: &str, id: &str, body: &str) -> Delivery {
     let signature = hex::encode(hmac_sha256(b"plainly", &[body.as_bytes()]));
     let signature = format!("sha256={signature}");
@@ -147,7 +147,7 @@ fn a_head_is_refused_before_its_body_comes() {
     assert!(matches!(admit(&elsewhere, 0, &local), Err(Error::NotFromHere(_))));
 }
 
-/// The head of a signed envelope, beside its own headers.
+/// Creates a signed envelope with additional headers.
 fn signed<'a>(id: &'a str, more: &[(&'static str, &'a str)]) -> Delivery {
     let time = Utc::now().timestamp().to_string();
     let message = format!("{id}.{time}.{BODY}");
@@ -205,7 +205,7 @@ fn the_key_before_a_rotation_is_derived_as_well() {
 fn a_plan_knows_what_its_vendor_wants() {
     let day = Duration::from_secs(24 * 3600);
     let of_envelope = plan_of(&envelope(), &intake(&[]));
-    // An envelope's vendor may be one that is built in, however it is written.
+    // An envelope may name a built-in vendor, in any case.
     assert_eq!(of_envelope.retry_horizon(), 3 * day);
     let body = BODY.replace("Stripe", "acme");
     let unknown = plan_of(&delivery("/webhook", &[], &body), &intake(&[]));
@@ -243,7 +243,7 @@ fn only_paypals_deliveries_lead_to_a_certificate() {
     let found = needs(&genuine, &intake).unwrap();
     let Some(Fetch::Certificate(url)) = found else { panic!("no certificate") };
     assert_eq!(url.as_str(), address);
-    // One that is configured is taken, and none is fetched.
+    // A configured certificate is used, and none is fetched.
     let vector: serde_json::Value =
         serde_json::from_str(include_str!("../../tests/vectors/paypal.json")).unwrap();
     let pem = vector["certificate"].as_str().unwrap();

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn whichever_clock_is_ahead_ends_forwarding() {
         let budget = Budget::new(7 * SECOND, 3 * SECOND);
-        // The clock on the wall goes on while the machine sleeps.
+        // The wall clock continues while the machine sleeps.
         let slept = |seconds: u32| {
             let lease_until = budget.lease_until - SECOND * seconds;
             Budget { lease_until, ..budget }.left()

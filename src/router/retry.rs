@@ -199,7 +199,7 @@ mod tests {
         for nothing in ["Sun, 06 Nov 1994 08:49:37 GMT", "later", "-7"] {
             assert_eq!(pause(retries(2).judge(asking(429, nothing))), Duration::ZERO, "{nothing}");
         }
-        // A wait that nobody can sit out.
+        // No router can wait this long.
         release(retries(2).judge(asking(429, "18446744073709551615")));
 
         for backoff in [SECOND, 1000 * SECOND] {

@@ -1,5 +1,5 @@
-//! A delivery's life over a store in a file, with a destination that answers as a test tells it.
-//! tests/it/ has it over HTTP, with every store and both destinations.
+//! The life of a delivery, over a store in a file and with a destination that answers as a test
+//! tells it. tests/it/ tests the same over HTTP, with every store and both destinations.
 
 use std::{
     collections::VecDeque,
@@ -24,12 +24,12 @@ const BODY: &str = r#"{"vendor":"acme","event_type":"paid","created_at":"2026-05
 
 type Answer = Result<Reply, SendError>;
 
-/// What a destination was handed, and what it is to answer.
+/// The events that a destination received, and the answers that it gives.
 #[derive(Default)]
 struct Told {
     answers: Mutex<VecDeque<Answer>>,
     sent: Mutex<Vec<Sent>>,
-    /// What is done before the next answer.
+    /// Work that is done before the next answer.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -65,7 +65,7 @@ fn timed_out() -> Answer {
     Err(SendError::Unknown(NoAnswer { timed_out: true, detail: String::new() }))
 }
 
-/// A router with a store in a file, and what its destinations are told.
+/// A router with a store in a file, and the record of its destinations.
 struct Trial {
     router: Router,
     told: Arc<Told>,
@@ -219,7 +219,7 @@ async fn an_unknown_outcome_holds_the_key_until_the_lease_ends() {
     assert!(matches!(record.state, State::InFlight { .. }) && record.failed.is_some());
     let early = trial.post(BODY, 409, "in progress").await;
     let wait: i64 = early.headers["retry-after"].to_str().unwrap().parse().unwrap();
-    // Forwarding, settling, and a second.
+    // The time is for forwarding and settling, plus one second.
     assert!((30..=33).contains(&wait), "{wait}");
     assert_eq!(route(&early), "gcp");
     let later = trial.record_at(&reply, Utc::now() + TimeDelta::seconds(33)).await.unwrap();
@@ -242,7 +242,7 @@ async fn an_attempt_gets_no_more_time_than_is_left() {
     let trial = Trial { budget: second, ..Trial::new(folder.path(), &[]).await };
     trial.answers([answered(503, "no")]);
     trial.post(BODY, 503, "no").await;
-    // Another one could not end in time.
+    // Another attempt could not end in time.
     let [sent] = &trial.sent()[..] else { panic!("sent again") };
     assert!(sent.timeout <= second && !sent.timeout.is_zero(), "{:?}", sent.timeout);
 }
@@ -293,7 +293,7 @@ async fn a_dead_letter_is_replayed_with_its_route_and_its_trigger() {
     assert_eq!(record.attempts[2].by, Trigger::Replay);
 }
 
-/// Holds the write lock of a trial's store for that long, as a stuck process would.
+/// Holds the write lock of a trial's store for this long, as a stuck process would.
 fn lock(folder: &Path, time: Duration) -> Box<dyn FnOnce() + Send> {
     let file = folder.join("store.db");
     Box::new(move || {
@@ -328,7 +328,7 @@ async fn a_result_that_cannot_be_stored_is_a_success_or_no_final_refusal() {
         trial.answers([answer]);
         let started = std::time::Instant::now();
         let reply = trial.post(BODY, status, says).await;
-        // Two seconds for settling, and not the time that was left for forwarding.
+        // The router waits two seconds for settling, and not the time that was left for forwarding.
         let took = started.elapsed();
         assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&took), "{took:?}");
         if status == 503 {

@@ -275,7 +275,7 @@ mod tests {
         let duplicate = Claim::Delivered(record(&plan, done.clone()));
         for (state, now, answer) in [
             (in_flight(100), 99, Some(held)),
-            // The lease ends at its end.
+            // The end of the lease is no longer part of it.
             (in_flight(100), 100, None),
             (in_flight(100), 101, None),
             (State::DeadLetter, 99, None),
@@ -301,7 +301,7 @@ mod tests {
             assert_eq!(refused, Some(Claim::OtherBody { route: Route::Gcp }), "{state:?}");
         }
         assert_eq!(record(&first, State::DeadLetter).against(&first, at(0)).unwrap(), None);
-        // The provider's id names the event, whatever the body says of its delivery.
+        // The vendor's id identifies the event, whatever the body contains.
         let by_id = |digest| testing::plan(Identity::EventId("7".into()), digest);
         let record = record(&by_id("one"), State::DeadLetter);
         assert_eq!(record.against(&by_id("two"), at(0)).unwrap(), None);
@@ -321,7 +321,7 @@ mod tests {
             (held(), false, 99, Some(in_flight(100))),
             (held(), true, 99, Some(in_flight(100))),
             (held(), true, 100, Some(State::DeadLetter)),
-            // An owner that died without leaving a letter.
+            // The owner died without leaving a letter.
             (held(), false, 100, Some(in_flight(100))),
             (None, true, 0, Some(State::DeadLetter)),
             (None, false, 0, None),

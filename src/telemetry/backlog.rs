@@ -47,7 +47,7 @@ impl Backlog {
         }
         let listing = store.dead_letters(Page { limit: MAX_COUNTED, after: None });
         let listed = timeout(PATIENCE, listing).await;
-        let late = || Err(StoreError::Failed("no answer within 2 s".into()));
+        let late = || Err(StoreError::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
         let seen = match listed.unwrap_or_else(|_| late()) {
             Ok(entries) => {
                 let oldest = entries.first().map(|entry| entry.failed_at);

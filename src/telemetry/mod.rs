@@ -7,6 +7,7 @@ mod embedded;
 mod metrics;
 
 use std::{
+    fmt::Display,
     io::{IsTerminal, Write as _},
     sync::OnceLock,
     time::Duration,
@@ -107,6 +108,17 @@ pub async fn prometheus(backlog: &Backlog, store: &dyn Store) -> String {
 pub fn panicked() -> Reply {
     let reply = Error::Panic.reply();
     tracing::error!(status = reply.status.as_u16(), reason = %Error::Panic, "failed");
+    reply
+}
+
+/// Logs an event that holds no HTTP request, and returns its answer.
+pub fn unreadable(origin: &Origin, reason: &dyn Display) -> Reply {
+    let reply = Error::NotARequest.reply();
+    let (status, sender) = (reply.status.as_u16(), sender(origin));
+    let (unknown, cold_start) = ("unknown", origin.is_cold_start);
+    tracing::warn!(
+        method = unknown, path = unknown, sender, bytes = 0, status, cold_start, %reason, "refused"
+    );
     reply
 }
 

@@ -9,7 +9,7 @@ use crate::support::{
     sign, sqlite, status,
 };
 
-/// A Standard Webhooks secret that is plainly a test's.
+/// A Standard Webhooks secret that is plainly for tests.
 const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
     assert_eq!(send("m1", now - 290, Some(rotated)).await.text(), "done");
     let got = send("m2", now, Some(sign(SECRET, "m2", now, PAYLOAD))).await;
     assert_eq!(got.text(), "duplicate ignored");
-    // Only the log has the kind of fault.
+    // Only the log names the kind of fault.
     let log = router.log();
     for fault in ["signature missing", "signature wrong", "signature stale"] {
         assert!(log.contains(fault), "{fault} in {log}");
@@ -230,7 +230,7 @@ async fn of_a_signature_s_entries_sixteen_are_looked_at_and_more_are_refused() {
     assert_eq!(sink.received().len(), 1);
 }
 
-/// Vectors of Standard Webhooks that its own libraries refuse.
+/// Test vectors that the Standard Webhooks libraries themselves refuse.
 #[test]
 fn malformed_signatures_are_refused() {
     use webhook_router::{config::Intake, plan::plan};
@@ -314,7 +314,8 @@ async fn on_loopback_unsigned_envelopes_come_from_this_machine_alone() {
         assert_eq!(send(&router, "host", host).await.status, 200, "{host}");
     }
 
-    // Said outright, and where the envelope is signed, nothing of this counts.
+    // If unsigned envelopes are allowed explicitly, or envelopes are signed, no such header
+    // matters.
     let allowing = Serve::to(&sink).env("ALLOW_UNSIGNED", "true").start();
     let signing = Serve::to(&sink).env("ENVELOPE_SECRETS", SECRET).start();
     let now = chrono::Utc::now().timestamp();
@@ -344,7 +345,7 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
         (&[("DUPLICATE_REPLY", "ignored")], false),
         (&[], false),
     ] {
-        // To Cloud Run: a Lambda's payload has no content type of its own.
+        // The destination is Cloud Run, because a Lambda's payload has no content type of its own.
         let router = Serve::to(&sink).only(Route::Gcp).envs(more.iter().copied()).start();
         sink.answers(first.clone());
         let got = router.post(PAYLOAD).await;
@@ -404,7 +405,7 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     let key = hex::encode(hmac_sha256(secret, &[b"header|stripe|order 7"]));
     assert_eq!(first.header("x-webhook-key"), Some(&*format!("webhook:dedup:{key}")));
     assert_eq!(send(&router, &named, PAYLOAD).await.text(), "duplicate ignored");
-    // The same body in another notation, with the same name in the other header, is the same event.
+    // The same event in another notation, with the same name in the other header, is a duplicate.
     let spaced = PAYLOAD.replace(':', ": ").replace("12: 34: 56", "12:34:56");
     let x_named = [("X-Idempotency-Key", "order 7"), ("Idempotency-Key", "")];
     assert_eq!(send(&router, &x_named, &spaced).await.text(), "duplicate ignored");
@@ -412,7 +413,7 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     assert_eq!((reused.status, reused.text()), (422, "idempotency key reused with another body"));
     assert_eq!(reused.header("x-webhook-key"), first.header("x-webhook-key"));
     assert_eq!(reused.header("x-webhook-destination"), first.header("x-webhook-destination"));
-    // Another vendor, another name, or no name makes another event.
+    // Another vendor, another name, or a missing name makes another event.
     let events = [
         send(&router, &named, &PAYLOAD.replace("stripe", "adyen")).await,
         send(&router, &[("idempotency-key", "order 8")], PAYLOAD).await,
@@ -420,9 +421,9 @@ async fn a_trusted_idempotency_key_takes_the_event_s_place() {
     ];
     assert!(events.iter().all(|got| got.text() == "done"));
     assert_eq!(sink.take().len(), 4);
-    // A wrong body stays wrong.
+    // An invalid body is still refused.
     assert_eq!(send(&router, &named, "{}").await.status, 400);
-    // Who does not trust it does not look at it.
+    // A router that does not trust the header ignores it.
     let router = Serve::to(&sink).start();
     let got = send(&router, &named, PAYLOAD).await;
     assert_ne!(got.header("x-webhook-key"), first.header("x-webhook-key"));
@@ -451,7 +452,7 @@ async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event
     let key = hex::encode(hmac_sha256(b"dev-not-for-prod-change-me", &[b"header|stripe|order 7"]));
     assert_eq!(first.header("x-webhook-key"), Some(&*format!("webhook:dedup:{key}")));
 
-    // A captured request is a duplicate under the same name, and no other name counts.
+    // A captured request with the same name is a duplicate. A request with another name is refused.
     let same = [("Idempotency-Key", "order 7"), ("X-Idempotency-Key", "order 7")];
     assert_eq!(send("order 7", PAYLOAD, &same).await.text(), "duplicate ignored");
     let others: [&[(&str, &str)]; 3] = [
@@ -465,7 +466,7 @@ async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event
         assert_eq!((got.status, got.text()), refusal, "{other:?}");
         assert_eq!(got.header("x-webhook-key"), None);
     }
-    // A captured request cannot spoil a genuine event that is still to come, either.
+    // Neither can a captured request spoil a genuine event that is still to come.
     let other = PAYLOAD.replace("4200", "1");
     assert_eq!(send("order 8", &other, &[]).await.text(), "done");
     let reused = send("order 8", PAYLOAD, &[]).await;

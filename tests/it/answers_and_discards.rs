@@ -1,4 +1,4 @@
-//! What operators see of a destination's answers, and how they discard many letters at once.
+//! Answers of destinations as operators see them, and the discarding of many dead letters.
 
 use std::process::Command;
 
@@ -36,7 +36,7 @@ async fn the_beginning_of_an_answer_is_shown_and_steers_no_terminal() {
         let cut = if kept < bytes { ", of which the first 2048" } else { "" };
         let head = format!("\nanswer       text/html, {bytes} bytes{cut}\n  |          ");
         assert!(said.contains(&head), "{said}");
-        // No line of it passes for one of the record.
+        // No line of the answer can be mistaken for a line of the record.
         assert_eq!(said.lines().filter(|line| line.starts_with("state ")).count(), 1, "{said}");
         let output = run(&vars, &["inspect", "--json", key]).await;
         let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -67,7 +67,7 @@ async fn the_beginning_of_an_answer_is_shown_and_steers_no_terminal() {
 
 #[tokio::test]
 async fn all_letters_are_discarded_after_a_count_and_a_yes() {
-    // Runs a command on a terminal that answers as its first argument says.
+    // Runs a command on a terminal. The first argument is the text that the terminal answers.
     const ON_A_TERMINAL: &str = "\
 import os, pty, sys
 ours, terminal = pty.openpty()
@@ -89,7 +89,7 @@ except OSError: pass";
         let listed = run(&vars, &["dead-letters"]).await;
         String::from_utf8(listed.stdout).unwrap().lines().count()
     };
-    // Nobody is there to answer.
+    // Without a terminal, nobody can answer.
     let output = run(&vars, &["discard", "--all"]).await;
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -114,7 +114,7 @@ except OSError: pass";
         assert_eq!(output.status.success(), discards, "{said}");
         assert_eq!(left().await, if discards { 0 } else { 3 }, "{answer}: {said}");
     }
-    // The events may come again.
+    // The events can be delivered again.
     sink.answers(ok("done"));
     assert_eq!(post(&client(), &router.webhook(), event("stripe", 1)).await.text(), "done");
 }

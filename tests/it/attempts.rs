@@ -90,7 +90,7 @@ const BOTH: &[Row] = &[
 /// Behaviours of Cloud Run only.
 const HTTP: &[Row] = &[row("204", Status(204, None), (204, ""), 1, Then::Delivered)];
 
-/// Behaviours of the Lambda only.
+/// Behaviours of the Lambda function only.
 #[rustfmt::skip]
 const INVOKE: &[Row] = &[
     row("handled", Invoke(200, "x-amz-function-error: Handled\r\n", r#"{"errorMessage":"inside"}"#), (502, "destination failed"), ALL, Then::Free),
@@ -192,7 +192,7 @@ impl Row {
     }
 }
 
-/// Delivers as a vendor does that waits when it is asked to.
+/// Delivers as a vendor that waits as long as it is asked to.
 async fn until_taken(url: &str, body: &str) -> Got {
     loop {
         let got = post(&client(), url, body.to_owned()).await;
@@ -224,7 +224,7 @@ async fn what_cannot_be_reached_is_tried_again_and_free() {
     for (route, url) in trials.into_iter().flatten() {
         let folder = tempfile::tempdir().unwrap();
         let store = sqlite(folder.path());
-        // Both trust the authority, so that nothing but the name is wrong.
+        // Both destinations trust the authority, so only the name is wrong.
         let ca = ca.to_str().unwrap();
         let trusting = [("GCP_CA_FILE", ca), ("SSL_CERT_FILE", ca), ("FORWARD_ATTEMPTS", "3")];
         let router = Serve::to_url(url).only(route).store(&store).envs(trusting).start();
@@ -248,7 +248,7 @@ async fn an_attempt_that_could_not_end_in_time_is_not_begun() {
     let rough = Rough::start(|_| Never).await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    // Time for one and a half.
+    // There is time for one and a half attempts.
     let short = [("FORWARD_TIMEOUT_MS", "1000"), ("FORWARD_BUDGET_MS", "1500")];
     let router = Serve::to_url(&rough.url).only(Route::Gcp).store(&store).envs(short).start();
     let got = router.post(PAYLOAD).await.expect(504);
@@ -278,7 +278,7 @@ async fn a_retry_after_that_fits_is_obeyed() {
     let router = serve.start();
     let started = std::time::Instant::now();
     let got = router.post(PAYLOAD).await;
-    // The sender is told the same.
+    // The sender gets the same answer.
     assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
     assert_eq!(rough.seen(got.header("x-webhook-key").unwrap()).len(), 2);
     assert!(started.elapsed() >= Duration::from_secs(1));

@@ -23,7 +23,7 @@ async fn idle_and_slow_connections_cost_little_memory_and_at_most_half_the_rate(
     const SLOW: usize = 200;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let sink = Sink::start().await;
-    // The reply that slow readers read.
+    // This is the reply that slow readers read.
     sink.answers(ok("x".repeat(60 * KIB).leak()));
     let router = Server::router(&[sink.vars(), vec![("DUPLICATE_REPLY", "replay")]].concat());
     let client = client();
@@ -228,7 +228,7 @@ async fn when_bytes_are_short_the_slowest_body_goes_first() {
     assert_eq!(status(&mut slow).await, 408);
     assert!(router.log().contains("the slowest when"), "{}", router.log());
 
-    // Bodies of deliveries under way are not dropped. Other bodies wait until these end.
+    // Bodies of current deliveries are not dropped. Other bodies wait until these deliveries end.
     sink.take();
     sink.answers(Answer::WhenTold);
     let (url, patient) = (router.webhook(), client.clone());

@@ -113,7 +113,7 @@ async fn a_lease_and_a_lifetime_end_by_the_server_s_clock() {
     );
 }
 
-/// Checks that the ends that a caller gets are by the caller's own clock.
+/// Checks that a caller gets the ends of leases and lifetimes by its own clock.
 async fn lease_and_lifetime(
     store: &dyn Store,
     mine: fn() -> DateTime<Utc>,
@@ -161,7 +161,7 @@ async fn lease_and_lifetime(
     };
     assert!(started.elapsed() >= LEASE, "{:?}", started.elapsed());
     assert_ne!(heir.owner, lease.owner);
-    // A delivered event is remembered for its time, whatever the clock.
+    // A delivered event is remembered for its full time, whatever the clock shows.
     let delivered = Delivered { at: mine(), ttl: LEASE, reply: None, attempts: vec![] };
     let finished = Instant::now();
     assert_eq!(store.finish(&heir, &delivered).await.unwrap(), Settled::Stored);

@@ -1,7 +1,7 @@
-//! The state after a crash at every step: the process ends itself there, before and after each call
-//! of the store and of the destination.
+//! The state after a crash at every step. The process ends itself before and after each call of the
+//! store and of the destination.
 //!
-//! docs/guarantees.md says how often the event may arrive then.
+//! docs/guarantees.md says how often the event may arrive after such a crash.
 
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ const STEPS: [(&str, bool, usize); 19] = [
     ("after claim", false, 1),
     ("before send", false, 1),
     ("after send", false, 2),
-    // The second attempt.
+    // The process ends during the second attempt.
     ("before send:2", false, 2),
     ("after send:2", false, 3),
     // Both attempts failed, and the next delivery makes the third.
     ("before settle", false, 3),
     ("before letter is stored", false, 3),
     ("after settle", false, 3),
-    // The claim after a dead letter, and the end of its delivery.
+    // The process ends after the claim of a dead letter, or after that delivery ends.
     ("after claim:2", false, 3),
     ("after settle:2", false, 5),
 ];
@@ -89,7 +89,8 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
     sink.answers(if taken { ok("done") } else { status(StatusCode::BAD_GATEWAY, "no") });
     let serve = Serve::to(&sink).only(Route::Gcp).envs(store).envs([
         ("FORWARD_ATTEMPTS", "2"),
-        // Many routers start at once; a lease is this, four times that, and a second.
+        // Many routers start at once. A lease lasts this budget, plus four store timeouts, plus a
+        // second.
         ("FORWARD_BUDGET_MS", "6000"),
         ("FORWARD_TIMEOUT_MS", "2000"),
         ("STORE_TIMEOUT_MS", "3000"),
@@ -98,14 +99,18 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
         r#"{{"vendor":"v","event_type":{what:?},"created_at":"2026-05-06T12:34:56Z","n":1.50}}"#
     );
     let start = |serve: Serve| tokio::task::spawn_blocking(move || serve.start());
-    // The first router ends where it is told to; the vendor hears nothing, or of failures before.
+    // The first router ends at the fault point. Before that, the vendor hears nothing or only of
+    // failures.
     let router = start(serve.clone().env("FAULT_POINT", step)).await.unwrap();
-    let mut ended = false;
-    for _ in 0..2 {
-        let response = client().post(router.webhook()).body(body.clone()).send().await;
-        ended |= response.is_err();
+    let mut posts = 0;
+    while let Ok(answer) = client().post(router.webhook()).body(body.clone()).send().await {
+        posts += 1;
+        assert!(posts < 6, "{what}: the router did not end\n{}", router.log());
+        let wait = answer.headers().get("retry-after").map(|seconds| seconds.to_str().unwrap());
+        if let Some(seconds) = wait {
+            tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+        }
     }
-    assert!(ended, "{what}: the router did not end");
     drop(router);
     let router = start(serve).await.unwrap();
     sink.answers(ok("done"));
@@ -118,7 +123,7 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
         if is_taken {
             break;
         }
-        // Every answer has a `Retry-After`, at which a lease has run out, or almost.
+        // Every answer has a `Retry-After`. At that time, a lease has ended or is about to end.
         let wait = wait.unwrap_or_else(|| panic!("{what}: {answers:?}\n{}", router.log()));
         assert!(answers.len() < 6, "{what}: {answers:?}\n{}", router.log());
         tokio::time::sleep(Duration::from_secs(wait)).await;

@@ -35,8 +35,7 @@ fn make(arguments: &[&str]) -> String {
 
 #[test]
 fn sam_has_built_both_functions() {
-    // The build happens before the tests, because no test may build here while others unpack the
-    // result.
+    // The build runs before the tests. A test must not build here while others unpack the result.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".aws-sam/build");
     assert!(built.join("template.yaml").exists());
     let version = Command::new(built.join("Router/bootstrap")).arg("--version").output().unwrap();
@@ -76,7 +75,7 @@ with click.Context(click.Command('deploy'), info_name='deploy'):
     assert!(!succeeded && said.contains("samconfig.toml says Architecture=arm64"), "{said}");
 }
 
-/// A folder in which make finds its tools installed.
+/// A folder in which make finds its tools already installed.
 fn with_tools() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["Makefile", "deploy-requirements.txt"] {
@@ -105,7 +104,7 @@ fn make_builds_for_lambda_s_two_architectures_alone() {
 
 #[test]
 fn make_watch_on_a_taken_port_fails_and_deletes_nothing() {
-    // Somebody else may have it already.
+    // Another process may already hold the port.
     let _taken = std::net::TcpListener::bind("127.0.0.1:9000");
     let folder = with_tools();
     let store = folder.path().join("target/webhook-router.db");
@@ -134,7 +133,7 @@ fn what_others_publish_is_pinned_by_commit_or_checksum() {
     let packed = makefile.lines().find(|line| line.starts_with("DYNAMODB_SHA256")).unwrap();
     pin(packed, ":= ", 64);
 
-    // Both are installed into one environment.
+    // Both requirement files are installed into one environment.
     let versions = |requirements: &'static str| {
         let mut versions = BTreeMap::<_, BTreeSet<_>>::new();
         for line in requirements.lines().filter(|line| !line.starts_with('#')) {
@@ -178,8 +177,8 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     let role = format!("ROLE={}", create_role(&moto).await);
     let plan = make(&["-n", "deploy-cargo-lambda", &role, &file]);
     let deploy = plan.lines().find(|line| line.contains("cargo-lambda lambda deploy")).unwrap();
-    // Deploying rewrites the archive, which other tests unpack. So this test uses a copy of the
-    // archive alone.
+    // Deploying rewrites the archive, which other tests unpack. This test therefore uses its own
+    // copy of the archive.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lambda/webhook-router");
     assert!(!built.join("bootstrap").exists(), "it would be deployed in place of the archive");
     let copy = folder.path().join("webhook-router");
@@ -202,7 +201,7 @@ async fn cargo_lambda_deploys_with_the_settings_of_the_manifest_which_are_the_te
     assert_eq!(deployed.tracing_config().unwrap().mode().unwrap().as_str(), "Active");
     let variables = deployed.environment().unwrap().variables().unwrap();
     assert_eq!((variables.len(), variables["ROUTE_THRESHOLD"].as_str()), (2, "256"));
-    // Deploying opens the URL as the template does.
+    // Deploying makes the URL public, as the template does.
     let policy = lambda.get_policy().function_name("webhook-router").send().await.unwrap();
     let policy: Value = serde_json::from_str(policy.policy().unwrap()).unwrap();
     let statements = policy["Statement"].as_array().unwrap();

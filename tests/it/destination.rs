@@ -108,7 +108,7 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
         ];
         let serve = |url: &str| Serve::to_url(url).only(route).envs(hurried).start();
         let router = serve(&nobody);
-        // It was certainly not sent, so the next delivery may try at once.
+        // The event was certainly not sent, so the next delivery may try at once.
         for _ in 0..2 {
             let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"));
@@ -116,7 +116,7 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
         let router = serve(&sink.url);
         let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (504, "destination too slow"));
-        // It may have been processed: nobody else may send it while it might still be.
+        // The event may still be processed, so no other delivery may send it until then.
         let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (409, "in progress"));
         assert_eq!(sink.take().len(), 1);
@@ -125,7 +125,7 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
 
 #[tokio::test]
 async fn what_could_not_connect_was_not_sent_however_short_the_attempt_is() {
-    // A listener with a full queue answers nothing, not even a refusal.
+    // A listener with a full queue does not answer, not even with a refusal.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -202,7 +202,7 @@ async fn cloud_run_is_reached_over_http_2_with_its_certificate_checked() {
     assert_eq!(seen.requests, vec![(Version::HTTP_2, "/events?x=1".to_owned()); 3]);
     assert_eq!(seen.connections, 1, "the connection is used again");
 
-    // A name that is not in the certificate, and an authority that is not trusted.
+    // Either the name is not in the certificate, or the authority is not trusted.
     for wrong in [
         cloud_run(&url("127.0.0.1"), Some(authority.file())),
         cloud_run(&url("localhost"), None),
@@ -240,7 +240,7 @@ fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {
     GcpTarget { ca: ca_file.map(|file| Authorities::read(&file).unwrap()), ..target }
 }
 
-/// The answer of [`TlsServer`], which a function could give as well.
+/// The answer of [`TlsServer`]. A function could give the same answer.
 pub const OVER_TLS: &str = "\"over TLS\"";
 
 /// An HTTPS server that offers HTTP/2.

@@ -27,14 +27,14 @@ fn doctor(args: &[&str], vars: &[(&str, &str)]) -> Output {
     let mut command = Command::new(ROUTER);
     command.arg("doctor").args(args).args(["--listen", "0"]);
     command.env_clear().envs(COMMON).envs(vars.iter().copied());
-    // One that is empty here is not set.
+    // A variable that is empty here is removed.
     vars.iter().filter(|(_, value)| value.is_empty()).for_each(|(name, _)| {
         command.env_remove(name);
     });
     end_of(&mut command)
 }
 
-/// Severity and `subject: text` of each finding.
+/// The severity and `subject: text` of each finding.
 fn findings(vars: &[(&str, &str)]) -> Vec<(String, String)> {
     let output = doctor(&["--json"], vars);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -77,7 +77,7 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
         tells(&found, "ok", text);
     }
     tells(&found, "warning", "ROUTING_SECRET: is the example's");
-    // No target heard of it, and no store was made.
+    // No target received a request, and no store was created.
     assert!(sink.received().is_empty());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 
@@ -87,7 +87,7 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
     assert!(text.lines().next().unwrap().starts_with("ok       "), "{text}");
     assert!(text.ends_with("0 errors, 2 warnings\n"), "{text}");
 
-    // A store that is there is opened, and stays as it is.
+    // An existing store is opened, and stays as it is.
     let router = Server::router(&vars);
     router.checked();
     assert!(router.log().contains("\"problems\":0"), "{}", router.log());
@@ -145,7 +145,7 @@ fn a_secret_that_cannot_be_read_is_a_finding() {
     assert_eq!(found.len(), 1);
 }
 
-/// Findings with that store, and events for gcp alone.
+/// Findings for a store, when all events go to gcp.
 fn of_store(store: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let vars = [
         ("GCP_TARGET_URL", "http://127.0.0.1:1"),
@@ -170,7 +170,7 @@ fn a_redis_that_does_not_suit_is_told_with_its_remedy() {
     let found = of_store(&url, &[]);
     tells(&found, "ok", &format!("{place} answers: Redis "));
     assert!(found.iter().all(|(severity, text)| severity == "ok" || !text.contains("STORE_URL")));
-    // A user who may not look can be told no more.
+    // `doctor` can tell no more to a Redis user without the right to look.
     let stranger = format!("redis://stranger:test-password@127.0.0.1:{}", redis.port);
     tells(&of_store(&stranger, &[]), "ok", &format!("{place} answers; its user may not call"));
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
@@ -206,12 +206,12 @@ fn an_authority_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_table_that_does_not_suit_is_told_with_its_remedy() {
+async fn a_dynamodb_table_that_does_not_suit_is_told_with_its_remedy() {
     let dynamodb = DynamoDbLocal::start().await;
     let endpoint =
         [("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.as_str()), ("STORE_TIMEOUT_MS", "20000")];
     let url = format!("dynamodb://{}", DynamoDbLocal::TABLE);
-    tells(&of_store(&url, &endpoint), "warning", "turn TTL on, by the attribute expires_at");
+    tells(&of_store(&url, &endpoint), "warning", "turn on TTL for the attribute expires_at");
     let client = aws_sdk_dynamodb::Client::new(&dynamodb.sdk);
     let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name("expires_at");
     client

@@ -15,7 +15,7 @@ use crate::{
     support::{Got, PAYLOAD, Serve, Server, Sink, at, delivery, plan_of},
 };
 
-/// A router that has time for a server that is busy with other tests.
+/// A router with enough time for a server that is busy with other tests.
 pub fn serve(sink: &Sink, table: &str, endpoint: &str) -> Serve {
     Serve::to(sink)
         .store(&format!("dynamodb://{table}"))
@@ -27,8 +27,8 @@ pub fn event(number: u32) -> String {
     PAYLOAD.replace("4200", &number.to_string())
 }
 
-/// Delivers an event as a vendor does: repeatedly, until it is accepted. Requests that waited while
-/// the table was away come first, and a claim may have succeeded although its answer was lost.
+/// Delivers an event repeatedly until it is accepted, as a vendor does. Requests that waited while
+/// the table was missing come first. A claim may have succeeded although its answer was lost.
 async fn answered(router: &Server, event: String) -> Got {
     for _ in 0..600 {
         let got = router.post(event.clone()).await;
@@ -76,7 +76,7 @@ async fn a_table_that_hangs_or_is_gone_is_503_and_works_when_it_is_back() {
     let (sink, dynamodb) = (Sink::start().await, DynamoDbLocal::start().await);
     let serve = serve(&sink, DynamoDbLocal::TABLE, &dynamodb.url);
     let router = serve.env("STORE_TIMEOUT_MS", "1000").start();
-    // The first request to a new DynamoDB Local takes it long.
+    // The first request to a new DynamoDB Local takes long.
     answered(&router, event(0)).await;
     sink.take();
     let refused = async |number| {
@@ -146,7 +146,7 @@ async fn the_parts_of_a_large_letter_go_with_it() {
         assert_eq!(items().await, 1 + 3);
     }
     let second = claim(&plan, 10).await;
-    // This write is too late. Its own parts are deleted at once, and the letter's parts stay.
+    // This write comes too late. Its own parts are deleted at once, and the letter's parts stay.
     assert_eq!(store.fail(&first, &large, Release::Now).await.unwrap(), Settled::LeaseLost);
     assert_eq!(store.dead_letter(&plan.key).await.unwrap().as_ref(), Some(&large));
     store.fail(&second, &letter(&second, b"{}"), Release::Now).await.unwrap();

@@ -1,4 +1,4 @@
-//! The output of `event`: the address that is signed, and the event that each front makes.
+//! The output of `event`: the signed address, and the event that each front creates.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ fn a_signed_address_is_the_one_that_is_called() {
     let whole = header(&["--url", "https://hooks.example.com/in/webhook/square"], &[]);
     assert_eq!(header(&[], &public), whole);
     assert_ne!(header(&["--url", "https://other.example.com"], &public), whole);
-    // The address that is posted to, when no other is known.
+    // The address of the request is signed when no other address is known.
     let line = |more: &[&str]| {
         let args = ["event", "--vendor", "square", "--secret", "plainly", "--now", &time, "--curl"];
         printed(&router(&[&args[..], more].concat(), &[])).to_owned()
@@ -34,7 +34,7 @@ fn a_signed_address_is_the_one_that_is_called() {
     let line = line(&["https://hooks.example.com/in/webhook/square"]);
     assert!(line.contains(whole.as_str().unwrap()), "{line}");
 
-    // Of a JSON body, Twilio signs the hash in the query.
+    // For a JSON body, Twilio signs the hash in the query.
     let args = ["event", "--vendor", "twilio", "--secret", "plainly", "--now", &time];
     let url =
         ["--url", "https://hooks.example.com/webhook/twilio?a=b", "events/vendors/slack.json"];
@@ -69,7 +69,7 @@ fn each_front_delivers_the_event_in_its_own_shape() {
             (&text["body"], &text["isBase64Encoded"]),
             (&json!("{\"a\": \"é\"}\n"), &json!(false))
         );
-        // Only a REST API hands a form on as text.
+        // Only a REST API passes a form on as text.
         let body = std::fs::read_to_string(&form).unwrap();
         let body = if front == "rest" { body } else { BASE64_STANDARD.encode(body) };
         let is_base64 = front != "rest";
@@ -77,7 +77,7 @@ fn each_front_delivers_the_event_in_its_own_shape() {
             (&base64["body"], &base64["isBase64Encoded"]),
             (&json!(body), &json!(is_base64))
         );
-        // A name may be in any case, and a list of one value is that value.
+        // A header name may be in any case. A list of one value equals that value.
         let headers = match front {
             "alb-multi-value" => &text["multiValueHeaders"],
             _ => &text["headers"],

@@ -1,4 +1,4 @@
-//! Compares key and route with the Python router's, byte for byte: the golden cases.
+//! Compares key and route with those of the Python router, byte for byte.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -66,7 +66,8 @@ async fn over_http_every_golden_case_has_its_key_and_reaches_both_destinations_u
     let sink = Sink::start().await;
     let client = client();
     for (secret, cases) in by_secret() {
-        // The default threshold, and each threshold that sends everything to one destination.
+        // These are the default threshold, and each threshold that sends everything to one
+        // destination.
         for threshold in ["128", "0", "256"] {
             let mut vars = sink.vars();
             vars.extend([("ROUTING_SECRET", secret.as_str()), ("ROUTE_THRESHOLD", threshold)]);
@@ -118,7 +119,7 @@ fn lower_case_is_python_s_for_every_code_point() {
             differing.push(text.chars().next().unwrap());
         }
     }
-    // Unicode 14 classes two code points differently from later versions, if they are next to a
+    // Unicode 14 classifies two code points differently from later versions if they are next to a
     // capital sigma: U+0295, a click, and U+1171E, a vowel sign of Ahom.
     assert_eq!(differing, ['\u{295}', '\u{1171e}']);
 }

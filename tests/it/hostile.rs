@@ -9,7 +9,7 @@ use crate::support::{PAYLOAD, Serve, Sink, client, delivery, intake, lookup, pos
 
 const MIB: usize = 1024 * 1024;
 
-/// Returns hostile bodies of about that size, with a name and the expected answer.
+/// Returns hostile bodies of about this size, each with a name and the expected answer.
 fn bodies(size: usize) -> Vec<(&'static str, Vec<u8>, u16)> {
     let envelope = |value: String| {
         format!(r#"{{"vendor":"v","event_type":"e","created_at":"2024-05-05","x":{value}}}"#)
@@ -108,16 +108,17 @@ fn many_signatures_cost_no_more_than_one() {
         delivery
     };
     let one = time_of(&signed(1), &intake).as_secs_f64();
-    // If each entry cost a hash, 16 entries would take 16 times as long, and 500 would be worth an
-    // attack.
+    // If each entry cost a hash, 16 entries would take 16 times as long. An attack with 500 entries
+    // would be worthwhile.
     let ratio = time_of(&signed(16), &intake).as_secs_f64() / one;
     assert!(ratio < 4.0, "16 entries take {ratio:.1} times the time of one");
     let ratio = time_of(&signed(500), &intake).as_secs_f64() / one;
     assert!(ratio < 1.0, "500 entries take {ratio:.1} times the time of one");
 }
 
-/// Returns the time of one run: the least of several means, which is the least disturbed. Each mean
-/// covers so many runs that the kernel's clock ticks of some milliseconds do not matter.
+/// Returns the time of one run. It is the least of several means, because that one is the least
+/// disturbed. Each mean covers so many runs that the kernel's clock ticks of some milliseconds do
+/// not matter.
 fn time(body: &[u8]) -> Duration {
     time_of(&delivery(body.to_vec()), &intake("test-routing-secret"))
 }

@@ -94,8 +94,8 @@ async fn a_cluster_s_connections_that_swallow_everything_are_replaced_within_3_s
     let mut next = 2..;
     let mut event_of =
         |third: u16| next.find(|event| slot(&cluster, *event) * 3 / SLOTS == third).unwrap();
-    // The connections to all masters hang, then those to one master that the URL does not name,
-    // then all again: it must also work just after the client was replaced.
+    // First the connections to all masters hang, then those to one master that the URL does not
+    // name, then all again. Recovery must also work just after the client was replaced.
     for hung in [vec![0, 1, 2], vec![1], vec![0, 1, 2]] {
         let events: Vec<_> = (0..3).map(&mut event_of).collect();
         let before: Vec<_> = proxies.iter().map(Proxy::connections).collect();
@@ -142,7 +142,7 @@ async fn a_server_that_is_slow_to_connect_to_is_used_all_the_same() {
 
 #[tokio::test]
 async fn a_replica_that_takes_over_from_a_stopped_master_serves_within_10_s() {
-    // The master of the URL, and another one.
+    // These are the master of the URL, and another master.
     tokio::join!(taken_over_within_10_s(0), taken_over_within_10_s(1));
 }
 
@@ -183,7 +183,7 @@ async fn taken_over_within_10_s(stopped: usize) {
     for event in event + 1..event + 20 {
         until_delivered(&router, event).await;
     }
-    // Each event arrived once, and all are remembered, even after the old master is back.
+    // Each event arrived once, and all are remembered even after the old master returns.
     assert_eq!(sink.take().len(), 20);
     cluster.nodes[stopped].signal("CONT");
     for event in (1..20).chain(event..event + 20) {
@@ -192,7 +192,7 @@ async fn taken_over_within_10_s(stopped: usize) {
     assert!(sink.received().is_empty());
 }
 
-/// Returns the answer to a delivery, as soon as the store is available.
+/// Returns the answer to a delivery as soon as the store is available.
 async fn until_answered(router: &Server, number: u32) -> String {
     for _ in 0..100 {
         let got = router.post(event(number)).await;

@@ -68,7 +68,7 @@ async fn a_peer_of_http_2_that_is_gone_is_noticed_before_the_attempt_ends() {
     let destination = cloud_run(&url, Some(authority.file()));
     send(&destination).await.unwrap();
     proxy.hang();
-    // The request is swallowed, so its outcome is unknown.
+    // The request is lost silently, so its outcome is unknown.
     let error = send(&destination).await.unwrap_err();
     assert!(matches!(&error, SendError::Unknown(answer) if !answer.timed_out), "{error:?}");
     send(&destination).await.unwrap();

@@ -49,7 +49,7 @@ async fn the_lambda_s_answers_are_read() {
             "destination failed",
             None,
         ),
-        // An HTTP answer.
+        // The function gives an HTTP answer.
         (answer(200, vec![], r#"{"statusCode":500,"body":"no"}"#), 500, "no", Some("")),
         (
             answer(200, vec![], r#"{"statusCode":302,"body":"elsewhere"}"#),
@@ -68,7 +68,7 @@ async fn the_lambda_s_answers_are_read() {
             "a,b",
             Some("text/csv"),
         ),
-        // The status of such an answer counts, whatever else it holds.
+        // The status of such an answer counts, whatever else it contains.
         (
             answer(200, vec![], r#"{"statusCode":500,"body":{"error":"db down"}}"#),
             500,
@@ -116,7 +116,7 @@ async fn the_lambda_s_answers_are_read() {
         // Any other payload is the answer itself.
         (answer(200, vec![], r#""fine""#), 200, r#""fine""#, json),
         (answer(200, vec![], ""), 200, "", Some("")),
-        // Lambda itself refuses.
+        // Lambda itself refuses the request.
         (
             answer(
                 404,
@@ -286,7 +286,7 @@ async fn a_body_that_is_no_json_goes_as_a_request_and_base64_when_it_is_no_text(
         let event: Value = serde_json::from_slice(&received.body).unwrap();
         assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(text), &json!(is_base64)));
         assert_eq!(event["headers"]["x-webhook-attempt"], "3");
-        // A function written for a Function URL reads the bytes that came in.
+        // A function written for a Function URL reads the original bytes.
         let read = fronts::delivery(std::str::from_utf8(&received.body).unwrap()).unwrap();
         assert_eq!(read.body, body);
     }
@@ -396,13 +396,13 @@ async fn the_cause_of_a_failed_invocation_is_told_to_the_operator() {
         )
     };
     for (index, (status, headers, body, outcome, detail, answer)) in [
-        // A page of a proxy's.
+        // A proxy answers with a page.
         (403, html(), PAGE, "refused", foreign(403), None),
         (302, html(), PAGE, "refused", foreign(302), None),
         (502, html(), PAGE, "connection broken", foreign(502), None),
         (429, html(), PAGE, "unreachable", foreign(429), None),
         (200, html(), PAGE, "502", "the answer 200 cannot be read: unexpected".into(), Some(PAGE)),
-        // AWS's own.
+        // AWS itself answers.
         (403, aws("AccessDeniedException"), "{}", "refused", "AccessDeniedException".into(), None),
         (
             200,

@@ -79,8 +79,8 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
         assert!(destinations.iter().filter(|one| *one == destination).count() >= 4);
     }
 
-    // Events that no front sends are answered, too, in the shape of the front they resemble most, and the
-    // function continues.
+    // Events that no front sends are also answered, in the shape of the front that they resemble
+    // most. The function continues.
     let folder = tempfile::tempdir().unwrap();
     let url = malformed_base64("paypal-capture-base64");
     let (rest, alb) = (malformed_base64("rest-api"), malformed_base64("alb-multi-value"));
@@ -134,8 +134,8 @@ async fn whoever_may_invoke_the_function_replays_dead_letters_and_no_sender_does
     let got = post(&client(), &url, r#"{"replay": {"all": true}}"#).await;
     assert_eq!(got.text(), "missing required fields: vendor, event_type, created_at");
 
-    // Events that may have arrived wait for their leases. The others are delivered now, and later
-    // all are delivered.
+    // Events that may have arrived wait for their leases. The others are delivered now. Later, all
+    // are delivered.
     let named = replay(&format!(r#"{{"keys": [{:?}]}}"#, keys[0]));
     assert_eq!(named["chosen"], 1, "{named}");
     let mut done = named["delivered"].as_u64().unwrap();
@@ -200,7 +200,7 @@ async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
         last.contains("\"dead_letters\":1") && last.contains("\"left_to_operator\":1"),
         "{last}"
     );
-    // The operator's request includes it. A replay by key restarts the count.
+    // The operator's request includes the event. A replay by key restarts the count.
     expect(r#"{"all": true, "left_to_operator": true}"#, [1, 1, 0, 0]);
     expect(&format!(r#"{{"keys": [{key:?}]}}"#), [1, 1, 0, 0]);
     expect(ALL, [1, 1, 0, 0]);
@@ -335,7 +335,7 @@ pub fn events() -> Vec<PathBuf> {
     files
 }
 
-/// Builds the request to a URL from which a front made the event in a file.
+/// Builds the request that a front turned into the event in a file.
 pub fn request_of(file: &Path, url: &str) -> RequestBuilder {
     let event: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let values = ["headers", "multiValueHeaders"].map(|member| event[member].as_object());

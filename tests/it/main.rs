@@ -1,4 +1,4 @@
-//! Tests that need more than one function: real processes, real HTTP, real files. Unit tests stand
+//! Tests that need more than one function: real processes, real HTTP, real files. Unit tests are
 //! beside the code.
 
 mod fixture;
@@ -7,57 +7,58 @@ use fixture::{proxy, rough_destination, servers, shared, signed_deliveries, supp
 
 // Key and route.
 mod golden; // The golden cases of the Python router, byte for byte.
-mod hostile; // Bodies made to hurt.
+mod hostile; // Hostile bodies.
 mod parity; // Generated cases against the Python reference.
 
 // Sources.
-mod every_vendor; // What holds for every vendor: one key for all retries, nothing changed passes.
-mod fetcher; // Fetching the certificates and keys that vendors sign with.
+mod every_vendor; // Rules for every vendor: one key for all retries, no changed request passes.
+mod fetcher; // Fetches the certificates and keys that vendors sign with.
 mod handshakes; // Vendors' questions, and their answers.
-mod sources_config; // Problems of SOURCES are named.
-mod sources_over_http; // From a vendor's request to the destination.
-mod vectors; // Signatures and ids, by vectors.
+mod sources_config; // Problems of SOURCES, each named.
+mod sources_over_http; // Vendors' requests, from HTTP to the destination.
+mod vectors; // Signatures and ids, from test vectors.
 mod vendors; // Signed deliveries of every vendor, intact and changed.
 
 // The life of a delivery.
 mod answers; // The contract's table of answers.
-mod attempts; // What destinations may do, and what comes of it.
-mod destination; // What each destination gets, and what becomes of its answers.
-mod idle_connections; // Connections to destinations and DynamoDB that die idle.
-mod invoke; // What the processor Lambda is handed.
-mod record; // How long an event is remembered, and with which route.
+mod attempts; // Behaviours of destinations, and their consequences.
+mod destination; // Requests to each destination, and the results of its answers.
+mod idle_connections; // Idle connections to destinations and DynamoDB that break.
+mod invoke; // Requests to the processor Lambda, and the results of its answers.
+mod record; // The record of an event: its lifetime and its route.
 
 // Stores.
-mod clocks; // Routers whose clocks are wrong, and one Redis.
-mod dynamodb; // What is particular to DynamoDB.
+mod clocks; // Routers with wrong clocks, and one Redis.
+mod dynamodb; // Behaviour that only DynamoDB has.
 mod hung_connections; // Connections to a store that hang.
-mod redis; // What is particular to Redis.
+mod redis; // Behaviour that only Redis has.
 mod store; // The contract of all stores.
 
-// What may go wrong.
+// Faults.
 mod crash; // A crash at every step.
-mod model; // All at once, at random.
-mod race; // Several processes and one key.
-mod suspended; // A machine that sleeps through its lease.
-mod unsettled; // Stores that break while an event is with its destination.
+mod model; // All faults together, at random.
+mod race; // Several processes compete for one key.
+mod suspended; // A machine that is suspended for longer than its lease.
+mod unsettled; // Stores that break while an event is at its destination.
 
 // Servers and commands.
-mod answers_and_discards; // What operators see of answers, and how they discard all letters.
-mod bounds; // What `serve` bounds, whoever comes.
-mod cli; // The commands as a person uses them.
-mod config; // Problems of variables are named.
-mod doctor; // What `doctor` and `/readyz` find.
-mod event_command; // Events that the router signs as vendors do.
-mod event_fronts; // The event of each front of the function.
-mod operators; // Dead letters: list, look, replay, discard.
+mod answers_and_discards; // Answers as operators see them, and the discarding of many letters.
+mod bounds; // Limits of `serve` against every peer.
+mod cli; // Commands as a person uses them.
+mod config; // Problems of variables, each with its remedy.
+mod demo; // The demo, and the commands that it prints.
+mod doctor; // Findings of `doctor` and `/readyz`.
+mod event_command; // `event`: events signed as vendors sign them.
+mod event_fronts; // `event`: the event that each front creates.
+mod operators; // Dead letters: list, inspect, replay, discard.
 mod secrets; // Secrets Manager, and the rotation of the routing secret.
 mod serve; // Several processes, crashes, shutdowns.
-mod sources_command; // What `sources` lists.
+mod sources_command; // The list that `sources` prints.
 mod telemetry; // Log lines and metrics.
 
 // Lambda and AWS.
-mod deploy; // The deployments of the Makefile.
+mod deploy; // Deployments with the Makefile.
 mod lambda; // The function in cargo-lambda's emulator.
 mod rie; // The release build in AWS's Runtime Interface Emulator.
-mod stack; // What CloudFormation makes of template.yaml.
-mod template; // template.yaml against the program.
+mod stack; // The stack that CloudFormation creates from template.yaml.
+mod template; // Compares template.yaml with the program.

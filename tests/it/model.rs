@@ -30,7 +30,7 @@ use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
 
 const EVENTS: usize = 10_000;
 const ROUTERS: usize = 2;
-/// Deliveries that are under way at once.
+/// The number of deliveries at the same time.
 const AT_ONCE: usize = 48;
 /// The share of deliveries that fail.
 const FAILING: f64 = 0.3;
@@ -60,8 +60,7 @@ const FAILURES: &[Behaviour] = &[
     Never,
 ];
 
-/// A place for a router. When the router is killed, another one with the next number takes its
-/// place.
+/// A place for a router. When the router is killed, a router with the next number takes the place.
 struct Slot {
     server: Mutex<(usize, Server)>,
 }
@@ -185,8 +184,8 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
         }
         let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
         assert!(matches!(record.state, State::Delivered { .. }), "seed {seed}: {record:?}");
-        // A request after a success is only allowed when no router could know of the success: the
-        // router died, could not store it, or had timed out.
+        // A request after a success is only allowed when no router could know of the success. The
+        // router died, could not store the success, or had timed out.
         let last = seen.len().saturating_sub(1);
         let early = seen[..last].iter().filter(|request| request.behaviour.is_success());
         let early: Vec<_> = early.collect();
@@ -201,7 +200,7 @@ async fn nothing_is_lost_and_nothing_known_is_done_twice() {
                 let unheard = matches!(attempt.outcome, Outcome::TimedOut | Outcome::Broken);
                 unheard && attempt.number == request.attempt
             });
-            // A router logs it when it has stored a result.
+            // A router logs its result after it stores it.
             let noted = logs.iter().any(|(of, log)| {
                 let is_it =
                     |line: &str| line.contains(key) && line.contains(r#""outcome":"delivered""#);

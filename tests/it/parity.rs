@@ -1,5 +1,4 @@
-//! Compares generated bodies and timestamps with the Python reference, from a fresh seed in each
-//! run.
+//! Compares generated bodies and timestamps with the Python reference. Each run uses a new seed.
 //!
 //! PARITY_BODIES and PARITY_TIMESTAMPS set the numbers of cases. PARITY_SEED repeats a run.
 

@@ -1,4 +1,4 @@
-//! Several processes compete for one key: on every store there is one owner at a time, even when
+//! Several processes compete for one key. On every store, a key has one owner at a time, even when
 //! owners die.
 //!
 //! The processes run this test binary. A variable gives each one its task.
@@ -25,7 +25,7 @@ const TASKS: usize = 64;
 const ROUNDS: usize = 1000;
 /// Keys on which processes work while owners are killed.
 const KEYS: usize = 25;
-/// Silence after which a process counts as gone.
+/// The time without output after which a process counts as dead.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LEASE: Duration = Duration::from_millis(400);
 
@@ -88,8 +88,8 @@ fn one_winner(vars: &[(&str, &str)], rounds: usize) {
     }
 }
 
-/// Lets all processes work on all keys, and kills some winners before they finish. No two may hold
-/// a key at the same time.
+/// Lets all processes work on all keys, and kills some winners before they finish. No two processes
+/// may hold a key at the same time.
 fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     let (said, hears) = mpsc::channel();
     let start = |index| Process::start("work", index, vars, said.clone());
@@ -127,7 +127,7 @@ fn nobody_holds_what_another_holds(vars: &[(&str, &str)]) {
     assert!(kills > 3, "{kills} kills in {wins} wins");
     assert_eq!(holds.len(), KEYS);
     for (key, mut holds) in holds {
-        // A later owner begins after the end of the previous lease, and no owner begins after the
+        // A later owner begins after the end of the previous lease. No owner begins after the
         // finished hold. A killed owner may have finished before it could report that.
         holds.sort_unstable();
         let last = holds.last().unwrap().0;
@@ -146,8 +146,7 @@ struct Said {
     line: String,
 }
 
-/// This test binary in another process, which runs [`process`] and is killed by its id when
-/// dropped.
+/// Another process of this test binary. It runs [`process`], and is killed by its id when dropped.
 struct Process {
     child: Child,
     input: ChildStdin,
@@ -210,7 +209,8 @@ fn process() {
         let get = |name: &str| targets(name).or_else(|| std::env::var(name).ok());
         let config = Config::from_vars(get).unwrap();
         let store = store::open(&config.store).await.unwrap();
-        // Redis judges leases by its server's clock, and the other stores by the claimer's.
+        // Redis judges leases by its server's clock. The other stores judge them by the claimer's
+        // clock.
         let by_server = matches!(config.store.url, StoreUrl::Redis(_));
         if task == "claim" { claim(store).await } else { work(store, by_server).await }
     });
@@ -245,7 +245,7 @@ async fn work(store: Arc<dyn Store>, by_server: bool) {
                     let from = if by_server { self::now() } else { now };
                     let (from, until) = (from.timestamp_millis(), lease.until.timestamp_millis());
                     println!("\nRACE holds {key} {from} {until}");
-                    // This is the time in which the process may be killed.
+                    // The process may be killed during this time.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     let ttl = Duration::from_secs(600);
                     let delivered =

@@ -1,4 +1,4 @@
-//! What is kept of an event over its life: how long it is remembered, and where it goes.
+//! The record of an event over its life: how long it is kept, and which destination it names.
 
 use chrono::{TimeDelta, Utc};
 use http::StatusCode;
@@ -13,7 +13,7 @@ async fn an_event_is_remembered_for_as_long_as_its_vendor_may_send_it_again() {
     let config = StoreConfig::from_vars(lookup(&[("STORE_URL", &url)])).unwrap();
     let store = store::open(&config).await.unwrap();
     let (hour, days) = (TimeDelta::hours(1), TimeDelta::days);
-    // Stripe retries for three days, and nothing is known of Acme.
+    // Stripe retries for three days. The retries of Acme are not known.
     for (vendor, ttl, remembered) in [
         ("acme", hour, hour),
         ("stripe", hour, days(3)),
@@ -41,7 +41,7 @@ async fn an_event_keeps_its_route_when_the_threshold_is_another() {
     before.post(PAYLOAD).await.expect(503);
     sink.answers(ok("done"));
     sink.take();
-    // The vendor's retry of what failed, and a duplicate of what was then delivered.
+    // The vendor retries the failed event. The next delivery is then a duplicate.
     for answer in ["done", "duplicate ignored"] {
         let got = after.post(PAYLOAD).await.expect(200).says(answer);
         assert_eq!(got.header("x-webhook-destination"), Some("gcp"));

@@ -1,4 +1,4 @@
-//! Behaviour that only Redis has: sharing it with the Python router, round trips, faults.
+//! Behaviour that only Redis has: a database shared with the Python router, round trips, faults.
 
 use std::{
     process::{Command, Stdio},
@@ -59,7 +59,7 @@ async fn only_the_python_router_s_value_passes_for_a_delivered_event() {
         assert_eq!(router.post(PAYLOAD).await.status, 503, "{foreign:?}");
         redis.cli(&["DEL", KEY]);
     }
-    // A command that an ACL forbids does not, either.
+    // The error of a command that an ACL forbids does not pass for a delivered event, either.
     redis.cli(&["ACL", "SETUSER", "limited", "on", ">test-only", "~*", "+@all", "-hmget"]);
     let url = format!("redis://limited:test-only@127.0.0.1:{}", redis.port);
     let limited = Serve::to(&sink).store(&url).start();
@@ -81,7 +81,7 @@ async fn what_we_took_the_python_router_cannot_take() {
     sink.go.notify_one();
     assert_eq!(delivery.await.unwrap().status, 200);
     assert!(!python_takes(&redis, KEY), "when it is delivered");
-    // A failure frees the key for whoever comes first.
+    // A failure frees the key for the next claimer.
     sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
     let other = PAYLOAD.replace("4200", "4201");
     let got = router.post(other).await;
@@ -109,7 +109,7 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
         let evalsha = commands.iter().find_map(|line| {
             line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u32>().ok()
         });
-        // The second number counts everything that the router sent, including other commands.
+        // The second number counts all commands that the router sent.
         (evalsha, proxy.take())
     };
     // There is one connection for all commands.
@@ -120,7 +120,7 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
     assert_eq!(calls(new, "duplicate ignored").await, (Some(1), 1));
 }
 
-/// Delivers a distinct event while the store is in trouble, and checks that it is refused in time.
+/// Delivers a distinct event while the store is broken, and checks that it is refused in time.
 async fn refused_in_time(router: &Server, sink: &Sink, event: u32) {
     let started = Instant::now();
     let body = PAYLOAD.replace("4200", &event.to_string());
@@ -143,7 +143,7 @@ pub async fn delivered(router: &Server, sink: &Sink, event: u32) {
 #[tokio::test]
 async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    // A lease of 8 s: three for forwarding, four tries to store the result, and a second.
+    // A lease lasts 8 s: 3 s for forwarding, four tries to store the result, and 1 s more.
     let short = [("FORWARD_BUDGET_MS", "3000"), ("FORWARD_TIMEOUT_MS", "3000")];
     let router = router(&sink, &redis, &short);
     delivered(&router, &sink, 1).await;
@@ -153,15 +153,15 @@ async fn a_server_that_hangs_is_503_and_works_when_it_goes_on() {
     }
     redis.signal("CONT");
     delivered(&router, &sink, 5).await;
-    // A claim may reach the server although its answer is too late. It is a lease like any other:
-    // the event is in progress until it ends, and is not lost.
+    // A claim may reach the server although its answer is too late. It is a lease like any other.
+    // The event is in progress until the lease ends, and is not lost.
     for event in 2..5 {
         until_delivered(&router, event).await;
     }
     assert_eq!(sink.take().len(), 3);
 }
 
-/// Delivers an event as a vendor does: repeatedly, until it is accepted.
+/// Delivers an event repeatedly until it is accepted, as a vendor does.
 pub async fn until_delivered(router: &Server, event: u32) -> u32 {
     let body = PAYLOAD.replace("4200", &event.to_string());
     for refused in 0..600 {
@@ -249,13 +249,13 @@ async fn a_result_whose_answer_is_lost_is_stored_once() {
     let router = Serve::to(&sink).envs(vars).start();
     delivered(&router, &sink, 1).await;
     let body = PAYLOAD.replace("4200", "2");
-    // The answers to a claim and to an entry in the list pass; the one to the letter does not.
+    // The answers to a claim and to an entry in the list pass. The answer to the letter does not.
     sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
     assert_eq!(router.post(body.clone()).await.status, 503);
     proxy.break_off_after(2);
     assert_eq!(router.post(body.clone()).await.status, 503);
     assert_eq!(proxy.left_to_break(), 0);
-    // The answer to a claim passes, the one to the finish does not.
+    // The answer to a claim passes. The answer to the finish does not.
     sink.answers(ok("done"));
     proxy.break_off_after(1);
     assert_eq!(router.post(body.clone()).await.text(), "done");
@@ -273,7 +273,7 @@ async fn a_cluster_with_tls_and_users_works_as_any_other() {
     let ca = authority.file();
     let vars = [("STORE_URL", url.as_str()), ("REDIS_CA_FILE", ca.to_str().unwrap())];
     let router = Serve::to(&sink).envs(vars).start();
-    // Events of all masters.
+    // The events belong to all masters.
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
@@ -294,8 +294,8 @@ async fn slots_that_move_and_slots_that_nobody_serves_lose_nothing() {
     let id = |node: usize| cluster.nodes[node].cli(&["CLUSTER", "MYID"]).trim().to_owned();
     let (from, to) = (id(0), id(1));
     let address = format!("127.0.0.1:{}", cluster.nodes[0].port);
-    // All slots of the first master move, one after the other, while deliveries continue. Slots
-    // that have moved answer MOVED, and the moving slot answers ASK and TRYAGAIN.
+    // All slots of the first master move one after the other, while deliveries continue. Slots that
+    // have moved answer MOVED. The moving slot answers ASK and TRYAGAIN.
     let reshard = ["reshard", &address, "--cluster-from", &from, "--cluster-to", &to];
     let reshard = [&reshard[..], &["--cluster-slots", "5461"]].concat();
     let mut moving = cluster.manager(&reshard).stdout(Stdio::null()).spawn().unwrap();
@@ -334,7 +334,7 @@ async fn a_cluster_that_loses_a_master_works_again_with_its_replica() {
     let url = cluster.url();
     let vars = [("STORE_URL", url.as_str()), ("STORE_TIMEOUT_MS", "2000")];
     let router = Serve::to(&sink).envs(vars).start();
-    // Events of all masters.
+    // The events belong to all masters.
     for event in 1..20 {
         delivered(&router, &sink, event).await;
     }
@@ -414,7 +414,7 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     assert_eq!((listed().as_str(), redis.cli(&["DBSIZE"]).trim()), ("0", "1"));
     redis.cli(&["DEL", KEY]);
     fail().await;
-    // The list has an entry for the letter while it exists, and a replay clears the letter without
+    // The list has an entry for the letter while it exists. A replay clears the letter without
     // sending it.
     let command = |args: &[&str]| {
         let mut command = Command::new(ROUTER);
@@ -491,7 +491,7 @@ async fn a_password_is_in_no_log_and_no_error() {
     let router = Serve::to(&sink).store(&url).start();
     router.checked();
     router.post(PAYLOAD).await.expect(503);
-    // The message has the address without user and password.
+    // The message contains the address without user and password.
     let said = format!("the store does not answer: redis://127.0.0.1:{port}: ");
     assert!(router.log().contains(&said), "{}", router.log());
     assert!(!router.log().contains("plainly-secret"), "{}", router.log());

@@ -139,8 +139,8 @@ fn event(body: &str) -> String {
 async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
     let (artefact, redis, dynamodb) =
         (Artefact::router(), Redis::start(&[]), DynamoDbLocal::start().await);
-    // The processor runs as a Cloud Run service, and as a function in another emulator, which names
-    // every function `function`.
+    // The processor runs as a Cloud Run service, and as a function in another emulator. That
+    // emulator names every function `function`.
     let service = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
     let service_url = service.url.replace("0.0.0.0", "127.0.0.1");
     let processor = Artefact::unpack("webhook-processor");
@@ -249,7 +249,7 @@ async fn a_crash_a_hang_and_nonsense_leave_the_function_able_to_serve_the_next()
         assert!(said.starts_with("not an HTTP request: expected an event of "), "{said}");
     }
     serves().await;
-    // An attempt at a destination that never answers is abandoned in time: there is no Lambda
+    // An attempt at a destination that never answers is abandoned in time. There is no Lambda
     // error, and the lease runs out.
     sink.answers(Answer::WhenTold);
     let answer = emulator.invoke(event(PAYLOAD)).await;
@@ -285,7 +285,7 @@ async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
     let vars = [("STORE_URL", url.as_str()), ("ROUTE_THRESHOLD", "256")];
     let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
     let invoke = async |event: String| emulator.invoke(event).await;
-    // A dead letter, for the redrive.
+    // The redrive needs a dead letter.
     let letter = event(&PAYLOAD.replace("4200", "1"));
     sink.answers(status(StatusCode::BAD_REQUEST, "no"));
     assert_eq!(invoke(letter.clone()).await["statusCode"], 400);
@@ -299,7 +299,7 @@ async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
             sink.arrived(1).await;
             let function = emulator.function();
             signal("-TERM", &function);
-            // The function has got the signal, and continues.
+            // The function has received the signal, and continues.
             let says_so = || emulator.log().matches("stopping").count() == stops;
             emulator.until("it says so", says_so).await;
             sink.go.notify_one();
@@ -314,7 +314,7 @@ async fn sigterm_ends_the_function_once_the_answer_under_way_is_given() {
     for known in [letter, event(PAYLOAD)] {
         assert_eq!(invoke(known).await["body"], "duplicate ignored");
     }
-    // Without work, the function ends at once.
+    // Without work, the function ends immediately.
     let function = emulator.function();
     signal("-TERM", &function);
     emulator.is_rid_of(&function).await;
@@ -332,7 +332,7 @@ async fn a_panic_is_an_answer_and_the_function_goes_on() {
         assert_eq!(answer["statusCode"], status, "{answer}");
     }
     assert_eq!(sink.take().len(), 3);
-    // The message of a panic might quote a payload, so the log only has its place.
+    // The message of a panic might quote a payload, so the log contains only its place.
     let log = emulator.log();
     assert!(!log.contains("a test wanted it"), "{log}");
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -445,7 +445,7 @@ async fn in_lambda_too_no_log_at_any_level_tells_a_secret_a_signature_or_a_paylo
     let (artefact, redis, sink) = (Artefact::router(), Redis::start(&[]), Sink::start().await);
     let url = redis.url();
     let vars = [("STORE_URL", url.as_str()), ("ENVELOPE_SECRETS", SECRET), ("RUST_LOG", "trace")];
-    // The emulator's end checks its log.
+    // The emulator checks its log when it ends.
     let emulator = Emulator::start(&artefact.bootstrap(), &[&sink.vars(), &vars[..]].concat());
     for amount in 0..4 {
         let body = PAYLOAD.replace("4200", &amount.to_string());
@@ -471,7 +471,7 @@ fn signal(signal: &str, process: &str) {
 }
 
 impl Emulator {
-    /// Waits until that process has ended.
+    /// Waits until this process has ended.
     async fn is_rid_of(&self, function: &str) {
         let is_there = || Command::new("kill").args(["-0", function]).output().unwrap();
         self.until("it ends", || !is_there().status.success()).await;
@@ -487,7 +487,7 @@ impl Emulator {
         panic!("waited in vain until {what}:\n{}", self.log());
     }
 
-    /// Invokes the function, and returns the emulator's answer of any kind.
+    /// Invokes the function, and returns any answer of the emulator.
     async fn invoke_anyhow(&self, event: String) -> String {
         let url =
             format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);

@@ -35,7 +35,7 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
     let key = "x-webhook-key";
     assert_eq!(from_secret.header(key), from_variable.header(key));
     assert_eq!(from_secret.header("x-webhook-destination"), Some("gcp"));
-    // Reading took one request, besides the one that created the secret.
+    // Reading took one request, in addition to the one that created the secret.
     assert_eq!(moto.requests(), 2);
     // Environment variables override the secret's values.
     let own = [("ROUTING_SECRET", "of its own")];
@@ -118,7 +118,7 @@ async fn after_a_rotation_what_the_old_secret_knew_is_still_known_on_every_store
             ("ROUTE_THRESHOLD", "0"),
         ];
         let router = start(&rotated);
-        // An event in flight under the old secret is in progress, and a duplicate afterwards.
+        // An event in flight under the old secret is in progress. Afterwards, it is a duplicate.
         sink.answers(Answer::WhenTold);
         let (in_flight, url_of_old) = (PAYLOAD.replace("4200", "3"), old.webhook());
         let forwarding = tokio::spawn({

@@ -271,7 +271,7 @@ async fn a_duplicate_does_not_wait_for_a_writer() {
             tokio::spawn(async move { post(&client, &url, body).await })
         })
         .collect();
-    // New events wait for the lock. The duplicate was answered while it was still held.
+    // New events wait for the lock. The duplicate was answered while the lock was still held.
     assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.text(), "duplicate ignored");
     assert!(waits.iter().all(|wait| !wait.is_finished()));
     lock.execute_batch("ROLLBACK").unwrap();
@@ -294,7 +294,7 @@ async fn a_result_is_stored_when_the_store_comes_back_in_time() {
     let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
     sink.go.notify_one();
-    // When the log says so, the first try to store the result has failed.
+    // When the log reports it, the first try to store the result has failed.
     while !router.log().contains("the result could not be stored yet") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -354,7 +354,7 @@ async fn readyz(router: &Server) -> Got {
     get(client().get(format!("{}/readyz", router.url)).send().await).await
 }
 
-/// Asks until that is the answer, for as long as an answer may be repeated and some more.
+/// Asks until the answer has this status. It waits a little longer than an answer may be reused.
 async fn readyz_becomes(router: &Server, status: u16) -> Got {
     for _ in 0..200 {
         let got = readyz(router).await;
@@ -383,7 +383,7 @@ async fn readyz_says_whether_the_store_answers_and_healthz_that_the_process_does
     assert_eq!(alive.status, 200);
     lock.execute_batch("ROLLBACK").unwrap();
     readyz_becomes(&router, 200).await;
-    // Not a line for each answer, but one for each change.
+    // The log has one line for each change, not one for each answer.
     let log = router.log();
     assert_eq!(log.matches("not ready: the store does not answer").count(), 1, "{log}");
     assert_eq!(log.matches("ready again: the store answers").count(), 1, "{log}");

@@ -1,4 +1,4 @@
-//! `sources`: the list of what is served and what is not.
+//! `sources` lists the sources that are served and those that are not.
 
 use serde_json::{Value, json};
 use webhook_router::source::vendors;

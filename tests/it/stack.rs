@@ -39,7 +39,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Creates a stack with these parameters, and the defaults of the others.
+    /// Creates a stack with these parameters, and with defaults for the others.
     ///
     /// # Errors
     /// When CloudFormation would refuse a parameter, by its pattern or by the template's rules.

@@ -1,4 +1,4 @@
-//! A machine that is suspended during a delivery, or a function that is frozen: the wall clock
+//! A machine that is suspended during a delivery, or a function that is frozen. The wall clock
 //! continues, and the clock that counts the router's time stops.
 
 use std::process::Command;

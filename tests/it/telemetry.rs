@@ -50,7 +50,7 @@ async fn every_delivery_has_one_line_that_says_all() {
         assert_eq!(number("destination_milliseconds") > 0.0, line["outcome"] != "duplicate");
         assert_eq!(line["trace_id"].as_str().unwrap().len(), 32);
         assert_eq!((&line["settled"], &line["cold_start"]), (&true.into(), &false.into()));
-        // Only CloudWatch's stream carries its metrics.
+        // Only the stream for CloudWatch carries its metrics.
         assert!(line.get("_aws").is_none());
     }
 }
@@ -107,7 +107,7 @@ async fn a_line_and_its_metrics_name_the_source() {
     ] {
         assert!(got.text().contains(line), "{line}\n{}", got.text());
     }
-    // A replay knows the source by the path that its delivery came to.
+    // A replay knows the source from the path of the original delivery.
     let mut replay = Command::new(ROUTER);
     replay.args(["replay", failed.header("x-webhook-key").unwrap()]);
     replay.env_clear().envs(vars).env("RUST_LOG", "info");
@@ -139,7 +139,7 @@ except OSError: pass";
     let got = post(&client(), &router.webhook(), PAYLOAD).await;
     sink.answers(status(http::StatusCode::BAD_REQUEST, "no"));
     post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
-    // The copy may be late.
+    // The copy may arrive late.
     for _ in 0..600 {
         if router.log().contains("failed") {
             break;
@@ -183,7 +183,7 @@ async fn a_trace_is_passed_on_translated_and_begun() {
     assert_eq!(send(&[("x-amzn-trace-id", AMAZON)]).await, both);
     let state = [("traceparent", W3C), ("tracestate", "a=b"), ("x-amzn-trace-id", "Root=own")];
     assert_eq!(send(&state).await, (W3C.into(), Some("a=b".into()), "Root=own".into()));
-    // The known fields of a later version are understood.
+    // The known fields of a later version are read.
     let later = W3C.replace("00-", "cc-") + "-more";
     assert_eq!(send(&[("traceparent", &later)]).await.0, W3C);
     for malformed in [
@@ -199,7 +199,7 @@ async fn a_trace_is_passed_on_translated_and_begun() {
         assert!(begun.len() == 55 && begun.ends_with("-00") && state.is_none(), "{begun}");
         assert!(amazon.replace('-', "").contains(&begun[3..35]), "{begun} {amazon}");
     }
-    // A tracestate is not passed on with a traceparent that was derived from AWS's form, either.
+    // Nor is a tracestate passed on with a traceparent that was derived from AWS's form.
     let alone = send(&[("x-amzn-trace-id", AMAZON), ("tracestate", "a=b")]).await;
     assert_eq!(alone, both);
     let ids: Vec<_> =
@@ -230,7 +230,7 @@ fn in_lambda_its_own_trace_is_told_and_logged_beside_the_sender_s() {
     let state = told("tracestate", "a=b");
     let amazon = told("x-amzn-trace-id", LAMBDA);
     assert_eq!(both.headers, [told("traceparent", W3C), state, amazon.clone()]);
-    // Without a traceparent, or with a malformed one, the tracestate means nothing.
+    // Without a valid traceparent, the tracestate is ignored.
     let parent = told("traceparent", &format!("00-{LAMBDA_ID}-3333333333333333-01"));
     for headers in [&[("tracestate", "a=b")][..], &[("traceparent", "x"), ("tracestate", "a=b")]] {
         let alone = of(headers);
@@ -294,7 +294,7 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     }
     assert!(got.text().ends_with("# EOF\n"));
     assert_eq!(read("/").await.status, 404);
-    // The address for senders does not have it.
+    // The address for senders does not serve the metrics.
     let outside = get(client().get(format!("{}/metrics", router.url)).send().await).await;
     assert_eq!(outside.status, 404);
 }
@@ -337,7 +337,7 @@ async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
         let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", number)).await;
         assert_eq!(got.status, 503);
     }
-    // What was read a moment ago counts.
+    // A recent result is reused.
     for _ in 0..20 {
         assert_eq!(gauges(&metrics).await, Some((0.0, 0.0)));
     }
@@ -345,14 +345,14 @@ async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
     let (_another, metrics) = start(&redis.url());
     let (count, age) = gauges(&metrics).await.unwrap();
     assert!(count == 2.0 && age > 0.0 && age < 600.0, "{count} {age}");
-    // No more are counted than is said.
+    // The count stops at its limit.
     let add = "for i = 1, 1500 do redis.call('ZADD', 'webhook:dead-letters', i, \
                'webhook:dedup:' .. string.format('%064x', i)) end";
     redis.cli(&["EVAL", add, "0"]);
     let (_another, metrics) = start(&redis.url());
     let (count, age) = gauges(&metrics).await.unwrap();
     assert!(count == 1000.0 && age > 1e9, "{count} {age}");
-    // Of a store that does not answer, nothing is told, and all else is.
+    // Without an answer from the store, its metrics are missing, and all others are there.
     let nowhere = format!("redis://127.0.0.1:{}", crate::support::free_port());
     let (router, metrics) = start(&nowhere);
     assert_eq!(gauges(&metrics).await, None);
@@ -377,7 +377,7 @@ async fn no_secret_signature_or_payload_is_in_a_log_at_any_level() {
             ("ENVELOPE_SECRETS", SECRET),
             ("FORWARD_ATTEMPTS", "2"),
         ];
-        // Dropping the server checks its log.
+        // The server checks its log when it is dropped.
         let router = Server::router(&[&sink.vars(), &vars[..]].concat());
         for number in 0..6 {
             let body = PAYLOAD.replace("4200", &number.to_string());

@@ -41,7 +41,7 @@ fn statements(value: &Value, found: &mut Vec<Value>) {
 
 #[test]
 fn no_statement_allows_more_than_it_needs() {
-    // The actions for which AWS has no resource. The template says why.
+    // AWS has no resource for these actions. The template says why.
     let unlimited = [
         json!(["xray:PutTelemetryRecords", "xray:PutTraceSegments"]),
         json!([
@@ -146,7 +146,7 @@ fn an_http_api_takes_the_place_of_the_function_url() {
         assert!(!stack.outputs()["AccessLogName"].is_empty());
     }
 
-    // Only the API may call the function.
+    // Only the API may invoke the function.
     let source = "arn:aws:execute-api:us-east-1:123456789012:HttpApi/*/$default";
     for auth in ["NONE", "AWS_IAM"] {
         let stack = stack(&[http_api, ("FunctionUrlAuthType", auth)]);
@@ -361,7 +361,7 @@ fn what_outlives_a_stack_is_not_in_the_way_of_the_next() {
             for property in names.iter().filter_map(|name| resource["Properties"].get(name)) {
                 assert!(text(property).contains("unique"), "{name}: {property}");
             }
-            // A resource that it names could not be deleted.
+            // CloudFormation could not delete a resource that this one names.
             let properties = resource["Properties"].to_string();
             for (gone, _) in &going {
                 assert!(!properties.contains(&format!("\"{gone}\"")), "{name} names {gone}");
@@ -385,7 +385,7 @@ fn every_variable_of_a_deployment_can_be_set() {
         "PUBLIC_URL",
         "META_VERIFY_TOKEN",
     ];
-    // These variables are not for Lambda: they belong to `serve` or to emulators, have another name
+    // These variables are not for Lambda. They belong to `serve` or to emulators, have another name
     // there, or name files, which Lambda does not have.
     let elsewhere = [
         "PORT",
@@ -438,7 +438,7 @@ fn the_secret_alone_makes_every_vendor_served() {
     let config = Config::from_vars(lookup(&vars)).unwrap();
     let served = config.intake.sources.iter().filter(|source| source.is_served());
     assert_eq!(served.count(), vendors().len() + 1);
-    // Nothing stands between the Function URL and a path.
+    // The template adds no path to the Function URL.
     let router = TEMPLATE["Resources"]["Router"]["Properties"].to_string();
     assert!(!router.contains("/webhook"));
 }

@@ -8,11 +8,11 @@ use webhook_router::route::Route;
 use crate::servers::{DynamoDbLocal, Redis, RedisCluster};
 use crate::support::{Answer, PAYLOAD, Serve, Sink, client, ok, post, sqlite};
 
-/// The destination's answer to the event. For the sender, it would be a final refusal.
+/// The destination's answer to the event. The sender would take it as a final refusal.
 const REFUSAL: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
-/// Lets the destination refuse an event while the store is broken, repairs the store, and delivers
-/// the event again as its vendor does.
+/// Lets the destination refuse an event while the store is broken. Then repairs the store, and
+/// delivers the event again as its vendor does.
 async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), mend_it: impl Fn()) {
     let sink = Sink::start().await;
     let short = [
@@ -22,7 +22,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     ];
     let store = store.iter().copied();
     let router = Serve::to(&sink).only(Route::Gcp).envs(short).envs(store).start();
-    // The first use of a store takes longer than any other.
+    // The first use of a store takes longer than later uses.
     let warm_up = PAYLOAD.replace("4200", "1");
     while router.post(warm_up.clone()).await.status != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -38,7 +38,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     let got = delivery.await.unwrap();
     assert_eq!((got.status, got.text()), (503, "try again later"), "{}", router.log());
     let wait: u64 = got.header("retry-after").unwrap().parse().unwrap();
-    // The lease is 8 s: the budget, four tries to store the result, and a second.
+    // The lease lasts 8 s: the budget, four tries to store the result, and 1 s more.
     assert!((1..=8).contains(&wait), "{wait}");
     let reason =
         "the destination answered 422 Unprocessable Entity; its dead letter could not be stored";
@@ -47,7 +47,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     mend_it();
     sink.answers(ok("done"));
     sink.take();
-    // A vendor that obeys Retry-After finds the key free, once the store works again.
+    // A vendor that obeys Retry-After finds the key free once the store works again.
     tokio::time::sleep(Duration::from_secs(wait)).await;
     let again = loop {
         let again = router.post(PAYLOAD).await;

@@ -9,7 +9,7 @@ use chrono::Utc;
 
 use super::shown;
 use crate::{
-    cmd::http_server::Handler,
+    cmd::{http_server::Handler, shown::harmless},
     delivery::{Delivery, Reply},
     outcome::Origin,
 };
@@ -43,8 +43,10 @@ impl<H> Traffic<H> {
         }
         let header = |name| reply.headers.get(name).and_then(|value| value.to_str().ok());
         let key = header("x-webhook-key").and_then(|key| key.rsplit(':').next()).unwrap_or("-");
-        let (time, Delivery { method, path, .. }) = (Utc::now().format("%H:%M:%S"), delivery);
-        let (destination, answer) = (header("x-webhook-destination").unwrap_or("-"), shown(reply));
+        let (time, method) = (Utc::now().format("%H:%M:%S"), &delivery.method);
+        let path = harmless(&delivery.path);
+        let (destination, answer) =
+            (header("x-webhook-destination").unwrap_or("-"), harmless(&shown(reply)));
         println!("{time}  {method} {path:<28} {answer:<42} {destination:<4} {key:.10}");
     }
 }

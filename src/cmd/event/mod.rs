@@ -22,6 +22,7 @@ use super::{
     arguments::{parse_header, parse_time, parse_vendor, read_file},
     samples::sample,
     sending,
+    shown::{harmless, harmless_lines},
 };
 use crate::{
     config::Intake,
@@ -230,14 +231,10 @@ fn print(reply: &Reply, out: &mut impl std::io::Write) -> std::io::Result<()> {
     writeln!(out, "{}", reply.status)?;
     for name in SHOWN {
         if let Some(value) = reply.headers.get(name).and_then(|value| value.to_str().ok()) {
-            writeln!(out, "{name}: {value}")?;
+            writeln!(out, "{name}: {}", harmless(value))?;
         }
     }
-    // The text of a server must not control the terminal.
-    let is_harmless = |char: char| !char.is_control() || char == '\n' || char == '\t';
-    let body = String::from_utf8_lossy(&reply.body);
-    let body: String =
-        body.chars().map(|char| if is_harmless(char) { char } else { '\u{FFFD}' }).collect();
+    let body = harmless_lines(&String::from_utf8_lossy(&reply.body));
     writeln!(out, "\n{body}")
 }
 

@@ -247,7 +247,7 @@ mod tests {
         burst.add(50_000).await.unwrap();
         let mut honest = buffers.begin(0).unwrap();
         for _ in 0..10 {
-            // One byte at a time is no progress, however large the burst was.
+            // One byte at a time does not count as progress, however large the burst was.
             burst.add(1).await.unwrap();
             honest.add(4_000).await.unwrap();
         }

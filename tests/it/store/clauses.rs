@@ -1,4 +1,4 @@
-//! What every store promises, clause by clause. Each clause gets an empty store.
+//! Clauses of the contract of all stores. Each clause gets an empty store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -69,7 +69,7 @@ pub(super) async fn ended_lease_is_taken_over_and_fenced(Opened { store, .. }: O
     let heir = won(store.claim(&plan, at(1000), at(2000)).await);
     assert_ne!(dead.owner, heir.owner);
     assert_eq!((heir.details.first_seen, heir.until), (at(0), at(2000)));
-    // The first owner was only slow: nothing it says counts any more.
+    // The first owner was only slow, but its results no longer count.
     assert_eq!(store.finish(&dead, &delivered(at(1100))).await.unwrap(), Settled::LeaseLost);
     let letter = letter(&plan, &dead, Outcome::Status(500));
     assert_eq!(store.fail(&dead, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
@@ -86,9 +86,9 @@ pub(super) async fn ended_lease_counts_until_it_is_taken_over(Opened { store, ..
     assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
     let claim = store.claim(&plan, at(5001), at(6000)).await.unwrap();
     assert!(matches!(claim, Claim::Delivered(_)));
-    // An answer that got lost makes its owner ask again.
+    // An owner repeats its request when the answer was lost.
     assert_eq!(store.finish(&lease, &delivered(at(5000))).await.unwrap(), Settled::Stored);
-    // What is delivered cannot fail any more.
+    // A delivered event cannot fail any more.
     let letter = letter(&plan, &lease, Outcome::Status(500));
     assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
     assert_eq!(dead_letters(&*store).await, []);
@@ -127,7 +127,7 @@ pub(super) async fn failed_event_is_free_and_keeps_its_route(Opened { store, .. 
     assert_eq!((record.state, record.failed), (State::DeadLetter, failed(&letter)));
     assert_eq!(record.attempts, letter.attempts);
 
-    // The route of the first claim stays, whatever the threshold has become meanwhile.
+    // The route of the first claim stays, even if the threshold has changed.
     let mut elsewhere = plan.clone();
     elsewhere.route = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
     let retry = won(store.claim(&elsewhere, at(700), at(1700)).await);
@@ -154,7 +154,8 @@ pub(super) async fn uncertain_failure_holds_the_key_until_the_lease_ends(
     let claim = store.claim(&plan, at(999), at(2000)).await.unwrap();
     assert_eq!(claim, Claim::InFlight { until: at(1000), route: plan.route });
     assert_eq!(store.discard(&plan.key, at(999)).await.unwrap(), in_flight(1000));
-    // Until then it is in flight and failed; from then on it is a dead letter like any other.
+    // Until then, the event is in flight and failed. From then on, it is a dead letter like any
+    // other.
     let record = store.get(&plan.key, at(999)).await.unwrap().unwrap();
     let held = State::InFlight { owner: lease.owner.clone(), until: at(1000) };
     assert_eq!((record.state, record.failed), (held, failed(&letter)));
@@ -165,7 +166,7 @@ pub(super) async fn uncertain_failure_holds_the_key_until_the_lease_ends(
     assert_eq!(retry.attempts, letter.attempts);
     let record = store.get(&plan.key, at(1500)).await.unwrap().unwrap();
     assert!(matches!(record.state, State::InFlight { .. }) && record.failed.is_some());
-    // This owner dies, and what is left is the letter.
+    // This owner dies, and only the letter is left.
     let record = store.get(&plan.key, at(2000)).await.unwrap().unwrap();
     assert_eq!(record.state, State::DeadLetter);
 }
@@ -192,7 +193,7 @@ pub(super) async fn discarded_event_is_forgotten(Opened { store, .. }: Opened) {
     assert_eq!(store.discard(&plan.key, at(800)).await.unwrap(), Discarded::None);
     assert_eq!(store.get(&plan.key, at(800)).await.unwrap(), None);
     assert_eq!(dead_letters(&*store).await, []);
-    // An owner that was too slow does not bring it back.
+    // An owner that was too slow does not restore the letter.
     let settled = store.fail(&retry, &letter, Release::Now).await.unwrap();
     assert_eq!(settled, Settled::LeaseLost);
     assert_eq!(dead_letters(&*store).await, []);
@@ -213,7 +214,8 @@ pub(super) async fn chosen_name_belongs_to_one_body(Opened { store, .. }: Opened
     other.route = if first.route == Route::Gcp { Route::Aws } else { Route::Gcp };
     let refused = Claim::OtherBody { route: first.route };
     let lease = won(store.claim(&first, at(0), at(1000)).await);
-    // In flight, its owner dead, failed, delivered: the name stays its own.
+    // The name stays with its event in every state: in flight, with a dead owner, failed,
+    // delivered.
     for now in [500, 5000] {
         assert_eq!(store.claim(&other, at(now), at(9000)).await.unwrap(), refused);
     }
@@ -233,8 +235,8 @@ pub(super) async fn dead_letter_keeps_the_delivery_whole(Opened { store, .. }: O
     let plan = plan_of("whole");
     let lease = won(store.claim(&plan, at(0), at(1000)).await);
     let mut letter = letter(&plan, &lease, Outcome::Unreachable);
-    // The largest body there is, and every byte there is.
-    // Hardly compressible, as encrypted or packed data is.
+    // The body has the largest allowed size, and contains every byte value. It hardly compresses,
+    // like encrypted or packed data.
     let mut state = 1u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -244,7 +246,7 @@ pub(super) async fn dead_letter_keeps_the_delivery_whole(Opened { store, .. }: O
     letter.delivery = delivery(body);
     letter.delivery.path = "/webhook?x=%F0%9F%98%80".into();
     let headers = &mut letter.delivery.headers;
-    // The largest head that the server takes.
+    // The head is the largest that the server accepts.
     headers.insert("x-big", HeaderValue::from_bytes(&[0xFF; 64 * 1024]).unwrap());
     headers.append("x-twice", "one".parse().unwrap());
     headers.append("x-twice", "two".parse().unwrap());
@@ -252,11 +254,12 @@ pub(super) async fn dead_letter_keeps_the_delivery_whole(Opened { store, .. }: O
     assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
     assert!(dead_letters(&*store).await == [letter.clone()]);
     let retry = won(store.claim(&plan, at(100), at(1100)).await);
-    // The first owner repeats itself, because the answer to it was lost: too late, and without
-    // a trace.
+    // The first owner repeats its request because the answer was lost. It is too late and leaves no
+    // trace.
     assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::LeaseLost);
     assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
-    // A second failure replaces the first, be it small or hardly larger than an item can hold.
+    // A second failure replaces the first, whether it is small or hardly larger than an item can
+    // hold.
     letter.delivery.body = letter.delivery.body.slice(..256 * 1024);
     assert_eq!(store.fail(&retry, &letter, Release::Now).await.unwrap(), Settled::Stored);
     assert!(dead_letters(&*store).await == std::slice::from_ref(&letter));
@@ -271,7 +274,7 @@ pub(super) async fn dead_letters_are_listed_by_time_page_by_page(Opened { store,
         let plan = plan_of(&format!("letter {index}"));
         let lease = won(store.claim(&plan, at(0), at(1000)).await);
         let mut letter = letter(&plan, &lease, Outcome::Status(500));
-        // Some at the same time, and not in the order of their writing.
+        // Some letters fail at the same time, and not in the order of their writing.
         letter.failed_at = at(1000 - index / 3);
         assert_eq!(store.fail(&lease, &letter, Release::Now).await.unwrap(), Settled::Stored);
         all.push(Entry { failed_at: letter.failed_at, key: letter.key });
@@ -305,7 +308,7 @@ pub(super) async fn key_is_found_by_its_first_digits_where_the_store_can(
         assert_eq!(found.is_some(), finds_keys);
         assert_eq!(found.unwrap_or_else(|| vec![plan.key]), [plan.key]);
     }
-    // What is forgotten cannot be found.
+    // A forgotten event cannot be found.
     let end = at(TTL.as_secs() as i64 * 10 + 1);
     let digits = plan_of("found").key.to_string().replace(Key::PREFIX, "");
     assert_eq!(store.find(&digits[..8], end).await.unwrap().unwrap_or_default(), []);
@@ -350,7 +353,7 @@ fn attempt(number: u32, outcome: Outcome) -> Attempt {
     Attempt { number, at: at(10), by, destination, outcome, milliseconds: 7 }
 }
 
-/// A dead letter with the longest answer that one keeps, of every byte there is.
+/// Creates a dead letter with the longest answer that it can keep, and with every byte value.
 fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
     let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let answer = Reply { body: body.into(), ..Reply::text(StatusCode::BAD_GATEWAY, "") };
@@ -379,7 +382,7 @@ fn details(plan: &Plan, first_seen: i64) -> Details {
     }
 }
 
-/// All letters, in the order of the list.
+/// Returns all letters in the order of the list.
 async fn dead_letters(store: &dyn Store) -> Vec<DeadLetter> {
     let mut letters = Vec::new();
     for entry in store.dead_letters(Page { limit: 100, after: None }).await.unwrap() {

@@ -1,4 +1,4 @@
-//! The stores that there are, each opened empty. Tests of one store share its server.
+//! All stores, each opened empty. The tests of one store share its server.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -12,12 +12,12 @@ use crate::{
     support::{self, lookup},
 };
 
-/// A store with nothing in it, which no other test uses.
+/// An empty store that no other test uses.
 pub(super) struct Opened {
     pub store: Arc<dyn Store>,
-    /// Whether it finds a key by its first digits.
+    /// True if the store finds a key by its first digits.
     pub finds_keys: bool,
-    /// What must live as long as the store is used.
+    /// A server or folder that must live as long as the store is used.
     _place: Box<dyn Any>,
 }
 
@@ -50,12 +50,13 @@ pub(super) async fn dynamodb() -> Opened {
     Opened { store: Arc::new(store), finds_keys: false, _place: Box::new(()) }
 }
 
-/// Beside a whole test suite, a server may take its time.
+/// A server may be slow while the whole test suite runs.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Opens a store as the router does, but for the clock: the clauses choose their times. In Redis,
-/// whose server has a clock of its own, the scripts go by the time that they are given; the rest
-/// of them is the same. `clocks.rs` and `race.rs` hold the server's clock against the contract.
+/// Opens a store as the router does, except for the clock, because the clauses choose their times.
+/// In Redis, whose server has its own clock, the scripts use the times that they are given. The
+/// rest of the scripts is the same. `clocks.rs` and `race.rs` check the server's clock against the
+/// contract.
 async fn open(vars: &[(&str, &str)]) -> Arc<dyn Store> {
     let targets = [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
     let mut config = Config::from_vars(lookup(&[&targets, vars].concat())).unwrap();
