@@ -27,7 +27,8 @@ FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl redis-server:redis
 PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy::
-NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal
+NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
+	every_vendor_s_sample all_letters_are_discarded
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
 # Parts of the names of tests that take long.
 LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \

@@ -22,7 +22,7 @@ use webhook_router::{
 
 use crate::{
     cli::router,
-    signed_deliveries::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, now},
+    signed_deliveries::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, another_secret, now},
     support::{ROUTER, Server, Sink, lookup, venv},
 };
 
@@ -76,17 +76,6 @@ fn samples() -> BTreeMap<String, PathBuf> {
     let files = std::fs::read_dir("events/vendors").unwrap();
     let named = |path: PathBuf| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path);
     files.map(|file| named(file.unwrap().path())).collect()
-}
-
-/// Returns a secret in the vendor's form that is not configured.
-fn another_secret(vendor: &str) -> &'static str {
-    match vendor {
-        "adyen" => "00ff",
-        "standard-webhooks" => "whsec_YW5vdGhlciBzZWNyZXQ=",
-        "braintree" => "public:another",
-        "klarna" => "krn-1:another",
-        _ => "another",
-    }
 }
 
 #[test]

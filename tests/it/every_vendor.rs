@@ -13,7 +13,9 @@ use webhook_router::{
 
 use crate::{
     hostile::on_processor,
-    signed_deliveries::{KINDS, Kind, PAYPAL, SIGNED_AT, adyen, answer, intake, now},
+    signed_deliveries::{
+        KINDS, Kind, PAYPAL, SIGNED_AT, adyen, answer, intake, intake_with_other_secrets, now,
+    },
 };
 
 #[test]
@@ -52,7 +54,7 @@ fn type_time_and_id_are_read() {
     let form = Kind::of("braintree").delivery(1, 0).body;
     let payload = form_urlencoded::parse(&form).find(|(name, _)| name == "bt_payload").unwrap().1;
     let braintree = hex::encode(Sha256::digest(&*payload));
-    for (name, event_type, created_at, id) in [
+    let expected = [
         ("stripe", "invoice.paid", "2026-05-06T12:20:00Z", "evt_1"),
         ("adyen", "AUTHORISATION", "2026-05-06T10:30:00Z", adyen),
         ("adyen-platform", transfer, "2026-05-06T10:00:00Z", &format!("{transfer}:1:3")),
@@ -61,6 +63,7 @@ fn type_time_and_id_are_read() {
         ("shopify-events", "orders/create", "2026-05-06T12:00:00.123456Z", "id-1"),
         ("standard-webhooks", "contact.created", "2026-05-06T12:00:00Z", "id-1"),
         ("svix", "contact.created", "2026-05-06T12:00:00Z", "id-1"),
+        ("v1a", "contact.created", "2026-05-06T12:00:00Z", "id-1"),
         ("slack", "app_mention", "2026-05-06T12:20:00Z", "Ev1"),
         ("paypal", "PAYMENT.CAPTURE.COMPLETED", "2026-05-06T12:34:56.789000Z", "WH-TEST-1"),
         ("twilio", "CallStatus.completed", "", "id-1"),
@@ -76,7 +79,10 @@ fn type_time_and_id_are_read() {
             "EV1,EV1b",
         ),
         ("klarna", "payment.session.completed", "2026-05-06T12:00:00Z", "1"),
-    ] {
+    ];
+    let kinds: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(expected.map(|row| row.0)[..], kinds, "a row for each of KINDS, in their order");
+    for (name, event_type, created_at, id) in expected {
         let kind = Kind::of(name);
         let event = answer(&kind.delivery(1, 0), &intake, SIGNED_AT).1.unwrap().event;
         let time = event.created_at.map(|time| time.to_string()).unwrap_or_default();
@@ -110,7 +116,7 @@ fn flipping_any_signed_byte_is_refused() {
             assert_eq!(status, 401, "{} {what} {at}", kind.name);
         };
         let body = std::str::from_utf8(&genuine.body).unwrap();
-        for at in (0..body.len()).filter(|at| is_signed(&kind, body, *at)) {
+        for at in (0..body.len()).filter(|at| is_signed(kind, body, *at)) {
             let mut bytes = genuine.body.to_vec();
             bytes[at] ^= 1;
             refused(&Delivery { body: bytes.into(), ..genuine.clone() }, "body", at);
@@ -140,12 +146,22 @@ fn flipping_any_signed_byte_is_refused() {
         refused(&Delivery { body: Bytes::new(), ..genuine.clone() }, "empty", 0);
         let get = Delivery { method: Method::GET, ..genuine.clone() };
         assert_eq!(answer(&get, &intake, SIGNED_AT).0, 405, "{}", kind.name);
-        let outside = if kind.is_stamped() { 401 } else { 200 };
+        let outside = if kind.stamped { 401 } else { 200 };
         for (at, status) in
             [(300, 200), (-300, 200), (301, outside), (-301, outside), (1_000_000, outside)]
         {
             assert_eq!(answer(&genuine, &intake, SIGNED_AT + at).0, status, "{} {at}", kind.name);
         }
+    }
+}
+
+#[test]
+fn a_delivery_that_another_secret_signed_is_refused() {
+    let (intake, other) = (intake(), intake_with_other_secrets());
+    for kind in KINDS {
+        let delivery = kind.delivery(1, 0);
+        let status = |intake| answer(&delivery, intake, SIGNED_AT).0;
+        assert_eq!((status(&intake), status(&other)), (200, 401), "{}", kind.name);
     }
 }
 

@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
-use crate::servers::Redis;
+use crate::servers::{Redis, wait_for};
 use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, ok, post, sqlite};
 
 #[tokio::test]
@@ -189,6 +190,7 @@ async fn a_log_line_holds_the_beginning_of_a_path_and_of_a_method() {
 async fn a_refusal_tells_the_log_what_the_sender_is_not_told() {
     let sink = Sink::start().await;
     let router = Server::router(&[sink.vars(), vec![("MAX_BODY_BYTES", "1000")]].concat());
+    router.checked();
     let envelope = r#"{"vendor":"v","event_type":"","created_at":1778070896}"#;
     for (path, body, status, said, reason) in [
         (
@@ -210,13 +212,17 @@ async fn a_refusal_tells_the_log_what_the_sender_is_not_told() {
         ("/webhook/stripe", "{}", 404, "not found", "stripe is not served: set STRIPE_SECRETS"),
         ("/webhook", &"x".repeat(1001), 413, "larger than 1000 bytes", "the body is larger than"),
     ] {
-        let lines_before = router.log().lines().count();
         let got = post(&client(), &format!("{}{path}", router.url), body.to_owned()).await;
         assert_eq!((got.status, got.text()), (status, said));
-        let log = router.log();
-        let line = log.lines().nth(lines_before).unwrap();
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert!(line["reason"].as_str().unwrap().starts_with(reason), "{line}");
+        // The router may write the line after it has answered.
+        let refused = || {
+            let log = router.log();
+            let refused = log.lines().filter(|line| line.contains("refused"));
+            let mut lines = refused.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.find(|line| line["reason"].as_str().is_some_and(|text| text.starts_with(reason)))
+        };
+        wait_for(reason, Path::new(""), || refused().is_some());
+        let line = refused().unwrap();
         assert_eq!((&line["method"], &line["path"]), (&"POST".into(), &path.into()));
         assert_eq!((&line["sender"], &line["status"]), (&"127.0.0.1".into(), &status.into()));
     }
