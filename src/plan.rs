@@ -147,10 +147,14 @@ pub fn plan(
 ///
 /// # Errors
 /// Fails with [`Error::Signature`] if the delivery cannot be genuine.
-pub fn needs(delivery: &Delivery, intake: &Intake) -> Result<Option<Fetch>, Error> {
+pub fn needs(
+    delivery: &Delivery,
+    intake: &Intake,
+    now: DateTime<Utc>,
+) -> Result<Option<Fetch>, Error> {
     match admit(delivery, delivery.body.len() as u64, intake) {
         Ok(Admitted::Source(source)) if intake.certificate_of(source).is_none() => {
-            source.needs(delivery)
+            source.needs(delivery, intake.signature_tolerance, now)
         }
         // `plan` reports the fault.
         _ => Ok(None),

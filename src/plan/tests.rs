@@ -240,7 +240,7 @@ fn only_paypals_deliveries_lead_to_a_certificate() {
         ("paypal-auth-algo", "SHA256withRSA"),
     ];
     let genuine = delivery("/webhook/pal", &headers, "{}");
-    let found = needs(&genuine, &intake).unwrap();
+    let found = needs(&genuine, &intake, Utc::now()).unwrap();
     let Some(Fetch::Certificate(url)) = found else { panic!("no certificate") };
     assert_eq!(url.as_str(), address);
     // A configured certificate is used, and none is fetched.
@@ -250,8 +250,8 @@ fn only_paypals_deliveries_lead_to_a_certificate() {
     let certificate = Certificate::from_pem(pem.as_bytes()).unwrap();
     let configured = Some(Arc::new(Fetched::Certificate(certificate)));
     let configured = Intake { paypal_certificate: configured, ..intake.clone() };
-    assert!(needs(&genuine, &configured).unwrap().is_none());
+    assert!(needs(&genuine, &configured, Utc::now()).unwrap().is_none());
     for other in [github("push", "1", "{}"), envelope(), delivery("/nobody", &headers, "{}")] {
-        assert!(needs(&other, &intake).unwrap().is_none());
+        assert!(needs(&other, &intake, Utc::now()).unwrap().is_none());
     }
 }

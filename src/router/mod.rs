@@ -116,7 +116,7 @@ impl Router {
     /// Plans a delivery. If its signature needs a certificate or a key of the vendor's, that is
     /// fetched first.
     async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
-        let fetched = match needs(delivery, &self.intake)? {
+        let fetched = match needs(delivery, &self.intake, budget.now)? {
             Some(fetch) => Some(self.fetcher.get(&fetch).await?),
             None => None,
         };

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use url::Url;
 
 use super::{
-    Body, Check, Fetch, Fetched, Source, Vendor,
+    Body, Check, Fetch, Fetched, Vendor,
     certificate::{Hash, RSA_SIGNATURE_BYTES},
     description::Description,
     rows::fields,
@@ -79,11 +79,11 @@ impl Message {
         };
         let mut signed = String::new();
         for name in names {
-            match text(name) {
-                Some(value) => signed += &format!("{name}\n{value}\n"),
-                None if *name == "Subject" => {}
-                None => return Err(missing()),
+            // Only a subject that is absent is left out. One that is no text is not signed.
+            if *name == "Subject" && document.root().get(name).is_none() {
+                continue;
             }
+            signed += &format!("{name}\n{}\n", present(name)?);
         }
         let signature = BASE64.decode(signature).map_err(|_| wrong())?;
         if !RSA_SIGNATURE_BYTES.contains(&signature.len()) {
@@ -194,8 +194,8 @@ impl Vendor for AwsSns {
         Err(CannotSign::OnlyVendor("Amazon SNS"))
     }
 
-    fn needs(&self, delivery: &Delivery, source: &Source) -> Result<Option<Fetch>, Error> {
-        let message = Message::of(delivery, &source.secrets)?;
+    fn needs(&self, check: &Check<'_>) -> Result<Option<Fetch>, Error> {
+        let message = Message::of(check.delivery, check.secrets)?;
         Ok(Some(Fetch::Certificate(message.address)))
     }
 

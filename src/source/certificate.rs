@@ -7,8 +7,8 @@ use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
 };
 use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, pem::parse_x509_pem,
-    prelude::FromDer as _, time::ASN1Time,
+    certificate::X509Certificate, extensions::GeneralName, oid_registry::OID_PKCS1_RSAENCRYPTION,
+    pem::parse_x509_pem, prelude::FromDer as _, time::ASN1Time,
 };
 
 /// The parts of a certificate that a signature depends on.
@@ -35,18 +35,21 @@ pub(super) const RSA_SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=51
 
 /// A text without a certificate that has an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a certificate in PEM form")]
+#[error("must be a certificate with an RSA key, in PEM form")]
 pub struct NotACertificate;
 
 impl Certificate {
     /// Reads the first certificate of a PEM text. Certificates of its issuers may follow.
     ///
     /// # Errors
-    /// Fails if the text has no certificate.
+    /// Fails if the text has no certificate, or its key is no RSA key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NotACertificate> {
         let (_, pem) = parse_x509_pem(pem).map_err(|_| NotACertificate)?;
         let parsed = X509Certificate::from_der(&pem.contents);
         let (_, certificate) = parsed.map_err(|_| NotACertificate)?;
+        if certificate.public_key().algorithm.algorithm != OID_PKCS1_RSAENCRYPTION {
+            return Err(NotACertificate);
+        }
         let alternatives = certificate.subject_alternative_name().ok().flatten();
         let alternatives = alternatives.iter().flat_map(|names| &names.value.general_names);
         let names = alternatives.filter_map(|name| match name {

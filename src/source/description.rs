@@ -102,6 +102,9 @@ pub struct Signed {
     pub key_id: Option<HeaderName>,
     pub stamp: Option<Stamp>,
     pub template: Template,
+    /// True if the vendor always sends a JSON object or array, and signs something else right beside
+    /// it. With this check, an attacker cannot move text between the two.
+    pub is_json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,26 +182,31 @@ impl Tolerance {
 /// The format of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unit {
-    /// Text: RFC 3339 for the time of a signature, which is UTC if it has no zone, and the formats of `created_at` for the time of
+    /// Text: RFC 3339 for the time of a signature, and the formats of `created_at` for the time of
     /// an event.
     #[default]
     Text,
+    /// Text as in ISO 8601, without a zone: it is UTC.
+    TextInUtc,
     Seconds,
     Milliseconds,
 }
 
+/// Digits of a time in milliseconds, from the year 2001 to 2286.
+const MILLISECOND_DIGITS: usize = 13;
+
 impl Unit {
-    /// Reads the time of a signature, which must have exactly the vendor's format.
+    /// Reads the time of a signature, which must have exactly the vendor's format. Some vendors sign
+    /// the time and the body with nothing between them. If a time could be shorter or longer, an
+    /// attacker could move digits from one to the other, and the signature would still match.
     pub fn read_stamp(self, text: &str) -> Option<DateTime<Utc>> {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();
         match self {
-            Self::Text => match DateTime::parse_from_rfc3339(text) {
-                Ok(time) => Some(time.to_utc()),
-                // Orb's times have no zone.
-                Err(_) => text.parse().ok().map(|time: NaiveDateTime| time.and_utc()),
-            },
+            Self::Text => DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()),
+            Self::TextInUtc => text.parse().ok().map(|time: NaiveDateTime| time.and_utc()),
             Self::Seconds => DateTime::from_timestamp(number()?, 0),
+            Self::Milliseconds if text.len() != MILLISECOND_DIGITS => None,
             Self::Milliseconds => DateTime::from_timestamp_millis(number()?),
         }
     }
@@ -231,6 +239,8 @@ pub struct Fields {
     pub event_type: Vec<Joined>,
     /// The places of the time. The first one that is present counts.
     pub created_at: Vec<Place>,
+    /// The place of the time of a whole batch, for events without a time of their own.
+    pub of_batch: Option<Pointer>,
     pub unit: Unit,
     /// The places of the id. The first one that is present counts. The id must be the vendor's name
     /// for the event: equal in all deliveries of the event, and different for every other event.

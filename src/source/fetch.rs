@@ -45,7 +45,7 @@ impl Fetch {
         match self {
             Self::Certificate(_) => Certificate::from_pem(body)
                 .map(Fetched::Certificate)
-                .map_err(|_| "must be a certificate in PEM form"),
+                .map_err(|_| "must be a certificate with an RSA key, in PEM form"),
             Self::Key { .. } => {
                 P256Key::from_json(body).map(Fetched::Key).ok_or("must have a P-256 key for ES256")
             }

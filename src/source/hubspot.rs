@@ -54,6 +54,7 @@ impl HubSpot {
                     tolerance: Tolerance::Configured,
                 }),
                 template: template("{method}{url}{body}{timestamp}"),
+                is_json: true,
                 ..hmac_body("x-hubspot-signature-v3")
             }),
             fields: Fields {

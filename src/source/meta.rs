@@ -1,18 +1,21 @@
 //! Meta: Facebook, Instagram and WhatsApp
 //! (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started>).
 //!
-//! The signature covers the body. A body reports several changes, and neither it nor they have an
-//! id. Meta checks an address with an unsigned GET that holds the verify token.
+//! The signature covers the body. A body reports several changes of several objects, and neither it
+//! nor they have an id. Meta checks an address with an unsigned GET that holds the verify token.
 
 use http::{Method, StatusCode};
 
 use super::{
-    Source, Vendor,
-    description::{Description, Fields, Joined, Signed},
-    rows::{DAY, hmac_body, joined, signed},
+    Body, Happened, Source, Vendor,
+    description::{Description, Signed},
+    rows::{DAY, hmac_body, signed},
     scheme::is_a_secret,
 };
-use crate::delivery::{Delivery, Reply};
+use crate::{
+    delivery::{Delivery, Reply},
+    json::Value,
+};
 
 /// Most fields of the query. Meta sends three.
 const MAX_FIELDS: usize = 16;
@@ -29,13 +32,6 @@ impl Meta {
             name: "meta".into(),
             documentation: "https://developers.facebook.com/docs/graph-api/webhooks/getting-started",
             scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("x-hub-signature-256") }),
-            fields: Fields {
-                event_type: vec![Joined {
-                    needs_all: false,
-                    ..joined(&["/object", "/entry/0/changes/0/field"], ".")
-                }],
-                ..Fields::default()
-            },
             // WhatsApp retries for seven days.
             retry_horizon: 7 * DAY,
             ..Description::default()
@@ -43,9 +39,39 @@ impl Meta {
     }
 }
 
+/// Returns the elements of an array, or nothing.
+fn elements<'d>(value: Value<'d>, name: &str) -> Vec<Value<'d>> {
+    value.get(name).and_then(Value::elements).unwrap_or_default()
+}
+
+/// Returns the names of the fields that changed. Without their values, there are only the names. The
+/// messages of a page are no field.
+fn changed_fields(entry: Value<'_>) -> Vec<Option<String>> {
+    let changes = elements(entry, "changes").into_iter().map(|change| change.get("field"));
+    let names = elements(entry, "changed_fields").into_iter().map(Some);
+    let fields: Vec<_> = changes.chain(names).map(|field| field?.as_text()).collect();
+    if fields.is_empty() { vec![None] } else { fields }
+}
+
 impl Vendor for Meta {
     fn description(&self) -> &Description {
         &self.0
+    }
+
+    /// Reads one event for each change. Its type is the kind of the object, and the field.
+    fn happened(&self, _delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
+        let object = body.root().and_then(|root| root.get("object")?.as_text());
+        let entries = body.root().map(|root| elements(root, "entry")).unwrap_or_default();
+        let mut fields: Vec<_> = entries.into_iter().flat_map(changed_fields).collect();
+        if fields.is_empty() {
+            fields.push(None);
+        }
+        let event_type = |field: Option<String>| match (&object, field) {
+            (Some(object), Some(field)) => Some(format!("{object}.{field}")),
+            (object, _) => object.clone(),
+        };
+        let one = |field| Happened { event_type: event_type(field), ..Happened::default() };
+        fields.into_iter().map(one).collect()
     }
 
     /// Answers the GET with which Meta checks an address: it must hold the verify token.

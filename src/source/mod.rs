@@ -38,6 +38,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderName, StatusCode, header::AUTHORIZATION};
 use url::Url;
 
@@ -150,7 +151,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// # Errors
     /// Fails with [`Error::Signature`] if the delivery cannot be genuine, or the address is not the
     /// vendor's.
-    fn needs(&self, _delivery: &Delivery, _source: &Source) -> Result<Option<Fetch>, Error> {
+    fn needs(&self, _check: &Check<'_>) -> Result<Option<Fetch>, Error> {
         Ok(None)
     }
 
@@ -340,8 +341,17 @@ impl Source {
     ///
     /// # Errors
     /// Fails with [`Error::Signature`] if the delivery cannot be genuine.
-    pub(crate) fn needs(&self, delivery: &Delivery) -> Result<Option<Fetch>, Error> {
-        if self.is_explained { Ok(None) } else { self.vendor.needs(delivery, self) }
+    pub(crate) fn needs(
+        &self,
+        delivery: &Delivery,
+        tolerance: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Fetch>, Error> {
+        if self.is_explained {
+            return Ok(None);
+        }
+        let (secrets, url, fetched) = (&self.secrets[..], None, None);
+        self.vendor.needs(&Check { delivery, secrets, url, tolerance, now, fetched })
     }
 
     /// Checks that the source's vendor sent a delivery.
@@ -352,8 +362,8 @@ impl Source {
         &self,
         delivery: &Delivery,
         fetched: Option<&Fetched>,
-        tolerance: chrono::TimeDelta,
-        now: chrono::DateTime<chrono::Utc>,
+        tolerance: TimeDelta,
+        now: DateTime<Utc>,
     ) -> Result<(), Error> {
         if self.is_explained {
             return Ok(());

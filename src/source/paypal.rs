@@ -15,7 +15,7 @@ use http::HeaderName;
 use url::Url;
 
 use super::{
-    Certificate, Check, Fetch, Fetched, Source, Vendor,
+    Certificate, Check, Fetch, Fetched, Vendor,
     certificate::{Hash, RSA_SIGNATURE_BYTES},
     description::{Description, Sent},
     rows::{DAY, fields, names, sent},
@@ -159,8 +159,8 @@ impl Vendor for PayPal {
         Ok(delivery)
     }
 
-    fn needs(&self, delivery: &Delivery, _source: &Source) -> Result<Option<Fetch>, Error> {
-        Claims::of(delivery).map(|claims| Some(Fetch::Certificate(claims.address)))
+    fn needs(&self, check: &Check<'_>) -> Result<Option<Fetch>, Error> {
+        Claims::of(check.delivery).map(|claims| Some(Fetch::Certificate(claims.address)))
     }
 }
 

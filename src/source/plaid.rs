@@ -3,8 +3,11 @@
 //!
 //! `Plaid-Verification` holds a JSON Web Token (RFC 7519). The token covers the SHA-256 of the body
 //! and the time of signing. Its algorithm is always ES256: a token that names another one is
-//! refused. The key is asked for by its id, with the credentials of Plaid's API. There is neither an
-//! id nor a time of the event.
+//! refused. The key is asked for by its id, with the credentials of Plaid's API.
+//!
+//! There is neither an id nor a time of the event, and Plaid reports many events with the same body.
+//! So the time of signing stands for the time of the event. A retry is signed again, because Plaid
+//! wants a token that is older than five minutes to be refused. So a retry is another event.
 //!
 //! A secret is `client_id:secret`, and `sandbox:client_id:secret` for Plaid's Sandbox. The first one
 //! asks for the key.
@@ -17,13 +20,16 @@ use subtle::ConstantTimeEq as _;
 use url::Url;
 
 use super::{
-    Check, Fetch, Fetched, Source, Vendor,
+    Body, Check, Fetch, Fetched, Happened, Vendor,
     description::{Description, Fields},
+    happened,
     rows::{joined, names},
     scheme::{BASE64_URL, missing, stale, wrong},
     sign::{CannotSign, Signing},
 };
-use crate::{delivery::Delivery, error::Error, json::Document, secret::Secret};
+use crate::{
+    delivery::Delivery, error::Error, json::Document, secret::Secret, timestamp::Timestamp,
+};
 
 const TOKEN: HeaderName = HeaderName::from_static("plaid-verification");
 
@@ -87,6 +93,16 @@ impl<'a> Token<'a> {
         }
         Ok(Self { key_id, signed, signature, issued_at, body_hash })
     }
+
+    fn check_time(&self, check: &Check<'_>) -> Result<(), Error> {
+        let issued_at = DateTime::from_timestamp(self.issued_at as i64, 0).ok_or_else(wrong)?;
+        check.is_fresh(issued_at, Some(check.tolerance)).then_some(()).ok_or_else(stale)
+    }
+
+    fn is_of(&self, body: &[u8]) -> bool {
+        let found = hex::encode(Sha256::digest(body));
+        found.as_bytes().ct_eq(self.body_hash.as_bytes()).into()
+    }
 }
 
 /// Returns whether a text is an id or a secret of Plaid's. No byte of it is escaped in JSON.
@@ -139,20 +155,13 @@ impl Vendor for Plaid {
 
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         let token = Token::of(check.delivery)?;
-        let issued_at = DateTime::from_timestamp(token.issued_at as i64, 0).ok_or_else(wrong)?;
-        if !check.is_fresh(issued_at, Some(check.tolerance)) {
-            return Err(stale());
-        }
+        token.check_time(check)?;
         let key = check.fetched.and_then(Fetched::key);
         let key = key.ok_or_else(|| Error::NotFetched("no key".into()))?;
-        // A stranger's token does not cost a hash of the body.
-        let is_of_body = || {
-            let found = hex::encode(Sha256::digest(&check.delivery.body));
-            bool::from(found.as_bytes().ct_eq(token.body_hash.as_bytes()))
-        };
+        // The hash comes last, so that a stranger's token costs only the hash in `needs`.
         let is_genuine = key.is_valid_at(check.now)
             && key.has_signed(token.signed.as_bytes(), &token.signature)
-            && is_of_body();
+            && token.is_of(&check.delivery.body);
         if is_genuine { Ok(()) } else { Err(wrong()) }
     }
 
@@ -160,9 +169,21 @@ impl Vendor for Plaid {
         Err(CannotSign::OnlyVendor("Plaid"))
     }
 
-    fn needs(&self, delivery: &Delivery, source: &Source) -> Result<Option<Fetch>, Error> {
-        let token = Token::of(delivery)?;
-        let credentials = source.secrets.first().and_then(Credentials::of);
+    fn happened(&self, delivery: &Delivery, body: &Body<'_>) -> Vec<Happened> {
+        let token = Token::of(delivery).ok();
+        let issued_at =
+            token.and_then(|token| Timestamp::from_micros((token.issued_at * 1_000_000.0) as i64));
+        let read = happened::read(&self.0.fields, delivery, body);
+        read.into_iter().map(|one| Happened { created_at: issued_at, ..one }).collect()
+    }
+
+    fn needs(&self, check: &Check<'_>) -> Result<Option<Fetch>, Error> {
+        let token = Token::of(check.delivery)?;
+        token.check_time(check)?;
+        if !token.is_of(&check.delivery.body) {
+            return Err(wrong());
+        }
+        let credentials = check.secrets.first().and_then(Credentials::of);
         Ok(credentials.and_then(|credentials| credentials.fetch(&token.key_id)))
     }
 }

@@ -189,7 +189,15 @@ fn verify_signed(signed: &Signed, check: &Check<'_>) -> Result<(), Error> {
             claimed.iter().any(|signature| expected.ct_eq(signature).into())
         }),
     };
-    if is_genuine { Ok(()) } else { Err(wrong()) }
+    let is_whole = !signed.is_json || is_json(&delivery.body);
+    if is_genuine && is_whole { Ok(()) } else { Err(wrong()) }
+}
+
+/// Returns whether a body is a JSON object or array. It no longer is one when text is cut off at its
+/// beginning, or added there.
+fn is_json(body: &[u8]) -> bool {
+    Document::parse(body)
+        .is_ok_and(|document| document.root().is_object() || document.root().elements().is_some())
 }
 
 /// Returns every line of the headers, and every value in the body, that may hold signatures.

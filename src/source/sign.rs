@@ -264,7 +264,8 @@ fn put_time(
 ) -> Result<(), CannotSign> {
     let document = Document::parse(&delivery.body).ok();
     let found = document.as_ref().and_then(|document| pointer.find(document.root()));
-    let is_text = unit == Unit::Text || found.is_some_and(|value| value.as_str().is_some());
+    let is_text = matches!(unit, Unit::Text | Unit::TextInUtc)
+        || found.is_some_and(|value| value.as_str().is_some());
     if is_text { put_text(delivery, pointer, text) } else { put(delivery, pointer, text) }
 }
 
@@ -300,6 +301,7 @@ impl Unit {
     fn write_stamp(self, time: DateTime<Utc>) -> String {
         match self {
             Self::Text => time.to_rfc3339_opts(SecondsFormat::Secs, true),
+            Self::TextInUtc => time.naive_utc().format("%FT%T").to_string(),
             Self::Seconds => time.timestamp().to_string(),
             Self::Milliseconds => time.timestamp_millis().to_string(),
         }

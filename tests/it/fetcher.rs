@@ -1,33 +1,24 @@
 //! Fetches from vendors: few at once, each only once, small, quickly, and without redirects.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod hosts;
+
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use tokio::time::Instant;
 use url::Url;
 use webhook_router::{
-    authorities::Authorities,
-    config::Config,
-    delivery::{Delivery, Reply},
-    destination::{Destinations, tls_config},
     error::Error,
     fetcher::Fetcher,
-    outcome::Origin,
-    router::{Budget, Router},
     secret::Secret,
     source::{Fetch, Fetched},
-    store,
 };
 
 use crate::{
     servers::Authority,
-    signed_deliveries::{PAYPAL, now},
-    support::{Answer, Sink, client, lookup, sqlite, status},
-    vendors::{VECTORS, Vector},
+    signed_deliveries::PAYPAL,
+    support::{Answer, Sink, client, status},
+    vendors::vector,
 };
 
 fn address(sink: &Sink, path: &str) -> Url {
@@ -44,10 +35,6 @@ fn key(sink: &Sink, path: &str) -> Fetch {
 
 fn found(body: impl Into<bytes::Bytes>) -> Answer {
     Answer::With(StatusCode::OK, vec![], body.into())
-}
-
-fn vector(name: &str) -> &'static Vector {
-    VECTORS.vectors.iter().find(|one| one.id == name).unwrap()
 }
 
 /// Returns what Plaid answers when it is asked for its key.
@@ -103,7 +90,8 @@ async fn failures_are_named_and_kept() {
     let redirect = || Answer::With(StatusCode::FOUND, elsewhere(), "".into());
     let confirmation = Fetch::Confirmation(address(&sink, "confirm?Token=1"));
     let hs256 = jwk().replace("ES256", "HS256");
-    let not_pem = "the answer must be a certificate in PEM form";
+    let (elliptic, _) = Authority::new().issue(&["sns.amazonaws.com"]);
+    let not_pem = "the answer must be a certificate with an RSA key, in PEM form";
     let no_key = "the answer must have a P-256 key for ES256";
     for (fetch, answer, expected) in [
         (
@@ -113,6 +101,7 @@ async fn failures_are_named_and_kept() {
         ),
         (certificate(&sink, "302"), redirect(), "the answer is 302 Found"),
         (certificate(&sink, "text"), found("no certificate"), not_pem),
+        (certificate(&sink, "elliptic"), found(elliptic.pem()), not_pem),
         (certificate(&sink, "large"), found(large), "the answer has more than 65536 bytes"),
         (key(&sink, "302"), redirect(), "the answer is 302 Found"),
         (key(&sink, "400"), status(StatusCode::BAD_REQUEST, "{}"), "the answer is 400 Bad Request"),
@@ -177,193 +166,34 @@ async fn a_slow_address_is_given_up_and_few_are_asked_at_once() {
     assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(6), "{took:?}");
 }
 
-/// A vendor's host: TLS with a certificate of its name before a sink.
-struct Vendor {
-    authority: Authority,
-    sink: Sink,
-    hosts: Vec<(&'static str, SocketAddr)>,
-}
-
-impl Vendor {
-    async fn start(names: &[&'static str]) -> Self {
-        let (authority, sink) = (Authority::new(), Sink::start().await);
-        let mut hosts = Vec::new();
-        for name in names {
-            let (certificate, key) = authority.issue(&[*name]);
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let tls = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.der().clone()], key)
-                .unwrap();
-            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            hosts.push((*name, listener.local_addr().unwrap()));
-            let behind = sink.url["http://".len()..].to_owned();
-            tokio::spawn(async move {
-                loop {
-                    let (connection, _) = listener.accept().await.unwrap();
-                    let (acceptor, behind) = (acceptor.clone(), behind.clone());
-                    tokio::spawn(async move {
-                        let Ok(mut stream) = acceptor.accept(connection).await else { return };
-                        let mut sink = TcpStream::connect(behind).await.unwrap();
-                        let _ = tokio::io::copy_bidirectional(&mut stream, &mut sink).await;
-                    });
-                }
-            });
-        }
-        Self { authority, sink, hosts }
-    }
-
-    /// Returns a fetcher for which the hosts' names lead here.
-    fn fetcher(&self) -> Fetcher {
-        let tls = tls_config(Some(&Authorities::read(&self.authority.file()).unwrap())).unwrap();
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy();
-        let hosts = self.hosts.iter();
-        let client = hosts.fold(client, |client, (name, address)| client.resolve(name, *address));
-        Fetcher::with_client(client.build().unwrap())
-    }
-}
-
-/// A router in this process, with a destination that records what arrives.
-struct Here {
-    router: Arc<Router>,
-    config: Config,
-    destination: Sink,
-    _folder: tempfile::TempDir,
-}
-
-impl Here {
-    async fn start(vendor: &Vendor, secrets: (&str, &str)) -> Self {
-        let destination = Sink::start().await;
-        let folder = tempfile::tempdir().unwrap();
-        let path = sqlite(folder.path());
-        let vars = [
-            ("GCP_TARGET_URL", destination.url.as_str()),
-            ("ROUTE_THRESHOLD", "256"),
-            ("STORE_URL", &path),
-            secrets,
-        ];
-        let config = Config::from_vars(lookup(&vars)).unwrap();
-        let store = store::open(&config.store).await.unwrap();
-        let destinations = Destinations::new(&config.targets, config.forward.timeout).unwrap();
-        let router = Router::new(&config, store, destinations).with_fetcher(vendor.fetcher());
-        Self { router: Arc::new(router), config, destination, _folder: folder }
-    }
-
-    async fn answer(&self, delivery: &Delivery, at: i64) -> Reply {
-        let mut budget = Budget::configured(&self.config);
-        budget.now = now(at);
-        self.router.handle(delivery.clone(), Origin::default(), budget).await
-    }
-
-    async fn status(&self, delivery: &Delivery, at: i64) -> u16 {
-        self.answer(delivery, at).await.status.as_u16()
-    }
-}
-
-const SNS: &str = "sns.us-west-2.amazonaws.com";
-
 #[tokio::test]
-async fn however_many_deliveries_wait_the_certificate_is_fetched_once() {
-    let vendor = Vendor::start(&[SNS]).await;
-    let vector = vector("aws-sns/2");
-    vendor.sink.answers(found(vector.fetched.as_ref().unwrap()["genuine"].as_str()));
-    let here = Here::start(&vendor, ("AWS_SNS_SECRETS", &vector.secret)).await;
-    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
-    let mut forged = genuine.clone();
-    forged.body =
-        String::from_utf8(genuine.body.to_vec()).unwrap().replace("parcel", "bomb").into();
-    let here = Arc::new(here);
-    let waiting: Vec<_> = [genuine, forged]
-        .iter()
-        .cycle()
-        .take(20)
-        .map(|delivery| {
-            let (here, delivery) = (Arc::clone(&here), delivery.clone());
-            tokio::spawn(async move { here.status(&delivery, at).await })
-        })
-        .collect();
-    for (number, status) in waiting.into_iter().enumerate() {
-        let status = status.await.unwrap();
-        // The genuine ones carry one event: some are duplicates, or come while it is delivered.
-        let expected: &[u16] = if number % 2 == 0 { &[200, 409] } else { &[401] };
-        assert!(expected.contains(&status), "{number} {status}");
+async fn an_old_answer_counts_until_the_vendor_gives_another() {
+    let sink = Sink::start().await;
+    // An answer is out of date at once.
+    let fetcher = Fetcher::with_client(client()).keeping(Duration::ZERO, Duration::ZERO);
+    let one = certificate(&sink, "one");
+    sink.answers(found(PAYPAL.certificate.as_str()));
+    let first = fetcher.get(&one).await.unwrap();
+    for (number, failure) in
+        [status(StatusCode::BAD_GATEWAY, "no"), found("no certificate")].into_iter().enumerate()
+    {
+        sink.answers(failure);
+        let answer = fetcher.get(&one).await.unwrap();
+        assert_eq!(answer, first);
+        assert_eq!(sink.take().len(), if number == 0 { 2 } else { 1 });
+        reason(fetcher.get(&certificate(&sink, "other")).await);
+        assert_eq!(sink.take().len(), 1);
     }
-    assert_eq!(vendor.sink.take().len(), 1);
-    assert_eq!(here.destination.take().len(), 1);
-}
-
-#[tokio::test]
-async fn a_certificate_that_does_not_come_is_a_503_and_an_expired_one_a_401() {
-    let vendor = Vendor::start(&[SNS]).await;
-    let vector = vector("aws-sns/2");
-    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
-    let location = vec![("location", "https://sns.us-west-2.amazonaws.com/other.pem")];
-    let expired = vector.fetched.as_ref().unwrap()["expired"].as_str();
-    for (answer, expected) in [
-        (Answer::With(StatusCode::FOUND, location, "".into()), 503),
-        (found("x".repeat(70_000)), 503),
-        (found(expired), 401),
-    ] {
-        vendor.sink.answers(answer);
-        let here = Here::start(&vendor, ("AWS_SNS_SECRETS", &vector.secret)).await;
-        assert_eq!(here.status(&genuine, at).await, expected);
-        assert_eq!(here.status(&genuine, at).await, expected);
-        assert_eq!(vendor.sink.take().len(), 1);
-        assert!(here.destination.take().is_empty());
+    sink.answers(found(PAYPAL.certificate_of_another.as_str()));
+    assert_ne!(fetcher.get(&one).await.unwrap(), first);
+    // While a refreshed answer is not there, it is not asked for again and again.
+    let fetcher = Fetcher::with_client(client()).keeping(Duration::ZERO, Duration::from_secs(60));
+    sink.answers(found(PAYPAL.certificate.as_str()));
+    fetcher.get(&one).await.unwrap();
+    sink.answers(status(StatusCode::BAD_GATEWAY, "no"));
+    sink.take();
+    for _ in 0..5 {
+        assert_eq!(fetcher.get(&one).await.unwrap(), first);
     }
-}
-
-#[tokio::test]
-async fn a_subscription_to_a_listed_topic_is_confirmed_once() {
-    let vendor = Vendor::start(&[SNS]).await;
-    let vector = vector("aws-sns/2");
-    vendor.sink.answers(found(vector.fetched.as_ref().unwrap()["genuine"].as_str()));
-    let at = vector.first.now;
-    let question =
-        Delivery { body: VECTORS.subscription.as_str().into(), ..vector.delivery(&vector.first) };
-    let here = Here::start(&vendor, ("AWS_SNS_SECRETS", &vector.secret)).await;
-    for _ in 0..2 {
-        let reply = here.answer(&question, at).await;
-        assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &b"confirmed"[..]));
-    }
-    let asked: Vec<_> = vendor.sink.take().into_iter().map(|one| one.path).collect();
-    assert_eq!(asked, ["/SimpleNotificationService-1.pem", "/"]);
-    assert!(here.destination.take().is_empty());
-    // Nothing is visited for a forged question, or for another topic.
-    let forged = VECTORS.subscription.replace("Token=token", "Token=other");
-    let forged = Delivery { body: forged.into(), ..question.clone() };
-    assert_eq!(here.status(&forged, at).await, 401);
-    assert!(vendor.sink.take().is_empty());
-    let other = format!("{}-other", vector.secret);
-    let elsewhere = Here::start(&vendor, ("AWS_SNS_SECRETS", &other)).await;
-    assert_eq!(elsewhere.status(&question, at).await, 401);
-    assert!(vendor.sink.take().is_empty());
-}
-
-#[tokio::test]
-async fn plaids_key_is_asked_for_with_the_credentials() {
-    let vendor = Vendor::start(&["production.plaid.com", "sandbox.plaid.com"]).await;
-    vendor.sink.answers(found(jwk()));
-    let vector = vector("plaid");
-    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
-    for secret in ["client:plainly-plaid", "sandbox:client:plainly-plaid"] {
-        let here = Here::start(&vendor, ("PLAID_SECRETS", secret)).await;
-        assert_eq!(here.status(&genuine, at).await, 200);
-        assert_eq!(here.status(&genuine, at + 1000).await, 401);
-        let forged = Delivery { body: "{}".into(), ..genuine.clone() };
-        assert_eq!(here.status(&forged, at).await, 401);
-        let asked = vendor.sink.take();
-        assert_eq!((asked.len(), asked[0].path.as_str()), (1, "/webhook_verification_key/get"));
-        let question = r#"{"client_id":"client","secret":"plainly-plaid","key_id":"key-1"}"#;
-        assert_eq!(asked[0].body, question);
-        assert_eq!(here.destination.take().len(), 1);
-    }
+    assert_eq!(sink.take().len(), 1);
 }

@@ -8,9 +8,19 @@ body_hmac(
     "x-hub-signature-256",
     lambda n, a: {
         "object": "whatsapp_business_account",
-        "entry": [{"id": str(n), "changes": [{"field": "messages"}]}],
+        "entry": [
+            {"id": str(n), "changes": [{"field": "messages"}, {"field": "account_update"}]},
+            {"id": "9", "changed_fields": ["flows"]},
+        ],
     },
-    ("whatsapp_business_account.messages", "", ""),
+    (",".join(f"whatsapp_business_account.{field}" for field in ("messages", "account_update", "flows")), "", ""),
+    form="sha256={}",
+)
+body_hmac(
+    "meta/messenger",
+    "x-hub-signature-256",
+    lambda n, a: {"object": "page", "entry": [{"id": str(n), "messaging": [{"message": {"text": "hello"}}]}]},
+    ("page", "", ""),
     form="sha256={}",
 )
 body_hmac(
@@ -83,9 +93,23 @@ body_hmac(
     "x-tfe-notification-signature",
     lambda n, a: {
         "run_id": f"run-{n}",
-        "notifications": [{"trigger": "run:completed", "run_updated_at": AT}],
+        "notifications": [
+            {"trigger": "run:completed", "run_updated_at": AT},
+            {"trigger": "run:errored", "run_updated_at": AT},
+        ],
     },
-    ("run:completed", AT, ""),
+    ("run:completed,run:errored", AT, ""),
+    algorithm="sha512",
+)
+body_hmac(
+    "terraform/workspace",
+    "x-tfe-notification-signature",
+    lambda n, a: {
+        "trigger": "assessment:drifted",
+        "workspace_id": f"ws-{n}",
+        "details": {"new_assessment_result": {"created_at": AT}},
+    },
+    ("assessment:drifted", AT, ""),
     algorithm="sha512",
 )
 body_hmac(
@@ -187,7 +211,13 @@ for form, write in (("hex", bytes.hex), ("base64", b64)):
 
 def pusher(number, attempt, time):
     text = dump(
-        {"time_ms": SECONDS * 1000, "events": [{"name": "channel_occupied", "channel": f"c{number}"}]}
+        {
+            "time_ms": SECONDS * 1000,
+            "events": [
+                {"name": "channel_occupied", "channel": f"c{number}"},
+                {"name": "member_added", "channel": f"c{number}", "user_id": "1"},
+            ],
+        }
     )
     return {"x-pusher-key": "key-1", "x-pusher-signature": hexed("plainly-pusher", text)}, text
 
@@ -196,7 +226,7 @@ case(
     "pusher",
     pusher,
     "x-pusher-signature",
-    ("channel_occupied", AT, ""),
+    ("channel_occupied,member_added", AT, ""),
     secret="key-1:plainly-pusher",
     another="key-1:plainly-another",
     signed=["x-pusher-key"],

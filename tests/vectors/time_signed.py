@@ -83,7 +83,7 @@ stamped(
     "box",
     "box-signature-secondary",
     lambda n, a: {"id": f"box-{n}", "trigger": "FILE.UPLOADED", "created_at": "2026-05-06T05:20:00-07:00"},
-    ("FILE.UPLOADED", AT, ""),
+    ("FILE.UPLOADED", AT, "box-1"),
     lambda when, text, headers: f"{text}{when}",
     stamp="box-delivery-timestamp",
     stamp_text=lambda time: iso(time) + "Z",

@@ -147,8 +147,8 @@ fn knock() -> Description {
     }
 }
 
-/// The signature covers time and types of the batch. Its events have neither a time nor an id of
-/// their own, so the batch stays whole, and the first event names its type.
+/// The signature covers the time of the batch and the types of its events, which have neither a time
+/// nor an id of their own.
 fn pusher() -> Description {
     Description {
         name: "pusher".into(),
@@ -157,7 +157,12 @@ fn pusher() -> Description {
             key_id: Some(HeaderName::from_static("x-pusher-key")),
             ..hmac_body("x-pusher-signature")
         }),
-        fields: Fields { unit: Unit::Milliseconds, ..fields("/events/0/name", "/time_ms", "") },
+        fields: Fields {
+            each: Some(pointer_to("/events")),
+            of_batch: Some(pointer_to("/time_ms")),
+            unit: Unit::Milliseconds,
+            ..fields("/name", "", "")
+        },
         ..Description::default()
     }
 }

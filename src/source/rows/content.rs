@@ -45,7 +45,8 @@ fn webflow() -> Description {
     }
 }
 
-/// The signature covers type and time. During a rotation two keys sign, each in a header.
+/// The signature covers type, time and id. During a rotation two keys sign, each in a header. The id
+/// in the body is the same in every delivery of an event, `Box-Delivery-Id` is not.
 fn box_() -> Description {
     let signatures = names(&["box-signature-primary", "box-signature-secondary"]);
     Description {
@@ -62,7 +63,7 @@ fn box_() -> Description {
             template: template("{body}{timestamp}"),
             ..hmac_body("")
         }),
-        fields: fields("/trigger", "/created_at", ""),
+        fields: fields("/trigger", "/created_at", "/id"),
         ..Description::default()
     }
 }

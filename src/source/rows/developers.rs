@@ -115,15 +115,12 @@ fn terraform() -> Description {
             ..hmac_body("x-tfe-notification-signature")
         }),
         fields: Fields {
-            event_type: vec![
-                pointer("/trigger").into(),
-                pointer("/notifications/0/trigger").into(),
-            ],
+            each: Some(pointer_to("/notifications")),
             created_at: vec![
-                pointer("/notifications/0/run_updated_at"),
+                pointer("/run_updated_at"),
                 pointer("/details/new_assessment_result/created_at"),
             ],
-            ..Fields::default()
+            ..fields("/trigger", "", "")
         },
         ..Description::default()
     }

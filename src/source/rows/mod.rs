@@ -112,6 +112,7 @@ pub(super) fn hmac_body(name: &str) -> Signed {
         key_id: None,
         stamp: None,
         template: Template::default(),
+        is_json: false,
     }
 }
 

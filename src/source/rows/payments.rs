@@ -60,6 +60,7 @@ fn square() -> Description {
         scheme: signed(Signed {
             encoding: Encoding::Base64,
             template: template("{url}{body}"),
+            is_json: true,
             ..hmac_body("x-square-hmacsha256-signature")
         }),
         fields: fields("/type", "/created_at", "/event_id"),
@@ -185,6 +186,7 @@ fn airwallex() -> Description {
                 ..stamp(StampPlace::At(header("x-timestamp")))
             }),
             template: template("{timestamp}{body}"),
+            is_json: true,
             ..hmac_body("x-signature")
         }),
         fields: fields("/name", "/created_at", "/id"),
@@ -213,7 +215,7 @@ fn orb() -> Description {
             separator: Some(" ".into()),
             prefix: "v1=".into(),
             stamp: Some(Stamp {
-                unit: Unit::Text,
+                unit: Unit::TextInUtc,
                 ..stamp(StampPlace::At(header("x-orb-timestamp")))
             }),
             template: template("v1:{timestamp}:{body}"),
