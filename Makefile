@@ -40,7 +40,7 @@ SLOW := $(sort $(NEED_PYTHON) $(NEED_DYNAMODB) $(LONG))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants build-faulty check advisories requirements build invoke watch parity clean bench-cold-start \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -91,13 +91,15 @@ mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to th
 build-faulty:
 	cargo build --locked --features fault-points
 
-check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check formatting, lints and the templates, and the licences and sources of dependencies.
+check: lint lint-template ## Check formatting, lints, documentation and the templates.
+
+lint: ## Check formatting, lints and documentation.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
-	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
-advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies for known vulnerabilities, with RustSec's database on GitHub.
+dependencies: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies: licences, sources, and known vulnerabilities in RustSec's database on GitHub.
+	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 	$(TOOLS)/bin/cargo-deny --locked check advisories
 
 lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
@@ -132,7 +134,7 @@ deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FIL
 logs: $(VENV)/tools ## Follow the log of the stack STACK.
 	$(SAM) logs --config-env $(STACK) --stack-name $(STACK) --name Router --tail
 
-outputs: $(VENV)/tools ## Show the URL, the secret and the table of the stack STACK.
+outputs: $(VENV)/tools ## Show the outputs of the stack STACK, such as its URL, the secret's ARN and the table's name.
 	$(SAM) list stack-outputs --config-env $(STACK) --stack-name $(STACK)
 
 remove: $(VENV)/tools ## Delete the stack STACK. Its table, cache, secret and log stay.

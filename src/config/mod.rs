@@ -193,10 +193,9 @@ pub struct Intake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsigned {
     Refused,
-    /// Accepted from programs on this machine, the only senders for which `serve` on loopback is
-    /// meant.
+    /// Programs on this machine, the only senders for which `serve` on loopback is meant.
     FromThisMachine,
-    /// Accepted from everyone: ALLOW_UNSIGNED=true.
+    /// Every sender: ALLOW_UNSIGNED=true.
     FromAnyone,
 }
 
@@ -367,7 +366,7 @@ impl Intake {
             Finding::warning(&source.secrets_from, text)
         });
         let example = (self.routing_secret.expose() == EXAMPLE_ROUTING_SECRET).then(|| {
-            let text = "is the example's: set one of your own before production";
+            let text = "has its default value, which is public: set your own before production";
             Finding::warning(ROUTING_SECRET, text)
         });
         unsigned.into_iter().chain(idle).chain(example).collect()
@@ -420,8 +419,8 @@ impl Vars<'_> {
             self.warning(
                 "FORWARD_TIMEOUT_MS",
                 format!(
-                    "{} is more than FORWARD_BUDGET_MS, {}, which ends an attempt sooner and \
-                     leaves no time for a second one: set it below that",
+                    "{} is more than FORWARD_BUDGET_MS ({}), so an attempt ends early and there is \
+                     no time for a second one: set FORWARD_TIMEOUT_MS below FORWARD_BUDGET_MS",
                     timeout.as_millis(),
                     budget.as_millis()
                 ),

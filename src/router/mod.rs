@@ -89,8 +89,7 @@ impl Router {
         Some(telemetry::refused(delivery, origin, &refusal))
     }
 
-    /// Answers a vendor's delivery. It never fails: every error becomes a reply here, and only
-    /// here.
+    /// Answers a vendor's delivery. It never fails: every error becomes a reply.
     pub async fn handle(&self, delivery: Delivery, origin: Origin, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
             return health(&delivery.method);

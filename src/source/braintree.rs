@@ -60,8 +60,8 @@ impl Vendor for Braintree {
         let form = Form::of(&check.delivery.body).ok_or_else(missing)?;
         let is_allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'=' | b'/' | b'\n');
-        // The answer to a challenge is a signature, too. But the signed text of a challenge is not
-        // XML.
+        // An attacker gets the signature of a text by sending it as a challenge. A challenge is
+        // never the base64 of XML, so a payload that is not XML is refused.
         if !form.payload.bytes().all(is_allowed) || form.xml().is_none() {
             return Err(wrong());
         }

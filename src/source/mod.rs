@@ -2,7 +2,7 @@
 //!
 //! Most vendors are rows of data in `rows/`. They share the [`Description`] and its engine
 //! (`scheme.rs`) with `vendor = "custom"`. A vendor that no description fits has a file of its own,
-//! and an entry in [`vendors`].
+//! and an entry in `rows::all`.
 
 mod adyen;
 mod aws_sns;
@@ -66,7 +66,8 @@ use crate::{
 /// The beginning of every source's path.
 const PATH: &str = "/webhook/";
 
-/// Headers about the event that the router sets itself, so that no vendor's header can stand for one.
+/// Headers that describe the event. Only the router sets them, so a vendor's header cannot replace
+/// them.
 pub const EVENT_HEADERS: [&str; 4] =
     ["idempotency-key", "x-webhook-vendor", "x-webhook-event-type", "x-webhook-attempt"];
 

@@ -134,7 +134,7 @@ impl Vendor for PayPal {
             .fetched
             .and_then(Fetched::certificate)
             .ok_or_else(|| Error::NotFetched("no certificate: set PAYPAL_CERT_FILE".into()))?;
-        // The time of the signature counts: a delivery may be older than the certificate's end.
+        // The certificate must be valid at the time of the signature. It may have expired since.
         let is_for_paypal = NAMES.iter().any(|name| certificate.is_for(name));
         if !is_for_paypal || !certificate.is_valid_at(claims.sent) {
             return Err(wrong());

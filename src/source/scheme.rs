@@ -1,8 +1,10 @@
 //! Verifies signatures by the [`Description`] of a vendor.
 //!
-//! The headers come from a stranger. Whatever they hold, the body is hashed at most once for each
-//! secret. Entries of other versions and malformed entries are skipped before anything is hashed.
-//! A header with more than [`MAX_ENTRIES`] entries of the verified version is refused.
+//! The headers come from a stranger. Whatever they hold, an HMAC hashes the body once for each
+//! secret. Ed25519 hashes it once for each pair of a key and a signature, and [`CHEAP_BODY_BYTES`]
+//! limits the signatures. Entries of other versions and malformed entries are skipped before
+//! anything is hashed. A header with more than [`MAX_ENTRIES`] entries of the verified version is
+//! refused.
 
 use std::ops::RangeInclusive;
 

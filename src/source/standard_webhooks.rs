@@ -7,8 +7,9 @@
 //! `whpk_` public key the second. Svix's own headers begin with `svix-` instead
 //! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
-//! The list comes from a stranger. However long it is, the body is hashed only once for each
-//! secret.
+//! The list comes from a stranger. However long it is, a `whsec_` secret hashes the body once. A
+//! `whpk_` key hashes it once for each `v1a` entry that is tried: [`MAX_ENTRIES`] at most, and for
+//! a large body, no more than there are keys.
 
 use base64::{
     Engine as _, alphabet,

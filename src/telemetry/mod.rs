@@ -39,10 +39,10 @@ const MAX_TEXT_CHARS: usize = 256;
 /// The format of a delivery's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
-    /// For a person.
+    /// Text for a person.
     Text,
     Json,
-    /// With CloudWatch's embedded metrics.
+    /// JSON with CloudWatch's embedded metrics.
     Embedded,
 }
 

@@ -109,18 +109,18 @@ fn every_sample_is_signed_as_the_vendor_signs() {
         };
         let genuine = event(&[file.to_str().unwrap()]);
         assert_eq!(status(&genuine), 200, "{name}");
-        // The sample that the program carries is the file, and the same time signs the same.
+        // Without BODY, the sample is the same as the file. The same time gives the same signature.
         assert_eq!(event(&[]), genuine, "{name}");
         assert_eq!(status(&event(&["--secret", another_secret(name)])), 401, "{name}");
 
-        // Of Adyen's items, the amount is covered.
+        // In an item of Adyen's, the signature covers the amount.
         let body = String::from_utf8(genuine.body.to_vec()).unwrap();
         let at = if name == "adyen" { body.find("1999").unwrap() } else { body.len() / 2 };
         let mut bytes = genuine.body.to_vec();
         bytes[at] ^= 1;
         let forged = Delivery { body: bytes.into(), ..genuine.clone() };
         assert_eq!(status(&forged), 401, "{name}");
-        // All but what signs inside the body sends the file as it is.
+        // Only vendors that sign inside the body change the file.
         let is_as_it_is = genuine.body == std::fs::read(file).unwrap();
         assert_eq!(is_as_it_is, !["adyen", "braintree"].contains(&name), "{name}");
     }
@@ -131,7 +131,7 @@ fn signing_gives_what_was_signed_by_hand() {
     let intake = signed_deliveries::intake();
     for kind in KINDS.iter().filter(|kind| kind.name != "paypal") {
         let by_hand = kind.delivery(1, 0);
-        // Another signature stands in the place of the one by hand.
+        // A placeholder replaces the signature that was made by hand.
         let mut unsigned = by_hand.clone();
         if !kind.signature.is_empty() {
             let name = HeaderName::from_static(kind.signature);
@@ -229,7 +229,7 @@ async fn curl_sends_exactly_what_was_signed() {
             assert_eq!(arrived.body, std::fs::read(file).unwrap());
         }
     }
-    // Of standard input, the body stands in the line.
+    // A body from standard input is part of the command line.
     for (number, body) in
         [text.replace("evt", "other").as_bytes(), b"a=\xfe\x00&b='\n"].iter().enumerate()
     {

@@ -42,8 +42,8 @@ pub struct Options {
     /// Source in SOURCES that the event belongs to.
     #[arg(long, value_name = "NAME", conflicts_with = "vendor")]
     source: Option<String>,
-    /// Secret to sign with [default: the first of the source's own secrets, such as
-    /// STRIPE_SECRETS].
+    /// Secret to sign with [default: the source's first secret that can sign, such as the first one
+    /// in STRIPE_SECRETS].
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
     /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 or P-256 for vendors
