@@ -5,6 +5,7 @@ EVENT ?= events/stripe-payment.json
 STACK ?= webhook-router
 VENV := target/venv
 DYNAMODB := target/dynamodb-local
+LIBRARIES := target/libraries
 TOOLS := target/tools
 CARGO_DENY := 0.20.2
 CARGO_MUTANTS := 27.1.0
@@ -28,14 +29,15 @@ PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
-	every_vendor_s_sample all_letters_are_discarded
+	every_vendor_s_sample all_letters_are_discarded libraries::
+NEED_LIBRARIES := libraries::
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
 # Parts of the names of tests that take long.
 LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \
 	attempts::every idle_connections:: hung_connections:: clocks:: crash:: race:: model:: unsettled:: \
 	bounds:: operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
 	redis::a_server redis::a_cluster redis::a_master redis::slots
-SLOW := $(sort $(NEED_PYTHON) $(NEED_DYNAMODB) $(LONG))
+SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
@@ -64,7 +66,7 @@ run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 
 test: $(if $(TEST),test-named,test-all) ## Install the tests' tools, and run all tests. TEST=config:: runs only tests with this text in their names.
 
-test-all: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build build-faulty
+test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-sam build build-faulty
 	cargo test --locked
 
 # The recipe does not contain `$(MAKE)` itself, because make would run that line even with -n.
@@ -75,6 +77,7 @@ test-named: fast-servers
 	@names="$$(cargo test --locked --test it -- --list --format terse $(TEST))" && \
 	some() { echo "$$names" | grep -qF "$$@"; } && goals= && \
 	if some $(NEED_PYTHON:%=-e %); then goals="$(VENV)/ready"; fi && \
+	if some $(NEED_LIBRARIES:%=-e %); then goals="$$goals servers $(LIBRARIES)/ready"; fi && \
 	if some $(NEED_DYNAMODB:%=-e %); then goals="$$goals servers $(DYNAMODB)/ready"; fi && \
 	if some $(NEED_FUNCTIONS:%=-e %); then goals="$$goals build-sam build build-faulty"; fi && \
 	if test -n "$$goals"; then $(AGAIN) $$goals; fi
@@ -167,6 +170,16 @@ $(VENV)/tools: deploy-requirements.txt
 $(VENV)/ready: $(VENV)/tools tests/requirements.txt
 	$(PIP_INSTALL) --requirement tests/requirements.txt
 	$(VENV)/bin/pip check --quiet
+	touch $@
+
+# Installs the vendors' npm packages. npm checks each against the checksum in the lock file, and runs no script
+# of a package.
+$(LIBRARIES)/ready: tests/libraries/package.json tests/libraries/package-lock.json tests/libraries/.npmrc | servers
+	@node --eval 'process.exit(parseInt(process.versions.node) < 20)' || \
+		{ echo 'The libraries need Node.js 20 or later: install it, then try again.' >&2; exit 1; }
+	rm -rf $(LIBRARIES) && mkdir -p $(LIBRARIES)
+	cp $^ $(LIBRARIES)
+	cd $(LIBRARIES) && npm ci --silent
 	touch $@
 
 # Installs AWS's DynamoDB Local, which this npm package contains.
