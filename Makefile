@@ -8,10 +8,14 @@ DYNAMODB := target/dynamodb-local
 LIBRARIES := target/libraries
 TOOLS := target/tools
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
 CARGO_MUTANTS := 27.1.0
 DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
 DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
 DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
+FUZZ := target/fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(or $(TARGET),$(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 # The requirements name every package with its checksums, so pip needs no other packages. pip builds no
 # package, because it would fetch build tools without checksums.
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
@@ -42,7 +46,7 @@ SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants build-faulty check advisories requirements build invoke watch parity clean bench-cold-start \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check advisories requirements build invoke watch parity clean bench-cold-start \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -90,12 +94,27 @@ test-fast: fast-servers ## Run the tests that need no Java, no Python and no rel
 mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to the deciding code fails a unit test. FILE=src/plan.rs changes only that file.
 	$(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
 
+# Each target begins with the repository's own examples, and keeps what it found for the next run. libFuzzer
+# needs no sanitizer of the nightly compiler, because the router has no unsafe code.
+fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Feed the readers of untrusted text with mutated input, FUZZ_SECONDS each. TARGET=json runs only that one.
+	@command -v c++ >/dev/null || $(AGAIN) packages PACKAGES=g++
+	cargo fetch --quiet --locked --manifest-path fuzz/Cargo.toml
+	python3 scripts/fuzz_seeds.py $(FUZZ)/seeds
+	mkdir -p $(addprefix $(FUZZ)/corpus/,$(FUZZ_TARGETS))
+	for target in $(FUZZ_TARGETS); do \
+		$(TOOLS)/bin/cargo-fuzz run --sanitizer none --target-dir $(FUZZ)/build $$target \
+			$(FUZZ)/corpus/$$target $(FUZZ)/seeds/$$target -- -dict=fuzz/dictionaries/$$target.dict \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=5 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=$(FUZZ)/found- || exit 1; \
+	done
+
 # A build for the emulator of cargo-lambda.
 build-faulty:
 	cargo build --locked --features fault-points
 
 check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check formatting, lints and the templates, and the licences and sources of dependencies.
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
@@ -197,6 +216,10 @@ CARGO_INSTALL := CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --
 
 $(TOOLS)/cargo-deny-$(CARGO_DENY):
 	$(CARGO_INSTALL) --version $(CARGO_DENY) cargo-deny
+	touch $@
+
+$(TOOLS)/cargo-fuzz-$(CARGO_FUZZ):
+	$(CARGO_INSTALL) --version $(CARGO_FUZZ) cargo-fuzz
 	touch $@
 
 $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS):
