@@ -38,7 +38,8 @@ use crate::{
 pub(super) const MAX_ENTRIES: usize = 16;
 
 /// Largest body that may be hashed a few times for one secret. Some signatures need a hash of their
-/// own: Ed25519 signatures, and signatures of an address that can be written in two ways.
+/// own: Ed25519 signatures, signatures of an address that can be written in two ways, and signatures
+/// by one of two keys that a secret stands for.
 pub(super) const CHEAP_BODY_BYTES: usize = 16 * 1024;
 
 /// The beginning of a P-256 key as X.509 writes it. The point follows.

@@ -3,12 +3,13 @@
 use http::{HeaderName, StatusCode};
 
 use super::{
-    HOUR, fields, header, hmac_body, names, pointer, pointer_to, signed, stamp, standard, template,
+    HOUR, fields, header, hmac_body, names, pointer, pointer_to, sent, signed, stamp, standard,
+    template,
 };
 use crate::{
     json::Pointer,
     source::description::{
-        Algorithm, Description, Echo, Encoding, Fields, KeyForm, Signed, Stamp, StampPlace,
+        Algorithm, Description, Echo, Encoding, Fields, KeyForm, Sent, Signed, Stamp, StampPlace,
         Tolerance, Unit, Wish,
     },
 };
@@ -251,9 +252,9 @@ fn intercom() -> Description {
 
 /// The signature covers type, time and id.
 fn resend() -> Description {
-    standard(
-        "resend",
-        "https://resend.com/docs/webhooks/introduction",
-        fields("/type", "/created_at", ""),
-    )
+    let documentation = "https://resend.com/docs/webhooks/introduction";
+    Description {
+        sent: vec![sent("svix-id", Sent::Id)],
+        ..standard("resend", documentation, fields("/type", "/created_at", ""))
+    }
 }

@@ -1,8 +1,8 @@
 //! Media, files and websites.
 
-use super::{fields, header, hmac_body, names, signed, stamp, template};
+use super::{fields, header, hmac_body, names, sent, signed, stamp, template};
 use crate::source::description::{
-    Description, Encoding, Fields, Place, Signed, Stamp, StampPlace, Tolerance, Unit,
+    Description, Encoding, Fields, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
 };
 
 pub(super) fn all() -> Vec<Description> {
@@ -52,6 +52,12 @@ fn box_() -> Description {
     Description {
         name: "box".into(),
         documentation: "https://developer.box.com/guides/webhooks/v2/signatures-v2",
+        // Box's own libraries refuse a delivery without these.
+        signature_headers: names(&["box-signature-version", "box-signature-algorithm"]),
+        sent: vec![
+            sent("box-signature-version", Sent::Text("1")),
+            sent("box-signature-algorithm", Sent::Text("HmacSHA256")),
+        ],
         scheme: signed(Signed {
             signature: signatures.into_iter().map(Place::Header).collect(),
             encoding: Encoding::Base64,

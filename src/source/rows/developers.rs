@@ -274,5 +274,9 @@ fn workos() -> Description {
 /// The signature covers type, time and id.
 fn clerk() -> Description {
     let fields = Fields { unit: Unit::Milliseconds, ..fields("/type", "/timestamp", "") };
-    standard("clerk", "https://clerk.com/docs/guides/development/webhooks/overview", fields)
+    let documentation = "https://clerk.com/docs/guides/development/webhooks/overview";
+    Description {
+        sent: vec![sent("svix-id", Sent::Id)],
+        ..standard("clerk", documentation, fields)
+    }
 }
