@@ -394,7 +394,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         (&["--vendor", "klarna", "--secret", "x"], "must be `key-id:key`"),
         (
             &["--vendor", "braintree", "--secret", "x:y"],
-            "must be an XML document, or a form with bt_payload",
+            "must be an XML document in UTF-8, or a form with bt_payload",
         ),
         (&["--vendor", "standard-webhooks", "--secret", "?"], "must be `whsec_` and base64"),
         (
