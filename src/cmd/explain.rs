@@ -189,6 +189,9 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
     let Plan { event, key, route, .. } = match plan(delivery, intake, None, now) {
         Ok(Planned::Deliver(plan)) => *plan,
         Ok(Planned::Handshake(reply)) => return answered(&reply, "a handshake, which is answered"),
+        Ok(Planned::Confirm { reply, .. }) => {
+            return answered(&reply, "a subscription, which is confirmed");
+        }
         Ok(Planned::Filtered { reply, .. }) => return answered(&reply, "filtered by the rules"),
         Err(error) => return refusal(error.reply().status.as_u16(), error.to_string()),
     };

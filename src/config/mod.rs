@@ -30,7 +30,7 @@ use crate::{
     delivery::Reply,
     finding::Finding,
     secret::Secret,
-    source::{Answer, Certificate, Sources, envelope},
+    source::{Answer, Fetched, Source, Sources, envelope},
 };
 
 const ROUTING_SECRET: &str = "ROUTING_SECRET";
@@ -75,7 +75,9 @@ pub const VARIABLES: &[Variable] = &[
     variable("SOURCES_FILE", "",
         "File with the text of SOURCES."),
     variable("PUBLIC_URL", "",
-        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (Square, Twilio): https://hooks.example.com."),
+        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (HubSpot, Square, Twilio): https://hooks.example.com."),
+    variable("META_VERIFY_TOKEN", "",
+        "Verify token of your Meta app: GET /webhook/meta is answered with the challenge when the token is equal."),
     variable("PAYPAL_CERT_FILE", "",
         "PEM file of the certificate that PayPal signs with; without it, the certificate is fetched from PayPal."),
     variable("ALLOW_UNSIGNED", "false",
@@ -195,7 +197,7 @@ pub struct Intake {
     pub answer: Answer,
     pub sources: Sources,
     /// The certificate that PayPal signs with, if it is configured instead of fetched.
-    pub paypal_certificate: Option<Arc<Certificate>>,
+    pub paypal_certificate: Option<Arc<Fetched>>,
 }
 
 /// The senders whose unsigned envelopes are accepted while ENVELOPE_SECRETS is not set.
@@ -335,6 +337,12 @@ impl Config {
 }
 
 impl Intake {
+    /// Returns the certificate that is configured for a source, so that none is fetched.
+    pub fn certificate_of(&self, source: &Source) -> Option<&Fetched> {
+        let is_paypal = source.vendor.name() == "paypal";
+        self.paypal_certificate.as_deref().filter(|_| is_paypal)
+    }
+
     /// Reads only the variables that a plan depends on.
     ///
     /// # Errors

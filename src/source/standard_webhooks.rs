@@ -16,6 +16,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use http::{HeaderName, HeaderValue};
+use ring::signature::ED25519;
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -80,7 +81,8 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
     }
     if !is_genuine && !public_keys.is_empty() {
         let claimed = claimed(signatures, "v1a,", 64)?;
-        is_genuine = !claimed.is_empty() && is_signed_by_one(&public_keys, &claimed, &signed);
+        is_genuine =
+            !claimed.is_empty() && is_signed_by_one(&ED25519, &public_keys, &claimed, &signed);
     }
     if is_genuine { Ok(id.to_owned()) } else { Err(wrong()) }
 }

@@ -314,7 +314,7 @@ fn sources_that_contradict_variables_are_errors() {
     assert!(missing[0].starts_with("PAYPAL_CERT_FILE: cannot be read: "), "{missing:?}");
     assert_eq!(
         problems(&[("PAYPAL_CERT_FILE", "Cargo.toml")]),
-        ["PAYPAL_CERT_FILE: must be a certificate in PEM form"]
+        ["PAYPAL_CERT_FILE: must be a certificate with an RSA key, in PEM form"]
     );
     for address in [
         "hooks.example.com",

@@ -46,7 +46,8 @@ pub struct Options {
     /// in STRIPE_SECRETS].
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
-    /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 for vendors that use it.
+    /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 or P-256 for vendors
+    /// that use it.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Address that the vendor calls. Needed only if its signature covers the address [default: the
@@ -210,7 +211,9 @@ fn remedied(error: CannotSign) -> anyhow::Error {
              (docs/sources.md, Trying it)"
         }
         CannotSign::Header(_) | CannotSign::Secret(_) => "give another with --secret",
-        CannotSign::Body(_) | CannotSign::Circular => return error.into(),
+        CannotSign::Body(_) | CannotSign::Circular | CannotSign::OnlyVendor(_) => {
+            return error.into();
+        }
     };
     anyhow::anyhow!("{error}: {remedy}")
 }
