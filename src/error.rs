@@ -16,7 +16,7 @@ use crate::{
     timestamp::TimestampError,
 };
 
-/// Seconds in `Retry-After` when the store or the host of a vendor's certificate did not answer, or
+/// Seconds in `Retry-After` when the store or a vendor did not answer, or
 /// when there was no room or no time.
 const RETRY_SECONDS: i64 = 5;
 
@@ -49,8 +49,8 @@ pub enum Error {
     IncompleteBody,
     #[error("signature {0}")]
     Signature(SignatureFault),
-    #[error("the vendor's certificate is not available: {0}")]
-    Certificate(String),
+    #[error("cannot fetch from the vendor: {0}")]
+    NotFetched(String),
     #[error(
         "unsigned, and {0} shows that the sender is not on this machine: set ENVELOPE_SECRETS, or \
          ALLOW_UNSIGNED=true to accept it anyway"
@@ -213,7 +213,7 @@ impl Error {
             | Self::NoTime
             | Self::NoRoom
             | Self::NoConnection
-            | Self::Certificate(_) => retry_after(
+            | Self::NotFetched(_) => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 RETRY_SECONDS,
             ),

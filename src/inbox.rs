@@ -10,7 +10,7 @@
 //! the lane again.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -127,7 +127,7 @@ pub struct Drained {
     pub failed: u32,
     /// The number of destinations that took no events, so that some are left.
     pub down: u32,
-    /// True if the store did not answer, or a result could not be stored.
+    /// True if the store did not answer, a result could not be stored, or a record cannot be read.
     pub is_incomplete: bool,
 }
 
@@ -188,6 +188,9 @@ struct Lane {
     /// Events that are due later, as far as this process knows: those that it postponed, and those
     /// that were under another lease.
     later: BTreeSet<(Instant, Key)>,
+    /// Events whose records cannot be read. This process does not try them again, so that they do not
+    /// hold up the others.
+    unreadable: HashSet<Key>,
     /// Set while the destination is down.
     down: Option<Down>,
     next_sweep: Instant,
@@ -215,6 +218,7 @@ impl Lane {
             running: JoinSet::new(),
             queue: VecDeque::new(),
             later: BTreeSet::new(),
+            unreadable: HashSet::new(),
             down: None,
             next_sweep: Instant::now(),
             every: SWEEP,
@@ -270,6 +274,7 @@ impl Lane {
             self.ended(joined.ok());
         }
         self.summary.down = self.down.is_some().into();
+        self.summary.is_incomplete |= !self.unreadable.is_empty();
         self.summary
     }
 
@@ -308,11 +313,14 @@ impl Lane {
                 return;
             }
         };
-        let Handled::Tried { ending, due, health, settled, .. } = handled else {
-            if let Handled::NotDue(at) = handled {
-                self.remember(key, at);
+        let (ending, due, health, settled) = match handled {
+            Handled::Tried { ending, due, health, settled, .. } => (ending, due, health, settled),
+            Handled::NotDue(at) => return self.remember(key, at),
+            Handled::Unreadable => {
+                self.unreadable.insert(key);
+                return;
             }
-            return;
+            Handled::Gone | Handled::StoreUnavailable => return,
         };
         match ending {
             Ending::Delivered => self.summary.delivered += 1,
@@ -398,9 +406,10 @@ impl Lane {
                 let oldest = due.first().map(|Due { at, .. }| Utc::now() - *at);
                 let overdue = oldest.and_then(|oldest| oldest.to_std().ok()).unwrap_or_default();
                 telemetry::overdue(self.route, overdue);
-                self.has_more = due.len() >= SWEPT && self.queue.is_empty();
+                let is_full = due.len() >= SWEPT;
                 let mut keys: Vec<_> = due.into_iter().map(|Due { key, .. }| key).collect();
-                keys.retain(|key| !self.queue.contains(key));
+                keys.retain(|key| !self.unreadable.contains(key) && !self.queue.contains(key));
+                self.has_more = is_full && self.queue.is_empty() && !keys.is_empty();
                 keys.shuffle(&mut rand::rng());
                 self.queue.extend(keys);
             }

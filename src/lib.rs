@@ -70,8 +70,8 @@ pub mod destination;
 // Checks of the services that the configuration names.
 pub mod checkup;
 
-// Vendors' certificates, fetched and cached.
-pub mod certificates;
+// Vendors' certificates and keys, fetched and cached.
+pub mod fetcher;
 
 // The log line and the metrics of a delivery.
 pub mod telemetry;

@@ -67,7 +67,8 @@ enum Command {
     Replay(replay::Options),
     /// Delete dead letters and accepted events.
     Discard(dead_letters::Discard),
-    /// Show routing, duplicates and a race on this machine.
+    /// Run the router on this machine, and show signatures, routing, duplicates and simultaneous
+    /// deliveries.
     Demo(demo::Options),
     /// List the variables, their defaults and their meanings.
     Variables(variables::Options),

@@ -60,7 +60,7 @@ impl Outcome {
         matches!(self, Self::TimedOut | Self::Broken)
     }
 
-    /// Returns whether another attempt may end differently. A redirect and most refusals do not
+    /// Returns whether another attempt may end differently. A redirect and most 4xx answers do not
     /// change.
     ///
     /// Without an answer, another attempt may help: the cause is not known, and even a call that

@@ -17,7 +17,8 @@ use crate::{
     lowercase::python_lower,
     route::Route,
     source::{
-        self, Answer, Body, Certificate, Check, Happened, KeyRule, Source, Wish, envelope, loopback,
+        self, Answer, Body, Check, Fetch, Fetched, Happened, KeyRule, Source, Wish, envelope,
+        loopback,
     },
 };
 
@@ -28,6 +29,9 @@ pub enum Planned {
     Deliver(Box<Plan>),
     /// The delivery is a vendor's handshake and carries no event. This is the answer.
     Handshake(Reply),
+    /// The delivery asks to confirm a subscription. This is the answer once the confirmation is
+    /// made.
+    Confirm { fetch: Fetch, reply: Reply },
     /// The rules of the source leave the event out.
     Filtered { event: Box<Event>, reply: Reply },
 }
@@ -37,7 +41,7 @@ impl Planned {
     pub fn plan(self) -> Option<Plan> {
         match self {
             Self::Deliver(plan) => Some(*plan),
-            Self::Handshake(_) | Self::Filtered { .. } => None,
+            Self::Handshake(_) | Self::Confirm { .. } | Self::Filtered { .. } => None,
         }
     }
 }
@@ -103,15 +107,15 @@ impl Plan {
     }
 }
 
-/// Decides what to do with a delivery that came in at `now`. `certificate` is the one at the
-/// address that [`certificate_address`] returns.
+/// Decides what to do with a delivery that came in at `now`. `fetched` is the answer to the request
+/// that [`needs`] returns.
 ///
 /// # Errors
 /// Fails with a refusal: 400, 401, 403, 404, 405 or 413.
 pub fn plan(
     delivery: &Delivery,
     intake: &Intake,
-    certificate: Option<&Certificate>,
+    fetched: Option<&Fetched>,
     now: DateTime<Utc>,
 ) -> Result<Planned, Error> {
     let source = match admit(delivery, delivery.body.len() as u64, intake)? {
@@ -122,12 +126,15 @@ pub fn plan(
         Admitted::Challenge(reply) => return Ok(Planned::Handshake(reply)),
         Admitted::Source(source) => source,
     };
-    let certificate = certificate.or(intake.paypal_certificate.as_deref());
-    source.verify(delivery, certificate, intake.signature_tolerance, now)?;
+    let fetched = fetched.or_else(|| intake.certificate_of(source));
+    source.verify(delivery, fetched, intake.signature_tolerance, now)?;
 
     let body = Body::new(&delivery.body);
     if let Some(reply) = source.vendor.handshake(&body) {
         return Ok(Planned::Handshake(reply));
+    }
+    if let Some(fetch) = source.vendor.confirmation(&body)? {
+        return Ok(Planned::Confirm { fetch, reply: Reply::text(StatusCode::OK, "confirmed") });
     }
     let happened = source.vendor.happened(delivery, &body);
     let event = event(source, &happened, &body);
@@ -139,18 +146,19 @@ pub fn plan(
     Ok(Planned::Deliver(Box::new(derive(event, intake, Some(source)))))
 }
 
-/// Returns the address of the certificate that a delivery is signed with, if it is signed with one.
-/// Everything that can be checked without the certificate is checked first.
+/// Returns the request for the certificate or key that a delivery is signed with, if it must be
+/// fetched. Everything that can be checked without it is checked first.
 ///
 /// # Errors
 /// Fails with [`Error::Signature`] if the delivery cannot be genuine.
-pub fn certificate_address(
+pub fn needs(
     delivery: &Delivery,
     intake: &Intake,
-) -> Result<Option<url::Url>, Error> {
+    now: DateTime<Utc>,
+) -> Result<Option<Fetch>, Error> {
     match admit(delivery, delivery.body.len() as u64, intake) {
-        Ok(Admitted::Source(source)) if intake.paypal_certificate.is_none() => {
-            source.vendor.certificate_address(delivery)
+        Ok(Admitted::Source(source)) if intake.certificate_of(source).is_none() => {
+            source.needs(delivery, intake.signature_tolerance, now)
         }
         // `plan` reports the fault.
         _ => Ok(None),
@@ -214,7 +222,7 @@ pub fn admit<'a>(
     let is_envelope = delivery.path == envelope::PATH;
     let source = if is_envelope { None } else { Some(intake.sources.at(&delivery.path)?) };
     if let Some(source) = source
-        && let Some(reply) = source.vendor.challenge(delivery, &source.secrets)
+        && let Some(reply) = source.vendor.challenge(delivery, source)
     {
         return Ok(Admitted::Challenge(reply));
     }
@@ -257,8 +265,8 @@ fn envelope(
 ) -> Result<Plan, Error> {
     if cover == Cover::WebhookId {
         let (secrets, tolerance) = (&intake.envelope_secrets[..], intake.signature_tolerance);
-        let (url, certificate) = (None, None);
-        envelope::verify(&Check { delivery, secrets, url, tolerance, now, certificate })?;
+        let (url, fetched) = (None, None);
+        envelope::verify(&Check { delivery, secrets, url, tolerance, now, fetched })?;
     }
     let mut event = envelope::event(delivery)?;
     if intake.trust_idempotency_header {

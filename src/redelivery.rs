@@ -156,17 +156,18 @@ pub enum End {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub delivered: u32,
-    /// Delivered by another owner, or discarded, in the meantime.
+    /// Letters that another owner delivered, or that were discarded, in the meantime.
     pub gone: u32,
-    /// Still under a lease: being delivered, or perhaps delivered already.
+    /// Letters under a lease: being delivered, or perhaps delivered already.
     pub in_progress: u32,
-    /// Failed again. The events are still dead letters, or in the inbox.
+    /// Events that failed again. They are still dead letters, or in the inbox.
     pub failed: u32,
-    /// Sent, but the result could not be stored. The events are still dead letters, or in the inbox.
+    /// Events that were sent, but whose result could not be stored. They are still dead letters, or
+    /// in the inbox.
     pub unsettled: u32,
-    /// The store did not answer.
+    /// Letters for which the store did not answer.
     pub store_unavailable: u32,
-    /// Not begun, because no time was left or the replay was interrupted.
+    /// Letters whose replay did not begin, because no time was left or the replay was interrupted.
     pub not_begun: u32,
 }
 
@@ -282,7 +283,9 @@ async fn replay_one(
             },
             Handled::NotDue(_) => Replayed::unsent(End::Ended(Ending::InProgress)),
             Handled::Gone => Replayed::unsent(End::Gone),
-            Handled::StoreUnavailable => Replayed::unsent(End::Ended(Ending::StoreUnavailable)),
+            Handled::Unreadable | Handled::StoreUnavailable => {
+                Replayed::unsent(End::Ended(Ending::StoreUnavailable))
+            }
         },
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A shared secret. Its `Debug` output is redacted and it has no `Display`, so it cannot reach a
 /// log line or an error text by accident.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {

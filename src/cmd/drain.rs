@@ -46,7 +46,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             eprintln!("{down} of the destinations could not be reached: their events wait");
         }
         if is_incomplete {
-            eprintln!("the store did not answer every time; the log says more (RUST_LOG=warn)");
+            eprintln!(
+                "the store did not answer every time, or a record cannot be read; the log says more \
+                 (RUST_LOG=warn)"
+            );
         }
     }
     let is_done = down == 0 && !is_incomplete && !stop.is_cancelled();

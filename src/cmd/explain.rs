@@ -82,7 +82,8 @@ struct Explanation {
 /// Fails if the configuration cannot be used, or the output cannot be written.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut intake = Intake::from_vars(super::variables().await?)?;
-    // Nobody sent the body of a file. So an envelope needs no signature if no secret is set.
+    // The body comes from a file, not from a sender. So without secrets, an envelope needs no
+    // signature.
     intake.unsigned = Unsigned::FromAnyone;
     if let Some(vendor) = &options.vendor {
         let source = source(&intake, vendor, &options);
@@ -93,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     if intake.routing_secret.expose() == EXAMPLE_ROUTING_SECRET {
         eprintln!(
-            "using the example's ROUTING_SECRET; set your own to see your keys and destinations"
+            "ROUTING_SECRET has its default value: set your own to see your keys and destinations"
         );
     }
     let mut out = std::io::stdout().lock();
@@ -188,6 +189,9 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
     let Plan { event, key, route, .. } = match plan(delivery, intake, None, now) {
         Ok(Planned::Deliver(plan)) => *plan,
         Ok(Planned::Handshake(reply)) => return answered(&reply, "a handshake, which is answered"),
+        Ok(Planned::Confirm { reply, .. }) => {
+            return answered(&reply, "a subscription, which is confirmed");
+        }
         Ok(Planned::Filtered { reply, .. }) => return answered(&reply, "filtered by the rules"),
         Err(error) => return refusal(error.reply().status.as_u16(), error.to_string()),
     };

@@ -48,7 +48,8 @@ pub(super) struct Report {
     /// Number of dead letters that were chosen. It may be incomplete if there was no time to read
     /// the whole list.
     chosen: usize,
-    /// Number of dead letters that were skipped, because their last redrives all failed.
+    /// Number of dead letters that were skipped, because each of their last REDRIVE_LIMIT redrives
+    /// ended in an answer that will not change.
     left_to_operator: usize,
     #[serde(flatten)]
     summary: Summary,

@@ -1,4 +1,5 @@
-//! A body for each built-in vendor, in the vendor's form and with made-up data.
+//! Bodies of common vendors, in the vendor's form and with made-up data. A vendor without a sample
+//! has a signed delivery in the tests.
 
 /// A vendor's body.
 pub(super) struct Sample {
@@ -44,8 +45,8 @@ mod tests {
     use crate::source::vendors;
 
     #[test]
-    fn every_vendor_has_a_sample() {
-        assert!(vendors().iter().all(|vendor| sample(vendor.name()).is_some()));
-        assert_eq!(SAMPLES.len(), vendors().len());
+    fn every_sample_is_of_a_vendor_and_found_by_its_name() {
+        let sampled = vendors().iter().filter(|vendor| sample(vendor.name()).is_some());
+        assert_eq!(sampled.count(), SAMPLES.len());
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     delivery::Reply,
     finding::Finding,
     secret::Secret,
-    source::{Answer, Certificate, Sources, envelope},
+    source::{Answer, Fetched, Source, Sources, envelope},
 };
 
 const ROUTING_SECRET: &str = "ROUTING_SECRET";
@@ -75,7 +75,9 @@ pub const VARIABLES: &[Variable] = &[
     variable("SOURCES_FILE", "",
         "File with the text of SOURCES."),
     variable("PUBLIC_URL", "",
-        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (Square, Twilio): https://hooks.example.com."),
+        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (HubSpot, Square, Twilio): https://hooks.example.com."),
+    variable("META_VERIFY_TOKEN", "",
+        "Verify token of your Meta app: GET /webhook/meta is answered with the challenge when the token is equal."),
     variable("PAYPAL_CERT_FILE", "",
         "PEM file of the certificate that PayPal signs with; without it, the certificate is fetched from PayPal."),
     variable("ALLOW_UNSIGNED", "false",
@@ -195,17 +197,16 @@ pub struct Intake {
     pub answer: Answer,
     pub sources: Sources,
     /// The certificate that PayPal signs with, if it is configured instead of fetched.
-    pub paypal_certificate: Option<Arc<Certificate>>,
+    pub paypal_certificate: Option<Arc<Fetched>>,
 }
 
 /// The senders whose unsigned envelopes are accepted while ENVELOPE_SECRETS is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsigned {
     Refused,
-    /// Accepted from programs on this machine, the only senders for which `serve` on loopback is
-    /// meant.
+    /// Programs on this machine, the only senders for which `serve` on loopback is meant.
     FromThisMachine,
-    /// Accepted from everyone: ALLOW_UNSIGNED=true.
+    /// Every sender: ALLOW_UNSIGNED=true.
     FromAnyone,
 }
 
@@ -336,6 +337,12 @@ impl Config {
 }
 
 impl Intake {
+    /// Returns the certificate that is configured for a source, so that none is fetched.
+    pub fn certificate_of(&self, source: &Source) -> Option<&Fetched> {
+        let is_paypal = source.vendor.name() == "paypal";
+        self.paypal_certificate.as_deref().filter(|_| is_paypal)
+    }
+
     /// Reads only the variables that a plan depends on.
     ///
     /// # Errors
@@ -372,7 +379,7 @@ impl Intake {
             Finding::warning(&source.secrets_from, text)
         });
         let example = (self.routing_secret.expose() == EXAMPLE_ROUTING_SECRET).then(|| {
-            let text = "is the example's: set one of your own before production";
+            let text = "has its default value, which is public: set your own before production";
             Finding::warning(ROUTING_SECRET, text)
         });
         unsigned.into_iter().chain(idle).chain(example).collect()
@@ -426,8 +433,8 @@ impl Vars<'_> {
             self.warning(
                 "FORWARD_TIMEOUT_MS",
                 format!(
-                    "{} is more than FORWARD_BUDGET_MS, {}, which ends an attempt sooner and \
-                     leaves no time for a second one: set it below that",
+                    "{} is more than FORWARD_BUDGET_MS ({}), so an attempt ends early and there is \
+                     no time for a second one: set FORWARD_TIMEOUT_MS below FORWARD_BUDGET_MS",
                     timeout.as_millis(),
                     budget.as_millis()
                 ),

@@ -7,7 +7,8 @@ use crate::{
     route::Route,
     secret::Secret,
     source::{
-        Address, Certificate, Source, Sources, envelope, secrets_variable, settings, vendors,
+        Address, Certificate, Fetched, Source, Sources, envelope, secrets_variable, settings,
+        vendors,
     },
 };
 
@@ -37,18 +38,22 @@ impl Vars<'_> {
             }
         }
         let public = self.public_url();
+        let verify_token = self.text("META_VERIFY_TOKEN").map(Secret::new);
         for source in &mut sources {
+            if source.vendor.name() == "meta" {
+                source.verify_token.clone_from(&verify_token);
+            }
             source.address = source.address.take().or_else(|| public.clone());
         }
         Sources::new(sources)
     }
 
     /// Reads the certificate that PayPal signs with, if it is configured instead of fetched.
-    pub(super) fn paypal_certificate(&mut self) -> Option<Arc<Certificate>> {
+    pub(super) fn paypal_certificate(&mut self) -> Option<Arc<Fetched>> {
         const NAME: &str = "PAYPAL_CERT_FILE";
         let pem = std::fs::read(self.text(NAME)?);
         match pem.map(|pem| Certificate::from_pem(&pem)) {
-            Ok(Ok(certificate)) => Some(Arc::new(certificate)),
+            Ok(Ok(certificate)) => Some(Arc::new(Fetched::Certificate(certificate))),
             Ok(Err(error)) => {
                 self.problem(NAME, error.to_string());
                 None

@@ -1,6 +1,6 @@
 //! The destinations that events are delivered to.
 //!
-//! A new destination needs a file here, its `mod` line, and a field in [`Destinations`].
+//! CONTRIBUTING.md lists what a new destination needs.
 
 mod cloud_run;
 mod lambda;
@@ -52,7 +52,7 @@ pub struct Outgoing<'a> {
     pub trace: &'a [(&'static str, String)],
 }
 
-/// Reasons why there is no answer. The texts are for the operator.
+/// Reasons why an attempt has no reply to pass on. The texts are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The destination did not receive the event, but another attempt may succeed: it was

@@ -32,8 +32,8 @@ const HOST_NAME: &str = "webhook-router";
 /// The input of a function.
 pub(super) struct Handed {
     pub payload: Bytes,
-    /// Absent with a Function URL's event, which has the same data as headers. So a receiver can
-    /// tell the two forms apart, whatever the body contains.
+    /// The client context. `None` if the payload is a Function URL's event, whose headers hold the
+    /// same data. So a receiver can tell the two forms apart, whatever the body contains.
     pub client_context: Option<String>,
 }
 

@@ -14,6 +14,11 @@ pub struct Pointer(Vec<String>);
 pub struct NotAPointer;
 
 impl Pointer {
+    /// Returns the pointer to the outermost value.
+    pub fn root() -> Self {
+        Self(Vec::new())
+    }
+
     /// Returns the value at the pointer.
     pub fn find<'d>(&self, root: Value<'d>) -> Option<Value<'d>> {
         self.0.iter().try_fold(root, |value, step| value.step(step))

@@ -3,9 +3,9 @@
 use super::{Document, Kind, Pointer, Value};
 
 impl Pointer {
-    /// Returns the text with `json` at the place. It replaces the existing value. If there is none,
-    /// it becomes a new member of the innermost existing object. Returns `None` if the text is not
-    /// JSON, or has no such place: a missing element of an array, or a member of an empty object.
+    /// Returns the text with `json` at the place. It replaces an existing scalar. If there is no
+    /// value, it becomes a new member of the innermost existing value, which must be an object that
+    /// is not empty. Returns `None` if the text is not JSON, or `json` cannot be put there.
     pub fn put(&self, text: &[u8], json: &str) -> Option<Vec<u8>> {
         let document = Document::parse(text).ok()?;
         let mut value = document.root();

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     key::hmac_sha256,
     secret::Secret,
+    source::Certificate,
     testing::{delivery, lookup},
 };
 
@@ -239,16 +240,18 @@ fn only_paypals_deliveries_lead_to_a_certificate() {
         ("paypal-auth-algo", "SHA256withRSA"),
     ];
     let genuine = delivery("/webhook/pal", &headers, "{}");
-    let found = certificate_address(&genuine, &intake).unwrap();
-    assert_eq!(found.map(|url| url.to_string()).as_deref(), Some(address));
+    let found = needs(&genuine, &intake, Utc::now()).unwrap();
+    let Some(Fetch::Certificate(url)) = found else { panic!("no certificate") };
+    assert_eq!(url.as_str(), address);
     // A configured certificate is used, and none is fetched.
     let vector: serde_json::Value =
         serde_json::from_str(include_str!("../../tests/vectors/paypal.json")).unwrap();
     let pem = vector["certificate"].as_str().unwrap();
-    let configured = Some(Arc::new(Certificate::from_pem(pem.as_bytes()).unwrap()));
+    let certificate = Certificate::from_pem(pem.as_bytes()).unwrap();
+    let configured = Some(Arc::new(Fetched::Certificate(certificate)));
     let configured = Intake { paypal_certificate: configured, ..intake.clone() };
-    assert_eq!(certificate_address(&genuine, &configured).unwrap(), None);
+    assert!(needs(&genuine, &configured, Utc::now()).unwrap().is_none());
     for other in [github("push", "1", "{}"), envelope(), delivery("/nobody", &headers, "{}")] {
-        assert_eq!(certificate_address(&other, &intake).unwrap(), None);
+        assert!(needs(&other, &intake, Utc::now()).unwrap().is_none());
     }
 }

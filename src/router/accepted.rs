@@ -52,6 +52,8 @@ pub enum Handled {
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,
+    /// The event's record cannot be read.
+    Unreadable,
     StoreUnavailable,
 }
 
@@ -115,7 +117,10 @@ impl Router {
             Ok(Take::Gone) => Handled::Gone,
             Err(error) => {
                 tracing::error!(%key, %error, "an accepted event cannot be taken");
-                Handled::StoreUnavailable
+                match error {
+                    StoreError::Corrupt(_) => Handled::Unreadable,
+                    StoreError::Timeout(_) | StoreError::Failed(_) => Handled::StoreUnavailable,
+                }
             }
         }
     }

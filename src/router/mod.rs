@@ -26,14 +26,14 @@ use self::{
     settle::Forwarded,
 };
 use crate::{
-    certificates::Certificates,
     config::{Config, Duplicates, Forward, Intake},
     delivery::{Delivery, Reply},
     destination::Destinations,
     error::Error,
     fault,
+    fetcher::Fetcher,
     outcome::{Ending, Origin, Trigger},
-    plan::{Plan, Planned, admit, certificate_address, plan},
+    plan::{Plan, Planned, admit, needs, plan},
     route::Route,
     source::Answer,
     store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
@@ -58,7 +58,7 @@ pub struct Replay {
 /// Handles deliveries from plan to reply.
 pub struct Router {
     intake: Intake,
-    certificates: Certificates,
+    fetcher: Fetcher,
     store: Arc<dyn Store>,
     destinations: Destinations,
     dedup_ttl: Duration,
@@ -73,7 +73,7 @@ impl Router {
     pub fn new(config: &Config, store: Arc<dyn Store>, destinations: Destinations) -> Self {
         Self {
             intake: config.intake.clone(),
-            certificates: Certificates::default(),
+            fetcher: Fetcher::default(),
             store,
             destinations,
             dedup_ttl: config.dedup_ttl,
@@ -84,9 +84,9 @@ impl Router {
         }
     }
 
-    /// Returns the same router with other certificates.
-    pub fn with_certificates(self, certificates: Certificates) -> Self {
-        Self { certificates, ..self }
+    /// Returns the same router with another fetcher.
+    pub fn with_fetcher(self, fetcher: Fetcher) -> Self {
+        Self { fetcher, ..self }
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -100,8 +100,7 @@ impl Router {
         Some(telemetry::refused(delivery, origin, &refusal))
     }
 
-    /// Answers a vendor's delivery. It never fails: every error becomes a reply here, and only
-    /// here.
+    /// Answers a vendor's delivery. It never fails: every error becomes a reply.
     pub async fn handle(&self, delivery: Delivery, origin: Origin, budget: Budget) -> Reply {
         if delivery.path == "/healthz" {
             return health(&delivery.method);
@@ -111,10 +110,11 @@ impl Router {
                 let mut job = Job::new(delivery, *plan, Trigger::Vendor, origin);
                 self.process(&mut job, budget).await.1
             }
-            Ok(Planned::Handshake(reply)) => {
-                telemetry::handshake(&delivery, &origin, &reply);
-                reply
-            }
+            Ok(Planned::Confirm { fetch, reply }) => match self.fetcher.get(&fetch).await {
+                Ok(_) => telemetry::handshake(&delivery, &origin, reply),
+                Err(failure) => telemetry::refused(&delivery, &origin, &failure),
+            },
+            Ok(Planned::Handshake(reply)) => telemetry::handshake(&delivery, &origin, reply),
             Ok(Planned::Filtered { event, reply }) => {
                 telemetry::filtered(&delivery, &origin, &event);
                 reply
@@ -123,13 +123,14 @@ impl Router {
         }
     }
 
-    /// Plans a delivery. If it is signed with a certificate, the certificate is fetched first.
+    /// Plans a delivery. If its signature needs a certificate or a key of the vendor's, that is
+    /// fetched first.
     async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
-        let certificate = match certificate_address(delivery, &self.intake)? {
-            Some(address) => Some(self.certificates.get(&address).await?),
+        let fetched = match needs(delivery, &self.intake, budget.now)? {
+            Some(fetch) => Some(self.fetcher.get(&fetch).await?),
             None => None,
         };
-        plan(delivery, &self.intake, certificate.as_deref(), budget.now)
+        plan(delivery, &self.intake, fetched.as_deref(), budget.now)
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts as a vendor's

@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// When the key becomes free, as there is no next attempt.
+    /// Returns when the key becomes free after the last failure. Panics for any other verdict.
     fn release(verdict: Verdict) -> Release {
         match verdict {
             Verdict::GiveUp { release, .. } => release,

@@ -97,8 +97,9 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
 }
 
 /// Repeats a write of the lease's owner until it succeeds or time runs out. Returns `None` if the
-/// result could not be stored. A delivered event is delivered all the same. A failed event can be
-/// claimed by the vendor's next delivery once the lease has run out.
+/// result could not be stored. In that case, the sender of a delivered event still gets the
+/// destination's answer. The store does not know the result, so the next delivery after the lease
+/// claims the event again.
 pub(super) async fn until_stored<F>(
     lease: &Lease,
     write: impl Fn() -> F,

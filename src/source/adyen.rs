@@ -11,17 +11,17 @@
 //! everything that is not signed. Adyen retries for up to 30 days. Older configurations need
 //! `[accepted]` in the answer.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use base64::Engine as _;
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use subtle::ConstantTimeEq as _;
 
 use super::{
     Body, Check, Happened, Vendor,
     description::{Algorithm, Description, Fields, Sent, Wish},
     happened,
-    rows::{fields, joined, names, pointer_to, sent},
+    rows::{DAY, fields, joined, names, pointer_to, sent},
     scheme::{BASE64, hmac, missing, wrong},
     sign::{CannotSign, Signing, insert, put_text},
 };
@@ -74,8 +74,8 @@ impl Adyen {
             name: "adyen".into(),
             documentation: "https://docs.adyen.com/development-resources/webhooks/",
             fields,
-            retry_horizon: Duration::from_secs(30 * 24 * 3600),
-            wish: Wish { accepted: Some("[accepted]"), ..Wish::default() },
+            retry_horizon: 30 * DAY,
+            wish: Wish { accepted: Some((StatusCode::OK, "[accepted]")), ..Wish::default() },
             signature_headers: names(&["hmacsignature", "protocol"]),
             sent: vec![sent("protocol", Sent::Text("HmacSHA256"))],
             ..Description::default()

@@ -14,7 +14,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Body, Check, Happened, Vendor,
+    Body, Check, Happened, Source, Vendor,
     description::Description,
     scheme::{MAX_ENTRIES, missing, wrong},
     sign::{CannotSign, Signing},
@@ -60,8 +60,8 @@ impl Vendor for Braintree {
         let form = Form::of(&check.delivery.body).ok_or_else(missing)?;
         let is_allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'=' | b'/' | b'\n');
-        // The answer to a challenge is a signature, too. But the signed text of a challenge is not
-        // XML.
+        // An attacker gets the signature of a text by sending it as a challenge. A challenge is
+        // never the base64 of XML, so a payload that is not XML is refused.
         if !form.payload.bytes().all(is_allowed) || form.xml().is_none() {
             return Err(wrong());
         }
@@ -98,8 +98,8 @@ impl Vendor for Braintree {
             let mut fields = form_urlencoded::parse(&delivery.body).take(MAX_FIELDS);
             fields.find(|(name, _)| name == "bt_payload").map(|(_, value)| value.into_owned())
         };
-        let payload = payload.ok_or_else(|| {
-            CannotSign::Body("must be an XML document, or a form with bt_payload".into())
+        let payload = payload.filter(|payload| xml(payload).is_some()).ok_or_else(|| {
+            CannotSign::Body("must be an XML document in UTF-8, or a form with bt_payload".into())
         })?;
         let signature = hex::encode(mac(private, payload.as_bytes()).finalize().into_bytes());
         let mut form = form_urlencoded::Serializer::new(String::new());
@@ -118,7 +118,7 @@ impl Vendor for Braintree {
     }
 
     /// Answers the challenge with which Braintree checks an address: `GET ?bt_challenge=...`.
-    fn challenge(&self, delivery: &Delivery, secrets: &[Secret]) -> Option<Reply> {
+    fn challenge(&self, delivery: &Delivery, source: &Source) -> Option<Reply> {
         if delivery.method != Method::GET {
             return None;
         }
@@ -128,7 +128,7 @@ impl Vendor for Braintree {
         // A stranger must not get a signature for any other text.
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_challenge = (20..=32).contains(&challenge.len()) && challenge.bytes().all(is_hex);
-        let (public, private) = secrets.first().and_then(pair).filter(|_| is_challenge)?;
+        let (public, private) = source.secrets.first().and_then(pair).filter(|_| is_challenge)?;
         let signature = hex::encode(mac(private, challenge.as_bytes()).finalize().into_bytes());
         Some(Reply::text(StatusCode::OK, format!("{public}|{signature}")))
     }
@@ -171,9 +171,13 @@ impl Form {
 
     /// Returns the XML document in the payload, or `None` if the payload is not XML.
     fn xml(&self) -> Option<String> {
-        let bytes = BASE64_STANDARD.decode(self.base64()).ok()?;
-        String::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with('<'))
+        xml(&self.payload)
     }
+}
+
+fn xml(payload: &str) -> Option<String> {
+    let bytes = BASE64_STANDARD.decode(payload.replace('\n', "")).ok()?;
+    String::from_utf8(bytes).ok().filter(|text| text.trim_start().starts_with('<'))
 }
 
 /// Returns the text of the first element of that name.
@@ -192,7 +196,30 @@ fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
 
 #[cfg(test)]
 mod tests {
-    use super::element;
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn only_a_document_that_the_router_accepts_is_signed() {
+        let braintree = Braintree::new();
+        let secret = &Secret::new("public:plainly-private");
+        let signing = Signing { secret, key: None, url: None, now: chrono::Utc::now() };
+        let signs = |body: &'static [u8]| {
+            let delivery = Delivery {
+                method: Method::POST,
+                path: "/webhook/braintree".into(),
+                query: None,
+                headers: HeaderMap::new(),
+                body: Bytes::from_static(body),
+            };
+            braintree.sign(delivery, &signing).is_ok()
+        };
+        assert!(signs(b"<a/>") && signs(b"bt_payload=PGEv%0APg%3D%3D%0A"));
+        // Found by fuzzing.
+        assert!(!signs(b"<a>\xb1</a>") && !signs(b"bt_payload=PGE") && !signs(b"{}"));
+    }
 
     #[test]
     fn elements_are_found_by_their_whole_name() {

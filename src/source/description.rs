@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION};
 
 use super::template::Template;
@@ -102,6 +102,9 @@ pub struct Signed {
     pub key_id: Option<HeaderName>,
     pub stamp: Option<Stamp>,
     pub template: Template,
+    /// True if the vendor always sends a JSON object or array, and signs something else right beside
+    /// it. With this check, an attacker cannot move text between the two.
+    pub is_json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub enum Algorithm {
     HmacSha384,
     HmacSha512,
     Ed25519,
+    /// ECDSA with P-256 and SHA-256. A signature is ASN.1 DER.
+    EcdsaP256,
 }
 
 /// The encoding of a signature.
@@ -135,6 +140,8 @@ pub enum KeyForm {
     Base64,
     /// The 32 bytes of an Ed25519 key, in hex or base64.
     PublicKey,
+    /// A P-256 key as X.509 writes it (SubjectPublicKeyInfo, RFC 5480), in base64.
+    PublicKeyInfo,
 }
 
 /// The time at which a delivery was signed.
@@ -179,18 +186,27 @@ pub enum Unit {
     /// an event.
     #[default]
     Text,
+    /// Text as in ISO 8601, without a zone: it is UTC.
+    TextInUtc,
     Seconds,
     Milliseconds,
 }
 
+/// Digits of a time in milliseconds, from the year 2001 to 2286.
+const MILLISECOND_DIGITS: usize = 13;
+
 impl Unit {
-    /// Reads the time of a signature, which must have exactly the vendor's format.
+    /// Reads the time of a signature, which must have exactly the vendor's format. Some vendors sign
+    /// the time and the body with nothing between them. If a time could be shorter or longer, an
+    /// attacker could move digits from one to the other, and the signature would still match.
     pub fn read_stamp(self, text: &str) -> Option<DateTime<Utc>> {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();
         match self {
             Self::Text => DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()),
+            Self::TextInUtc => text.parse().ok().map(|time: NaiveDateTime| time.and_utc()),
             Self::Seconds => DateTime::from_timestamp(number()?, 0),
+            Self::Milliseconds if text.len() != MILLISECOND_DIGITS => None,
             Self::Milliseconds => DateTime::from_timestamp_millis(number()?),
         }
     }
@@ -223,6 +239,8 @@ pub struct Fields {
     pub event_type: Vec<Joined>,
     /// The places of the time. The first one that is present counts.
     pub created_at: Vec<Place>,
+    /// The place of the time of a whole batch, for events without a time of their own.
+    pub of_batch: Option<Pointer>,
     pub unit: Unit,
     /// The places of the id. The first one that is present counts. The id must be the vendor's name
     /// for the event: equal in all deliveries of the event, and different for every other event.
@@ -263,15 +281,16 @@ impl Joined {
 pub struct Echo {
     /// The place and the value that distinguish the handshake from an event.
     pub when: (Pointer, String),
-    /// The place of the value that is sent back as text.
-    pub answer: Pointer,
+    /// The place of the value that is sent back as text. Without it, the answer is 204 without a
+    /// body.
+    pub answer: Option<Pointer>,
 }
 
 /// The vendor's requirements for an answer, in addition to the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
-    /// The body that the vendor requires of a success, with status 200.
-    pub accepted: Option<&'static str>,
+    /// The status and the body that the vendor requires of a success.
+    pub accepted: Option<(StatusCode, &'static str)>,
     /// The header that tells the vendor not to retry, for answers that would not change.
     pub no_retry: Option<(&'static str, &'static str)>,
 }
@@ -279,9 +298,9 @@ pub struct Wish {
 impl Wish {
     /// Returns the reply in the form that the vendor requires.
     pub fn apply(self, reply: Reply) -> Reply {
-        if let (true, Some(body)) = (reply.status.is_success(), self.accepted) {
+        if let (true, Some((status, body))) = (reply.status.is_success(), self.accepted) {
             let Reply { headers, .. } = reply;
-            let mut accepted = Reply::text(StatusCode::OK, body);
+            let mut accepted = Reply::text(status, body);
             let others = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
             let others = others.filter(|(name, _)| *name != http::header::CONTENT_TYPE);
             accepted.headers.extend(others);

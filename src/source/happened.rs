@@ -21,7 +21,13 @@ pub(super) fn read(fields: &Fields, delivery: &Delivery, body: &Body<'_>) -> Vec
     let batch = fields.each.as_ref().and_then(|each| each.find(root?)?.elements());
     match batch {
         Some(items) if !items.is_empty() => {
-            items.into_iter().map(|item| read_one(fields, delivery, Some(item))).collect()
+            let of_batch = fields.of_batch.clone().map(Place::Pointer);
+            let of_batch = of_batch.and_then(|place| time(&place, fields.unit, delivery, root));
+            let read = |item| {
+                let one = read_one(fields, delivery, Some(item));
+                Happened { created_at: one.created_at.or(of_batch), ..one }
+            };
+            items.into_iter().map(read).collect()
         }
         _ => vec![read_one(fields, delivery, root)],
     }
@@ -44,7 +50,7 @@ fn time(
 ) -> Option<Timestamp> {
     let text = place.text(delivery, value)?;
     let micros = match unit {
-        Unit::Text => return Timestamp::parse(&text).ok(),
+        Unit::Text | Unit::TextInUtc => return Timestamp::parse(&text).ok(),
         Unit::Seconds => 1_000_000.0,
         Unit::Milliseconds => 1_000.0,
     };

@@ -1,18 +1,25 @@
 //! The sources of events, and the vendors behind them.
 //!
-//! Most vendors are rows of data in `rows.rs`. They share the [`Description`] and its engine
+//! Most vendors are rows of data in `rows/`. They share the [`Description`] and its engine
 //! (`scheme.rs`) with `vendor = "custom"`. A vendor that no description fits has a file of its own,
-//! and an entry in [`vendors`].
+//! and an entry in `rows::all`.
 
 mod adyen;
+mod aws_sns;
 mod body;
 mod braintree;
 mod certificate;
 mod description;
 pub(crate) mod envelope;
+mod fetch;
+mod gitlab;
 mod happened;
+mod hubspot;
 pub(crate) mod loopback;
+mod meta;
 mod paypal;
+mod plaid;
+mod polar;
 mod private_key;
 mod rows;
 mod rules;
@@ -22,6 +29,7 @@ mod sign;
 mod standard_webhooks;
 mod template;
 mod twilio;
+mod zoom;
 
 use std::{
     collections::HashSet,
@@ -30,16 +38,18 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use http::{HeaderName, header::AUTHORIZATION};
+use chrono::{DateTime, TimeDelta, Utc};
+use http::{HeaderName, StatusCode, header::AUTHORIZATION};
 use url::Url;
 
 pub use self::{
     body::Body,
-    certificate::{Certificate, NotACertificate},
+    certificate::{Certificate, Hash, NotACertificate},
     description::{
         Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
         Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
+    fetch::{Fetch, Fetched, P256Key},
     happened::Happened,
     private_key::{NotAPrivateKey, PrivateKey},
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
@@ -56,7 +66,8 @@ use crate::{
 /// The beginning of every source's path.
 const PATH: &str = "/webhook/";
 
-/// Headers about the event that the router sets itself, so that no vendor's header can stand for one.
+/// Headers that describe the event. Only the router sets them, so a vendor's header cannot replace
+/// them.
 pub const EVENT_HEADERS: [&str; 4] =
     ["idempotency-key", "x-webhook-vendor", "x-webhook-event-type", "x-webhook-attempt"];
 
@@ -115,8 +126,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     }
 
     /// Returns the answer to a handshake that comes unsigned. It is called before every other
-    /// check.
-    fn challenge(&self, _delivery: &Delivery, _secrets: &[Secret]) -> Option<Reply> {
+    /// check, and again when the body has arrived.
+    fn challenge(&self, _delivery: &Delivery, _source: &Source) -> Option<Reply> {
         None
     }
 
@@ -125,18 +136,31 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         let Echo { when: (pointer, expected), answer } = self.description().handshake.as_ref()?;
         let text = |pointer: &crate::json::Pointer| pointer.find(body.root()?)?.as_text();
         let is_question = text(pointer).as_ref() == Some(expected);
-        let answer = is_question.then(|| text(answer)).flatten()?;
-        Some(Reply::text(http::StatusCode::OK, answer))
+        if !is_question {
+            return None;
+        }
+        match answer {
+            Some(answer) => Some(Reply::text(StatusCode::OK, text(answer)?)),
+            None => Some(Reply::text(StatusCode::NO_CONTENT, "")),
+        }
     }
 
-    /// Returns the address of the certificate that a delivery is signed with. Everything that can
-    /// be checked without the certificate is checked first. Returns `None` for a vendor without
-    /// certificates.
+    /// Returns the request for the certificate or key that a delivery is signed with. Everything
+    /// that can be checked without it is checked first. Returns `None` for a vendor whose secrets
+    /// suffice.
     ///
     /// # Errors
     /// Fails with [`Error::Signature`] if the delivery cannot be genuine, or the address is not the
     /// vendor's.
-    fn certificate_address(&self, _delivery: &Delivery) -> Result<Option<Url>, Error> {
+    fn needs(&self, _check: &Check<'_>) -> Result<Option<Fetch>, Error> {
+        Ok(None)
+    }
+
+    /// Returns the request that confirms a subscription, if a verified delivery asks for one.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Signature`] if the address is not the vendor's.
+    fn confirmation(&self, _body: &Body<'_>) -> Result<Option<Fetch>, Error> {
         Ok(None)
     }
 
@@ -214,6 +238,9 @@ pub struct Source {
     pub rules: Rules,
     /// The address that the vendor calls, for vendors that sign it.
     pub address: Option<Address>,
+    /// The text by which the vendor proves that a request without a signature is its own: Meta's
+    /// `hub.verify_token`.
+    pub verify_token: Option<Secret>,
     /// The place of the source in SOURCES. `None` if a variable alone configures the source.
     pub lines: Option<Lines>,
     /// True if nobody sent the deliveries, so that there is nothing to verify.
@@ -284,6 +311,7 @@ impl Source {
             secrets_from: String::new(),
             rules: Rules::default(),
             address: None,
+            verify_token: None,
             lines: None,
             is_explained: false,
         }
@@ -310,6 +338,23 @@ impl Source {
         self.is_explained || !self.secrets.is_empty()
     }
 
+    /// Returns the request for the certificate or key that a delivery is signed with.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Signature`] if the delivery cannot be genuine.
+    pub(crate) fn needs(
+        &self,
+        delivery: &Delivery,
+        tolerance: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Fetch>, Error> {
+        if self.is_explained {
+            return Ok(None);
+        }
+        let (secrets, url, fetched) = (&self.secrets[..], None, None);
+        self.vendor.needs(&Check { delivery, secrets, url, tolerance, now, fetched })
+    }
+
     /// Checks that the source's vendor sent a delivery.
     ///
     /// # Errors
@@ -317,9 +362,9 @@ impl Source {
     pub(crate) fn verify(
         &self,
         delivery: &Delivery,
-        certificate: Option<&Certificate>,
-        tolerance: chrono::TimeDelta,
-        now: chrono::DateTime<chrono::Utc>,
+        fetched: Option<&Fetched>,
+        tolerance: TimeDelta,
+        now: DateTime<Utc>,
     ) -> Result<(), Error> {
         if self.is_explained {
             return Ok(());
@@ -327,7 +372,7 @@ impl Source {
         let address = self.address.as_ref().filter(|_| self.vendor.signs_url());
         let url = address.map(|address| address.of(delivery));
         let (secrets, url) = (&self.secrets[..], url.as_deref());
-        self.vendor.verify(&Check { delivery, secrets, url, tolerance, now, certificate })
+        self.vendor.verify(&Check { delivery, secrets, url, tolerance, now, fetched })
     }
 }
 

@@ -9,17 +9,16 @@
 //! Secrets are webhook ids. They are not secret to PayPal's customers, but they bind a delivery to
 //! one webhook. A retry is another transmission with the same `id`.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use http::HeaderName;
 use url::Url;
 
 use super::{
-    Certificate, Check, Vendor,
+    Certificate, Check, Fetch, Fetched, Vendor,
+    certificate::{Hash, RSA_SIGNATURE_BYTES},
     description::{Description, Sent},
-    rows::{fields, names, sent},
+    rows::{DAY, fields, names, sent},
     scheme::{BASE64, missing, wrong},
     sign::{CannotSign, Signing, insert},
 };
@@ -35,9 +34,6 @@ const SIGNATURE: HeaderName = HeaderName::from_static("paypal-transmission-sig")
 const NAMES: [&str; 2] =
     ["messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"];
 
-/// Sizes of RSA signatures, for keys of 2048 to 4096 bits.
-const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
-
 #[derive(Debug)]
 pub(super) struct PayPal(Description);
 
@@ -48,7 +44,7 @@ impl PayPal {
             documentation: "https://developer.paypal.com/api/rest/webhooks/",
             // The simulator's times have a month 19. They count as absent.
             fields: fields("/event_type", "/create_time", "/id"),
-            retry_horizon: Duration::from_secs(3 * 24 * 3600),
+            retry_horizon: 3 * DAY,
             signature_headers: names(&[
                 "paypal-transmission-id",
                 "paypal-transmission-time",
@@ -97,7 +93,7 @@ impl<'a> Claims<'a> {
         let sent = DateTime::parse_from_rfc3339(time).map_err(|_| wrong())?.to_utc();
         let signature = BASE64.decode(signature).map_err(|_| wrong())?;
         let is_rsa = algorithm.eq_ignore_ascii_case("SHA256withRSA");
-        if !is_rsa || !SIGNATURE_BYTES.contains(&signature.len()) {
+        if !is_rsa || !RSA_SIGNATURE_BYTES.contains(&signature.len()) {
             return Err(wrong());
         }
         let address = certificate_address(address).ok_or_else(wrong)?;
@@ -135,9 +131,10 @@ impl Vendor for PayPal {
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         let claims = Claims::of(check.delivery)?;
         let certificate = check
-            .certificate
-            .ok_or_else(|| Error::Certificate("none was fetched: set PAYPAL_CERT_FILE".into()))?;
-        // The time of the signature counts: a delivery may be older than the certificate's end.
+            .fetched
+            .and_then(Fetched::certificate)
+            .ok_or_else(|| Error::NotFetched("no certificate: set PAYPAL_CERT_FILE".into()))?;
+        // The certificate must be valid at the time of the signature. It may have expired since.
         let is_for_paypal = NAMES.iter().any(|name| certificate.is_for(name));
         if !is_for_paypal || !certificate.is_valid_at(claims.sent) {
             return Err(wrong());
@@ -162,15 +159,15 @@ impl Vendor for PayPal {
         Ok(delivery)
     }
 
-    fn certificate_address(&self, delivery: &Delivery) -> Result<Option<Url>, Error> {
-        Claims::of(delivery).map(|claims| Some(claims.address))
+    fn needs(&self, check: &Check<'_>) -> Result<Option<Fetch>, Error> {
+        Claims::of(check.delivery).map(|claims| Some(Fetch::Certificate(claims.address)))
     }
 }
 
 fn is_signed(claims: &Claims<'_>, webhook: &str, checksum: u32, certificate: &Certificate) -> bool {
     let Claims { id, time, signature, .. } = claims;
     let message = message(id, time, webhook, checksum);
-    certificate.has_signed(message.as_bytes(), signature)
+    certificate.has_signed(Hash::Sha256, message.as_bytes(), signature)
 }
 
 /// Returns the text that the signature covers.

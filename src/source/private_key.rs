@@ -5,7 +5,9 @@ use std::fmt;
 use base64::Engine as _;
 use ring::{
     rand::SystemRandom,
-    signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+    signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    },
 };
 use x509_parser::pem::parse_x509_pem;
 
@@ -21,11 +23,12 @@ const SEED_BYTES: usize = 32;
 pub enum PrivateKey {
     Rsa(RsaKeyPair),
     Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
 }
 
 /// The error for a text that holds no private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a private key in PEM form: RSA of 2048 to 4096 bits, or Ed25519")]
+#[error("must be a private key in PEM form: RSA of 2048 to 4096 bits, Ed25519, or P-256 in PKCS#8")]
 pub struct NotAPrivateKey;
 
 impl PrivateKey {
@@ -38,7 +41,11 @@ impl PrivateKey {
         let der = &pem.contents;
         let rsa = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)).map(Self::Rsa);
         let ed25519 = || Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Self::Ed25519);
-        rsa.or_else(|_| ed25519()).map_err(|_| NotAPrivateKey)
+        let p256 = || {
+            let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
+            EcdsaKeyPair::from_pkcs8(algorithm, der, &SystemRandom::new()).map(Self::P256)
+        };
+        rsa.or_else(|_| ed25519()).or_else(|_| p256()).map_err(|_| NotAPrivateKey)
     }
 
     /// Reads a key in `whsk_` and base64. Returns `None` for every other text.
@@ -61,8 +68,14 @@ impl PrivateKey {
     pub(super) fn sign_ed25519(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Ed25519(key) => Some(key.sign(message).as_ref().to_vec()),
-            Self::Rsa(_) => None,
+            Self::Rsa(_) | Self::P256(_) => None,
         }
+    }
+
+    /// Returns an ECDSA signature with SHA-256, or `None` if this is no P-256 key.
+    pub(super) fn sign_p256(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let Self::P256(key) = self else { return None };
+        Some(key.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec())
     }
 }
 

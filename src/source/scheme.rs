@@ -1,8 +1,12 @@
 //! Verifies signatures by the [`Description`] of a vendor.
 //!
-//! The headers come from a stranger. Whatever they hold, the body is hashed at most once for each
-//! secret. Entries of other versions and malformed entries are skipped before anything is hashed.
-//! A header with more than [`MAX_ENTRIES`] entries of the verified version is refused.
+//! The headers come from a stranger. Whatever they hold, an HMAC hashes the body once for each
+//! secret. Ed25519 hashes it once for each pair of a key and a signature, and [`CHEAP_BODY_BYTES`]
+//! limits the signatures. Entries of other versions and malformed entries are skipped before
+//! anything is hashed. A header with more than [`MAX_ENTRIES`] entries of the verified version is
+//! refused.
+
+use std::ops::RangeInclusive;
 
 use base64::{
     Engine as _, alphabet,
@@ -12,14 +16,14 @@ use base64::{
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::AUTHORIZATION;
-use ring::signature::{ED25519, UnparsedPublicKey};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    certificate::Certificate,
     description::{Algorithm, Description, Encoding, KeyForm, Place, Scheme, Signed, StampPlace},
+    fetch::Fetched,
     standard_webhooks,
 };
 use crate::{
@@ -34,12 +38,19 @@ use crate::{
 pub(super) const MAX_ENTRIES: usize = 16;
 
 /// Largest body that may be hashed a few times for one secret. Some signatures need a hash of their
-/// own: Ed25519 signatures, and signatures of an address that can be written in two ways.
+/// own: Ed25519 signatures, signatures of an address that can be written in two ways, and signatures
+/// by one of two keys that a secret stands for.
 pub(super) const CHEAP_BODY_BYTES: usize = 16 * 1024;
+
+/// The beginning of a P-256 key as X.509 writes it. The point follows.
+const P256_INFO: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+
+/// Size of an uncompressed point of P-256.
+pub(super) const P256_POINT_BYTES: usize = 65;
 
 /// Base64 with and without padding.
 pub(super) const BASE64: GeneralPurpose = lenient(&alphabet::STANDARD);
-const BASE64_URL: GeneralPurpose = lenient(&alphabet::URL_SAFE);
+pub(super) const BASE64_URL: GeneralPurpose = lenient(&alphabet::URL_SAFE);
 
 const fn lenient(alphabet: &alphabet::Alphabet) -> GeneralPurpose {
     let config = GeneralPurposeConfig::new();
@@ -55,8 +66,8 @@ pub struct Check<'a> {
     /// The value of SIGNATURE_TOLERANCE_SECONDS.
     pub tolerance: TimeDelta,
     pub now: DateTime<Utc>,
-    /// The certificate that the delivery names, once it is fetched.
-    pub certificate: Option<&'a Certificate>,
+    /// The certificate or key that the delivery names, once it is fetched.
+    pub fetched: Option<&'a Fetched>,
 }
 
 impl Check<'_> {
@@ -116,7 +127,7 @@ pub(super) fn verify(description: &Description, check: &Check<'_>) -> Result<(),
 }
 
 /// Compares digests in constant time, so that the length of a secret stays hidden, too.
-fn is_a_secret(claimed: &str, secrets: &[Secret]) -> Result<(), Error> {
+pub(super) fn is_a_secret(claimed: &str, secrets: &[Secret]) -> Result<(), Error> {
     let digest = |text: &str| hmac(Algorithm::HmacSha256, b"compare", &[text.as_bytes()]);
     let claimed = digest(claimed);
     let matches = secrets.iter().map(|secret| digest(secret.expose()).ct_eq(&claimed));
@@ -169,13 +180,27 @@ fn verify_signed(signed: &Signed, check: &Check<'_>) -> Result<(), Error> {
     };
     let keys = check.secrets.iter().filter_map(|secret| key_bytes(signed, secret, key_id));
     let is_genuine = match signed.algorithm {
-        Algorithm::Ed25519 => is_signed_by_one(&keys.collect::<Vec<_>>(), &claimed, &pieces),
+        Algorithm::Ed25519 => {
+            is_signed_by_one(&ED25519, &keys.collect::<Vec<_>>(), &claimed, &pieces)
+        }
+        Algorithm::EcdsaP256 => {
+            let keys: Vec<_> = keys.collect();
+            is_signed_by_one(&ECDSA_P256_SHA256_ASN1, &keys, &claimed, &pieces)
+        }
         algorithm => keys.into_iter().any(|key| {
             let expected = hmac(algorithm, &key, &pieces);
             claimed.iter().any(|signature| expected.ct_eq(signature).into())
         }),
     };
-    if is_genuine { Ok(()) } else { Err(wrong()) }
+    let is_whole = !signed.is_json || is_json(&delivery.body);
+    if is_genuine && is_whole { Ok(()) } else { Err(wrong()) }
+}
+
+/// Returns whether a body is a JSON object or array. It no longer is one when text is cut off at its
+/// beginning, or added there.
+fn is_json(body: &[u8]) -> bool {
+    Document::parse(body)
+        .is_ok_and(|document| document.root().is_object() || document.root().elements().is_some())
 }
 
 /// Returns every line of the headers, and every value in the body, that may hold signatures.
@@ -206,18 +231,23 @@ fn claimed(entries: &[&str], signed: &Signed) -> Result<Vec<Vec<u8>>, Error> {
     if entries.len() > MAX_ENTRIES {
         return Err(wrong());
     }
-    let length = signed.algorithm.signature_bytes();
+    let lengths = signed.algorithm.signature_bytes();
     let claimed = entries.iter().filter_map(|entry| signed.encoding.decode(entry));
-    let claimed: Vec<_> = claimed.filter(|bytes| bytes.len() == length).collect();
+    let claimed: Vec<_> = claimed.filter(|bytes| lengths.contains(&bytes.len())).collect();
     if claimed.is_empty() { Err(wrong()) } else { Ok(claimed) }
 }
 
-/// Returns whether one of the Ed25519 keys made one of the signatures.
-pub(super) fn is_signed_by_one(keys: &[Vec<u8>], claimed: &[Vec<u8>], pieces: &[&[u8]]) -> bool {
+/// Returns whether one of the public keys made one of the signatures.
+pub(super) fn is_signed_by_one(
+    algorithm: &'static dyn VerificationAlgorithm,
+    keys: &[Vec<u8>],
+    claimed: &[Vec<u8>],
+    pieces: &[&[u8]],
+) -> bool {
     let message = pieces.concat();
     let tried = if message.len() <= CHEAP_BODY_BYTES { claimed.len() } else { keys.len() };
     let is_by = |key: &Vec<u8>| {
-        let key = UnparsedPublicKey::new(&ED25519, key);
+        let key = UnparsedPublicKey::new(algorithm, key);
         claimed.iter().take(tried).any(|signature| key.verify(&message, signature).is_ok())
     };
     keys.iter().any(is_by)
@@ -255,6 +285,7 @@ pub(super) fn check_secret(description: &Description, secret: &Secret) -> Result
                 KeyForm::PublicKey => {
                     "must be the 32 bytes of an Ed25519 public key, in hex or base64"
                 }
+                KeyForm::PublicKeyInfo => "must be the base64 of a P-256 public key",
             })
         }
         Some(Scheme::StandardWebhooks) => standard_webhooks::check_secret(secret, 1),
@@ -272,6 +303,12 @@ impl KeyForm {
             Self::PublicKey => {
                 let key = hex::decode(text).ok().or_else(|| BASE64.decode(text).ok());
                 key.filter(|key| key.len() == 32)
+            }
+            Self::PublicKeyInfo => {
+                let key = BASE64.decode(text).ok()?;
+                key.strip_prefix(P256_INFO)
+                    .filter(|point| point.len() == P256_POINT_BYTES)
+                    .map(<[u8]>::to_vec)
             }
         }
     }
@@ -293,12 +330,15 @@ impl Encoding {
 }
 
 impl Algorithm {
-    pub(super) fn signature_bytes(self) -> usize {
+    /// Returns how many bytes a signature may have.
+    pub(super) fn signature_bytes(self) -> RangeInclusive<usize> {
         match self {
-            Self::HmacSha1 => 20,
-            Self::HmacSha256 => 32,
-            Self::HmacSha384 => 48,
-            Self::HmacSha512 | Self::Ed25519 => 64,
+            Self::HmacSha1 => 20..=20,
+            Self::HmacSha256 => 32..=32,
+            Self::HmacSha384 => 48..=48,
+            Self::HmacSha512 | Self::Ed25519 => 64..=64,
+            // Two integers, which lose their leading zeros.
+            Self::EcdsaP256 => 8..=72,
         }
     }
 }
@@ -317,6 +357,6 @@ pub(super) fn hmac(algorithm: Algorithm, key: &[u8], pieces: &[&[u8]]) -> Vec<u8
         Algorithm::HmacSha256 => of::<Hmac<Sha256>>(key, pieces),
         Algorithm::HmacSha384 => of::<Hmac<Sha384>>(key, pieces),
         Algorithm::HmacSha512 => of::<Hmac<Sha512>>(key, pieces),
-        Algorithm::Ed25519 => Vec::new(),
+        Algorithm::Ed25519 | Algorithm::EcdsaP256 => Vec::new(),
     }
 }

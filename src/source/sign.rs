@@ -51,6 +51,8 @@ pub enum CannotSign {
     NoUrl,
     #[error("it is signed with {0}")]
     NoKey(&'static str),
+    #[error("only {0} has the key to sign with")]
+    OnlyVendor(&'static str),
     #[error("the secret {0}")]
     Secret(&'static str),
     #[error("the body {0}")]
@@ -204,6 +206,10 @@ fn by_template(
     let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
     let signature = match signed.algorithm {
         Algorithm::Ed25519 => ed25519(signing, &pieces.concat())?,
+        Algorithm::EcdsaP256 => {
+            let signature = signing.key.and_then(|key| key.sign_p256(&pieces.concat()));
+            signature.ok_or(CannotSign::NoKey("a P-256 private key"))?
+        }
         algorithm => {
             let key = key_bytes(signed, signing.secret, key_id);
             hmac(
@@ -258,7 +264,8 @@ fn put_time(
 ) -> Result<(), CannotSign> {
     let document = Document::parse(&delivery.body).ok();
     let found = document.as_ref().and_then(|document| pointer.find(document.root()));
-    let is_text = unit == Unit::Text || found.is_some_and(|value| value.as_str().is_some());
+    let is_text = matches!(unit, Unit::Text | Unit::TextInUtc)
+        || found.is_some_and(|value| value.as_str().is_some());
     if is_text { put_text(delivery, pointer, text) } else { put(delivery, pointer, text) }
 }
 
@@ -294,6 +301,7 @@ impl Unit {
     fn write_stamp(self, time: DateTime<Utc>) -> String {
         match self {
             Self::Text => time.to_rfc3339_opts(SecondsFormat::Secs, true),
+            Self::TextInUtc => time.naive_utc().format("%FT%T").to_string(),
             Self::Seconds => time.timestamp().to_string(),
             Self::Milliseconds => time.timestamp_millis().to_string(),
         }

@@ -7,14 +7,16 @@
 //! `whpk_` public key the second. Svix's own headers begin with `svix-` instead
 //! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
-//! The list comes from a stranger. However long it is, the body is hashed only once for each
-//! secret.
+//! The list comes from a stranger. However long it is, a `whsec_` secret hashes the body once. A
+//! `whpk_` key hashes it once for each `v1a` entry that is tried: [`MAX_ENTRIES`] at most, and for
+//! a large body, no more than there are keys.
 
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use http::{HeaderName, HeaderValue};
+use ring::signature::ED25519;
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -79,7 +81,8 @@ pub(super) fn verify(check: &Check<'_>, families: &[&str]) -> Result<String, Err
     }
     if !is_genuine && !public_keys.is_empty() {
         let claimed = claimed(signatures, "v1a,", 64)?;
-        is_genuine = !claimed.is_empty() && is_signed_by_one(&public_keys, &claimed, &signed);
+        is_genuine =
+            !claimed.is_empty() && is_signed_by_one(&ED25519, &public_keys, &claimed, &signed);
     }
     if is_genuine { Ok(id.to_owned()) } else { Err(wrong()) }
 }

@@ -28,15 +28,18 @@ enum Part {
 /// Reasons why a text is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotATemplate {
-    #[error("must hold {{body}} once, or the body could be changed")]
+    #[error(
+        "must contain {{body}} exactly once, or at least one value of the body such as {{/id}}: \
+         nothing else protects the body"
+    )]
     NoBody,
     #[error("holds `{{{0}}}`, which is not a JSON pointer as in {{/data/id}}")]
     Pointer(String),
     #[error("holds `{{` without `}}`")]
     Open,
     #[error(
-        "holds `{{{0}}}`: only {{body}}, {{timestamp}}, {{url}}, {{method}}, {{header:NAME}} and a \
-         {{/json/pointer}} stand for something"
+        "holds `{{{0}}}`, which is not a placeholder: use {{body}}, {{timestamp}}, {{url}}, \
+         {{method}}, {{header:NAME}} or a JSON pointer such as {{/data/id}}"
     )]
     Unknown(String),
 }

@@ -24,8 +24,8 @@
 //! look at them again: the time of the next attempt, or the end of the lease. So events whose owner
 //! died are found like events whose pause has ended.
 //!
-//! A new store needs a file here, a `mod` line and a row in [`open`]. It must pass the contract test that
-//! all stores share.
+//! A store must pass the contract test that all stores share. CONTRIBUTING.md lists what a new store
+//! needs.
 
 mod dynamodb;
 mod merge;
@@ -64,7 +64,8 @@ use crate::{
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Takes the key of a plan until `until`, or reports who has it. `now` is the time at which the
-    /// delivery came in. The claim is atomic and takes one round trip.
+    /// delivery came in. The claim is atomic. On a server, a first claim and a duplicate take one
+    /// round trip; a takeover in DynamoDB takes two.
     async fn claim(
         &self,
         plan: &Plan,
@@ -250,10 +251,10 @@ pub struct Due {
 /// Decides when the key of a failed event becomes free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// At once, because the event was certainly not processed.
+    /// Frees the key at once, because the event was certainly not processed.
     Now,
-    /// At the end of the lease, because the destination may have processed the event, or may still
-    /// be processing it.
+    /// Frees the key at the end of the lease, because the destination may have processed the event,
+    /// or may still be processing it.
     AtLeaseEnd,
 }
 

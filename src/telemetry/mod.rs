@@ -40,10 +40,10 @@ const MAX_TEXT_CHARS: usize = 256;
 /// The format of a delivery's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
-    /// For a person.
+    /// Text for a person.
     Text,
     Json,
-    /// With CloudWatch's embedded metrics.
+    /// JSON with CloudWatch's embedded metrics.
     Embedded,
 }
 
@@ -141,10 +141,11 @@ pub fn refused(delivery: &Delivery, origin: &Origin, refusal: &Error) -> Reply {
 }
 
 /// Logs a handshake: a vendor's question that was answered, and is not an event.
-pub fn handshake(delivery: &Delivery, origin: &Origin, reply: &Reply) {
+pub fn handshake(delivery: &Delivery, origin: &Origin, reply: Reply) -> Reply {
     let (method, path) = (cut(delivery.method.as_str()), cut(&delivery.path));
     let (status, cold_start) = (reply.status.as_u16(), origin.is_cold_start);
     tracing::info!(method, path, status, cold_start, "handshake");
+    reply
 }
 
 /// Logs and counts an event that the rules of its source leave out.

@@ -200,7 +200,7 @@ fn an_attempt_that_may_outlast_the_budget_is_warned_of() {
     let budget = ("FORWARD_BUDGET_MS", "5000");
     let warned = warnings(&[budget]);
     assert!(
-        warned[0].starts_with("FORWARD_TIMEOUT_MS: 10000 is more than FORWARD_BUDGET_MS, 5000")
+        warned[0].starts_with("FORWARD_TIMEOUT_MS: 10000 is more than FORWARD_BUDGET_MS (5000)")
     );
     assert_eq!(warnings(&[budget, ("FORWARD_TIMEOUT_MS", "5000")]), Vec::<String>::new());
     assert_eq!(warnings(&[]), Vec::<String>::new());

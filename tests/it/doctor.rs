@@ -76,7 +76,7 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
     ] {
         tells(&found, "ok", text);
     }
-    tells(&found, "warning", "ROUTING_SECRET: is the example's");
+    tells(&found, "warning", "ROUTING_SECRET: has its default value");
     // No target received a request, and no store was created.
     assert!(sink.received().is_empty());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -170,7 +170,7 @@ fn a_redis_that_does_not_suit_is_told_with_its_remedy() {
     let found = of_store(&url, &[]);
     tells(&found, "ok", &format!("{place} answers: Redis "));
     assert!(found.iter().all(|(severity, text)| severity == "ok" || !text.contains("STORE_URL")));
-    // `doctor` can tell no more to a Redis user without the right to look.
+    // If the user may not call INFO, `doctor` reports only that the server answers.
     let stranger = format!("redis://stranger:test-password@127.0.0.1:{}", redis.port);
     tells(&of_store(&stranger, &[]), "ok", &format!("{place} answers; its user may not call"));
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
@@ -261,6 +261,6 @@ async fn serve_logs_the_problems_of_what_it_leads_to_and_serves() {
     let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
     router.checked();
     assert!(router.log().contains("set maxmemory-policy noeviction"), "{}", router.log());
-    assert!(router.log().contains("ROUTING_SECRET: is the example's"), "{}", router.log());
+    assert!(router.log().contains("ROUTING_SECRET: has its default value"), "{}", router.log());
     assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
 }

@@ -11,11 +11,15 @@ mod hostile; // Hostile bodies.
 mod parity; // Generated cases against the Python reference.
 
 // Sources.
-mod certificates; // Fetches the certificate that a vendor signs with.
 mod every_vendor; // Rules for every vendor: one key for all retries, no changed request passes.
+mod fetcher; // Fetches the certificates and keys that vendors sign with.
+mod handshakes; // Vendors' questions, and their answers.
+mod libraries; // Vendors' own libraries: each accepts what the other signs.
+mod particular_vendors; // Checks that a single vendor needs.
 mod sources_config; // Problems of SOURCES, each named.
 mod sources_over_http; // Vendors' requests, from HTTP to the destination.
 mod vectors; // Signatures and ids, from test vectors.
+mod vendors; // Signed deliveries of every vendor, intact and changed.
 
 // The life of a delivery.
 mod answers; // The contract's table of answers.

@@ -30,7 +30,10 @@ use crate::{
 
 use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
 
+/// The number of events, and of those that are accepted. `MODEL_EVENTS=10000 make test TEST=model::`
+/// sets another number.
 const EVENTS: usize = 10_000;
+const ACCEPTED_EVENTS: usize = 2_000;
 const ROUTERS: usize = 2;
 /// The number of deliveries at the same time.
 const AT_ONCE: usize = 48;
@@ -69,15 +72,16 @@ struct Slot {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_and_nothing_known_is_done_twice() {
-    model("delivered").await;
+    model("delivered", EVENTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
-    model("accepted").await;
+    model("accepted", ACCEPTED_EVENTS).await;
 }
 
-async fn model(answer: &str) {
+async fn model(answer: &str, events: usize) {
+    let events = std::env::var("MODEL_EVENTS").map_or(events, |events| events.parse().unwrap());
     let accepts = answer == "accepted";
     let down = Arc::new(AtomicBool::new(false));
     let is_down = Arc::clone(&down);
@@ -123,7 +127,7 @@ async fn model(answer: &str) {
     let (posts, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (under_way, mut vendors) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     let client = client();
-    for event in 0..EVENTS {
+    for event in 0..events {
         let (urls, under_way, client) = (Arc::clone(&urls), Arc::clone(&under_way), client.clone());
         let (posts, refusals) = (Arc::clone(&posts), Arc::clone(&refusals));
         vendors.spawn(async move {
@@ -242,7 +246,7 @@ async fn model(answer: &str) {
         twice += usize::from(!unknown);
     }
     println!(
-        "{answer}: {EVENTS} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
+        "{answer}: {events} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
          destinations; {} routers killed, the store stalled {stalls} times, \
          {outages} outages; lost: {lost}; dead letters: {dead}; sent again after a success that nobody could know of: {again}; after one that was known: {twice}",
         posts.load(Ordering::Relaxed),

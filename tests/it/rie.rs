@@ -80,7 +80,9 @@ impl Emulator {
             .unwrap();
         let emulator = Self { child, port, folder };
         wait_for("the emulator", emulator.folder.path(), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            [port, api]
+                .iter()
+                .all(|port| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok())
         });
         emulator
     }

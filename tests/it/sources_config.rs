@@ -58,14 +58,18 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         ),
         (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntemplate = \"{url}\"",
-            custom(6, "`template` must hold {body} once, or the body could be changed"),
+            custom(
+                6,
+                "`template` must contain {body} exactly once, or at least one value of the body \
+                 such as {/id}: nothing else protects the body",
+            ),
         ),
         (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntemplate = \"{payload}{body}\"",
             custom(
                 6,
-                "`template` holds `{payload}`: only {body}, {timestamp}, {url}, {method}, \
-                 {header:NAME} and a {/json/pointer} stand for something",
+                "`template` holds `{payload}`, which is not a placeholder: use {body}, \
+                 {timestamp}, {url}, {method}, {header:NAME} or a JSON pointer such as {/data/id}",
             ),
         ),
         (
@@ -310,7 +314,7 @@ fn sources_that_contradict_variables_are_errors() {
     assert!(missing[0].starts_with("PAYPAL_CERT_FILE: cannot be read: "), "{missing:?}");
     assert_eq!(
         problems(&[("PAYPAL_CERT_FILE", "Cargo.toml")]),
-        ["PAYPAL_CERT_FILE: must be a certificate in PEM form"]
+        ["PAYPAL_CERT_FILE: must be a certificate with an RSA key, in PEM form"]
     );
     for address in [
         "hooks.example.com",
@@ -363,7 +367,7 @@ fn a_source_without_secrets_says_which_variable_to_set() {
     assert_eq!(texts.len(), 3, "{texts:?}");
     let idle = "STRIPE_EU_SECRETS: POST /webhook/eu is not served: set STRIPE_EU_SECRETS";
     assert_eq!(texts[1], idle);
-    assert!(texts[2].starts_with("ROUTING_SECRET: is the example's"), "{texts:?}");
+    assert!(texts[2].starts_with("ROUTING_SECRET: has its default value"), "{texts:?}");
     for (path, expected) in [
         ("/webhook/eu", "eu is not served: set STRIPE_EU_SECRETS"),
         ("/webhook/stripe", "stripe is not served: set STRIPE_SECRETS"),

@@ -42,7 +42,8 @@ impl Stack {
     /// Creates a stack with these parameters, and with defaults for the others.
     ///
     /// # Errors
-    /// When CloudFormation would refuse a parameter, by its pattern or by the template's rules.
+    /// Fails when CloudFormation would refuse a parameter, by its pattern or by the template's
+    /// rules.
     pub fn new(given: &[(&str, &str)]) -> Result<Self, String> {
         let mut parameters = HashMap::new();
         for (name, declared) in TEMPLATE["Parameters"].as_object().unwrap() {

@@ -1,12 +1,12 @@
 //! Compares template.yaml with the variables that the program reads and the tables that the tests
 //! create.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use webhook_router::{
     config::{Config, VARIABLES, is_variable},
-    source::vendors,
+    source::{secrets_variable, vendors},
 };
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     signed_deliveries,
     stack::{Stack, TEMPLATE, text},
     support::lookup,
+    vendors::VECTORS,
 };
 
 /// The required parameters of a deployment.
@@ -382,6 +383,7 @@ fn every_variable_of_a_deployment_can_be_set() {
         "<VENDOR>_SECRETS",
         "SOURCES",
         "PUBLIC_URL",
+        "META_VERIFY_TOKEN",
     ];
     // These variables are not for Lambda. They belong to `serve` or to emulators, have another name
     // there, or name files, which Lambda does not have.
@@ -423,6 +425,13 @@ fn the_secret_alone_makes_every_vendor_served() {
         variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let secret = signed_deliveries::secrets();
     vars.extend(secret.iter().map(|(name, value)| (*name, value.as_str())));
+    let others: BTreeMap<_, _> = VECTORS
+        .vectors
+        .iter()
+        .map(|one| (secrets_variable(&one.vendor), one.secret.as_str()))
+        .filter(|(name, _)| !secret.iter().any(|(known, _)| known == name))
+        .collect();
+    vars.extend(others.iter().map(|(name, value)| (name.as_str(), *value)));
     let sources = "[sources.stripe-eu]\nvendor = \"stripe\"\nsecrets = [\"plainly-eu\"]";
     vars.push(("SOURCES", sources));
     assert!(vars.iter().all(|(name, _)| is_variable(name)), "the secret may not hold it");

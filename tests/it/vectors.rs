@@ -11,7 +11,7 @@ use webhook_router::{
     delivery::Delivery,
     plan::plan,
     secret::Secret,
-    source::{Address, Certificate, Source, vendor},
+    source::{Address, Certificate, Fetched, Source, vendor},
 };
 
 use crate::support::intake;
@@ -71,8 +71,9 @@ impl Vector {
         };
         let certificate = self.cert_pem.as_ref();
         let certificate = certificate.map(|pem| Certificate::from_pem(pem.as_bytes()).unwrap());
+        let fetched = certificate.map(Fetched::Certificate);
         let now = self.now.map_or_else(Utc::now, |now| DateTime::from_timestamp(now, 0).unwrap());
-        match plan(&delivery, &intake, certificate.as_ref(), now) {
+        match plan(&delivery, &intake, fetched.as_ref(), now) {
             Ok(planned) => (200, planned.plan().map(|plan| plan.key.to_string())),
             Err(refusal) => (refusal.reply().status.as_u16(), None),
         }

@@ -101,12 +101,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     println!("What this shows:");
     println!(
-        "  - a vendor's signature is verified, whatever its way to sign: a forgery is refused;"
+        "  - the router verifies each vendor's signature, whatever its scheme; it refuses a forgery;"
     );
     println!("  - an event is processed once: a second delivery is answered, not forwarded, also");
     println!("    when it is signed anew, or has its keys in another order and other white space;");
-    println!("  - one event goes to one destination, the same every time, as the bytes that were");
-    println!("    posted (compared by SHA-256);");
+    println!("  - an event always goes to the same destination, and its bytes arrive unchanged");
+    println!("    (compared by SHA-256);");
     println!("  - bad input is refused with its reason, and no destination sees it.");
 
     println!("\n{}", by_hand(&site, options.stay));

@@ -42,11 +42,12 @@ pub struct Options {
     /// Source in SOURCES that the event belongs to.
     #[arg(long, value_name = "NAME", conflicts_with = "vendor")]
     source: Option<String>,
-    /// Secret to sign with [default: the first of the source's own secrets, such as
-    /// STRIPE_SECRETS].
+    /// Secret to sign with [default: the source's first secret that can sign, such as the first one
+    /// in STRIPE_SECRETS].
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
-    /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 for vendors that use it.
+    /// PEM file of a private key to sign with: RSA for PayPal, Ed25519 or P-256 for vendors
+    /// that use it.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Address that the vendor calls. Needed only if its signature covers the address [default: the
@@ -210,7 +211,9 @@ fn remedied(error: CannotSign) -> anyhow::Error {
              (docs/sources.md, Trying it)"
         }
         CannotSign::Header(_) | CannotSign::Secret(_) => "give another with --secret",
-        CannotSign::Body(_) | CannotSign::Circular => return error.into(),
+        CannotSign::Body(_) | CannotSign::Circular | CannotSign::OnlyVendor(_) => {
+            return error.into();
+        }
     };
     anyhow::anyhow!("{error}: {remedy}")
 }

@@ -58,7 +58,9 @@ const MAX_HEADERS: usize = 100;
 /// retries after about a second.
 const BACKLOG: u32 = 1024;
 
-/// Bytes of a connection that the kernel may hold in each direction. Its default is megabytes
+/// Requested size of the kernel's buffer for each direction of a connection. Linux doubles it
+/// (<https://man7.org/linux/man-pages/man7/socket.7.html>, `SO_RCVBUF` and `SO_SNDBUF`), so the
+/// kernel holds up to 512 KiB. Its default is megabytes
 /// (<https://man7.org/linux/man-pages/man7/tcp.7.html>, `tcp_rmem` and `tcp_wmem`).
 const KERNEL_BUFFER: u32 = 256 * 1024;
 

@@ -19,7 +19,8 @@ use super::{buffers::Buffers, head::Head};
 /// Time for a peer to read an answer, or [`STEP`] bytes of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same time while the buffers are short, and the interval at which the connection checks them.
+/// Time for a slow peer while the buffers are more than half full. The connection checks them at
+/// the same interval.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A peer that reads this many bytes gets [`PATIENCE`] again.

@@ -57,6 +57,7 @@ pub(super) fn description(reader: &mut Reader<'_, '_>) -> Option<Description> {
         each: pointer(reader, "each"),
         event_type: places(reader, "type").into_iter().map(Joined::from).collect(),
         created_at,
+        of_batch: None,
         unit: unit(reader, "time_unit").unwrap_or_default(),
         id: ids(reader, scheme.as_ref()),
     };
@@ -247,6 +248,7 @@ fn signed(
         key_id: None,
         stamp,
         template,
+        is_json: false,
     })))
 }
 
@@ -303,7 +305,9 @@ fn handshake(reader: &mut Reader<'_, '_>) -> Option<Echo> {
     };
     let pointer = |wanted: &str| text(wanted).and_then(|text| text.parse::<Pointer>().ok());
     match (pointer("at"), text("is"), pointer("answer"), members.len()) {
-        (Some(at), Some(is), Some(answer), 3) => Some(Echo { when: (at, is), answer }),
+        (Some(at), Some(is), Some(answer), 3) => {
+            Some(Echo { when: (at, is), answer: Some(answer) })
+        }
         _ => {
             let example = "must be { at = \"/type\", is = \"url_verification\", answer = \
                            \"/challenge\" }";

@@ -35,6 +35,8 @@ struct Acceptor<'a> {
     plan: &'a Plan,
     /// The attributes that locate the delivery.
     delivery: &'a Item,
+    /// The event's item as it was before the parts of the delivery were written.
+    before: &'a Item,
     owner: &'a str,
     now: DateTime<Utc>,
     due: DateTime<Utc>,
@@ -60,6 +62,12 @@ impl Acceptor<'_> {
         let parts_at = self.delivery.get("parts_at");
         is_held_by(item, self.owner) || (parts_at.is_some() && parts_at == item.get("parts_at"))
     }
+
+    /// Returns whether an item that nobody holds may be replaced. If the answer to this call's first
+    /// try was lost, a worker may have taken the event and failed since. That has deleted the parts.
+    fn may_replace(&self, item: &Item) -> bool {
+        !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
+    }
 }
 
 impl DynamoDb {
@@ -72,17 +80,20 @@ impl DynamoDb {
     ) -> Result<Accepted, StoreError> {
         let owner = new_owner();
         let Packed { attributes, parts } = Packed::new(&plan.key, &owner, delivery, now)?;
-        let acceptor = Acceptor { plan, delivery: &attributes, owner: &owner, now, due };
+        let mut before = Item::new();
         if !parts.is_empty() {
             // A duplicate must not write parts.
-            if let Some(found) = self.item(&plan.key).await?
-                && let Some(claim) = against(plan, &found, now)?
+            before = self.item(&plan.key).await?.unwrap_or_default();
+            if !before.is_empty()
+                && let Some(claim) = against(plan, &before, now)?
             {
                 return Ok(Accepted::Taken(claim.into()));
             }
             letter::write(self.client().await, &self.table, parts).await?;
         }
         fault::point("before acceptance is stored");
+        let (delivery, before, owner) = (&attributes, &before, owner.as_str());
+        let acceptor = Acceptor { plan, delivery, before, owner, now, due };
         let accepted = self.put_accepted(&acceptor, deadline).await;
         if matches!(accepted, Ok(Accepted::Taken(_))) {
             self.delete_parts(&attributes, deadline).await;
@@ -102,16 +113,15 @@ impl DynamoDb {
                 Ok(route) => return Ok(Accepted::Stored { route }),
                 Err(found) => found,
             };
-            if found.is_empty() {
-                written = self.insert_accepted(acceptor).await?;
-                continue;
-            }
-            match against(plan, &found, now)? {
+            let claim = if found.is_empty() { None } else { against(plan, &found, now)? };
+            match claim {
                 // The answer to this call's first try may have been lost.
                 Some(Claim::Accepted { route }) if acceptor.has_stored(&found) => {
                     return Ok(Accepted::Stored { route });
                 }
                 Some(claim) => return Ok(Accepted::Taken(claim.into())),
+                None if !acceptor.may_replace(&found) => break,
+                None if found.is_empty() => written = self.insert_accepted(acceptor).await?,
                 None => written = self.accept_over(acceptor, &found, deadline).await?,
             }
         }
@@ -248,6 +258,7 @@ impl DynamoDb {
                 _ => return Err(self.failed(error)),
             },
         };
+        fault::point("after take writes");
         let Record { details, attempts, accepted, .. } = record(*key, &item, now)?;
         let delivery = letter::read(self.client().await, &self.table, &item).await?;
         let missing = || StoreError::corrupt(format!("{key} has lost a part"));

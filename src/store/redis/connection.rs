@@ -30,8 +30,8 @@ use tokio::{
 use super::super::StoreError;
 use crate::{config::RedisUrl, secret::Secret};
 
-/// Time without data from a server after which TCP probes whether it is still there, and the time
-/// that the server has for an answer. The probes come often enough that no firewall on the way
+/// Time without data from a server after which TCP sends a probe. The server has
+/// [`KEEPALIVE_ANSWER`] to answer it. The probes come often enough that no firewall on the way
 /// forgets a connection: AWS's security groups and load balancers keep an idle connection for 350 s
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>).
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -89,9 +89,9 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// Returns whether it is too soon for another new client. The time of an operation must have
-    /// passed since the last one. While a server hangs, the pause grows up to four times that,
-    /// because many routers may try to reach the server.
+    /// Returns whether it is too soon for another new client. At least STORE_TIMEOUT_MS must pass
+    /// between two new clients. While a server hangs, this pause grows up to four times, because
+    /// many routers may try to reach the server.
     fn is_too_soon(&self, timeout: Duration) -> bool {
         let pause = timeout * 2u32.pow(self.failures.min(2));
         self.begun.is_some_and(|begun| begun.elapsed() < pause)

@@ -123,6 +123,7 @@ impl Redis {
         let arguments = [self.time(now), owner.clone(), lease.to_string(), early.to_owned()];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let mut fields = self.script(&TAKE, key, &arguments, deadline).await?;
+        fault::point("after take writes");
         match fields.text()?.as_deref() {
             Some("won") => {
                 let listed = fields.text()?.unwrap_or_default();

@@ -87,3 +87,28 @@ async fn what_is_due_is_drained_without_a_server() {
     assert_eq!(drained["delivered"], 100 - tried - probed, "{drained}");
     assert_eq!(sink.take().len(), 100 - tried - probed);
 }
+
+#[tokio::test]
+async fn an_event_whose_record_cannot_be_read_does_not_hold_up_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "1day")]);
+    let router = serve(&vars);
+    let mut keys = Vec::new();
+    for number in 0..20 {
+        let got = post(&client(), &router.webhook(), event(&number.to_string())).await;
+        keys.push(got.header("x-webhook-key").unwrap().to_owned());
+    }
+    drop(router);
+    let file = rusqlite::Connection::open(url.trim_start_matches("sqlite:")).unwrap();
+    file.execute("UPDATE events SET due = 1", []).unwrap();
+    file.execute("UPDATE events SET details = '{' WHERE key = ?1", [&keys[0]]).unwrap();
+    for delivered in [19, 0] {
+        let drained = run(&vars, &["drain", "--json"]).await;
+        let log = String::from_utf8_lossy(&drained.stderr);
+        assert!(!drained.status.success() && log.contains(&keys[0]), "{log}");
+        let drained: Value = serde_json::from_slice(&drained.stdout).unwrap();
+        assert_eq!(drained["delivered"], delivered, "{drained}");
+    }
+    assert_eq!(sink.take().len(), 19);
+}

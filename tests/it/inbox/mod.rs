@@ -5,6 +5,7 @@ mod crash; // A crash at every step.
 mod life; // Answers, schedules, ends, settings.
 mod outage; // A destination that is down.
 mod python; // The Python router on the same Redis.
+mod remains; // Remains of interrupted acceptances.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! The one contract of all stores, as a test for each store and clause: `store::redis::claim_is_exclusive`.
 //!
 //! A new store adds its line below and a function that opens it to `opened.rs`, and inherits every
-//! clause. A new clause is a function of `clauses.rs` or `inbox.rs` and its line in the table; one
-//! that is missing there is an unused function to the compiler.
+//! clause. A new clause is a function in `clauses.rs` or `inbox.rs` and a line in the table below. If
+//! the line is missing, the compiler reports an unused function.
 
 mod clauses;
 mod inbox;

@@ -1,0 +1,4 @@
+//! Parts that the fuzz targets share.
+
+pub mod deliveries;
+pub mod reader;

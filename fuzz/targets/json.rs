@@ -1,0 +1,29 @@
+//! The router's JSON reader against a second reader: both accept the same texts and print the same
+//! canonical form, which is its own canonical form.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use webhook_router::json::Document;
+use webhook_router_fuzz::reader;
+
+fuzz_target!(|text: &[u8]| {
+    let document = Document::parse(text).ok();
+    let second = reader::read(text);
+    assert_eq!(document.is_some(), second.is_some(), "only one of the readers accepts it");
+    let (Some(document), Some(second)) = (document, second) else { return };
+    let canonical = |document: &Document<'_>| {
+        let mut out = Vec::new();
+        document.write_canonical(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let (digest, printed) = (document.digest(), canonical(&document));
+    assert_eq!(printed, reader::canonical(&second));
+    // Python prints numbers beyond the doubles as a word that is not JSON.
+    if let Ok(again) = Document::parse(printed.as_bytes()) {
+        assert_eq!(canonical(&again), printed);
+        assert_eq!(again.digest(), digest);
+    } else {
+        assert!(printed.contains("Infinity"), "{printed}");
+    }
+});

@@ -1,0 +1,282 @@
+//! Code, infrastructure, identity and models.
+
+use http::HeaderName;
+
+use super::{
+    DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, sent, signed, stamp,
+    standard, template,
+};
+use crate::source::description::{
+    Algorithm, Description, Encoding, Fields, Joined, Scheme, Sent, Signed, Stamp, StampPlace,
+    Tolerance, Unit,
+};
+
+pub(super) fn all() -> Vec<Description> {
+    vec![
+        github(),
+        circleci(),
+        buildkite(),
+        sentry(),
+        terraform(),
+        heroku(),
+        statsig(),
+        autodesk(),
+        huggingface(),
+        openai(),
+        replicate(),
+        linear(),
+        pagerduty(),
+        workos(),
+        clerk(),
+    ]
+}
+
+/// The signature covers only the body. Type and id are in headers that anybody could change. No
+/// field has the time of all events. A redelivery at an operator's request has the same
+/// `X-GitHub-Delivery` and the same body. The SHA-1 signature in `X-Hub-Signature` is not accepted.
+fn github() -> Description {
+    Description {
+        name: "github".into(),
+        documentation: "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries",
+        scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("x-hub-signature-256") }),
+        fields: Fields {
+            event_type: vec![Joined {
+                places: vec![header("x-github-event"), pointer("/action")],
+                with: ".",
+                needs_all: false,
+            }],
+            id: vec![header("x-github-delivery").into()],
+            ..Fields::default()
+        },
+        retry_horizon: 3 * DAY,
+        signature_headers: names(&["x-github-event", "x-github-delivery"]),
+        sent: vec![sent("x-github-event", Sent::Text("push"))],
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id. Only entries of the version `v1` count.
+fn circleci() -> Description {
+    Description {
+        name: "circleci".into(),
+        documentation: "https://circleci.com/docs/guides/integration/outbound-webhooks/",
+        scheme: signed(Signed { prefix: "v1=".into(), ..hmac_body("circleci-signature") }),
+        fields: fields("/type", "/happened_at", "/id"),
+        ..Description::default()
+    }
+}
+
+/// The signature covers the type. Builds and jobs have times of their own, and there is no id. The
+/// service must send a signature: a token in `X-Buildkite-Token` is not taken.
+fn buildkite() -> Description {
+    Description {
+        name: "buildkite".into(),
+        documentation: "https://buildkite.com/docs/apis/webhooks/pipelines",
+        scheme: signed(Signed {
+            separator: Some(",".into()),
+            prefix: "signature=".into(),
+            stamp: Some(stamp(StampPlace::Entry("timestamp=".into()))),
+            template: template("{timestamp}.{body}"),
+            ..hmac_body("x-buildkite-signature")
+        }),
+        fields: fields("/event", "", ""),
+        ..Description::default()
+    }
+}
+
+/// The signature covers the body alone: resource and timestamp are in headers that anybody could
+/// change. `Request-ID` is new in every request, so there is no id.
+fn sentry() -> Description {
+    Description {
+        name: "sentry".into(),
+        documentation: "https://docs.sentry.io/organization/integrations/integration-platform/webhooks/",
+        scheme: signed(hmac_body("sentry-hook-signature")),
+        fields: Fields {
+            event_type: vec![Joined {
+                places: vec![header("sentry-hook-resource"), pointer("/action")],
+                with: ".",
+                needs_all: false,
+            }],
+            ..Fields::default()
+        },
+        signature_headers: names(&["sentry-hook-resource", "sentry-hook-timestamp"]),
+        ..Description::default()
+    }
+}
+
+/// The signature covers type and time. There is no id. Events of runs and of workspaces differ in
+/// form. A configuration is saved once a notification with the trigger `verification` succeeds.
+fn terraform() -> Description {
+    Description {
+        name: "terraform".into(),
+        documentation: "https://developer.hashicorp.com/terraform/cloud-docs/api-docs/notification-configurations",
+        scheme: signed(Signed {
+            algorithm: Algorithm::HmacSha512,
+            ..hmac_body("x-tfe-notification-signature")
+        }),
+        fields: Fields {
+            each: Some(pointer_to("/notifications")),
+            created_at: vec![
+                pointer("/run_updated_at"),
+                pointer("/details/new_assessment_result/created_at"),
+            ],
+            ..fields("/trigger", "", "")
+        },
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id. Attempt and delivery, which the body names too, change.
+/// Hex and base64 are both taken.
+fn heroku() -> Description {
+    Description {
+        name: "heroku".into(),
+        documentation: "https://devcenter.heroku.com/articles/app-webhooks",
+        scheme: signed(Signed {
+            encoding: Encoding::HexOrBase64,
+            ..hmac_body("heroku-webhook-hmac-sha256")
+        }),
+        fields: fields(
+            "/webhook_metadata/event/include",
+            "/created_at",
+            "/webhook_metadata/event/id",
+        ),
+        ..Description::default()
+    }
+}
+
+/// The signature covers type and time of every change in the batch. There is no id. Exposures come
+/// as a bare array, which is one event.
+fn statsig() -> Description {
+    Description {
+        name: "statsig".into(),
+        documentation: "https://docs.statsig.com/integrations/event_webhook",
+        scheme: signed(Signed {
+            prefix: "v0=".into(),
+            stamp: Some(Stamp {
+                unit: Unit::Milliseconds,
+                tolerance: Tolerance::Any,
+                ..stamp(StampPlace::At(header("x-statsig-request-timestamp")))
+            }),
+            template: template("v0:{timestamp}:{body}"),
+            ..hmac_body("x-statsig-signature")
+        }),
+        fields: Fields {
+            each: Some(pointer_to("/data")),
+            unit: Unit::Milliseconds,
+            ..fields("/eventName", "/timestamp", "")
+        },
+        ..Description::default()
+    }
+}
+
+/// The signature, an HMAC-SHA1, covers the type. There is neither a time that all events have nor
+/// an id.
+fn autodesk() -> Description {
+    Description {
+        name: "autodesk".into(),
+        documentation: "https://aps.autodesk.com/en/docs/webhooks/v1/tutorials/how-to-verify-payload-signature/",
+        scheme: signed(Signed {
+            algorithm: Algorithm::HmacSha1,
+            prefix: "sha1hash=".into(),
+            ..hmac_body("x-adsk-signature")
+        }),
+        fields: fields("/hook/event", "", ""),
+        ..Description::default()
+    }
+}
+
+/// Nothing is signed: a header holds the secret. There is neither a time nor an id.
+fn huggingface() -> Description {
+    Description {
+        name: "huggingface".into(),
+        documentation: "https://huggingface.co/docs/hub/webhooks",
+        scheme: Some(Scheme::SharedSecret {
+            header: HeaderName::from_static("x-webhook-secret"),
+            prefix: String::new(),
+        }),
+        fields: Fields {
+            event_type: vec![joined(&["/event/scope", "/event/action"], ".")],
+            ..Fields::default()
+        },
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id.
+fn openai() -> Description {
+    let fields = Fields { unit: Unit::Seconds, ..fields("/type", "/created_at", "") };
+    standard("openai", "https://platform.openai.com/docs/guides/webhooks", fields)
+}
+
+/// The signature covers the id. The body is the prediction, which says in which status it is, but
+/// not what happened when.
+fn replicate() -> Description {
+    standard("replicate", "https://replicate.com/docs/topics/webhooks", fields("/status", "", ""))
+}
+
+/// The signature covers the body, and so type and time, but not the id, which is in a header that
+/// anybody could change. The time of sending is in the body, and changes between deliveries.
+fn linear() -> Description {
+    Description {
+        name: "linear".into(),
+        documentation: "https://linear.app/developers/webhooks",
+        scheme: signed(Signed {
+            stamp: Some(Stamp {
+                unit: Unit::Milliseconds,
+                tolerance: Tolerance::Seconds(60),
+                ..stamp(StampPlace::At(pointer("/webhookTimestamp")))
+            }),
+            ..hmac_body("linear-signature")
+        }),
+        fields: Fields {
+            event_type: vec![Joined { needs_all: false, ..joined(&["/type", "/action"], ".") }],
+            id: vec![header("linear-delivery").into()],
+            ..fields("", "/createdAt", "")
+        },
+        signature_headers: names(&["linear-delivery", "linear-event"]),
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id. During a rotation, the header holds several signatures.
+fn pagerduty() -> Description {
+    Description {
+        name: "pagerduty".into(),
+        documentation: "https://developer.pagerduty.com/docs/verifying-webhook-signatures",
+        scheme: signed(Signed { prefix: "v1=".into(), ..hmac_body("x-pagerduty-signature") }),
+        fields: fields("/event/event_type", "/event/occurred_at", "/event/id"),
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id. The time of sending is in milliseconds.
+fn workos() -> Description {
+    Description {
+        name: "workos".into(),
+        documentation: "https://workos.com/docs/events/data-syncing/webhooks",
+        scheme: signed(Signed {
+            prefix: "v1=".into(),
+            stamp: Some(Stamp {
+                unit: Unit::Milliseconds,
+                tolerance: Tolerance::Seconds(180),
+                ..stamp(StampPlace::Entry("t=".into()))
+            }),
+            template: template("{timestamp}.{body}"),
+            ..hmac_body("workos-signature")
+        }),
+        fields: fields("/event", "/created_at", "/id"),
+        retry_horizon: 3 * DAY,
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id.
+fn clerk() -> Description {
+    let fields = Fields { unit: Unit::Milliseconds, ..fields("/type", "/timestamp", "") };
+    let documentation = "https://clerk.com/docs/guides/development/webhooks/overview";
+    Description {
+        sent: vec![sent("svix-id", Sent::Id)],
+        ..standard("clerk", documentation, fields)
+    }
+}

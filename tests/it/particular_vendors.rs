@@ -1,0 +1,195 @@
+//! Checks that a single vendor needs: Plaid's token, the topics of Amazon SNS, addresses that are
+//! signed beside the body.
+
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use webhook_router::{
+    config::Intake,
+    delivery::Delivery,
+    plan::needs,
+    source::{Fetch, Signing},
+};
+
+use crate::{
+    signed_deliveries::{Kind, SIGNED_AT, answer, intake, now, sha256},
+    vendors::{Vector, vector},
+};
+
+/// Checks that a delivery is refused before anything is fetched for it.
+fn nothing_is_fetched(vector: &Vector, delivery: &Delivery, intake: &Intake, at: i64) {
+    let refusal = needs(delivery, intake, now(at)).unwrap_err();
+    assert_eq!(refusal.reply().status, 401);
+    assert_eq!(vector.check(delivery, intake, at).err(), Some(401));
+}
+
+#[test]
+fn plaids_tokens_with_another_algorithm_are_refused() {
+    let vector = vector("plaid");
+    let intake = vector.intake(&vector.secret);
+    let genuine = vector.delivery(&vector.first);
+    let token = genuine.headers["plaid-verification"].to_str().unwrap().to_owned();
+    let (_, rest) = token.split_once('.').unwrap();
+    for header in [
+        r#"{"alg":"none","kid":"key-1","typ":"JWT"}"#,
+        r#"{"alg":"HS256","kid":"key-1","typ":"JWT"}"#,
+        r#"{"alg":"RS256","kid":"key-1","typ":"JWT"}"#,
+        r#"{"alg":"ES256","kid":"../key","typ":"JWT"}"#,
+        r#"{"alg":"ES256","typ":"JWT"}"#,
+        "[]",
+    ] {
+        let mut changed = genuine.clone();
+        let header = BASE64_URL_SAFE_NO_PAD.encode(header);
+        changed.headers.insert("plaid-verification", format!("{header}.{rest}").parse().unwrap());
+        nothing_is_fetched(vector, &changed, &intake, vector.first.now);
+    }
+    let at = now(vector.first.now);
+    let Some(Fetch::Key { address, .. }) = needs(&genuine, &intake, at).unwrap() else {
+        panic!("no key is asked for");
+    };
+    assert_eq!(address.host_str(), Some("production.plaid.com"));
+}
+
+#[test]
+fn plaids_key_is_not_fetched_for_a_stale_token_or_another_body() {
+    let vector = vector("plaid");
+    let intake = vector.intake(&vector.secret);
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    assert!(needs(&genuine, &intake, now(at + 300)).is_ok());
+    for stale in [at + 301, at - 301] {
+        nothing_is_fetched(vector, &genuine, &intake, stale);
+    }
+    let changed = Delivery { body: "{}".into(), ..genuine };
+    nothing_is_fetched(vector, &changed, &intake, at);
+}
+
+#[test]
+fn two_webhooks_of_plaids_with_one_body_are_two_events() {
+    let vector = vector("plaid");
+    let intake = vector.intake(&vector.secret);
+    let plan = |signed| vector.check(&vector.delivery(signed), &intake, vector.first.now).unwrap();
+    let (first, other) = (plan(&vector.first), plan(&vector.other));
+    assert_eq!(first.event.digest, other.event.digest);
+    assert_ne!(first.key, other.key);
+    // The same delivery, sent again by somebody else, is the same event.
+    assert_eq!(first.key, plan(&vector.first).key);
+}
+
+#[test]
+fn a_topic_that_is_not_listed_is_refused_before_anything_is_fetched() {
+    let vector = vector("aws-sns/2");
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    nothing_is_fetched(vector, &genuine, &vector.intake(&vector.another), at);
+    let intake = vector.intake(&vector.secret);
+    let body = std::str::from_utf8(&genuine.body).unwrap();
+    for (part, other) in [
+        ("sns.us-west-2.amazonaws.com", "sns.us-west-2.amazonaws.example"),
+        ("https:", "http:"),
+        ("\"SignatureVersion\":\"", "\"SignatureVersion\":\"3"),
+        ("Notification", "Other"),
+        ("\"Signature\"", "\"Signatures\""),
+    ] {
+        let body = body.replacen(part, other, 1).into();
+        nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
+    }
+}
+
+#[test]
+fn a_subject_that_is_not_a_text_is_refused() {
+    let vector = vector("aws-sns/1");
+    let intake = vector.intake(&vector.secret);
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    let body = std::str::from_utf8(&genuine.body).unwrap();
+    assert!(!body.contains("Subject") && vector.check(&genuine, &intake, at).is_ok());
+    for subject in ["null", "5", "true", "[]", r#"{"a":"b"}"#, r#"["parcels"]"#] {
+        let body = body.replacen('{', &format!(r#"{{"Subject":{subject},"#), 1).into();
+        nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
+    }
+    // A text belongs to what is signed.
+    let body = body.replacen('{', r#"{"Subject":"parcels","#, 1).into();
+    let changed = Delivery { body, ..genuine };
+    assert_eq!(vector.check(&changed, &intake, at).err(), Some(401));
+}
+
+#[test]
+fn text_that_moves_between_the_address_and_the_body_is_refused() {
+    let refused = |delivery: &Delivery, intake: &Intake, at: i64| {
+        assert_eq!(answer(delivery, intake, at).0, 200);
+        let (body, query) = (delivery.body.clone(), delivery.query.clone().unwrap());
+        for length in 1..body.len() {
+            let start = std::str::from_utf8(&body[..length]).unwrap();
+            let changed = Delivery {
+                query: Some(format!("{query}{start}")),
+                body: body.slice(length..),
+                ..delivery.clone()
+            };
+            assert_eq!(answer(&changed, intake, at).0, 401, "{} {start}", delivery.path);
+        }
+        for length in 1..query.len() {
+            let (start, end) = query.split_at(length);
+            let changed = Delivery {
+                query: Some(start.into()),
+                body: [end.as_bytes(), &body].concat().into(),
+                ..delivery.clone()
+            };
+            assert_eq!(answer(&changed, intake, at).0, 401, "{} {end}", delivery.path);
+        }
+    };
+    let vector = vector("hubspot");
+    refused(&vector.delivery(&vector.first), &vector.intake(&vector.secret), vector.first.now);
+    // Square calls an address with a query.
+    let intake = intake();
+    let square = Kind::of("square").delivery(1, 0);
+    let source = intake.sources.get("square").unwrap();
+    let unsigned =
+        Delivery { headers: HeaderMap::new(), query: Some("to=1".into()), ..square.clone() };
+    let signing = Signing { secret: &source.secrets[0], key: None, url: None, now: now(SIGNED_AT) };
+    refused(&source.sign(&unsigned, &signing).unwrap(), &intake, SIGNED_AT);
+}
+
+#[test]
+fn the_time_of_airwallex_has_thirteen_digits_and_its_body_is_json() {
+    let vector = vector("airwallex");
+    let intake = vector.intake(&vector.secret);
+    let genuine = vector.delivery(&vector.first);
+    let signed = |time: &str, body: &'static str| {
+        let signature = hex::encode(sha256(&vector.secret, &format!("{time}{body}")));
+        let mut delivery =
+            Delivery { body: Bytes::from_static(body.as_bytes()), ..genuine.clone() };
+        delivery.headers.insert("x-timestamp", HeaderValue::try_from(time).unwrap());
+        delivery.headers.insert("x-signature", signature.parse().unwrap());
+        vector.check(&delivery, &intake, vector.first.now).map_or_else(|status| status, |_| 200)
+    };
+    for (time, body, expected) in [
+        ("1778070900000", r#"{"id":"1"}"#, 200),
+        ("177807090000", r#"{"id":"1"}"#, 401),
+        ("17780709000000", r#"{"id":"1"}"#, 401),
+        ("+778070900000", r#"{"id":"1"}"#, 401),
+        ("2026-05-06T12:35:00", r#"{"id":"1"}"#, 401),
+        ("1778070900000", r#"0{"id":"1"}"#, 401),
+        ("1778070900000", "5", 401),
+        ("1778070900000", "text", 401),
+    ] {
+        assert_eq!(signed(time, body), expected, "{time} {body}");
+    }
+}
+
+#[test]
+fn a_signed_time_without_a_zone_is_orbs_alone() {
+    let vector = vector("zendesk");
+    let intake = vector.intake(&vector.secret);
+    let name = "x-zendesk-webhook-signature-timestamp";
+    let status = |time: &str| {
+        let mut delivery = vector.delivery(&vector.first);
+        let body = std::str::from_utf8(&delivery.body).unwrap();
+        let signature = BASE64_STANDARD.encode(sha256(&vector.secret, &format!("{time}{body}")));
+        delivery.headers.insert(name, HeaderValue::try_from(time).unwrap());
+        delivery.headers.insert("x-zendesk-webhook-signature", signature.parse().unwrap());
+        vector.check(&delivery, &intake, vector.first.now).map_or_else(|status| status, |_| 200)
+    };
+    assert_eq!(status("2026-05-06T12:35:00Z"), 200);
+    assert_eq!(status("2026-05-06T12:35:00"), 401);
+}

@@ -1,0 +1,23 @@
+"""Signs a delivery of each vendor beyond the first fifteen, and writes them to vendors.json.
+
+Run it in the tests' Python environment: target/venv/bin/python tests/vectors/make.py
+
+It shares nothing with the router: it follows the vendors' documentation with Python's hmac and the
+cryptography package. Keys are plainly fake. RSA signatures differ in every run, because their key is made
+anew and thrown away.
+"""
+
+import json
+import pathlib
+
+import body_signed  # noqa: F401 (adds its vendors to the cases)
+import standard_signed  # noqa: F401
+import time_signed  # noqa: F401
+from key_signed import subscription
+from signing import cases, dump
+
+out = pathlib.Path(__file__).with_name("vendors.json")
+about = "Deliveries that tests/vectors/make.py signed. Their keys are plainly fake."
+vectors = {"about": about, "vectors": cases, "subscription": dump(subscription)}
+out.write_text(json.dumps(vectors, indent=1) + "\n")
+print(f"{len(cases)} vectors of {len({one['vendor'] for one in cases})} vendors")
