@@ -46,7 +46,7 @@ SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -171,6 +171,9 @@ parity: $(VENV)/ready ## Compare the router with the Python reference.
 bench-cold-start: build ## Compare the cold start with that of an empty function.
 	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
 	$(VENV)/bin/python benches/cold_start.py
+
+bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure listing, taking and accepting events. ONLY="scale", "acceptance" or a store; with 1,000,000 events.
+	cargo bench --locked --bench inbox -- $(ONLY)
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt

@@ -1,0 +1,52 @@
+//! The costs of the inbox, each next to a yardstick from the same run: `make bench-inbox`.
+//!
+//! `scale`: listing what is due and taking it, by the number of events that are due. `acceptance`: an
+//! answer at once, next to the destination's answer.
+
+#[path = "../../tests/it/fixture/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the benchmark needs a part of the tests' building blocks"
+)]
+mod fixture;
+
+mod acceptance;
+mod scale;
+
+use std::{process::ExitCode, time::Duration};
+
+use fixture::{servers, support};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // cargo passes `--bench`.
+    let chosen: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|one| one == name);
+    let mut is_within = true;
+    for name in ["sqlite", "redis", "dynamodb"] {
+        if is_chosen("scale") || is_chosen(name) {
+            is_within &= scale::run(name).await;
+        }
+    }
+    if is_chosen("acceptance") {
+        is_within &= acceptance::run().await;
+    }
+    if is_within {
+        ExitCode::SUCCESS
+    } else {
+        eprintln!("a figure is beyond its limit");
+        ExitCode::FAILURE
+    }
+}
+
+/// Returns a part of sorted times: 0.5 for the median.
+fn quantile(times: &mut [Duration], part: f64) -> Duration {
+    times.sort();
+    times[((times.len() - 1) as f64 * part).round() as usize]
+}
+
+/// Returns a number from a variable, or the default.
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().expect(variable))
+}
