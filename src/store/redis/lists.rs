@@ -76,15 +76,15 @@ impl Redis {
 
     /// Returns entries of the lists that can be read. Fails only if no list can be read: the events
     /// on other servers must not wait for a server that is down.
-    pub(super) async fn merged_from_any(
+    pub(super) async fn merged_from_any<'l>(
         &self,
-        lists: &[String],
+        lists: &'l [String],
         after: Option<(DateTime<Utc>, Key)>,
         to: &str,
         limit: usize,
     ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
         let failures = Mutex::new(Vec::new());
-        let page = |list, after, limit| {
+        let page = |list: &'l String, after, limit| {
             let failures = &failures;
             async move {
                 self.page(list, after, to, limit).await.or_else(|error| {
