@@ -51,7 +51,8 @@ pub async fn run(name: &str) -> bool {
     for round in 0..number("ROUNDS", 300) + 20 {
         if round == 20 {
             for filled in [&mut few, &mut many] {
-                (filled.due.clear(), filled.take.clear());
+                filled.due.clear();
+                filled.take.clear();
             }
         }
         for filled in [&mut few, &mut many] {
