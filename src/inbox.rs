@@ -112,6 +112,8 @@ pub async fn run(
         let mut lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
         if !router.accepts() {
             lane.every = IDLE_SWEEP;
+            // Processes that start together do not keep the store busy at that time.
+            lane.next_sweep = Instant::now() + around(SWEEP * 3);
         }
         tasks.spawn(lane.serve(woken, stop.clone()));
     }
