@@ -152,6 +152,12 @@ fn what_others_publish_is_pinned_by_commit_or_checksum() {
     for (name, pinned) in versions(include_str!("../../deploy-requirements.txt")) {
         assert_eq!(all.get(name), Some(&pinned), "{name}");
     }
+    let lock: Value = serde_json::from_str(include_str!("../libraries/package-lock.json")).unwrap();
+    for (name, package) in lock["packages"].as_object().unwrap() {
+        // The first entry is the list of the packages itself.
+        assert!(name.is_empty() || package["integrity"].is_string(), "{name}");
+    }
+
     // The required versions are the pinned versions.
     let asked = include_str!("../../deploy-requirements.in").lines();
     let asked = asked.chain(include_str!("../requirements.in").lines());
