@@ -199,7 +199,7 @@ $(VENV)/ready: $(VENV)/tools tests/requirements.txt
 # Installs the vendors' npm packages. npm checks each against the checksum in the lock file, and runs no script
 # of a package.
 $(LIBRARIES)/ready: tests/libraries/package.json tests/libraries/package-lock.json tests/libraries/.npmrc | servers
-	@node --eval 'process.exit(parseInt(process.versions.node) < 20)' || \
+	@node --eval 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || \
 		{ echo 'The libraries need Node.js 20 or later: install it, then try again.' >&2; exit 1; }
 	rm -rf $(LIBRARIES) && mkdir -p $(LIBRARIES)
 	cp $^ $(LIBRARIES)
