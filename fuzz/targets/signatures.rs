@@ -31,7 +31,7 @@ fuzz_target!(|text: &[u8]| {
 
 /// Plans a delivery as the router does, and returns the refusal.
 fn decided(delivery: &Delivery) -> Option<Error> {
-    let _fetch = needs(delivery, &INTAKE);
+    let _fetch = needs(delivery, &INTAKE, now());
     match plan(delivery, &INTAKE, None, now()) {
         Ok(Planned::Deliver(plan)) => {
             assert!(plan.source_name().is_none_or(|name| delivery.path.ends_with(name)));

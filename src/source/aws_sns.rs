@@ -83,7 +83,13 @@ impl Message {
             if *name == "Subject" && document.root().get(name).is_none() {
                 continue;
             }
-            signed += &format!("{name}\n{}\n", present(name)?);
+            let value = present(name)?;
+            // A line break in another value could move the end of the message: the same signature
+            // would then cover another message id.
+            if *name != "Message" && value.contains('\n') {
+                return Err(wrong());
+            }
+            signed += &format!("{name}\n{value}\n");
         }
         let signature = BASE64.decode(signature).map_err(|_| wrong())?;
         if !RSA_SIGNATURE_BYTES.contains(&signature.len()) {

@@ -7,6 +7,7 @@ use base64::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
@@ -112,6 +113,20 @@ fn a_subject_that_is_not_a_text_is_refused() {
     let body = body.replacen('{', r#"{"Subject":"parcels","#, 1).into();
     let changed = Delivery { body, ..genuine };
     assert_eq!(vector.check(&changed, &intake, at).err(), Some(401));
+}
+
+// The same signature would otherwise cover a message with another id.
+#[test]
+fn a_line_break_outside_the_message_of_sns_is_refused() {
+    let vector = vector("aws-sns/1");
+    let intake = vector.intake(&vector.secret);
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    for name in ["Subject", "MessageId", "Timestamp"] {
+        let mut message: Value = serde_json::from_slice(&genuine.body).unwrap();
+        message[name] = "a\nMessageId\nb".into();
+        let body = message.to_string().into();
+        nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
+    }
 }
 
 #[test]
