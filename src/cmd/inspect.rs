@@ -61,7 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     match inspected.delivery {
         Some(delivery) => print!("\n{}", delivery.text()),
         None if options.delivery => {
-            println!("\nthe event has no dead letter, so no delivery is kept")
+            println!("\nonly the delivery of a dead letter can be shown, and the event has none")
         }
         None => {}
     }
