@@ -304,45 +304,39 @@ impl Lane {
 
     /// Learns from an attempt that has ended: `None` after a panic.
     fn ended(&mut self, ended: Option<(Key, Handled)>) {
-        let (key, handled) = match ended {
-            Some((key, Handled::StoreUnavailable)) => {
+        let Some((key, handled)) = ended else {
+            // The place of the panic is in the log already.
+            self.summary.is_incomplete = true;
+            return;
+        };
+        match handled {
+            Handled::Tried { ending, route, due, health, settled, .. } => {
+                match ending {
+                    Ending::Delivered => self.summary.delivered += 1,
+                    Ending::Postponed => self.summary.postponed += 1,
+                    _ => self.summary.failed += 1,
+                }
+                self.summary.is_incomplete |= !settled;
+                if let Some(due) = due {
+                    self.remember(key, due);
+                }
+                // An old entry of the list may lead to an event of the other destination.
+                if route == self.route {
+                    self.learn(health);
+                }
+            }
+            Handled::NotDue(at) => self.remember(key, at),
+            Handled::Gone => {}
+            Handled::Unreadable => {
+                self.unreadable.insert(key);
+            }
+            Handled::StoreUnavailable => {
                 self.summary.is_incomplete = true;
                 // The event is still in the store, like all others.
                 self.queue.clear();
                 self.has_more = false;
                 self.next_sweep = Instant::now() + around(FIRST_PROBE);
-                (key, Handled::StoreUnavailable)
             }
-            Some(ended) => ended,
-            // The place of the panic is in the log already.
-            None => {
-                self.summary.is_incomplete = true;
-                return;
-            }
-        };
-        let (ending, route, due, health, settled) = match handled {
-            Handled::Tried { ending, route, due, health, settled, .. } => {
-                (ending, route, due, health, settled)
-            }
-            Handled::NotDue(at) => return self.remember(key, at),
-            Handled::Unreadable => {
-                self.unreadable.insert(key);
-                return;
-            }
-            Handled::Gone | Handled::StoreUnavailable => return,
-        };
-        match ending {
-            Ending::Delivered => self.summary.delivered += 1,
-            Ending::Postponed => self.summary.postponed += 1,
-            _ => self.summary.failed += 1,
-        }
-        self.summary.is_incomplete |= !settled;
-        if let Some(due) = due {
-            self.remember(key, due);
-        }
-        // An old entry of the list may lead to an event of the other destination.
-        if route == self.route {
-            self.learn(health);
         }
     }
 

@@ -151,8 +151,7 @@ fn line(key: Key, replayed: &Replayed) -> String {
         End::Ended(Ending::InProgress) => "not sent, because its lease has not ended",
         End::Ended(Ending::StoreUnavailable) => "not sent",
         End::Ended(Ending::NoTime) => "not begun",
-        End::Ended(Ending::Accepted) => "not sent, and is in the inbox",
-        End::Ended(Ending::Duplicate | Ending::OtherBody) => {
+        End::Ended(Ending::Accepted | Ending::Duplicate | Ending::OtherBody) => {
             "not sent, because it was delivered or accepted in the meantime"
         }
         End::Unsettled => "was sent, but the result could not be stored: counts as not delivered",

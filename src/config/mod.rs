@@ -7,6 +7,7 @@ mod log;
 mod sources;
 mod store;
 mod targets;
+mod variables;
 mod vars;
 
 use std::{
@@ -17,7 +18,6 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use serde::Serialize;
 
 use self::vars::Vars;
 pub use self::{
@@ -25,6 +25,7 @@ pub use self::{
     log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
+    variables::{VARIABLES, Variable},
 };
 use crate::{
     delivery::Reply,
@@ -42,107 +43,6 @@ const MIN_ROUTING_SECRET_BYTES: usize = 16;
 
 /// Largest REDRIVE_LIMIT. Redrives are counted in the attempts that a record keeps.
 pub const MAX_REDRIVE_LIMIT: u32 = 20;
-
-/// A variable, for `webhook-router variables` and docs/configuration.md.
-#[derive(Serialize)]
-pub struct Variable {
-    pub name: &'static str,
-    pub default: &'static str,
-    pub meaning: &'static str,
-}
-
-const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
-    Variable { name, default, meaning }
-}
-
-/// All variables, in the order in which a user meets them.
-#[rustfmt::skip]
-pub const VARIABLES: &[Variable] = &[
-    variable("ROUTING_SECRET", "dev-not-for-prod-change-me; refused in Lambda, and by serve unless on loopback",
-        "Secret behind keys and routes, the same in every router; at least 16 bytes where the default is refused."),
-    variable("ROUTING_SECRET_PREVIOUS", "",
-        "The previous ROUTING_SECRET during a rotation: events claimed or delivered under it are still recognised. Costs one lookup per event."),
-    variable("SECRETS_ARN", "",
-        "ARN or name of a Secrets Manager secret: a JSON object of these same variables, read once at start. Environment variables override the secret's values."),
-    variable("ROUTE_THRESHOLD", "128",
-        "Events whose route byte (0 to 255) is below this go to gcp, the others to aws: 0 to 256."),
-    variable("ENVELOPE_SECRETS", "",
-        "Standard Webhooks secrets of POST /webhook, separated by commas; any may match."),
-    variable("<VENDOR>_SECRETS", "",
-        "A vendor's signing secrets, separated by commas; any may match. STRIPE_SECRETS makes the source stripe at POST /webhook/stripe, STANDARD_WEBHOOKS_SECRETS the source standard-webhooks, and so on."),
-    variable("SOURCES", "",
-        "More sources, and rules for them, as TOML: see docs/sources.md."),
-    variable("SOURCES_FILE", "",
-        "File with the text of SOURCES."),
-    variable("PUBLIC_URL", "",
-        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (HubSpot, Square, Twilio): https://hooks.example.com."),
-    variable("META_VERIFY_TOKEN", "",
-        "Verify token of your Meta app: GET /webhook/meta is answered with the challenge when the token is equal."),
-    variable("PAYPAL_CERT_FILE", "",
-        "PEM file of the certificate that PayPal signs with; without it, the certificate is fetched from PayPal."),
-    variable("ALLOW_UNSIGNED", "false",
-        "true: accept unsigned envelopes from anyone while ENVELOPE_SECRETS is not set. Without it, serve on loopback still accepts them from programs on the same machine."),
-    variable("SIGNATURE_TOLERANCE_SECONDS", "300",
-        "Largest difference between a signature's timestamp and now, in the past or future."),
-    variable("TRUST_IDEMPOTENCY_HEADER", "false",
-        "true: the key is derived from an envelope's Idempotency-Key (or X-Idempotency-Key) header instead of its content; with ENVELOPE_SECRETS, from the signed webhook-id."),
-    variable("MAX_BODY_BYTES", "6291456",
-        "Largest body that is read (6 MiB); larger ones are answered with 413."),
-    variable("MAX_CONNECTIONS", "4096",
-        "Most connections that serve has at a time, or fewer if the limit of open files is lower. Further connections get 503, except for GET /healthz and GET /readyz."),
-    variable("MAX_BUFFERED_BYTES", "50331648",
-        "Most bytes of bodies and replies that serve holds at a time (48 MiB), at least MAX_BODY_BYTES. Beyond that, the slowest body is dropped with 408, or a new one is refused with 503."),
-    variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
-        "Store of claims and dead letters: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
-    variable("REDIS_URL", "",
-        "URL of a Redis store, used when STORE_URL is not set."),
-    variable("REDIS_CA_FILE", "",
-        "PEM file of the only CA that is trusted for rediss://; without it, public and system roots are trusted."),
-    variable("STORE_TIMEOUT_MS", "1000",
-        "Time limit for one operation of the store."),
-    variable("DEDUP_TTL_SECONDS", "86400",
-        "How long a delivered event is remembered; longer for a vendor that retries longer (Stripe: 3 days)."),
-    variable("DUPLICATE_REPLY", "ignored",
-        "The answer to a duplicate: ignored sends `duplicate ignored`, replay repeats the first reply."),
-    variable("REPLY_KEEP_BYTES", "65536",
-        "Largest reply that is kept (64 KiB) with DUPLICATE_REPLY=replay; a duplicate of a larger one gets `duplicate ignored`."),
-    variable("GCP_TARGET_URL", "",
-        "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
-    variable("GCP_CA_FILE", "",
-        "PEM file of a private CA that is trusted for GCP_TARGET_URL in addition to the public CAs."),
-    variable("AWS_TARGET_FUNCTION", "",
-        "Name or ARN of the processor Lambda that aws events are sent to."),
-    variable("AWS_TARGET_ROLE_ARN", "",
-        "Role to assume for invoking the processor Lambda in another account."),
-    variable("AWS_TARGET_INVOCATION", "RequestResponse",
-        "RequestResponse waits for the Lambda's answer; Event queues the event in Lambda, and needs AWS_TARGET_PAYLOAD=request."),
-    variable("AWS_TARGET_PAYLOAD", "body",
-        "body: the payload is the exact bytes; request: the payload is a Function URL's event (format 2.0) with these bytes. A body that is not JSON always goes as request."),
-    variable("FORWARD_ATTEMPTS", "4",
-        "Most attempts of one delivery."),
-    variable("FORWARD_BACKOFF_MS", "1000",
-        "Longest pause before the second attempt; it doubles for each further attempt, up to 60 s. The pause is random (full jitter)."),
-    variable("FORWARD_TIMEOUT_MS", "10000",
-        "Time limit for one attempt. A further attempt begins only if this much time is left."),
-    variable("FORWARD_BUDGET_MS", "30000",
-        "Time limit for all attempts of a delivery in serve and replay. In Lambda, the invocation's remaining time decides."),
-    variable("REDRIVE_LIMIT", "20",
-        "In Lambda, a dead letter is left to the operator after this many redrives in a row ended in an answer that will not change (for example a 4xx): 1 to 20."),
-    variable("ANSWER", "delivered",
-        "delivered: answer with the destination's reply. accepted: store the event, answer 200 at once, and deliver it behind the answer; `answer` of a source takes precedence. Not in Lambda."),
-    variable("RETRY_SCHEDULE", "0s,5s,5m,30m,2h,5h,10h,10h",
-        "Pauses before each attempt at an accepted event, the first one after the acceptance: one attempt an entry, 1 to 100 entries."),
-    variable("INBOX_WORKERS", "16",
-        "Most attempts at accepted events that serve makes at a time, for each destination: 1 to 1000."),
-    variable("PORT", "",
-        "serve listens on this port on all addresses, as Cloud Run requires."),
-    variable("METRICS_LISTEN", "127.0.0.1:9464",
-        "Address where serve answers GET /metrics for Prometheus; off: none."),
-    variable("RUST_LOG", "info",
-        "Log level: error, warn, info, debug, trace or off, also by module: warn,webhook_router=debug."),
-    variable("LAMBDA_EMULATOR", "false",
-        "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
-];
 
 /// Returns whether the router reads a variable of that name.
 pub fn is_variable(name: &str) -> bool {

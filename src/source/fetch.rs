@@ -1,4 +1,4 @@
-//! What the router asks a vendor for, and what the vendor answers: certificates, keys, and
+//! Requests of the router to a vendor, and the vendor's answers: certificates, keys, and
 //! confirmations of a subscription.
 //!
 //! A stranger's request can name what is fetched. So a [`Fetch`] is made only for an address that

@@ -16,7 +16,7 @@ use super::{
     },
     DynamoDb, TRIES, index,
     item::{
-        Item, against, assignment, end_of, entry, millis, optional_string, record, sort_key,
+        Item, against, assignment, end_of, is_held_by, millis, optional_string, record, sort_key,
         string, text, time,
     },
     letter::{self, Packed},
@@ -203,12 +203,11 @@ impl DynamoDb {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Due>, StoreError> {
-        let after = after.map(|Due { at, key }| sort_key(at, key));
+        let after = after.map(|Due { at, key }| (at, key));
         let to = by_now.map_or_else(|| "~".into(), end_of);
         let (list, limit) = (index::inbox(route), limit.min(1000));
-        let listed = self.listed(index::partitions(&list), after.as_deref(), &to, limit).await?;
-        let due = listed.iter().map(|sort_key| entry(sort_key));
-        due.map(|due| due.map(|(at, key)| Due { at, key })).collect()
+        let due = self.entries(index::partitions(&list), after, &to, limit).await?;
+        Ok(due.into_iter().map(|(at, key)| Due { at, key }).collect())
     }
 
     pub(super) async fn take_event(
@@ -326,8 +325,4 @@ impl DynamoDb {
         }
         Ok(())
     }
-}
-
-fn is_held_by(item: &Item, owner: &str) -> bool {
-    optional_string(item, "held_by") == Some(owner)
 }

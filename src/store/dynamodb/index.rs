@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use super::{
     super::{StoreError, merge::merged},
     DynamoDb, INDEX,
-    item::{Item, string, text},
+    item::{Item, entry, sort_key, string, text},
 };
 use crate::{key::Key, route::Route};
 
@@ -46,11 +46,24 @@ pub(super) fn entry_of(
 ) -> [(String, AttributeValue); 2] {
     [
         ("dead".into(), text(partition(list, key.shard()))),
-        ("dead_letter".into(), text(super::item::sort_key(time, key))),
+        ("dead_letter".into(), text(sort_key(time, key))),
     ]
 }
 
 impl DynamoDb {
+    /// Returns the times and keys of some partitions in order: those after `after`, up to `to`.
+    pub(super) async fn entries(
+        &self,
+        partitions: impl Iterator<Item = String>,
+        after: Option<(DateTime<Utc>, Key)>,
+        to: &str,
+        limit: usize,
+    ) -> Result<Vec<(DateTime<Utc>, Key)>, StoreError> {
+        let after = after.map(|(time, key)| sort_key(time, key));
+        let listed = self.listed(partitions, after.as_deref(), to, limit).await?;
+        listed.iter().map(|sort_key| entry(sort_key)).collect()
+    }
+
     /// Returns the sort keys of some partitions in order: those after `after`, up to `to`.
     pub(super) async fn listed(
         &self,

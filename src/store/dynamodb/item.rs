@@ -97,6 +97,11 @@ pub(super) fn entry(sort_key: &str) -> Result<(DateTime<Utc>, Key), StoreError> 
     parts.ok_or_else(|| StoreError::corrupt(format!("`{sort_key}` is not a time and a key")))
 }
 
+/// Returns whether an item was written by that owner.
+pub(super) fn is_held_by(item: &Item, owner: &str) -> bool {
+    optional_string(item, "held_by") == Some(owner)
+}
+
 /// Builds the expression of an update that sets some attributes and removes others. Returns it with
 /// its values.
 pub(super) fn assignment(set: Item, remove: &[&str]) -> (String, Item) {

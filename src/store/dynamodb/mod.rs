@@ -34,8 +34,8 @@ use tokio::{
 use self::{
     connections::client,
     item::{
-        Item, against, assignment, entry, failed, is_forgotten, millis, optional_string, record,
-        seconds, sort_key, string, text,
+        Item, against, assignment, failed, is_forgotten, is_held_by, millis, record, seconds,
+        string, text,
     },
     letter::Packed,
 };
@@ -437,11 +437,10 @@ impl Store for DynamoDb {
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
-        let after = page.after.map(|Entry { failed_at, key }| sort_key(failed_at, key));
+        let after = page.after.map(|Entry { failed_at, key }| (failed_at, key));
         let lists = index::partitions(index::LETTERS).chain([index::OLD_LETTERS.to_owned()]);
-        let listed = self.listed(lists, after.as_deref(), "~", page.limit).await?;
-        let entries = listed.iter().map(|sort_key| entry(sort_key));
-        entries.map(|found| found.map(|(failed_at, key)| Entry { failed_at, key })).collect()
+        let entries = self.entries(lists, after, "~", page.limit).await?;
+        Ok(entries.into_iter().map(|(failed_at, key)| Entry { failed_at, key }).collect())
     }
 
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
@@ -493,8 +492,7 @@ impl Store for DynamoDb {
 /// Returns the lease if the existing item belongs to it: the answer to this call's first try may
 /// have been lost. Otherwise returns that item.
 fn ours(lease: Lease, found: Item) -> Result<Lease, Item> {
-    let is_ours = optional_string(&found, "held_by") == Some(&lease.owner);
-    if is_ours { Ok(lease) } else { Err(found) }
+    if is_held_by(&found, &lease.owner) { Ok(lease) } else { Err(found) }
 }
 
 fn details_end(now: DateTime<Utc>) -> AttributeValue {
