@@ -43,7 +43,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     } else {
         println!("{delivered} delivered, {postponed} to be tried again, {failed} failed");
         if down > 0 {
-            eprintln!("{down} of the destinations could not be reached: their events wait");
+            eprintln!(
+                "{down} of the destinations could not be reached or answered 503: their events wait"
+            );
         }
         if is_incomplete {
             eprintln!(

@@ -61,7 +61,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     match inspected.delivery {
         Some(delivery) => print!("\n{}", delivery.text()),
         None if options.delivery => {
-            println!("\nonly the delivery of a dead letter can be shown, and the event has none")
+            println!(
+                "\nthe event has no dead letter: only the delivery in a dead letter can be shown"
+            )
         }
         None => {}
     }

@@ -28,8 +28,8 @@ use crate::{
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct Options {
-    /// Keys, in the form that `inspect` accepts, of dead letters and of accepted events. An accepted
-    /// event does not wait for its schedule.
+    /// Keys of dead letters and of accepted events, in the form that `inspect` accepts. An accepted
+    /// event is tried now, and does not wait for its schedule.
     #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
     /// Replay all dead letters that exist now, or those that match the filters.

@@ -295,8 +295,8 @@ impl Intake {
 /// Returns the remedy for a routing secret that strangers could guess.
 fn routing_secret_problem(secret: &str) -> Option<String> {
     if secret == EXAMPLE_ROUTING_SECRET {
-        let remedy = "must be set, and not to the secret of the examples; \
-                      `openssl rand -hex 32` makes one";
+        let remedy = "must be set to a secret of your own (`openssl rand -hex 32` makes one), not to \
+                      the secret of the examples";
         return Some(remedy.into());
     }
     (secret.len() < MIN_ROUTING_SECRET_BYTES)

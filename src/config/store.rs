@@ -107,7 +107,7 @@ impl Vars<'_> {
                     Err("names no file: use sqlite:PATH")
                 }
                 _ if path.starts_with("//") => {
-                    Err("takes no slashes before the path: sqlite:/var/lib/router.db")
+                    Err("must have no `//` before the path: sqlite:/var/lib/router.db")
                 }
                 _ if self.in_lambda => {
                     Err("sqlite: cannot be used in Lambda, whose instances share no disk \

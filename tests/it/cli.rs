@@ -364,8 +364,8 @@ const OPEN: [(&str, &str); 3] = [
 fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let own = "ROUTING_SECRET: must be set, and not to the secret of the examples; \
-               `openssl rand -hex 32` makes one";
+    let own = "ROUTING_SECRET: must be set to a secret of your own (`openssl rand -hex 32` makes \
+               one), not to the secret of the examples";
     for (secret, said) in [
         ("dev-not-for-prod-change-me", own),
         ("fifteen-bytes--", "ROUTING_SECRET: must have at least 16 bytes"),

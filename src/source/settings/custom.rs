@@ -212,7 +212,7 @@ fn signed(
     let template = reader.text("template", |text| {
         let template: Template = text.parse().map_err(|error| format!("{error}"))?;
         if template.needs_timestamp() && stamp.is_none() {
-            return Err("holds {timestamp}, which `timestamp` must find".to_owned());
+            return Err("holds {timestamp}, but no field says where the time is".to_owned());
         }
         Ok(template)
     });

@@ -82,7 +82,7 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
         (1..=63).contains(&name.len()) && name.bytes().all(allowed)
     };
     if !is_name(&name) {
-        reader.problem("", "must be named with 1 to 63 of a-z, 0-9 and `-`");
+        reader.problem("", "must have a name of 1 to 63 characters of a-z, 0-9 and `-`");
     }
     if RESERVED.contains(&name.as_str()) {
         reader.problem("", "must have another name: keys of events begin with this one");
@@ -252,7 +252,7 @@ fn wanted(reader: &mut Reader<'_, '_>) -> Vec<(Pointer, Wanted)> {
         };
         match value {
             Some(value) => wanted.push((pointer, value)),
-            None => reader.problem("where", "must have texts, numbers or true and false as values"),
+            None => reader.problem("where", "must have texts, numbers, true or false as values"),
         }
     }
     wanted
