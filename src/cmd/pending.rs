@@ -29,7 +29,7 @@ pub struct Options {
     /// Print one JSON object per line, as `inspect --json` does.
     #[arg(long)]
     json: bool,
-    /// Print only events of this vendor, in upper or lower case.
+    /// Print only events of this vendor. Case does not matter.
     #[arg(long)]
     vendor: Option<String>,
     /// Print only events that go to gcp, or to aws.
