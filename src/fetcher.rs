@@ -1,10 +1,10 @@
 //! Asks vendors for the certificates and keys that they sign with, and confirms subscriptions.
 //!
 //! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
-//! redirects are not followed, and an answer has at most 64 KiB and 2 s. The same is fetched once at
-//! a time, few addresses are fetched at once, a failure is remembered, and after several failures
-//! nothing else is fetched for a while. Each vendor's hosts have these bounds for themselves, so that
-//! strangers who name one vendor's addresses do not hold up another vendor.
+//! redirects are not followed, and an answer has at most 64 KiB and 2 s. Concurrent callers share one
+//! fetch, and few fetches run at once. A failure is remembered, and after several failures nothing
+//! else is fetched for a while. These limits apply to each vendor's hosts separately. So strangers
+//! who name one vendor's addresses do not delay another vendor.
 
 use std::{
     collections::HashMap,
@@ -51,7 +51,7 @@ const FAILURE_KEPT: Duration = Duration::from_secs(30);
 
 /// The result of a fetch.
 struct Answer {
-    /// The time at which it is fetched again.
+    /// The time from which the answer is fetched again.
     until: Instant,
     result: Result<Arc<Fetched>, String>,
 }
@@ -60,12 +60,12 @@ struct Answer {
 #[derive(Default)]
 struct Slot {
     answer: OnceCell<Answer>,
-    /// The answer of the day before, which counts until the vendor gives another.
+    /// The previous answer, which counts until the vendor gives another.
     earlier: Option<Arc<Fetched>>,
 }
 
 impl Slot {
-    /// Returns whether nothing is to be fetched: there is a current answer, or somebody waits for one.
+    /// Returns whether the slot needs no new fetch: its answer is current, or a fetch is under way.
     fn is_current(slot: &Arc<Self>) -> bool {
         match slot.answer.get() {
             Some(answer) => Instant::now() < answer.until,
@@ -152,7 +152,7 @@ impl Fetcher {
         Self { client: OnceCell::new_with(Some(client)), ..Self::default() }
     }
 
-    /// Keeps answers and failures for other times.
+    /// Sets how long answers and failures are kept.
     pub fn keeping(self, kept: Duration, failure_kept: Duration) -> Self {
         Self { kept, failure_kept, ..self }
     }
@@ -168,7 +168,7 @@ impl Fetcher {
         let answer = slot.answer.get_or_try_init(|| async {
             let permit = timeout(TIMEOUT, hosts.permits.acquire()).await;
             // The vendor did not fail, so the slot stays empty.
-            let busy = || Error::NotFetched("too much is being fetched".into());
+            let busy = || Error::NotFetched("too many fetches are under way".into());
             let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
             Ok(self.answer(fetch, slot.earlier.as_ref()).await)
         });

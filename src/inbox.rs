@@ -1,4 +1,4 @@
-//! Delivers accepted events behind their answers: a lane of workers for each destination.
+//! Delivers accepted events after their answers. Each destination has a lane of workers.
 //!
 //! A lane learns of an event in three ways. An acceptance in this process wakes it. It keeps the times
 //! of the events that it postponed itself. And it sweeps: it asks the store what is due, which finds
@@ -6,8 +6,8 @@
 //! delivers it.
 //!
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
-//! time. So an outage uses up the schedules of a few events, and not of all. The first answer opens
-//! the lane again.
+//! time. So an outage uses up the schedules of a few events only. The first answer other than 503
+//! opens the lane again.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -37,30 +37,30 @@ use crate::{
     telemetry,
 };
 
-/// Average time between two sweeps of a lane. Each one is between half and one and a half of it, so
-/// that many processes do not sweep together. A sweep is one query, or sixteen in DynamoDB and in a
-/// Redis cluster.
+/// Average time between two sweeps of a lane. Each pause is random, from half to one and a half
+/// times this average, so that many processes do not sweep together. A sweep is one query, or
+/// sixteen in DynamoDB and in a Redis cluster.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// The same where no event is accepted any more.
+/// The same average in a process that accepts no events.
 const IDLE_SWEEP: Duration = Duration::from_secs(300);
 
 /// Most events that a sweep finds. They are tried in random order, so that processes that sweep at
 /// the same time rarely try the same ones.
 const SWEPT: usize = 256;
 
-/// Most events that a lane remembers between two sweeps, by acceptance or by time. The store has the
-/// others.
+/// Most events that each list of a lane holds: accepted, due, and due later. The store lists all
+/// events.
 const REMEMBERED: usize = 4096;
 
-/// The pause after the failure that closed a lane, and after an error of the store. The pause before
-/// a probe doubles with each probe in vain.
+/// Average pause after the failure that closed a lane, and after an error of the store. The pause
+/// before the next probe doubles after each failed probe.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
-/// Longest pause between two probes.
+/// Largest average of the pause between two probes.
 const LAST_PROBE: Duration = Duration::from_secs(30);
 
-/// Average time between two searches for what interrupted acceptances have left behind.
+/// Average time between two searches for the remains of interrupted acceptances.
 const CLEANING: Duration = Duration::from_secs(3600);
 
 /// Time by which the clock of a store may be behind.
@@ -69,13 +69,13 @@ const CLOCK_MARGIN: Duration = Duration::from_millis(5);
 /// Creates the budget of one attempt.
 pub type Budgets = Arc<dyn Fn() -> Budget + Send + Sync>;
 
-/// The ends of the lanes that acceptances wake.
+/// The receivers through which acceptances wake the lanes.
 pub struct Lanes(HashMap<Route, Woken>);
 
 /// The events that were accepted.
 struct Woken {
     events: mpsc::Receiver<Due>,
-    /// True if there was no room for an event.
+    /// True if an event was dropped because there was no room for it.
     is_behind: Arc<AtomicBool>,
 }
 
@@ -112,7 +112,7 @@ pub async fn run(
         let mut lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
         if !router.accepts() {
             lane.every = IDLE_SWEEP;
-            // Processes that start together do not keep the store busy at that time.
+            // A random pause keeps processes that start together from sweeping together.
             lane.next_sweep = Instant::now() + around(SWEEP * 3);
         }
         tasks.spawn(lane.serve(woken, stop.clone()));
@@ -127,13 +127,13 @@ pub struct Drained {
     pub delivered: u32,
     pub postponed: u32,
     pub failed: u32,
-    /// The number of destinations that took no events, so that some are left.
+    /// The number of destinations that were down, so that events for them may be left.
     pub down: u32,
     /// True if the store did not answer, a result could not be stored, or a record cannot be read.
     pub is_incomplete: bool,
 }
 
-/// Delivers what is due now, once, and cleans up.
+/// Delivers the events that are due, and cleans up.
 pub async fn drain(
     router: Arc<Router>,
     workers: usize,
@@ -163,7 +163,7 @@ pub async fn drain(
     sum
 }
 
-/// Cleans up behind interrupted acceptances from time to time.
+/// Removes the remains of interrupted acceptances from time to time.
 async fn clean(router: Arc<Router>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -174,7 +174,8 @@ async fn clean(router: Arc<Router>, stop: CancellationToken) {
     }
 }
 
-/// Cleans up behind interrupted acceptances, until `stop`. The next time goes on from there.
+/// Removes the remains of interrupted acceptances, until `stop`. The next call continues from
+/// there.
 async fn clean_up(router: &Router, stop: &CancellationToken) {
     let swept = router.store().sweep(Utc::now());
     if let Some(Err(error)) = stop.run_until_cancelled(swept).await {
@@ -191,11 +192,11 @@ struct Lane {
     running: JoinSet<(Key, Handled)>,
     /// Events that are due, as far as this process knows.
     queue: VecDeque<Key>,
-    /// Events that are due later, as far as this process knows: those that it postponed, and those
-    /// that were under another lease.
+    /// Events that this process knows to be due later: events that it accepted or postponed, and
+    /// events that were under another lease.
     later: BTreeSet<(Instant, Key)>,
     /// Events whose records cannot be read. This process does not try them again, so that they do not
-    /// hold up the others.
+    /// block the others.
     unreadable: HashSet<Key>,
     /// Set while the destination is down.
     down: Option<Down>,
@@ -209,7 +210,7 @@ struct Lane {
 
 /// A destination that is down.
 struct Down {
-    /// The number of probes in vain.
+    /// The number of failed probes.
     probes: u32,
     next_probe: Instant,
 }
@@ -302,7 +303,7 @@ impl Lane {
         }
     }
 
-    /// Learns from an attempt that has ended: `None` after a panic.
+    /// Handles the end of an attempt. `ended` is `None` after a panic.
     fn ended(&mut self, ended: Option<(Key, Handled)>) {
         let Some((key, handled)) = ended else {
             // The place of the panic is in the log already.
@@ -349,7 +350,7 @@ impl Lane {
         }
     }
 
-    /// Closes or opens the lane.
+    /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
         match (health, &mut self.down) {
             (Health::Down, None) => {

@@ -1,5 +1,5 @@
-//! Delivers dead letters again when an operator or a schedule asks for it. An operator may also have
-//! an event of the inbox delivered before its time.
+//! Delivers dead letters again when an operator or a schedule asks for it. An operator can also
+//! replay an event of the inbox before its time.
 //!
 //! A replay uses the same claim and the same attempts as a vendor's delivery. So it may be
 //! repeated, and several processes may replay at once: the first one to claim an event delivers it,

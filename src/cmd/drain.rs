@@ -19,8 +19,9 @@ pub struct Options {
     json: bool,
 }
 
-/// Delivers what is due, and prints the result. The exit status is 1 when due events are left. After
-/// SIGTERM or Ctrl-C, it begins no more attempts, and waits for the attempts under way.
+/// Delivers what is due, and prints the result. The exit status is 1 if due events may be left: a
+/// destination is down, the store failed, or a signal came. After SIGTERM or Ctrl-C, it begins no
+/// more attempts, and waits for the attempts under way.
 ///
 /// # Errors
 /// Fails if the configuration or the store cannot be used.

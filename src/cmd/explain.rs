@@ -75,8 +75,8 @@ struct Explanation {
     hint: Option<&'static str>,
 }
 
-/// Explains every file. A refusal is an explanation too. A file that cannot be read makes the
-/// command fail after all files are explained.
+/// Explains every file. A refusal also counts as an explanation. A file that cannot be read makes
+/// the command fail after all files are explained.
 ///
 /// # Errors
 /// Fails if the configuration cannot be used, or the output cannot be written.

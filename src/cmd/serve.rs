@@ -62,7 +62,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     };
     let served = async {
         listen_on(listener, &router, handler, &config, stop_once).await?;
-        // The attempts under way are waited for.
+        // The workers finish the attempts under way.
         workers.await?;
         Ok::<_, anyhow::Error>(())
     };

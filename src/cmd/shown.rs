@@ -23,7 +23,8 @@ pub(super) struct Shown {
     key: String,
     /// `waiting`, `in_flight`, `delivered` or `dead_letter`.
     state: &'static str,
-    /// The last owner, and the end of its lease.
+    /// The owner of the lease, and the time at which the lease ends. Both are present only while
+    /// the event is in flight.
     owner: Option<String>,
     until: Option<String>,
     /// The time of the acceptance, the number of attempts since then, and the time of the next one.

@@ -14,7 +14,7 @@ const MAX_ENTRIES: usize = 100;
 /// Controls how accepted events are delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inbox {
-    /// The pauses before each attempt, the first one after the acceptance. There is at least one.
+    /// The pauses before the attempts, at least one. The first pause begins at the acceptance.
     pub schedule: Vec<Duration>,
     /// Most attempts that `serve` makes at a time, for each destination.
     pub workers: usize,
@@ -28,8 +28,8 @@ impl Vars<'_> {
         }
     }
 
-    /// Checks that nothing is accepted where nothing delivers it. An emulator freezes the process
-    /// between invocations as Lambda does.
+    /// Reports the answer `accepted` in Lambda, where no worker delivers accepted events. An
+    /// emulator freezes the process between invocations as Lambda does.
     pub(super) fn check_answers(&mut self, answer: Answer, sources: &Sources) {
         if self.text("AWS_LAMBDA_RUNTIME_API").is_none() {
             return;

@@ -111,7 +111,7 @@ impl Vars<'_> {
                 }
                 _ if self.in_lambda => {
                     Err("sqlite: cannot be used in Lambda, whose instances share no disk \
-                         (an emulator on one machine is declared with LAMBDA_EMULATOR=true)")
+                         (for an emulator on one machine, set LAMBDA_EMULATOR=true)")
                 }
                 path => Ok(StoreUrl::Sqlite(path.into())),
             };

@@ -87,9 +87,9 @@ pub struct Document<'a> {
     objects: Vec<Range<u32>>,
 }
 
-/// One value or key. `start..end` is its text, without the quotes of a string. A container's
-/// `start` counts its elements or names its entry in `objects`, and its `end` is the node after its
-/// last descendant.
+/// One value or key. `start..end` is its text, without the quotes of a string. An object's `start`
+/// is its index in `objects`, and an array's `start` is not used. The `end` of both is the index of
+/// the node after their last descendant.
 #[derive(Clone, Copy)]
 struct Node {
     kind: Kind,

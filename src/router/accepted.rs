@@ -45,10 +45,10 @@ pub enum Handled {
         /// The time of the next attempt, if the event was postponed.
         due: Option<DateTime<Utc>>,
         health: Health,
-        /// Whether the store has the result.
+        /// False only if the store could not be told the result.
         settled: bool,
     },
-    /// The event is under another lease, or waits: until this time.
+    /// Until this time, the event is under another lease, or waits for its next attempt.
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,

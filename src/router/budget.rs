@@ -10,7 +10,7 @@ use crate::config::Config;
 /// Time by which a lease outlasts everything that its owner may do.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Number of tries to store a result that a lease leaves time for, outside Lambda.
+/// Outside Lambda, the lease leaves time for this many tries to store a result.
 const SETTLE_TRIES: u32 = 4;
 
 /// The time that a delivery may take.
@@ -24,8 +24,8 @@ const SETTLE_TRIES: u32 = 4;
 ///   the key is ours    no attempt is under way     the answer     the key may be taken over
 /// ```
 ///
-/// After a takeover, a finish or fail of ours changes nothing. If nobody takes over, a late finish
-/// or fail still counts.
+/// After a takeover, a `finish` or `fail` of the previous owner changes nothing. If nobody takes
+/// over, a late one still counts.
 ///
 /// If the owner dies anywhere on this line, its lease remains, and no other owner starts before the
 /// lease ends. A failure with a known outcome frees the key at once. A failure with an unknown

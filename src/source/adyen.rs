@@ -145,8 +145,8 @@ fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
     )
 }
 
-/// Checks every item, because a batch is delivered as a whole. No signature covers the composition
-/// of a batch, so an item that is repeated would make another event of it.
+/// Checks every item, because a batch is delivered as a whole. No signature covers the list of
+/// items in a batch, so a batch with a repeated item would count as another event.
 fn verify_items(items: &[Value<'_>], keys: &[Vec<u8>]) -> Result<(), Error> {
     items.iter().try_for_each(|item| verify_item(*item, keys))?;
     let ids: HashSet<_> = items.iter().map(|item| item_happened(*item).id).collect();

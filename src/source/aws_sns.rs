@@ -79,7 +79,7 @@ impl Message {
         };
         let mut signed = String::new();
         for name in names {
-            // Only a subject that is absent is left out. One that is no text is not signed.
+            // Only an absent subject is left out. A subject that is not a text is refused.
             if *name == "Subject" && document.root().get(name).is_none() {
                 continue;
             }
@@ -187,7 +187,7 @@ impl Vendor for AwsSns {
         let message = Message::of(check.delivery, check.secrets)?;
         let certificate = check.fetched.and_then(Fetched::certificate);
         let certificate = certificate.ok_or_else(|| Error::NotFetched("no certificate".into()))?;
-        // The time of the signature counts: a message may be older than the certificate's end.
+        // The certificate must be valid at the time of the signature. It may have expired since.
         if !certificate.is_valid_at(message.sent) {
             return Err(wrong());
         }

@@ -88,8 +88,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         scheme::check_secret(self.description(), secret)
     }
 
-    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
-    /// there. A delivery without one is refused before its body is read.
+    /// Returns `false` if the vendor signs in a header, and the delivery lacks that header. Such a
+    /// delivery is refused before its body is read.
     fn has_signature(&self, delivery: &Delivery) -> bool {
         let scheme = self.description().scheme.as_ref();
         scheme.is_none_or(|scheme| scheme.may_be_in(&delivery.headers))
@@ -103,7 +103,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         scheme::verify(self.description(), check)
     }
 
-    /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
+    /// Signs a delivery as the vendor does, for commands that try the router.
     ///
     /// # Errors
     /// Fails with the reason if the delivery cannot be signed.
@@ -328,8 +328,7 @@ impl Source {
         format!("{PATH}{}", self.name)
     }
 
-    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
-    /// there.
+    /// Returns `false` if the vendor signs in a header, and the delivery lacks that header.
     pub fn has_signature(&self, delivery: &Delivery) -> bool {
         self.is_explained || self.vendor.has_signature(delivery)
     }

@@ -9,8 +9,8 @@
 //! So the time of signing stands for the time of the event. A retry is signed again, because Plaid
 //! wants a token that is older than five minutes to be refused. So a retry is another event.
 //!
-//! A secret is `client_id:secret`, and `sandbox:client_id:secret` for Plaid's Sandbox. The first one
-//! asks for the key.
+//! A secret is `client_id:secret`, and `sandbox:client_id:secret` for Plaid's Sandbox. The router
+//! asks for the key with the first secret.
 
 use base64::Engine as _;
 use chrono::DateTime;
@@ -105,7 +105,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Returns whether a text is an id or a secret of Plaid's. No byte of it is escaped in JSON.
+/// Returns whether a text has the form of Plaid's ids and secrets. Such a text needs no escapes in
+/// JSON.
 fn is_plain(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=128).contains(&text.len()) && text.bytes().all(is_allowed)

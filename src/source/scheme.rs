@@ -126,7 +126,8 @@ pub(super) fn verify(description: &Description, check: &Check<'_>) -> Result<(),
     }
 }
 
-/// Compares digests in constant time, so that the length of a secret stays hidden, too.
+/// Checks that a text is one of the secrets. It compares digests in constant time, so that even the
+/// length of a secret stays hidden.
 pub(super) fn is_a_secret(claimed: &str, secrets: &[Secret]) -> Result<(), Error> {
     let digest = |text: &str| hmac(Algorithm::HmacSha256, b"compare", &[text.as_bytes()]);
     let claimed = digest(claimed);

@@ -49,7 +49,7 @@ pub struct Signing<'a> {
 pub enum CannotSign {
     #[error("the signature covers the address that the vendor calls, which is not known")]
     NoUrl,
-    #[error("it is signed with {0}")]
+    #[error("the vendor signs with {0}")]
     NoKey(&'static str),
     #[error("only {0} has the key to sign with")]
     OnlyVendor(&'static str),

@@ -59,8 +59,8 @@ fn may_be_validation(delivery: &Delivery) -> bool {
     delivery.method == Method::POST && length.is_some_and(|length| length <= MAX_VALIDATION_BYTES)
 }
 
-/// Returns the token of a validation. It cannot be what an event's signature covers, because that
-/// has colons. So strangers get no signature of an event.
+/// Returns the token of a validation. A token has no colons, and the text that an event's signature
+/// covers has some. So strangers cannot get the signature of an event.
 fn plain_token(body: &[u8]) -> Option<String> {
     let document = Document::parse(body).ok()?;
     let text = |pointer: &[&str]| {

@@ -20,9 +20,9 @@
 //! The log and the senders' answers call the state in flight `in progress`.
 //!
 //! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
-//! over. A list for each destination has the events of the inbox by the time at which somebody must
-//! look at them again: the time of the next attempt, or the end of the lease. So events whose owner
-//! died are found like events whose pause has ended.
+//! over. Each destination has a list of the events in its inbox. The list is ordered by the time at
+//! which somebody must look at an event again: the time of the next attempt, or the end of the
+//! lease. So events whose owner died are found like events whose pause has ended.
 //!
 //! A store must pass the contract test that all stores share. CONTRIBUTING.md lists what a new store
 //! needs.
@@ -121,7 +121,7 @@ pub trait Store: Send + Sync {
         release: Release,
     ) -> Result<Settled, StoreError>;
 
-    /// Removes what acceptances that were interrupted a day ago have left behind.
+    /// Removes the remains of acceptances that were interrupted at least a day ago.
     async fn sweep(&self, _now: DateTime<Utc>) -> Result<(), StoreError> {
         // Where an acceptance is one write, nothing is left behind.
         Ok(())
@@ -226,7 +226,7 @@ pub enum Accepted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Take {
     Won(Box<Taken>),
-    /// The event is under another lease, or waits: until this time.
+    /// Until this time, the event is under another lease, or waits for its next attempt.
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,

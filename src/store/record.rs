@@ -16,9 +16,9 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Time from a claim for which the details of an event, above all its route, are kept if the owner
-/// stores no result. Each claim starts this time again. In DynamoDB, the table's TTL deletes them,
-/// so they may stay longer.
+/// How long the details of an event are kept after a claim whose owner stores no result. The
+/// details include the route. Each claim starts this time again. In DynamoDB, the table's TTL
+/// deletes them, so they may stay longer.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most attempts that a record keeps. The newest ones are kept.
@@ -40,7 +40,7 @@ pub struct Details {
     /// `None` if the vendor gives no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
-    /// SHA-256 of the body's canonical JSON, in hex.
+    /// SHA-256 of the body's canonical JSON, or of its bytes if it is not JSON, in hex.
     pub digest: String,
     pub route: Route,
     #[serde(with = "chrono::serde::ts_milliseconds")]
@@ -97,7 +97,7 @@ pub struct Record {
 pub struct Acceptance {
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
-    /// The number of attempts since then, each of them an entry of RETRY_SCHEDULE.
+    /// The number of attempts since then. Each attempt uses up an entry of RETRY_SCHEDULE.
     pub tries: u32,
 }
 

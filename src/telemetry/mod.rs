@@ -331,7 +331,7 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Records for how long the event of an inbox that is due first has been due.
+/// Records how long the first due event of an inbox has been due.
 pub fn overdue(destination: Route, overdue: Duration) {
     METRICS.overdue(destination.as_str(), overdue);
 }

@@ -186,7 +186,7 @@ async fn an_old_answer_counts_until_the_vendor_gives_another() {
     }
     sink.answers(found(PAYPAL.certificate_of_another.as_str()));
     assert_ne!(fetcher.get(&one).await.unwrap(), first);
-    // While a refreshed answer is not there, it is not asked for again and again.
+    // While an old answer cannot be refreshed, the vendor is not asked again and again.
     let fetcher = Fetcher::with_client(client()).keeping(Duration::ZERO, Duration::from_secs(60));
     sink.answers(found(PAYPAL.certificate.as_str()));
     fetcher.get(&one).await.unwrap();

@@ -1,4 +1,4 @@
-//! The questions that vendors ask before they send, and what the router answers to nobody else.
+//! Vendors' handshakes: the router answers them, and gives these answers to nobody else.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::Utc;
@@ -88,7 +88,7 @@ async fn zooms_validation_is_answered_narrowly() {
         question(&"a".repeat(65)),
         question("a b"),
         question("v0:1"),
-        // What a signature of an event covers is not answered with its signature.
+        // A text that an event's signature would cover gets no signature as its answer.
         question(&signed_event),
         event,
         format!("{}{}", question(token), " ".repeat(1024)),
@@ -190,7 +190,7 @@ async fn gitlab_signs_or_sends_a_token_that_stays_here() {
     for wrong in ["plainly-other", "", &signing] {
         assert_eq!(post(&router, "/webhook/gitlab", &token(wrong), body).await.status, 401);
     }
-    // Either is accepted, so a wrong signature does not spoil a right token.
+    // A right token is enough, even beside a wrong signature.
     let mut both = token("plainly-gitlab").to_vec();
     both.extend([signed[0], signed[1], ("webhook-signature", "v1,AAAA")]);
     let got = post(&router, "/webhook/gitlab", &both, body).await;

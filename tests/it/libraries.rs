@@ -203,7 +203,7 @@ fn noted(body: &str) -> String {
     document.to_string()
 }
 
-/// Changes what the signature covers.
+/// Changes a part of a delivery that its signature covers.
 fn changed(delivery: &Delivery) -> Delivery {
     let mut delivery = delivery.clone();
     if delivery.headers.contains_key(AUTHORIZATION) {

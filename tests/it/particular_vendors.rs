@@ -109,7 +109,7 @@ fn a_subject_that_is_not_a_text_is_refused() {
         let body = body.replacen('{', &format!(r#"{{"Subject":{subject},"#), 1).into();
         nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
     }
-    // A text belongs to what is signed.
+    // A subject that is a text is signed.
     let body = body.replacen('{', r#"{"Subject":"parcels","#, 1).into();
     let changed = Delivery { body, ..genuine };
     assert_eq!(vector.check(&changed, &intake, at).err(), Some(401));

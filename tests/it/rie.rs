@@ -486,7 +486,7 @@ impl Emulator {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("waited in vain until {what}:\n{}", self.log());
+        panic!("gave up waiting until {what}:\n{}", self.log());
     }
 
     /// Invokes the function, and returns any answer of the emulator.

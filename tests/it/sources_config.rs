@@ -82,7 +82,10 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         ),
         (
             "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = \"X-Time\"",
-            custom(1, "`template` is missing: it is what is signed, as in \"{timestamp}.{body}\""),
+            custom(
+                1,
+                "`template` is missing: it describes the signed bytes, as in \"{timestamp}.{body}\"",
+            ),
         ),
         (
             "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = \"X-Time\"\n\
@@ -229,7 +232,7 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (
             "[sources.eu]\nvendor = \"strpe\"\nsecrets = [\"x\"]".into(),
-            eu(2, "`vendor` `strpe` is not a built-in vendor; \"custom\" describes one"),
+            eu(2, "`vendor` `strpe` is not a built-in vendor; use \"custom\" for any other vendor"),
         ),
         (
             "\n\n[sources.eu]\nsecrets = [\"x\"]".into(),
@@ -247,8 +250,8 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (
             "[sources.event-id]\nvendor = \"stripe\"\nsecrets = [\"x\"]".into(),
-            "SOURCES: line 1: [sources.event-id] must have another name: keys of events begin with \
-             this one"
+            "SOURCES: line 1: [sources.event-id] must have another name: the router uses this \
+             one itself"
                 .into(),
         ),
         (

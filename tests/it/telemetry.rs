@@ -201,7 +201,7 @@ async fn a_trace_is_passed_on_translated_and_begun() {
         assert!(begun.len() == 55 && begun.ends_with("-00") && state.is_none(), "{begun}");
         assert!(amazon.replace('-', "").contains(&begun[3..35]), "{begun} {amazon}");
     }
-    // Nor is a tracestate passed on with a traceparent that was derived from AWS's form.
+    // A tracestate is not passed on with a traceparent that was derived from AWS's form, either.
     let alone = send(&[("x-amzn-trace-id", AMAZON), ("tracestate", "a=b")]).await;
     assert_eq!(alone, both);
     let ids: Vec<_> =

@@ -143,8 +143,8 @@ fn tiktok() -> Description {
     }
 }
 
-/// The signature covers type and id. Several webhooks of one event share its id, and there is no
-/// time that all events have.
+/// The signature covers type and id. Several webhooks of one event share its id, and no field has
+/// the time of all events.
 fn ashby() -> Description {
     Description {
         name: "ashby".into(),

@@ -106,7 +106,7 @@ fn telnyx() -> Description {
     }
 }
 
-/// The signature covers the type. There is neither a time that all events have nor an id. The
+/// The signature covers the type. No field has the time of all events, and there is no id. The
 /// secret is the API key.
 fn retell() -> Description {
     Description {

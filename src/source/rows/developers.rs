@@ -126,8 +126,8 @@ fn terraform() -> Description {
     }
 }
 
-/// The signature covers type, time and id. Attempt and delivery, which the body names too, change.
-/// Hex and base64 are both taken.
+/// The signature covers type, time and id. The body also names the attempt and the delivery, which
+/// differ in every delivery. Hex and base64 are both taken.
 fn heroku() -> Description {
     Description {
         name: "heroku".into(),
@@ -170,8 +170,8 @@ fn statsig() -> Description {
     }
 }
 
-/// The signature, an HMAC-SHA1, covers the type. There is neither a time that all events have nor
-/// an id.
+/// The signature, an HMAC-SHA1, covers the type. No field has the time of all events, and there is
+/// no id.
 fn autodesk() -> Description {
     Description {
         name: "autodesk".into(),
@@ -209,8 +209,8 @@ fn openai() -> Description {
     standard("openai", "https://platform.openai.com/docs/guides/webhooks", fields)
 }
 
-/// The signature covers the id. The body is the prediction, which says in which status it is, but
-/// not what happened when.
+/// The signature covers the id. The body is the prediction. Its status is the type, and no field
+/// has the time of the event.
 fn replicate() -> Description {
     standard("replicate", "https://replicate.com/docs/topics/webhooks", fields("/status", "", ""))
 }

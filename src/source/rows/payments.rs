@@ -153,8 +153,8 @@ fn klarna() -> Description {
     }
 }
 
-/// The signature covers the type, and the time of business events; those of merchants have none.
-/// There is no id. After a rotation the header holds two signatures.
+/// The signature covers the type and, in events of Revolut Business, the time. Events of merchants
+/// have no time. There is no id. After a rotation the header holds two signatures.
 fn revolut() -> Description {
     Description {
         name: "revolut".into(),
@@ -195,7 +195,7 @@ fn airwallex() -> Description {
     }
 }
 
-/// The signature covers the type. There is neither a time that all events have nor an id.
+/// The signature covers the type. No field has the time of all events, and there is no id.
 fn modern_treasury() -> Description {
     Description {
         name: "modern-treasury".into(),
@@ -226,7 +226,7 @@ fn orb() -> Description {
     }
 }
 
-/// The signature covers type and id. There is no time that all events have.
+/// The signature covers type and id. No field has the time of all events.
 fn lithic() -> Description {
     standard("lithic", "https://docs.lithic.com/docs/events-api", fields("/event_type", "", ""))
 }
@@ -245,7 +245,7 @@ fn chargebee() -> Description {
 }
 
 /// The signature covers type, time and id of every event in the batch. An automatic retry has the
-/// same ids, one by hand has new ones.
+/// same ids. A retry by hand has new ids.
 fn fastspring() -> Description {
     Description {
         name: "fastspring".into(),
@@ -276,7 +276,7 @@ fn xero() -> Description {
     }
 }
 
-/// The signature covers type and id. There is no time that all events have.
+/// The signature covers type and id. No field has the time of all events.
 fn brex() -> Description {
     standard("brex", "https://developer.brex.com/docs/webhooks/", fields("/event_type", "", ""))
 }

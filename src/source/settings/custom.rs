@@ -221,7 +221,10 @@ fn signed(
         None if !reader.has("template") && stamp.is_none() => Template::default(),
         None => {
             if !reader.has("template") {
-                reader.missing("template", "is what is signed, as in \"{timestamp}.{body}\"");
+                reader.missing(
+                    "template",
+                    "describes the signed bytes, as in \"{timestamp}.{body}\"",
+                );
             }
             return None;
         }

@@ -85,7 +85,7 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
         reader.problem("", "must have a name of 1 to 63 characters of a-z, 0-9 and `-`");
     }
     if RESERVED.contains(&name.as_str()) {
-        reader.problem("", "must have another name: keys of events begin with this one");
+        reader.problem("", "must have another name: the router uses this one itself");
     }
     if vendor(&name).is_some() && get(&secrets_variable(&name)).is_some() {
         let variable = secrets_variable(&name);
@@ -129,7 +129,7 @@ fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
     if found.is_none() {
         reader.problem(
             "vendor",
-            format!("`{name}` is not a built-in vendor; \"custom\" describes one"),
+            format!("`{name}` is not a built-in vendor; use \"custom\" for any other vendor"),
         );
     }
     found

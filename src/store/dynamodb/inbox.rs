@@ -64,7 +64,8 @@ impl Acceptor<'_> {
     }
 
     /// Returns whether an item that nobody holds may be replaced. If the answer to this call's first
-    /// try was lost, a worker may have taken the event and failed since. That has deleted the parts.
+    /// try was lost, a worker may have taken the event and failed since. In that case, the parts are
+    /// deleted.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }
@@ -287,8 +288,8 @@ impl DynamoDb {
         Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
     }
 
-    /// Looks at the parts that no sweep has seen for a day: deletes those that no item refers to, and
-    /// comes back to the others a day later.
+    /// Looks at the parts that no sweep has seen for a day, and deletes the parts that no item refers
+    /// to. A sweep looks at the other parts again a day later.
     pub(super) async fn sweep_parts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let to = end_of(now - GARBAGE_AGE);
         let lists = index::partitions(index::PARTS);

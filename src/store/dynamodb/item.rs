@@ -17,8 +17,8 @@
 //! | `part_count`, `parts_at` | N, S | the parts of a large delivery, in place of `delivery` |
 //!
 //! All other times are milliseconds since 1970. A part is an item of its own: its `key` is
-//! `<parts_at>#<number>`, and its `part` (B) holds the bytes. Its `dead_letter` has the time of the
-//! last sweep that saw it.
+//! `<parts_at>#<number>`, and its `part` (B) holds the bytes. Its `dead_letter` has the time at
+//! which it was written or a sweep last saw it.
 
 use std::{collections::HashMap, fmt::Display};
 
@@ -84,7 +84,7 @@ pub(super) fn sort_key(time: DateTime<Utc>, key: impl Display) -> String {
     format!("{:015}#{key}", time.timestamp_millis())
 }
 
-/// Returns a sort key that is larger than all of that time, and smaller than all later ones.
+/// Returns a text that sorts after all sort keys of that time, and before all later ones.
 pub(super) fn end_of(time: DateTime<Utc>) -> String {
     format!("{:015}~", time.timestamp_millis())
 }

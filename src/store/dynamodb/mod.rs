@@ -233,11 +233,11 @@ impl DynamoDb {
         Ok(got.map_err(|error| self.failed(error))?.item)
     }
 
-    /// Deletes the parts of a delivery that no letter refers to any more, while there is time.
+    /// Deletes the parts of a delivery that no item refers to any more, while there is time.
     async fn delete_parts(&self, item: &Item, deadline: Instant) {
         let deletions = letter::delete_parts(self.client().await, &self.table, item);
         if timeout_at(deadline, deletions).await.is_err() {
-            tracing::warn!("parts of an old dead letter could not be deleted in time");
+            tracing::warn!("parts of an old delivery could not be deleted in time");
         }
     }
 }
@@ -387,9 +387,9 @@ impl Store for DynamoDb {
             fault::point("before letter is stored");
             self.update_item(&lease.key, &update, condition, values).await
         });
-        // Parts that the letter does not refer to are deleted: the parts of the previous letter, or
-        // this call's own parts if it lost the lease. If this call is a repetition, the item refers
-        // to the same parts, and they stay.
+        // Parts that the letter does not refer to are deleted: the parts of the previous letter or
+        // of the acceptance, or this call's own parts if it lost the lease. If this call is a
+        // repetition, the item refers to the same parts, and they stay.
         let (settled, garbage, kept) = match updated.await? {
             Ok(before) => (Settled::Stored, before, packed.attributes),
             Err(found) => (Settled::LeaseLost, packed.attributes, found),
@@ -407,7 +407,7 @@ impl Store for DynamoDb {
         }
     }
 
-    /// Never searches, because that would read, and cost, the whole table.
+    /// Never searches, because a search would read, and AWS would charge for, the whole table.
     async fn find(
         &self,
         _digits: &str,

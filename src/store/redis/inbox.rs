@@ -138,7 +138,7 @@ impl Redis {
                 let head = fields.text()?.ok_or_else(missing)?;
                 let delivery = stored::delivery(&head, fields.bytes().ok_or_else(missing)?)?;
                 if self.link.is_cluster {
-                    // Without this, the entry is too early, and the next look corrects it.
+                    // If this fails, the entry is too early, and the next look corrects it.
                     let enlisted = self.enlist(details.route, key, &listed, deadline).await;
                     warn_of_stale_entry(key, enlisted);
                 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{delivery::Delivery, key::Key, plan::Plan, route::Route};
 
-/// Takes an event into the inbox, unless it is taken.
+/// Stores an event in the inbox, unless its record prevents that.
 pub(super) fn accept(
     connection: &Connection,
     plan: &Plan,

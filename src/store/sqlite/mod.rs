@@ -116,8 +116,9 @@ impl Sqlite {
         self.unless_hung(deadline, self.writer.write(deadline, operation)).await
     }
 
-    /// Waits for an operation. It ends within the timeout by itself and is not abandoned. So no claim
-    /// is won after its caller got an error. The caller only gives up first if the disk hangs.
+    /// Waits for an operation. The operation ends within the timeout by itself, and is not abandoned.
+    /// So no claim is won after its caller got an error. The caller only gives up first if the disk
+    /// hangs.
     async fn unless_hung<T>(
         &self,
         deadline: Instant,

@@ -1,4 +1,4 @@
-//! What operators do with accepted events.
+//! Operators' commands for accepted events.
 
 use std::process::Output;
 
@@ -16,10 +16,10 @@ fn text(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn operators_see_bring_forward_and_discard_accepted_events() {
+async fn operators_list_replay_and_discard_accepted_events() {
     let folder = tempfile::tempdir().unwrap();
     let (sink, url) = (Sink::start().await, sqlite(folder.path()));
-    // No attempt is due for a day, so only operators bring events forward.
+    // No attempt is due for a day, so only replays deliver events.
     let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "1day,1day")]);
     let router = serve(&vars);
     let mut keys = Vec::new();
@@ -40,7 +40,7 @@ async fn operators_see_bring_forward_and_discard_accepted_events() {
     assert!(inspected.contains("state        waiting"), "{inspected}");
     assert!(inspected.contains("next attempt "), "{inspected}");
 
-    // `drain` delivers what is due, and nothing is.
+    // `drain` delivers only events that are due, and none is due.
     let drained = run(&vars, &["drain"]).await;
     assert_eq!(text(&drained), "0 delivered, 0 to be tried again, 0 failed\n");
     assert!(sink.received().is_empty());
@@ -71,7 +71,7 @@ async fn what_is_due_is_drained_without_a_server() {
     for number in 0..100 {
         post(&client(), &router.webhook(), event(&number.to_string())).await;
     }
-    // The attempts under way are waited for.
+    // The router finishes the attempts under way.
     router.terminate();
     let ended = tokio::task::spawn_blocking(move || router.wait()).await.unwrap();
     assert!(ended.success());

@@ -45,7 +45,7 @@ const STEPS: [(&str, Says, usize); 24] = [
     // The vendor gets no answer, although the event is in the inbox.
     ("after accept", Done, 1),
     ("before take", Done, 1),
-    // The event has a lease, but in a cluster the list does not have its end.
+    // The event has a lease, but in a cluster the list does not have the end of the lease yet.
     ("after take writes", Done, 1),
     ("after take", Done, 1),
     ("before send", Done, 1),
@@ -82,8 +82,8 @@ fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
     }
 }
 
-/// Returns whether a step leaves the store in a state that no other step does. The slow stores, a
-/// cluster and DynamoDB Local, have only these steps.
+/// Returns whether a step leaves the store in a state that no other step leaves. On the slow stores
+/// (a cluster, DynamoDB Local), only these steps are tested.
 fn is_a_state_of_its_own((step, says, _): (&str, Says, usize)) -> bool {
     match step {
         "before accept" | "before take" | "after take" | "before send" | "before settle" => false,

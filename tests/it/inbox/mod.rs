@@ -1,4 +1,4 @@
-//! Accepted events: answered at once, and delivered behind the answer.
+//! Accepted events: answered at once, and delivered after the answer.
 
 mod commands; // `pending`, `inspect`, `replay`, `discard`, `drain`.
 mod crash; // A crash at every step.

@@ -117,7 +117,7 @@ impl LostAnswer {
         }
     }
 
-    /// Has the acceptance repeated, and returns its result.
+    /// Lets the client repeat the acceptance, and returns the result.
     async fn repeat(&mut self) -> Result<Accepted, StoreError> {
         self.proxy.go_on();
         (&mut self.acceptance).await.unwrap()
