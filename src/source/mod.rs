@@ -49,7 +49,7 @@ pub use self::{
         Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
         Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
-    fetch::{Fetch, Fetched, P256Key},
+    fetch::{Fetch, Fetched, P256Key, Question},
     happened::Happened,
     private_key::{NotAPrivateKey, PrivateKey},
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
