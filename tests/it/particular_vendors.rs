@@ -119,6 +119,19 @@ fn a_topic_that_is_not_listed_is_refused_before_anything_is_fetched() {
 }
 
 #[test]
+fn a_message_with_a_repeated_name_is_refused() {
+    let vector = vector("aws-sns/2");
+    let intake = vector.intake(&vector.secret);
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    let body = std::str::from_utf8(&genuine.body).unwrap();
+    // The last one counts, and is signed. A destination may read the first one.
+    for first in [r#""Message":"forged""#, r#""Mess\u0061ge":"forged""#, r#""Timestamp":5"#] {
+        let body = body.replacen('{', &format!("{{{first},"), 1).into();
+        nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
+    }
+}
+
+#[test]
 fn a_subject_that_is_not_a_text_is_refused() {
     let vector = vector("aws-sns/1");
     let intake = vector.intake(&vector.secret);
