@@ -28,6 +28,7 @@ pub mod settings;
 mod sign;
 mod standard_webhooks;
 mod template;
+mod trello;
 mod twilio;
 mod zoom;
 

@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Description> {
         zendesk(),
         intercom(),
         resend(),
+        mailgun(),
     ]
 }
 
@@ -263,5 +264,32 @@ fn resend() -> Description {
     Description {
         sent: vec![sent("svix-id", Sent::Id)],
         ..standard("resend", documentation, fields("/type", "/created_at", ""))
+    }
+}
+
+/// The signature is in the body. It covers only a time and a random token, so anybody who has seen
+/// one can send every event. The documentation does not say whether a retry is signed again, so a
+/// timestamp may have any age. The event of a subaccount has the signature of its parent, too.
+fn mailgun() -> Description {
+    Description {
+        name: "mailgun".into(),
+        documentation: "https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks",
+        scheme: signed(Signed {
+            signature: vec![
+                pointer("/signature/signature"),
+                pointer("/signature/parent-signature"),
+            ],
+            stamp: Some(Stamp {
+                tolerance: Tolerance::Any,
+                ..stamp(StampPlace::At(pointer("/signature/timestamp")))
+            }),
+            template: template("{timestamp}{/signature/token}"),
+            ..hmac_body("")
+        }),
+        fields: Fields {
+            unit: Unit::Seconds,
+            ..fields("/event-data/event", "/event-data/timestamp", "/event-data/id")
+        },
+        ..Description::default()
     }
 }
