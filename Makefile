@@ -118,6 +118,7 @@ lint: ## Check formatting, lints and documentation.
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
 dependencies: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies: licences, sources, and known vulnerabilities in RustSec's database on GitHub.

@@ -34,7 +34,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("SOURCES_FILE", "",
         "File with the text of SOURCES."),
     variable("PUBLIC_URL", "",
-        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (HubSpot, Square, Twilio): https://hooks.example.com."),
+        "Origin and optional prefix of the addresses that vendors call, for vendors that sign them (HubSpot, Square, Trello, Twilio): https://hooks.example.com."),
     variable("META_VERIFY_TOKEN", "",
         "Verify token of your Meta app: GET /webhook/meta is answered with the challenge when its token equals this one."),
     variable("PAYPAL_CERT_FILE", "",

@@ -62,6 +62,11 @@ struct Message {
 impl Message {
     fn of(delivery: &Delivery, secrets: &[Secret]) -> Result<Self, Error> {
         let document = Document::parse(&delivery.body).map_err(|_| missing())?;
+        // A destination may read another one of two members with one name than the one that is
+        // verified here.
+        if !document.root().has_unique_names() {
+            return Err(wrong());
+        }
         let text = |name| text(document.root(), name);
         let present = |name| text(name).ok_or_else(missing);
         let signature = present("Signature")?;

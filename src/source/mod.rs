@@ -28,6 +28,7 @@ pub mod settings;
 mod sign;
 mod standard_webhooks;
 mod template;
+mod trello;
 mod twilio;
 mod zoom;
 
@@ -49,7 +50,7 @@ pub use self::{
         Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
         Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
-    fetch::{Fetch, Fetched, P256Key},
+    fetch::{Fetch, Fetched, P256Key, Question},
     happened::Happened,
     private_key::{NotAPrivateKey, PrivateKey},
     rules::{Answer, Glob, KeyRule, Rules, Wanted},

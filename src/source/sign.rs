@@ -21,7 +21,7 @@ use super::{
         Unit,
     },
     private_key::PrivateKey,
-    scheme::{hmac, key_bytes},
+    scheme::{hmac, is_json, key_bytes},
     standard_webhooks,
 };
 use crate::{
@@ -173,6 +173,9 @@ fn by_template(
     mut delivery: Delivery,
     signing: &Signing<'_>,
 ) -> Result<Delivery, CannotSign> {
+    if signed.is_json && !is_json(&delivery.body) {
+        return Err(CannotSign::Body("must be a JSON object or array".into()));
+    }
     // The vendor may sign under one of two names. If the delivery already has one of them, that one
     // is used.
     let is_there = |place: &&Place| matches!(place, Place::Header(name) if delivery.headers.contains_key(name));

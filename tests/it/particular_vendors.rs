@@ -17,6 +17,7 @@ use webhook_router::{
 
 use crate::{
     signed_deliveries::{Kind, SIGNED_AT, answer, intake, now, sha256},
+    support::lookup,
     vendors::{Vector, vector},
 };
 
@@ -48,10 +49,29 @@ fn plaids_tokens_with_another_algorithm_are_refused() {
         nothing_is_fetched(vector, &changed, &intake, vector.first.now);
     }
     let at = now(vector.first.now);
-    let Some(Fetch::Key { address, .. }) = needs(&genuine, &intake, at).unwrap() else {
+    let Some(Fetch::Key { first, others }) = needs(&genuine, &intake, at).unwrap() else {
         panic!("no key is asked for");
     };
-    assert_eq!(address.host_str(), Some("production.plaid.com"));
+    assert_eq!(first.address.host_str(), Some("production.plaid.com"));
+    assert!(others.is_empty());
+}
+
+#[test]
+fn each_of_a_few_secrets_asks_for_plaids_key() {
+    let vector = vector("plaid");
+    let secrets: Vec<_> = (0..6).map(|number| format!("sandbox:client:fake{number}")).collect();
+    let secrets = format!("{},{}", vector.secret, secrets.join(","));
+    let vars = [("ROUTING_SECRET", "test-routing-secret"), ("PLAID_SECRETS", secrets.as_str())];
+    let intake = Intake::from_vars(lookup(&vars)).unwrap();
+    let genuine = vector.delivery(&vector.first);
+    let fetch = needs(&genuine, &intake, now(vector.first.now)).unwrap();
+    let Some(Fetch::Key { first, others }) = fetch else { panic!("no key is asked for") };
+    assert_eq!(first.address.host_str(), Some("production.plaid.com"));
+    assert_eq!(others.len(), 3);
+    for (number, other) in others.iter().enumerate() {
+        assert_eq!(other.address.host_str(), Some("sandbox.plaid.com"));
+        assert!(other.json.expose().contains(&format!("fake{number}")));
+    }
 }
 
 #[test]
@@ -94,6 +114,19 @@ fn a_topic_that_is_not_listed_is_refused_before_anything_is_fetched() {
         ("\"Signature\"", "\"Signatures\""),
     ] {
         let body = body.replacen(part, other, 1).into();
+        nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
+    }
+}
+
+#[test]
+fn a_message_with_a_repeated_name_is_refused() {
+    let vector = vector("aws-sns/2");
+    let intake = vector.intake(&vector.secret);
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    let body = std::str::from_utf8(&genuine.body).unwrap();
+    // The last one counts, and is signed. A destination may read the first one.
+    for first in [r#""Message":"forged""#, r#""Mess\u0061ge":"forged""#, r#""Timestamp":5"#] {
+        let body = body.replacen('{', &format!("{{{first},"), 1).into();
         nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn all() -> Vec<Description> {
         xero(),
         brex(),
         checkout_com(),
+        coinbase_commerce(),
     ]
 }
 
@@ -288,6 +289,18 @@ fn checkout_com() -> Description {
         documentation: "https://www.checkout.com/docs/workflows/set-up-your-webhook-receiver",
         scheme: signed(hmac_body("cko-signature")),
         fields: fields("/type", "/created_on", "/id"),
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id. `attempt_number` changes between deliveries.
+fn coinbase_commerce() -> Description {
+    Description {
+        name: "coinbase-commerce".into(),
+        documentation: "https://docs.cdp.coinbase.com/commerce/api-arcitecture/webhooks-security",
+        scheme: signed(hmac_body("x-cc-webhook-signature")),
+        fields: fields("/event/type", "/event/created_at", "/event/id"),
+        retry_horizon: 3 * DAY,
         ..Description::default()
     }
 }
