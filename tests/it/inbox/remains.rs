@@ -212,6 +212,7 @@ async fn on_redis_a_repeated_acceptance_of_an_event_that_has_failed_since_stores
 
 #[tokio::test]
 async fn on_dynamodb_parts_without_an_event_are_swept_a_day_later() {
+    const DAY: i64 = 864_000;
     // The process ends when the parts are written, before the event is.
     let orphans = LostAnswer::after(1 + 2).await;
     orphans.acceptance.abort();
@@ -219,7 +220,6 @@ async fn on_dynamodb_parts_without_an_event_are_swept_a_day_later() {
     // The same store has an event with parts.
     let (plan, LostAnswer { store, large, .. }) = (plan_of("kept"), &orphans);
     store.accept(&plan, large, at(0), at(0)).await.unwrap();
-    const DAY: i64 = 864_000;
     for (now, left) in [(0, 3 + 4), (DAY - 1, 3 + 4), (DAY, 4), (9 * DAY, 4)] {
         store.sweep(at(now)).await.unwrap();
         assert_eq!(orphans.items().await, left, "{now}");
