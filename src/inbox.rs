@@ -6,8 +6,9 @@
 //! delivers it.
 //!
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
-//! time. So an outage uses up the schedules of a few events only. The first answer other than 503
-//! opens the lane again.
+//! time. The first attempt of a process is a probe, too. A failed probe does not count for the
+//! schedule of its event. So an outage uses up no schedule, except for one entry of the events that
+//! were under way when it began. The first answer other than 503 opens the lane again.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
 use tokio::{
@@ -32,7 +33,7 @@ use crate::{
     key::Key,
     outcome::{Ending, Trigger},
     route::Route,
-    router::{Budget, Handled, Health, Router, Wake},
+    router::{Budget, Cause, Handled, Health, Router, Wake},
     store::{Due, StoreError},
     telemetry,
 };
@@ -111,9 +112,7 @@ pub async fn run(
     for (route, woken) in lanes.0 {
         let mut lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
         if !router.accepts() {
-            lane.every = IDLE_SWEEP;
-            // A random pause keeps processes that start together from sweeping together.
-            lane.next_sweep = Instant::now() + around(SWEEP * 3);
+            lane.slow_down();
         }
         tasks.spawn(lane.serve(woken, stop.clone()));
     }
@@ -122,13 +121,13 @@ pub async fn run(
 }
 
 /// The result of a drain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Drained {
     pub delivered: u32,
     pub postponed: u32,
     pub failed: u32,
-    /// The number of destinations that were down, so that events for them may be left.
-    pub down: u32,
+    /// The destinations that were down, so that events for them may be left.
+    pub down: Vec<Route>,
     /// True if the store did not answer, a result could not be stored, or a record cannot be read.
     pub is_incomplete: bool,
 }
@@ -152,13 +151,14 @@ pub async fn drain(
                 sum.delivered += drained.delivered;
                 sum.postponed += drained.postponed;
                 sum.failed += drained.failed;
-                sum.down += drained.down;
+                sum.down.extend(drained.down);
                 sum.is_incomplete |= drained.is_incomplete;
             }
             // The place of the panic is in the log already.
             Err(_panic) => sum.is_incomplete = true,
         }
     }
+    sum.down.sort_by_key(|route| route.as_str());
     clean_up(&router, &stop).await;
     sum
 }
@@ -191,15 +191,14 @@ struct Lane {
     budgets: Budgets,
     running: JoinSet<(Key, Handled)>,
     /// Events that are due, as far as this process knows.
-    queue: VecDeque<Key>,
+    queue: VecDeque<Due>,
     /// Events that this process knows to be due later: events that it accepted or postponed, and
     /// events that were under another lease.
-    later: BTreeSet<(Instant, Key)>,
+    later: BTreeSet<(Instant, Due)>,
     /// Events whose records cannot be read. This process does not try them again, so that they do not
     /// block the others.
     unreadable: HashSet<Key>,
-    /// Set while the destination is down.
-    down: Option<Down>,
+    gate: Gate,
     next_sweep: Instant,
     /// The average time between two sweeps.
     every: Duration,
@@ -208,11 +207,18 @@ struct Lane {
     summary: Drained,
 }
 
-/// A destination that is down.
-struct Down {
-    /// The number of failed probes.
-    probes: u32,
-    next_probe: Instant,
+/// Whether a lane sends events to its destination.
+enum Gate {
+    /// Nothing is known yet. The lane begins one attempt at a time.
+    Unknown,
+    /// The destination is up, as far as this process knows.
+    Open,
+    /// The destination is down. The lane begins one probe at a time.
+    Closed {
+        /// The number of failed probes.
+        probes: u32,
+        next_probe: Instant,
+    },
 }
 
 impl Lane {
@@ -226,12 +232,19 @@ impl Lane {
             queue: VecDeque::new(),
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
-            down: None,
+            gate: Gate::Unknown,
             next_sweep: Instant::now(),
             every: SWEEP,
             has_more: false,
             summary: Drained::default(),
         }
+    }
+
+    /// Makes the lane sweep rarely. Processes that start together do not keep the store busy at that
+    /// time.
+    fn slow_down(&mut self) {
+        self.every = IDLE_SWEEP;
+        self.next_sweep = Instant::now() + around(SWEEP * 3);
     }
 
     /// Delivers events until `stop`.
@@ -246,9 +259,9 @@ impl Lane {
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
                 Some(due) = woken.events.recv(), if has_room => {
                     if due.at <= Utc::now() {
-                        self.queue.push_back(due.key);
+                        self.queue.push_back(due);
                     } else {
-                        self.remember(due.key, due.at);
+                        self.remember(due);
                     }
                 }
                 () = sleep_until(next_look) => {
@@ -264,7 +277,7 @@ impl Lane {
 
     /// Delivers what is due now.
     async fn drain(mut self, stop: CancellationToken) -> Drained {
-        while !stop.is_cancelled() && self.down.is_none() && !self.summary.is_incomplete {
+        while !(stop.is_cancelled() || self.is_closed() || self.summary.is_incomplete) {
             if self.queue.is_empty() {
                 self.sweep().await;
             }
@@ -280,25 +293,32 @@ impl Lane {
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
-        self.summary.down = self.down.is_some().into();
+        if self.is_closed() {
+            self.summary.down.push(self.route);
+        }
         self.summary.is_incomplete |= !self.unreadable.is_empty();
         self.summary
     }
 
-    /// Begins as many attempts as there are workers and events. While the destination is down, it
+    fn is_closed(&self) -> bool {
+        matches!(self.gate, Gate::Closed { .. })
+    }
+
+    /// Begins as many attempts as there are workers and events. Unless the destination is up, it
     /// begins one probe at a time.
     fn begin_attempts(&mut self) {
-        let workers = match &self.down {
-            None => self.workers,
-            Some(down) if down.next_probe <= Instant::now() => 1,
-            Some(_) => 0,
+        let (workers, is_probe) = match self.gate {
+            Gate::Open => (self.workers, false),
+            Gate::Closed { next_probe, .. } if next_probe > Instant::now() => (0, true),
+            Gate::Unknown | Gate::Closed { .. } => (1, true),
         };
         while self.running.len() < workers
-            && let Some(key) = self.queue.pop_front()
+            && let Some(Due { at, key }) = self.queue.pop_front()
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
+            let cause = if is_probe { Cause::Probe(at) } else { Cause::Due };
             self.running.spawn(async move {
-                (key, router.deliver_accepted(key, false, Trigger::Inbox, budgets()).await)
+                (key, router.deliver_accepted(key, cause, Trigger::Inbox, budgets()).await)
             });
         }
     }
@@ -318,15 +338,15 @@ impl Lane {
                     _ => self.summary.failed += 1,
                 }
                 self.summary.is_incomplete |= !settled;
-                if let Some(due) = due {
-                    self.remember(key, due);
+                if let Some(at) = due {
+                    self.remember(Due { at, key });
                 }
                 // An old entry of the list may lead to an event of the other destination.
                 if route == self.route {
                     self.learn(health);
                 }
             }
-            Handled::NotDue(at) => self.remember(key, at),
+            Handled::NotDue(at) => self.remember(Due { at, key }),
             Handled::Gone => {}
             Handled::Unreadable => {
                 self.unreadable.insert(key);
@@ -342,35 +362,37 @@ impl Lane {
     }
 
     /// Remembers when an event is due, if there is room.
-    fn remember(&mut self, key: Key, due: DateTime<Utc>) {
+    fn remember(&mut self, due: Due) {
         if self.later.len() < REMEMBERED {
             // By the store's clock, the event may be due a moment later.
-            let pause = (due - Utc::now()).to_std().unwrap_or_default() + CLOCK_MARGIN;
-            self.later.insert((Instant::now() + pause, key));
+            let pause = (due.at - Utc::now()).to_std().unwrap_or_default() + CLOCK_MARGIN;
+            self.later.insert((Instant::now() + pause, due));
         }
     }
 
     /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
-        match (health, &mut self.down) {
-            (Health::Down, None) => {
+        match (health, &mut self.gate) {
+            (Health::Down, Gate::Open | Gate::Unknown) => {
                 tracing::warn!(destination = %self.route, "down; its accepted events wait");
                 let next_probe = Instant::now() + around(FIRST_PROBE);
-                self.down = Some(Down { probes: 0, next_probe });
+                self.gate = Gate::Closed { probes: 0, next_probe };
             }
             // Attempts that began before the first failure are no probes.
-            (Health::Down | Health::Unknown, Some(down)) if down.next_probe > Instant::now() => {}
-            (Health::Down | Health::Unknown, Some(down)) => {
-                down.probes += 1;
-                let pause = FIRST_PROBE * 2u32.pow(down.probes.min(5));
-                down.next_probe = Instant::now() + around(pause.min(LAST_PROBE));
+            (Health::Down | Health::Unknown, Gate::Closed { probes, next_probe })
+                if *next_probe <= Instant::now() =>
+            {
+                *probes += 1;
+                let pause = FIRST_PROBE * 2u32.pow((*probes).min(5));
+                *next_probe = Instant::now() + around(pause.min(LAST_PROBE));
             }
-            (Health::Up, Some(_)) => {
+            (Health::Up, Gate::Closed { .. }) => {
                 tracing::info!(destination = %self.route, "up again");
-                self.down = None;
+                self.gate = Gate::Open;
                 self.next_sweep = Instant::now();
             }
-            (Health::Up | Health::Unknown, None) => {}
+            (Health::Up | Health::Unknown, Gate::Unknown) => self.gate = Gate::Open,
+            _ => {}
         }
     }
 
@@ -381,11 +403,11 @@ impl Lane {
         if let Some((due, _)) = self.later.first() {
             next = next.min(*due);
         }
-        match &self.down {
+        match self.gate {
             // There is nothing to do before the next probe.
-            Some(down) if down.next_probe > now => down.next_probe,
+            Gate::Closed { next_probe, .. } if next_probe > now => next_probe,
             // The probe is under way.
-            Some(_) if !self.running.is_empty() => now + LAST_PROBE,
+            Gate::Closed { .. } if !self.running.is_empty() => now + LAST_PROBE,
             _ if self.queue.is_empty() && self.has_more => now,
             _ => next,
         }
@@ -399,7 +421,7 @@ impl Lane {
             self.queue.push_back(first.1);
         }
         let is_due = self.next_sweep <= now || (self.queue.is_empty() && self.has_more);
-        if is_due || (self.down.is_some() && self.queue.is_empty()) {
+        if is_due || (self.is_closed() && self.queue.is_empty()) {
             self.sweep().await;
         }
     }
@@ -409,11 +431,11 @@ impl Lane {
         self.next_sweep = Instant::now() + around(self.every);
         self.has_more = false;
         match self.due().await {
-            Ok((mut keys, has_more)) => {
+            Ok((mut due, has_more)) => {
                 self.has_more = has_more;
-                keys.retain(|key| !self.queue.contains(key));
-                keys.shuffle(&mut rand::rng());
-                self.queue.extend(keys);
+                due.retain(|due| self.queue.iter().all(|queued| queued.key != due.key));
+                due.shuffle(&mut rand::rng());
+                self.queue.extend(due);
             }
             Err(error) => {
                 tracing::error!(destination = %self.route, %error, "accepted events cannot be listed");
@@ -424,20 +446,19 @@ impl Lane {
 
     /// Returns the first events that are due and can be read, and whether there may be more. Reads
     /// past the events that cannot be read.
-    async fn due(&self) -> Result<(Vec<Key>, bool), StoreError> {
+    async fn due(&self) -> Result<(Vec<Due>, bool), StoreError> {
         let (now, mut last) = (Utc::now(), None);
         loop {
-            let page = self.router.store().due(self.route, Some(now), last, SWEPT).await?;
+            let mut page = self.router.store().due(self.route, Some(now), last, SWEPT).await?;
             if last.is_none() {
                 let oldest = page.first().and_then(|Due { at, .. }| (now - *at).to_std().ok());
                 telemetry::overdue(self.route, oldest.unwrap_or_default());
             }
             last = page.last().copied();
             let is_full = page.len() >= SWEPT;
-            let keys = page.into_iter().map(|Due { key, .. }| key);
-            let keys: Vec<_> = keys.filter(|key| !self.unreadable.contains(key)).collect();
-            if !keys.is_empty() || !is_full {
-                return Ok((keys, is_full));
+            page.retain(|Due { key, .. }| !self.unreadable.contains(key));
+            if !page.is_empty() || !is_full {
+                return Ok((page, is_full));
             }
         }
     }
@@ -447,3 +468,6 @@ impl Lane {
 fn around(average: Duration) -> Duration {
     average.mul_f64(0.5 + rand::random::<f64>())
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,8 @@ impl Vars<'_> {
 
     fn schedule(&mut self) -> Vec<Duration> {
         const NAME: &str = "RETRY_SCHEDULE";
-        let text = self.text_or_default(NAME);
+        // An empty schedule could mean no attempt at all, or the default.
+        let text = if self.is_blank(NAME) { String::new() } else { self.text_or_default(NAME) };
         let pauses = text.split(',').map(|pause| humantime::parse_duration(pause.trim()));
         match pauses.collect::<Result<Vec<_>, _>>() {
             Ok(pauses)

@@ -33,6 +33,19 @@ use crate::{
 /// block. A lost call loses nothing, because the store lists the event.
 pub type Wake = Arc<dyn Fn(Route, Due) + Send + Sync>;
 
+/// The reason for an attempt at an event of the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The time of the attempt has come.
+    Due,
+    /// The time has come, but nobody knows whether the destination is up. If it is down, the
+    /// attempt does not count for the schedule, and the event stays due since this time.
+    Probe(DateTime<Utc>),
+    /// An operator asks for it, also before its time. If the destination is down, the attempt does
+    /// not count, and the event is due now.
+    Operator,
+}
+
 /// The result of handling an event of the inbox.
 #[derive(Debug)]
 pub enum Handled {
@@ -99,20 +112,20 @@ impl Router {
         }
     }
 
-    /// Takes an event of the inbox, makes one attempt, and stores the result. If `early`, the event
-    /// need not be due.
+    /// Takes an event of the inbox, makes one attempt, and stores the result.
     pub async fn deliver_accepted(
         &self,
         key: Key,
-        early: bool,
+        cause: Cause,
         by: Trigger,
         budget: Budget,
     ) -> Handled {
+        let early = cause == Cause::Operator;
         fault::point("before take");
         let take = self.store.take(&key, early, budget.now, budget.lease_until).await;
         fault::point("after take");
         match take {
-            Ok(Take::Won(taken)) => self.live_on(*taken, by, budget).await,
+            Ok(Take::Won(taken)) => self.live_on(*taken, cause, by, budget).await,
             Ok(Take::NotDue(at)) => Handled::NotDue(at),
             Ok(Take::Gone) => Handled::Gone,
             Err(error) => {
@@ -126,8 +139,8 @@ impl Router {
     }
 
     /// Makes one attempt at an event that is taken, and stores the result.
-    async fn live_on(&self, taken: Taken, by: Trigger, budget: Budget) -> Handled {
-        let Taken { lease, accepted, delivery } = taken;
+    async fn live_on(&self, taken: Taken, cause: Cause, by: Trigger, budget: Budget) -> Handled {
+        let Taken { lease, mut accepted, delivery } = taken;
         if budget.left().is_zero() {
             return self.give_back(&lease, accepted, budget).await;
         }
@@ -136,15 +149,21 @@ impl Router {
         let mut plan = Plan::kept(lease.details.clone().into(), lease.key, route, source);
         plan.answer = Answer::Accepted;
         let mut job = Job::new(delivery, plan, by, Origin::default());
-        let accepted = Acceptance { tries: accepted.tries + 1, ..accepted };
-        let mut retries = Retries::scheduled(self.schedule.get(accepted.tries as usize).copied());
+        let pause = self.schedule.get(accepted.tries as usize + 1).copied();
+        let mut retries = Retries::scheduled(pause, cause != Cause::Due);
         let mut attempts = lease.attempts.clone();
         let verdict = self.attempt(&mut job, &mut attempts, &mut retries, budget).await;
         let health = retries.health();
         let result = match verdict {
             Verdict::TryAgain { after, failure } => {
                 let at = Utc::now();
-                let postponed = Postponed { at, due: at + after, accepted, attempts };
+                accepted.tries += u32::from(retries.counts());
+                let due = match cause {
+                    // A destination that is down asks for no pause of its own.
+                    Cause::Probe(since) if after.is_zero() && !retries.counts() => since.min(at),
+                    _ => at + after,
+                };
+                let postponed = Postponed { at, due, accepted, attempts };
                 let postpone = || self.store.postpone(&lease, &postponed);
                 let postpone = until_stored(&lease, postpone, budget);
                 let settled = timed(&mut job.times.store, postpone).await;

@@ -15,7 +15,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::{
-    accepted::{Handled, Wake},
+    accepted::{Cause, Handled, Wake},
     budget::Budget,
     retry::Health,
 };

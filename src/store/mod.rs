@@ -137,6 +137,9 @@ pub trait Store: Send + Sync {
     /// Returns the dead letter of an event, if it has one.
     async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError>;
 
+    /// Returns the delivery of an event that has a dead letter or is in the inbox. Takes no lease.
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError>;
+
     /// Returns entries of the list of dead letters, oldest failure first. The list may lag a
     /// little: the letter of an entry may be cleared already.
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError>;

@@ -13,6 +13,7 @@ use crate::{
     outcome::{Outcome, Trigger},
     plan::Plan,
     route::Route,
+    source::Answer,
     timestamp::Timestamp,
 };
 
@@ -45,6 +46,13 @@ pub struct Details {
     pub route: Route,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub first_seen: DateTime<Utc>,
+    /// The time of the acceptance, if the event was answered at once when it was first seen.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "chrono::serde::ts_milliseconds_option"
+    )]
+    pub accepted_at: Option<DateTime<Utc>>,
 }
 
 impl From<Details> for Event {
@@ -57,7 +65,7 @@ impl From<Details> for Event {
 }
 
 impl Details {
-    /// Creates the details of an event that is claimed for the first time.
+    /// Creates the details of an event that is claimed or accepted for the first time.
     pub(super) fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
         let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
         Self {
@@ -67,6 +75,7 @@ impl Details {
             digest: plan.event.digest.clone(),
             route: plan.route,
             first_seen,
+            accepted_at: (plan.answer == Answer::Accepted).then_some(first_seen),
         }
     }
 

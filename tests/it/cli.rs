@@ -95,6 +95,7 @@ fn explain_tells_a_person_what_is_derived() {
         "  created_at   2026-05-06T12:34:56Z",
         "  key          webhook:dedup:b1c2385d2d97926fb253b63a6d3a27d1f34482c217b909e48054f1d8dd6ffe8f",
         "  destination  aws",
+        "  answered     when the event is delivered",
     ];
     for line in lines {
         assert!(stdout(&output).contains(line), "{}", stdout(&output));

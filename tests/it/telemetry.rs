@@ -381,12 +381,12 @@ async fn scrapes_count_accepted_events_by_destination() {
     for line in [
         "webhook_router_pending{destination=\"gcp\"} 3\n",
         "webhook_router_pending{destination=\"aws\"} 0\n",
-        "webhook_router_oldest_pending_seconds{destination=\"aws\"} 0.0\n",
+        "webhook_router_first_due_age_seconds{destination=\"aws\"} 0.0\n",
         "destination=\"gcp\",source=\"\",vendor=\"stripe\",outcome=\"accepted\"} 3\n",
     ] {
         assert!(got.text().contains(line), "{line}\n{}", got.text());
     }
-    let oldest = "webhook_router_oldest_pending_seconds{destination=\"gcp\"} ";
+    let oldest = "webhook_router_first_due_age_seconds{destination=\"gcp\"} ";
     let age = got.text().lines().find_map(|line| line.strip_prefix(oldest)).unwrap();
     assert!((0.001..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
     // The count stops at its limit.

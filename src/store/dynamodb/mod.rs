@@ -34,7 +34,7 @@ use tokio::{
 use self::{
     connections::client,
     item::{
-        Item, against, assignment, failed, is_forgotten, is_held_by, millis, record, seconds,
+        Item, against, assignment, dead_letter, is_forgotten, is_held_by, millis, record, seconds,
         string, text,
     },
     letter::Packed,
@@ -346,7 +346,7 @@ impl Store for DynamoDb {
             values.insert(":body".into(), AttributeValue::B(Blob::new(reply.body.clone())));
         }
         update += " REMOVE held_until, dead, dead_letter, failed_at, failure, delivery, codec, \
-                    part_count, parts_at, accepted, due";
+                    part_count, parts_at, accepted, accepted_by, due";
         let deadline = self.deadline();
         let updated = self.update_item(&lease.key, &update, "held_by = :owner", values);
         match self.within(deadline, updated).await? {
@@ -417,23 +417,16 @@ impl Store for DynamoDb {
     }
 
     async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError> {
-        // If a letter is replaced while it is read, its parts are deleted. Then it is read again.
-        for _ in 0..TRIES {
-            let item = self.within(self.deadline(), self.item(key)).await?.unwrap_or_default();
-            let Some(failed) = failed(&item)? else { return Ok(None) };
-            let read = letter::read(self.client().await, &self.table, &item);
-            let Some(delivery) = self.within(self.deadline(), read).await? else { continue };
-            let Record { details, attempts, .. } = record(*key, &item, failed.at)?;
-            return Ok(Some(DeadLetter {
-                key: *key,
-                details: details.ok_or_else(|| StoreError::corrupt("no details"))?,
-                failed_at: failed.at,
-                failure: failed.failure,
-                attempts,
-                delivery,
-            }));
+        let is_letter = |item: &Item| item.contains_key("failed_at");
+        match self.item_and_delivery(key, is_letter).await? {
+            Some((item, delivery)) => dead_letter(*key, &item, delivery),
+            None => Ok(None),
         }
-        Err(StoreError::corrupt(format!("a part of the delivery of {key} is missing")))
+    }
+
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError> {
+        let has_delivery = |item: &Item| item.contains_key("codec");
+        Ok(self.item_and_delivery(key, has_delivery).await?.map(|(_, delivery)| delivery))
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {

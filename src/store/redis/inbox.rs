@@ -168,7 +168,8 @@ impl Redis {
         let arguments = [
             self.time(*at),
             lease.owner.clone(),
-            (*due - *at).num_milliseconds().max(0).to_string(),
+            // An event that stays due has a time before now.
+            (*due - *at).num_milliseconds().to_string(),
             stored::to_json(accepted),
             stored::to_json(attempts),
         ];

@@ -382,6 +382,14 @@ impl Store for Redis {
         })
     }
 
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(event_key(key)).arg(&["head", "body"]);
+        let mut fields = Fields::new(self.command(&command, self.link.deadline()).await?);
+        let kept = fields.text()?.zip(fields.bytes());
+        kept.map(|(head, body)| stored::delivery(&head, body)).transpose()
+    }
+
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {
         let after = page.after.map(|Entry { failed_at, key }| (failed_at, key));
         let mut lists = vec![DEAD_LETTERS.to_owned()];

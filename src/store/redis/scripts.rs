@@ -110,21 +110,24 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
 /// if the sender named the event, the acceptance, the pause before the first attempt, and head and
 /// body of the delivery. Returns the details, the time for the list, and the time of the dead letter
-/// that is cleared. The script also stores that time. If the first answer is lost, a repetition or
-/// the end of the event uses it to remove the letter from the list.
+/// that is cleared. That time is stored as well, for a repetition and for the end of the event: they
+/// remove the letter from the list if the first answer was lost. `acceptor` tells a repetition that
+/// the event was accepted, and has failed since.
 pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]
          local answer, known, attempts, failed_at = taken(now, owner, ARGV[4])
          if answer then return answer end
+         if redis.call('HGET', KEYS[2], 'acceptor') == owner
+             and redis.call('EXISTS', KEYS[1]) == 0 then return {'stored', known} end
          details = known or details
          local due = text(now + ARGV[6])
          failed_at = failed_at or redis.call('HGET', KEYS[1], 'failed_at')
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due)
          if failed_at then redis.call('HSET', KEYS[1], 'failed_at', failed_at) end
-         redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'head', ARGV[7],
-             'body', ARGV[8])
+         redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'acceptor', owner,
+             'head', ARGV[7], 'body', ARGV[8])
          redis.call('HDEL', KEYS[2], 'until', 'failed_at', 'failure')
          redis.call('PERSIST', KEYS[2])
          list(due, details)
@@ -222,7 +225,8 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Stores a dead letter. Arguments: owner, details, attempts, now, failure, head and body of the
 /// delivery, `free` or `hold`, and a test's time. Returns the time in the list of the inbox, if the
-/// event was there, and the time of an earlier letter. If the lease was lost, returns the existing letter's time.
+/// event was there, and the time of an earlier letter. If the lease was lost, returns the existing
+/// letter's time.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at', 'due')

@@ -132,6 +132,17 @@ pub(super) fn postpone(
     Ok(if changed == 0 { Settled::LeaseLost } else { Settled::Stored })
 }
 
+/// Returns the delivery of an event of the inbox, or of a dead letter.
+pub(super) fn delivery(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Delivery>> {
+    connection
+        .prepare_cached(
+            "SELECT head, body FROM deliveries WHERE key = ?1
+             UNION ALL SELECT head, body FROM dead_letters WHERE key = ?1 LIMIT 1",
+        )?
+        .query_row([key.to_string()], rows::delivery)
+        .optional()
+}
+
 /// Deletes the delivery of an event that leaves the inbox.
 pub(super) fn clear_delivery(connection: &Connection, key: &Key) -> rusqlite::Result<usize> {
     connection.prepare_cached("DELETE FROM deliveries WHERE key = ?1")?.execute([key.to_string()])

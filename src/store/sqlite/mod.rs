@@ -280,11 +280,7 @@ impl Store for Sqlite {
         until: DateTime<Utc>,
     ) -> Result<Take, StoreError> {
         let key = *key;
-        self.write(move |connection| {
-            let take = inbox::take(connection, &key, early, now, until)?;
-            Ok(take)
-        })
-        .await
+        self.write(move |connection| inbox::take(connection, &key, early, now, until)).await
     }
 
     async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError> {
@@ -410,6 +406,11 @@ impl Store for Sqlite {
                 .optional()
         })
         .await
+    }
+
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError> {
+        let key = *key;
+        self.read(move |connection| inbox::delivery(connection, &key)).await
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {

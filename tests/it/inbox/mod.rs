@@ -2,6 +2,7 @@
 
 mod commands; // `pending`, `inspect`, `replay`, `discard`, `drain`.
 mod crash; // A crash at every step.
+mod earlier; // Dead letters that an earlier version listed.
 mod life; // Answers, schedules, ends, settings.
 mod outage; // A destination that is down.
 mod python; // The Python router on the same Redis.
