@@ -173,9 +173,6 @@ fn by_template(
     mut delivery: Delivery,
     signing: &Signing<'_>,
 ) -> Result<Delivery, CannotSign> {
-    if signed.is_json && !is_json(&delivery.body) {
-        return Err(CannotSign::Body("must be a JSON object or array".into()));
-    }
     // The vendor may sign under one of two names. If the delivery already has one of them, that one
     // is used.
     let is_there = |place: &&Place| matches!(place, Place::Header(name) if delivery.headers.contains_key(name));
@@ -202,6 +199,9 @@ fn by_template(
     let url = signing.url.filter(|_| needs_url);
     if needs_url && url.is_none() {
         return Err(CannotSign::NoUrl);
+    }
+    if signed.is_json && !is_json(&delivery.body) {
+        return Err(CannotSign::Body("must be a JSON object or array".into()));
     }
     let timestamp = stamp.as_ref().map(|(_, text)| text.as_str());
     let pieces = signed.template.pieces(&delivery, timestamp, url);

@@ -6,13 +6,13 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
     plan::needs,
-    source::{Fetch, Signing},
+    source::{CannotSign, Fetch, Signing},
 };
 
 use crate::{
@@ -240,4 +240,52 @@ fn a_signed_time_without_a_zone_is_orbs_alone() {
     };
     assert_eq!(status("2026-05-06T12:35:00Z"), 200);
     assert_eq!(status("2026-05-06T12:35:00"), 401);
+}
+
+#[test]
+fn a_body_that_would_be_refused_is_not_signed() {
+    for id in ["airwallex", "hubspot", "trello"] {
+        let vector = vector(id);
+        let intake = vector.intake(&vector.secret);
+        let source = intake.sources.get(id).unwrap();
+        let at = now(vector.first.now);
+        let signing = Signing { secret: &source.secrets[0], key: None, url: None, now: at };
+        for body in ["no", "5", r#""{}""#, "{}{}"] {
+            let unsigned = Delivery {
+                body: body.into(),
+                headers: HeaderMap::new(),
+                ..vector.delivery(&vector.first)
+            };
+            let expected = CannotSign::Body("must be a JSON object or array".into());
+            assert_eq!(source.sign(&unsigned, &signing).err(), Some(expected), "{id} {body}");
+        }
+    }
+}
+
+#[test]
+fn items_of_adyen_that_would_be_refused_are_not_signed() {
+    let intake = intake();
+    let source = intake.sources.get("adyen").unwrap();
+    let item = r#"{"NotificationRequestItem":{"pspReference":"1","eventCode":"REFUND"}}"#;
+    let colon = item.replace("REFUND", "RE:FUND");
+    let reference = item.replace("eventCode", "merchantReference\":\"a:b\",\"eventCode");
+    for (items, is_signed) in [
+        (item.to_owned(), true),
+        (reference, true),
+        // Found by fuzzing.
+        (colon, false),
+        (format!("{item},{item}"), false),
+        (String::new(), false),
+    ] {
+        let unsigned = Delivery {
+            method: Method::POST,
+            path: "/webhook/adyen".into(),
+            query: None,
+            headers: HeaderMap::new(),
+            body: format!(r#"{{"notificationItems":[{items}]}}"#).into(),
+        };
+        let secret = &source.secrets[0];
+        let signing = Signing { secret, key: None, url: None, now: now(SIGNED_AT) };
+        assert_eq!(source.sign(&unsigned, &signing).is_ok(), is_signed, "{items}");
+    }
 }
