@@ -1,6 +1,6 @@
 //! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::routing;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -27,6 +27,9 @@ use crate::{
 
 /// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
+
+/// Longest time before the events that are left in an inbox are counted.
+const BEFORE_COUNTING: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
@@ -139,27 +142,26 @@ async fn check(config: Config, router: Arc<Router>) {
 /// Logs how accepted events are delivered: if some events are answered at once, or some are left from
 /// before.
 async fn describe_inbox(config: Config, router: Arc<Router>) {
-    let pending = match Backlog::read(router.store()).await {
-        Ok(backlog) => backlog.pending,
-        Err(error) => {
-            tracing::warn!(%error, "accepted events cannot be counted");
-            0
-        }
-    };
     let schedule = config.inbox.schedule.iter().map(|pause| humantime::format_duration(*pause));
     let schedule = schedule.map(|pause| pause.to_string()).collect::<Vec<_>>().join(",");
     let (answer, workers) = (config.intake.answer.as_str(), config.inbox.workers);
     if router.accepts() {
-        tracing::info!(answer, workers, schedule, pending, "delivering accepted events");
-    } else if pending > 0 {
-        tracing::info!(
+        tracing::info!(answer, workers, schedule, "delivering accepted events");
+        return;
+    }
+    // Processes that start together do not count together, nor before their first deliveries.
+    tokio::time::sleep(BEFORE_COUNTING.mul_f64(rand::random())).await;
+    match Backlog::read(router.store()).await {
+        Ok(Backlog { pending: 0, .. }) => {}
+        Ok(Backlog { pending, .. }) => tracing::info!(
             answer,
             workers,
             schedule,
             pending,
             "delivering the accepted events that are left: the first look is within a minute, the \
              others are minutes apart (`webhook-router drain` delivers what is due now)"
-        );
+        ),
+        Err(error) => tracing::warn!(%error, "accepted events cannot be counted"),
     }
 }
 

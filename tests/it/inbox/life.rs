@@ -11,7 +11,7 @@ use webhook_router::{
 
 use super::{accepting, event, is_delivered, record};
 use crate::{
-    signed_deliveries::Kind,
+    signed_deliveries::{Kind, secrets},
     support::{Answer, PAYLOAD, Serve, Sink, lookup, ok, sqlite, status},
 };
 
@@ -47,7 +47,7 @@ async fn the_vendor_is_answered_before_the_destination_is_asked() {
 async fn adyen_hears_its_own_word_for_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let (sink, url) = (Sink::start().await, sqlite(folder.path()));
-    let router = accepting(&sink, &url).env("ADYEN_SECRETS", "00ff").start();
+    let router = accepting(&sink, &url).envs(secrets()).start();
     let delivery = Kind::of("adyen").delivery_at(1, 0, Utc::now().timestamp());
     let got = router.deliver(&delivery).await;
     assert_eq!((got.status, got.text()), (200, "[accepted]"), "{}", router.log());

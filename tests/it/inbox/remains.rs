@@ -129,7 +129,13 @@ impl LostAnswer {
     }
 
     async fn items(&self) -> i32 {
-        self.sdk.scan().table_name(&self.table).send().await.unwrap().count
+        // A page has at most 1 MB.
+        let mut pages = self.sdk.scan().table_name(&self.table).into_paginator().send();
+        let mut count = 0;
+        while let Some(page) = pages.next().await {
+            count += page.unwrap().count;
+        }
+        count
     }
 }
 
