@@ -297,11 +297,11 @@ fn the_dashboard_shows_the_inbox_and_its_queue() {
     assert_eq!(
         more,
         [
+            by("messages_not_sent", "function"),
             by("oldest_pending_seconds", "function"),
             by("oldest_pending_seconds", "function,destination"),
             by("pending", "function"),
             by("pending", "function,destination"),
-            by("unsent", "function"),
         ]
     );
 }
