@@ -8,8 +8,13 @@
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
 //! time. So an outage uses up the schedules of a few events, and not of all. The first answer opens
 //! the lane again.
+//!
+//! In Lambda, there are no workers: `instance.rs` delivers what messages bring, and `schedule.rs`
+//! sends messages for what is due and has none.
 
+mod instance;
 mod outage;
+mod schedule;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -31,9 +36,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::outage::{Down, FIRST_PROBE, LAST_PROBE};
+pub use self::{
+    instance::{Instance, Message},
+    schedule::Sent,
+};
 use crate::{
     key::Key,
-    outcome::{Ending, Trigger},
+    outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Handled, Health, Router, Wake},
     store::{Due, StoreError},
@@ -286,7 +295,8 @@ impl Lane {
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
             self.running.spawn(async move {
-                (key, router.deliver_accepted(key, false, Trigger::Inbox, budgets()).await)
+                let (by, origin) = (Trigger::Inbox, Origin::default());
+                (key, router.deliver_accepted(key, false, by, origin, budgets()).await)
             });
         }
     }

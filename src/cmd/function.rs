@@ -9,6 +9,7 @@ use lambda_runtime::Context;
 
 use crate::{
     config::Config,
+    inbox,
     router::{Budget, Router},
 };
 
@@ -20,6 +21,7 @@ const ANSWERING: Duration = Duration::from_millis(200);
 /// The started function.
 pub(super) struct Function {
     pub router: Arc<Router>,
+    pub inbox: Arc<inbox::Instance>,
     pub config: Config,
 }
 
