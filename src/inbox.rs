@@ -8,6 +8,13 @@
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
 //! time. So an outage uses up the schedules of a few events, and not of all. The first answer opens
 //! the lane again.
+//!
+//! In Lambda, there are no workers: `instance.rs` delivers what messages bring, and `schedule.rs`
+//! sends messages for what is due and has none.
+
+mod instance;
+mod outage;
+mod schedule;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -28,9 +35,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::outage::{Down, FIRST_PROBE, LAST_PROBE};
+pub use self::{
+    instance::{Instance, Message},
+    schedule::Sent,
+};
 use crate::{
     key::Key,
-    outcome::{Ending, Trigger},
+    outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Handled, Health, Router, Wake},
     store::{Due, StoreError},
@@ -52,13 +64,6 @@ const SWEPT: usize = 256;
 /// Most events that a lane remembers between two sweeps, by acceptance or by time. The store has the
 /// others.
 const REMEMBERED: usize = 4096;
-
-/// The pause after the failure that closed a lane, and after an error of the store. The pause before
-/// a probe doubles with each probe in vain.
-const FIRST_PROBE: Duration = Duration::from_secs(1);
-
-/// Longest pause between two probes.
-const LAST_PROBE: Duration = Duration::from_secs(30);
 
 /// Average time between two searches for what interrupted acceptances have left behind.
 const CLEANING: Duration = Duration::from_secs(3600);
@@ -207,13 +212,6 @@ struct Lane {
     summary: Drained,
 }
 
-/// A destination that is down.
-struct Down {
-    /// The number of probes in vain.
-    probes: u32,
-    next_probe: Instant,
-}
-
 impl Lane {
     fn new(router: Arc<Router>, route: Route, workers: usize, budgets: Budgets) -> Self {
         Self {
@@ -289,7 +287,7 @@ impl Lane {
     fn begin_attempts(&mut self) {
         let workers = match &self.down {
             None => self.workers,
-            Some(down) if down.next_probe <= Instant::now() => 1,
+            Some(down) if down.is_probe_due() => 1,
             Some(_) => 0,
         };
         while self.running.len() < workers
@@ -297,7 +295,8 @@ impl Lane {
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
             self.running.spawn(async move {
-                (key, router.deliver_accepted(key, false, Trigger::Inbox, budgets()).await)
+                let (by, origin) = (Trigger::Inbox, Origin::default());
+                (key, router.deliver_accepted(key, false, by, origin, budgets()).await)
             });
         }
     }
@@ -351,25 +350,8 @@ impl Lane {
 
     /// Closes or opens the lane.
     fn learn(&mut self, health: Health) {
-        match (health, &mut self.down) {
-            (Health::Down, None) => {
-                tracing::warn!(destination = %self.route, "down; its accepted events wait");
-                let next_probe = Instant::now() + around(FIRST_PROBE);
-                self.down = Some(Down { probes: 0, next_probe });
-            }
-            // Attempts that began before the first failure are no probes.
-            (Health::Down | Health::Unknown, Some(down)) if down.next_probe > Instant::now() => {}
-            (Health::Down | Health::Unknown, Some(down)) => {
-                down.probes += 1;
-                let pause = FIRST_PROBE * 2u32.pow(down.probes.min(5));
-                down.next_probe = Instant::now() + around(pause.min(LAST_PROBE));
-            }
-            (Health::Up, Some(_)) => {
-                tracing::info!(destination = %self.route, "up again");
-                self.down = None;
-                self.next_sweep = Instant::now();
-            }
-            (Health::Up | Health::Unknown, None) => {}
+        if outage::learn(&mut self.down, self.route, health) {
+            self.next_sweep = Instant::now();
         }
     }
 
@@ -382,7 +364,7 @@ impl Lane {
         }
         match &self.down {
             // There is nothing to do before the next probe.
-            Some(down) if down.next_probe > now => down.next_probe,
+            Some(down) if !down.is_probe_due() => now + down.pause(),
             // The probe is under way.
             Some(_) if !self.running.is_empty() => now + LAST_PROBE,
             _ if self.queue.is_empty() && self.has_more => now,

@@ -6,12 +6,14 @@ use lambda_runtime::Context;
 
 use crate::{
     config::Config,
+    inbox,
     router::{Budget, Router},
 };
 
 /// The started function.
 pub(super) struct Function {
     pub router: Arc<Router>,
+    pub inbox: Arc<inbox::Instance>,
     pub config: Config,
 }
 

@@ -65,10 +65,15 @@ impl Budget {
 
     /// Returns the time left for forwarding. The wall clock counts as well: when a suspended
     /// machine or a frozen function wakes up, another owner may have taken over.
-    pub(super) fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         let until = self.lease_until - self.settling - LEASE_MARGIN;
         let by_wall_clock = (until - Utc::now()).to_std().unwrap_or_default();
         self.forward_until.saturating_duration_since(Instant::now()).min(by_wall_clock)
+    }
+
+    /// Returns the time by which everything except the answer must have ended.
+    pub(super) fn settle_until(&self) -> Instant {
+        self.forward_until + self.settling
     }
 
     /// Returns whether there is time for a whole attempt.

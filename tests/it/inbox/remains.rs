@@ -61,7 +61,7 @@ async fn in_a_cluster_only_the_second_look_a_minute_later_removes_an_entry_witho
     let plan = plan_of("stored between");
     enlist(&plan, &millis(0));
     assert_eq!(take(&plan, 0).await, Take::Gone);
-    store.accept(&plan, &delivery("{}"), at(300), at(300)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(300), at(300), at(300)).await.unwrap();
     assert_eq!(listed(&plan, Some(at(300))).await, [at(300)]);
     // The first look came between the entry and the event, so the entry still has the mark.
     enlist(&plan, &format!("{}.5", millis(600)));
@@ -71,8 +71,8 @@ async fn in_a_cluster_only_the_second_look_a_minute_later_removes_an_entry_witho
 
     // The entry of a repeated acceptance is too early.
     let plan = plan_of("waits");
-    store.accept(&plan, &delivery("{}"), at(0), at(1000)).await.unwrap();
-    let again = store.accept(&plan, &delivery("{}"), at(5), at(5)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(1000), at(1000)).await.unwrap();
+    let again = store.accept(&plan, &delivery("{}"), at(5), at(5), at(5)).await.unwrap();
     assert!(matches!(again, Accepted::Taken(_)));
     assert_eq!(listed(&plan, Some(at(5))).await, [at(5)]);
     assert_eq!(take(&plan, 5).await, Take::NotDue(at(1000)));
@@ -103,7 +103,7 @@ impl LostAnswer {
         // A read, three parts, and the event.
         proxy.break_off_and_hold_after(1 + 3);
         let (accepted, body) = (plan.clone(), large.clone());
-        let acceptance = async move { through.accept(&accepted, &body, at(0), at(0)).await };
+        let acceptance = async move { through.accept(&accepted, &body, at(0), at(0), at(0)).await };
         let acceptance = tokio::spawn(acceptance);
         proxy.holds().await;
         let sdk = Client::new(&direct);
@@ -165,7 +165,7 @@ async fn on_dynamodb_a_repeated_acceptance_of_an_event_that_has_failed_since_sto
     assert!(matches!(accepted, Err(StoreError::Failed(_))), "{accepted:?}");
     assert!(store.dead_letter(&plan.key).await.unwrap() == Some(letter));
     // The vendor comes again.
-    let accepted = store.accept(plan, large, at(3), at(3)).await.unwrap();
+    let accepted = store.accept(plan, large, at(3), at(3), at(3)).await.unwrap();
     assert_eq!(accepted, Accepted::Stored { route: plan.route });
     let Take::Won(taken) = store.take(&plan.key, false, at(4), at(1000)).await.unwrap() else {
         panic!("not won");
