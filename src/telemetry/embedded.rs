@@ -33,10 +33,11 @@ pub(super) fn add_count(line: &mut Value, name: &str, count: u32) {
     describe(line, &[(&["function"], &[name])]);
 }
 
-/// Adds the metrics of a destination's inbox to its line.
+/// Adds the metrics of a destination's inbox to its line. The alarms watch the largest value of any
+/// destination.
 pub(super) fn add_pending(line: &mut Value) {
     let names = &["pending", "oldest_pending_seconds"][..];
-    describe(line, &[(&["function", "destination"], names)]);
+    describe(line, &[(&["function", "destination"], names), (&["function"], names)]);
 }
 
 /// Declares the metrics of a line: each entry has the members that are dimensions, and the members
