@@ -24,3 +24,15 @@ pub fn point(place: &str) {
 
 #[cfg(not(feature = "fault-points"))]
 pub fn point(_place: &str) {}
+
+/// Returns a pause, or the shorter one that a test chose with the variable.
+#[cfg(feature = "fault-points")]
+pub fn pause(variable: &str, pause: std::time::Duration) -> std::time::Duration {
+    let chosen = std::env::var(variable).ok().and_then(|millis| millis.parse().ok());
+    chosen.map_or(pause, std::time::Duration::from_millis)
+}
+
+#[cfg(not(feature = "fault-points"))]
+pub fn pause(_variable: &str, pause: std::time::Duration) -> std::time::Duration {
+    pause
+}

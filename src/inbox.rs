@@ -9,6 +9,13 @@
 //! time. The first attempt of a process is a probe, too. A failed probe does not count for the
 //! schedule of its event. So an outage uses up no schedule, except for one entry of the events that
 //! were under way when it began. The first answer other than 503 opens the lane again.
+//!
+//! In Lambda, there are no workers: `instance.rs` delivers what messages bring, and `schedule.rs`
+//! sends messages for what is due and has none.
+
+mod instance;
+mod outage;
+mod schedule;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -29,9 +36,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::outage::{FIRST_PROBE, Gate, LAST_PROBE};
+pub use self::{
+    instance::{Instance, Message},
+    schedule::Sent,
+};
 use crate::{
     key::Key,
-    outcome::{Ending, Trigger},
+    outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Cause, Handled, Health, Router, Wake},
     store::{Due, StoreError},
@@ -53,13 +65,6 @@ const SWEPT: usize = 256;
 /// Most events that each list of a lane holds: accepted, due, and due later. The store lists all
 /// events.
 const REMEMBERED: usize = 4096;
-
-/// Average pause after the failure that closed a lane, and after an error of the store. The pause
-/// before the next probe doubles after each failed probe.
-const FIRST_PROBE: Duration = Duration::from_secs(1);
-
-/// Largest average of the pause between two probes.
-const LAST_PROBE: Duration = Duration::from_secs(30);
 
 /// Average time between two searches for the remains of interrupted acceptances.
 const CLEANING: Duration = Duration::from_secs(3600);
@@ -207,20 +212,6 @@ struct Lane {
     summary: Drained,
 }
 
-/// Whether a lane sends events to its destination.
-enum Gate {
-    /// Nothing is known yet. The lane begins one attempt at a time.
-    Unknown,
-    /// The destination is up, as far as this process knows.
-    Open,
-    /// The destination is down. The lane begins one probe at a time.
-    Closed {
-        /// The number of failed probes.
-        probes: u32,
-        next_probe: Instant,
-    },
-}
-
 impl Lane {
     fn new(router: Arc<Router>, route: Route, workers: usize, budgets: Budgets) -> Self {
         Self {
@@ -277,7 +268,7 @@ impl Lane {
 
     /// Delivers what is due now.
     async fn drain(mut self, stop: CancellationToken) -> Drained {
-        while !(stop.is_cancelled() || self.is_closed() || self.summary.is_incomplete) {
+        while !(stop.is_cancelled() || self.gate.is_closed() || self.summary.is_incomplete) {
             if self.queue.is_empty() {
                 self.sweep().await;
             }
@@ -293,24 +284,20 @@ impl Lane {
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
-        if self.is_closed() {
+        if self.gate.is_closed() {
             self.summary.down.push(self.route);
         }
         self.summary.is_incomplete |= !self.unreadable.is_empty();
         self.summary
     }
 
-    fn is_closed(&self) -> bool {
-        matches!(self.gate, Gate::Closed { .. })
-    }
-
     /// Begins as many attempts as there are workers and events. Unless the destination is up, it
     /// begins one probe at a time.
     fn begin_attempts(&mut self) {
-        let (workers, is_probe) = match self.gate {
+        let (workers, is_probe) = match &self.gate {
             Gate::Open => (self.workers, false),
-            Gate::Closed { next_probe, .. } if next_probe > Instant::now() => (0, true),
-            Gate::Unknown | Gate::Closed { .. } => (1, true),
+            gate if gate.is_probe_due() => (1, true),
+            _ => (0, true),
         };
         while self.running.len() < workers
             && let Some(Due { at, key }) = self.queue.pop_front()
@@ -318,7 +305,8 @@ impl Lane {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
             let cause = if is_probe { Cause::Probe(at) } else { Cause::Due };
             self.running.spawn(async move {
-                (key, router.deliver_accepted(key, cause, Trigger::Inbox, budgets()).await)
+                let (by, origin) = (Trigger::Inbox, Origin::default());
+                (key, router.deliver_accepted(key, cause, by, origin, budgets()).await)
             });
         }
     }
@@ -372,27 +360,8 @@ impl Lane {
 
     /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
-        match (health, &mut self.gate) {
-            (Health::Down, Gate::Open | Gate::Unknown) => {
-                tracing::warn!(destination = %self.route, "down; its accepted events wait");
-                let next_probe = Instant::now() + around(FIRST_PROBE);
-                self.gate = Gate::Closed { probes: 0, next_probe };
-            }
-            // Attempts that began before the first failure are no probes.
-            (Health::Down | Health::Unknown, Gate::Closed { probes, next_probe })
-                if *next_probe <= Instant::now() =>
-            {
-                *probes += 1;
-                let pause = FIRST_PROBE * 2u32.pow((*probes).min(5));
-                *next_probe = Instant::now() + around(pause.min(LAST_PROBE));
-            }
-            (Health::Up, Gate::Closed { .. }) => {
-                tracing::info!(destination = %self.route, "up again");
-                self.gate = Gate::Open;
-                self.next_sweep = Instant::now();
-            }
-            (Health::Up | Health::Unknown, Gate::Unknown) => self.gate = Gate::Open,
-            _ => {}
+        if self.gate.learn(self.route, health) {
+            self.next_sweep = Instant::now();
         }
     }
 
@@ -403,11 +372,11 @@ impl Lane {
         if let Some((due, _)) = self.later.first() {
             next = next.min(*due);
         }
-        match self.gate {
+        match &self.gate {
             // There is nothing to do before the next probe.
-            Gate::Closed { next_probe, .. } if next_probe > now => next_probe,
+            gate if !gate.is_probe_due() => now + gate.pause(),
             // The probe is under way.
-            Gate::Closed { .. } if !self.running.is_empty() => now + LAST_PROBE,
+            gate if gate.is_closed() && !self.running.is_empty() => now + LAST_PROBE,
             _ if self.queue.is_empty() && self.has_more => now,
             _ => next,
         }
@@ -421,7 +390,7 @@ impl Lane {
             self.queue.push_back(first.1);
         }
         let is_due = self.next_sweep <= now || (self.queue.is_empty() && self.has_more);
-        if is_due || (self.is_closed() && self.queue.is_empty()) {
+        if is_due || (self.gate.is_closed() && self.queue.is_empty()) {
             self.sweep().await;
         }
     }

@@ -67,6 +67,9 @@ pub mod store;
 // The destinations of events.
 pub mod destination;
 
+// Messages that wake the function.
+pub mod queue;
+
 // Checks of the services that the configuration names.
 pub mod checkup;
 

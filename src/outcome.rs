@@ -127,6 +127,8 @@ pub struct Origin {
 pub struct Times {
     pub total: Duration,
     pub store: Duration,
+    /// The time for sending a message that wakes the function.
+    pub queue: Duration,
     pub destination: Duration,
     /// The pauses between attempts.
     pub pauses: Duration,

@@ -356,7 +356,7 @@ async fn replay_one(
             }
         }
         // An event of the inbox need not wait for its schedule.
-        Ok(None) => match router.deliver_accepted(key, Cause::Operator, by, budget).await {
+        Ok(None) => match router.deliver_accepted(key, Cause::Operator, by, origin, budget).await {
             Handled::Tried { ending, route, failure, settled, .. } => Replayed {
                 end: if settled { End::Ended(ending) } else { End::Unsettled },
                 destination: Some(route),

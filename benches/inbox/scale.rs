@@ -134,7 +134,7 @@ async fn accept_one(store: &dyn Store) -> Plan {
     let mut plan = plan_of("the first of many");
     plan.route = Route::Gcp;
     let accepted = Utc::now() - TimeDelta::hours(1);
-    store.accept(&plan, &delivery(PAYLOAD), accepted, accepted).await.unwrap();
+    store.accept(&plan, &delivery(PAYLOAD), accepted, accepted, accepted).await.unwrap();
     plan
 }
 

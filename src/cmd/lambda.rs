@@ -19,15 +19,17 @@ use tracing::Instrument as _;
 use super::{
     fronts::{Front, NotAnEvent},
     function::Function,
-    redrive,
+    inbox, redrive,
     source_ip::source_ip,
     stop::stop_signal,
     variables,
 };
-use crate::{config::Config, delivery::Reply, outcome::Origin, telemetry};
+use crate::{
+    config::Config, delivery::Reply, inbox::Instance, outcome::Origin, queue::Queue, telemetry,
+};
 
-/// Answers invocations until the process ends: deliveries from the function's fronts, and replays
-/// from callers that may invoke the function directly.
+/// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
+/// inbox's queue, and requests from callers that may invoke the function directly.
 ///
 /// # Errors
 /// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
@@ -36,9 +38,15 @@ pub async fn run() -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let router = Arc::new(super::router(&config).await?);
+    let mut router = super::router(&config).await?;
+    if let Some(url) = &config.inbox.queue_url {
+        router = router.with_queue(Queue::new(url.clone()));
+    }
+    let router = Arc::new(router);
+    let inbox = Arc::new(Instance::new(Arc::clone(&router), config.forward.timeout));
     let stop = stop_signal()?;
-    let (function, is_warm) = (Arc::new(Function { router, config }), AtomicBool::new(false));
+    let (function, is_warm) =
+        (Arc::new(Function { router, inbox, config }), AtomicBool::new(false));
     let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let (function, is_cold_start) =
             (Arc::clone(&function), !is_warm.swap(true, Ordering::Relaxed));
@@ -51,9 +59,9 @@ pub async fn run() -> anyhow::Result<()> {
                 is_cold_start,
             };
             let front = Front::of(payload.get());
-            // Events from fronts never request a replay, so senders cannot request one.
-            let replay = if front.is_none() { redrive::request(payload.get()) } else { None };
-            match replay {
+            // Events from fronts never request anything else, so senders cannot.
+            let request = if front.is_none() { Request::of(payload.get()) } else { None };
+            match request {
                 None => {
                     let reply = deliver(function, front, payload, context, origin).await;
                     // A caller that is not a front gets an answer in the shape of the most common
@@ -63,13 +71,19 @@ pub async fn run() -> anyhow::Result<()> {
                 }
                 // A caller that invokes the function directly, such as a schedule, gets an
                 // invocation error. A sender always gets an HTTP answer.
-                Some(request) => {
+                Some(Request::Replay(request)) => {
                     let request = request?;
                     let replaying =
                         async move { redrive::run(&function, request, &context, origin).await };
                     let report = tokio::spawn(replaying.in_current_span()).await;
                     let report = report.map_err(redrive::RedriveError::from)??;
                     Ok::<_, lambda_runtime::Error>(Answer::Redrive(report))
+                }
+                Some(Request::Inbox(request)) => {
+                    let running =
+                        async move { inbox::run(&function, request, &context, origin).await };
+                    let report = tokio::spawn(running.in_current_span()).await;
+                    Ok(Answer::Inbox(report.map_err(inbox::InboxError::from)??))
                 }
             }
         }
@@ -106,12 +120,26 @@ pub async fn run() -> anyhow::Result<()> {
     }
 }
 
+/// A request of a caller that is not a front.
+enum Request {
+    Replay(Result<redrive::Request, redrive::RedriveError>),
+    Inbox(inbox::Request),
+}
+
+impl Request {
+    fn of(payload: &str) -> Option<Self> {
+        let inbox = || inbox::request(payload).map(Self::Inbox);
+        redrive::request(payload).map(Self::Replay).or_else(inbox)
+    }
+}
+
 /// The answer to an invocation.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer<Delivery> {
     Delivery(Box<Delivery>),
     Redrive(redrive::Report),
+    Inbox(inbox::Report),
 }
 
 async fn deliver(

@@ -9,6 +9,7 @@ mod filters;
 pub mod fronts;
 mod function;
 pub mod http_server;
+mod inbox;
 mod keys;
 mod listen;
 mod ready;

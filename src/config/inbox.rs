@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use super::vars::Vars;
 use crate::source::{Answer, Sources};
+
+const QUEUE_URL: &str = "QUEUE_URL";
 
 /// Longest pause of a schedule.
 const MAX_PAUSE: Duration = Duration::from_secs(7 * 86_400);
@@ -18,6 +22,8 @@ pub struct Inbox {
     pub schedule: Vec<Duration>,
     /// Most attempts that `serve` makes at a time, for each destination.
     pub workers: usize,
+    /// The queue whose messages wake the function.
+    pub queue_url: Option<String>,
 }
 
 impl Vars<'_> {
@@ -28,14 +34,24 @@ impl Vars<'_> {
         }
     }
 
-    /// Reports the answer `accepted` in Lambda, where no worker delivers accepted events. An
-    /// emulator freezes the process between invocations as Lambda does.
+    /// Reports the answer `accepted` where nothing delivers accepted events. An emulator freezes the
+    /// process between invocations as Lambda does, so that only messages wake it.
     pub(super) fn check_answers(&mut self, answer: Answer, sources: &Sources) {
+        let has_queue = self.text(QUEUE_URL).is_some();
         if self.text("AWS_LAMBDA_RUNTIME_API").is_none() {
+            if has_queue {
+                let text = "is not used outside Lambda, where `webhook-router serve` delivers \
+                            accepted events with workers of its own";
+                self.warning(QUEUE_URL, text);
+            }
             return;
         }
-        let remedy = "must not be accepted in Lambda, where nothing delivers accepted events: use \
-                      delivered, or run `webhook-router serve`";
+        if has_queue {
+            return;
+        }
+        let remedy = "needs QUEUE_URL in Lambda, where nothing runs behind an answer: set it to a \
+                      standard SQS queue that the function consumes, use delivered, or run \
+                      `webhook-router serve`";
         if answer == Answer::Accepted {
             self.problem("ANSWER", remedy);
         }
@@ -49,7 +65,23 @@ impl Vars<'_> {
         Inbox {
             schedule: self.schedule(),
             workers: self.number("INBOX_WORKERS", 1..=1000) as usize,
+            queue_url: self.queue_url(),
         }
+    }
+
+    fn queue_url(&mut self) -> Option<String> {
+        let text = self.text(QUEUE_URL)?;
+        let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
+        let remedy = match url {
+            None => "must be a queue's URL: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+            Some(url) if url.path().ends_with(".fifo") => {
+                "is a FIFO queue, in which one event that fails holds up the others of its source: \
+                 use a standard queue"
+            }
+            Some(_) => return Some(text),
+        };
+        self.problem(QUEUE_URL, remedy);
+        None
     }
 
     fn schedule(&mut self) -> Vec<Duration> {

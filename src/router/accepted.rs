@@ -6,10 +6,14 @@
 //!    └── wakes a worker, or ────────┤                └─ will not change, or
 //!        the store says it is due ──┘                   the schedule has ended ─ fail: dead letter
 //! ```
+//!
+//! In Lambda, no worker runs behind an answer. There, acceptances and postponements send a message,
+//! which wakes the function when the event is due.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use tokio::time::timeout_at;
 
 use super::{
     Budget, Router,
@@ -24,10 +28,30 @@ use crate::{
     key::Key,
     outcome::{Ending, Origin, Trigger},
     plan::Plan,
+    queue::{MAX_DELAY, Message, Queue},
     route::Route,
     source::Answer,
     store::{Acceptance, Accepted, Due, Lease, Postponed, Settled, StoreError, Take, Taken},
+    telemetry,
 };
+
+/// Time after which the message of an event that is due counts as lost.
+const MESSAGE_LOST: Duration = Duration::from_secs(300);
+
+/// Longest pause between two messages of an event that waits for its turn.
+const LAST_LOOK: Duration = Duration::from_secs(1800);
+
+/// Returns the pause before somebody must look again at an event that gets a message now. It grows
+/// with the age of the event: when more events wait than the function delivers, few get more than
+/// a few messages.
+pub fn look_again(age: Duration) -> Duration {
+    let message_lost = message_lost();
+    age.clamp(message_lost, LAST_LOOK.max(message_lost))
+}
+
+fn message_lost() -> Duration {
+    fault::pause("FAULT_MESSAGE_LOST_MS", MESSAGE_LOST)
+}
 
 /// Tells the workers of a destination that an event was accepted, and when it is due. It must not
 /// block. A lost call loses nothing, because the store lists the event.
@@ -76,6 +100,11 @@ impl Router {
         Self { wake: Some(wake), ..self }
     }
 
+    /// Returns the same router with a queue that wakes the function.
+    pub fn with_queue(self, queue: Queue) -> Self {
+        Self { queue: Some(queue), ..self }
+    }
+
     /// Returns whether some events are answered at once.
     pub fn accepts(&self) -> bool {
         let answers = self.intake.sources.iter().filter_map(|source| source.rules.answer);
@@ -90,10 +119,11 @@ impl Router {
     ) -> Result<Accepted, StoreError> {
         let kept = job.delivery.kept(&job.plan.signature_headers());
         let due = self.first_due(budget);
+        let look = self.look(budget.now, due);
         let accepted = async {
             self.find_previous(&mut job.plan, budget).await?;
             fault::point("before accept");
-            let accepted = self.store.accept(&job.plan, &kept, budget.now, due).await;
+            let accepted = self.store.accept(&job.plan, &kept, budget.now, due, look).await;
             fault::point("after accept");
             accepted
         };
@@ -105,11 +135,55 @@ impl Router {
         budget.now + self.schedule.first().copied().unwrap_or_default()
     }
 
-    /// Tells the workers of an accepted event.
-    pub(super) fn wake(&self, plan: &Plan, budget: Budget) {
+    /// Tells the workers of an accepted event, or sends the message that wakes the function.
+    pub(super) async fn wake(&self, job: &mut Job, budget: Budget) {
+        let due = self.first_due(budget);
         if let Some(wake) = &self.wake {
-            wake(plan.route, Due { at: self.first_due(budget), key: plan.key });
+            wake(job.plan.route, Due { at: due, key: job.plan.key });
         }
+        self.send_message(job, budget.now, due, budget).await;
+    }
+
+    /// Returns when an event is listed that is next due at `due`. An event that gets a message is
+    /// listed at the time at which the message counts as lost.
+    fn look(&self, now: DateTime<Utc>, due: DateTime<Utc>) -> DateTime<Utc> {
+        if self.gets_message(now, due) { due + message_lost() } else { due }
+    }
+
+    /// Returns whether a message brings an event that is next due at `due`. Longer delays than SQS
+    /// allows are left to the list.
+    fn gets_message(&self, now: DateTime<Utc>, due: DateTime<Utc>) -> bool {
+        self.queue.is_some() && (due - now).to_std().unwrap_or_default() <= MAX_DELAY
+    }
+
+    /// Sends the message that brings an event at `due`. If that fails, the list brings it later.
+    async fn send_message(
+        &self,
+        job: &mut Job,
+        now: DateTime<Utc>,
+        due: DateTime<Utc>,
+        budget: Budget,
+    ) {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.gets_message(now, due)) else {
+            return;
+        };
+        let Plan { key, route, .. } = job.plan;
+        let delay = (due - Utc::now()).to_std().unwrap_or_default();
+        let message = [Message::new(key, route, job.plan.source_name(), delay)];
+        fault::point("before message");
+        let sent = timeout_at(budget.settle_until(), queue.send(&message));
+        let sent = timed(&mut job.times.queue, sent).await;
+        fault::point("after message");
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(unsent)) => telemetry::unsent(unsent.count, &unsent),
+            Err(late) => telemetry::unsent(1, &late),
+        }
+    }
+
+    /// Returns the queue that wakes the function.
+    pub fn queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
     }
 
     /// Takes an event of the inbox, makes one attempt, and stores the result.
@@ -118,6 +192,7 @@ impl Router {
         key: Key,
         cause: Cause,
         by: Trigger,
+        origin: Origin,
         budget: Budget,
     ) -> Handled {
         let early = cause == Cause::Operator;
@@ -125,7 +200,7 @@ impl Router {
         let take = self.store.take(&key, early, budget.now, budget.lease_until).await;
         fault::point("after take");
         match take {
-            Ok(Take::Won(taken)) => self.live_on(*taken, cause, by, budget).await,
+            Ok(Take::Won(taken)) => self.live_on(*taken, cause, by, origin, budget).await,
             Ok(Take::NotDue(at)) => Handled::NotDue(at),
             Ok(Take::Gone) => Handled::Gone,
             Err(error) => {
@@ -139,7 +214,14 @@ impl Router {
     }
 
     /// Makes one attempt at an event that is taken, and stores the result.
-    async fn live_on(&self, taken: Taken, cause: Cause, by: Trigger, budget: Budget) -> Handled {
+    async fn live_on(
+        &self,
+        taken: Taken,
+        cause: Cause,
+        by: Trigger,
+        origin: Origin,
+        budget: Budget,
+    ) -> Handled {
         let Taken { lease, mut accepted, delivery } = taken;
         if budget.left().is_zero() {
             return self.give_back(&lease, accepted, budget).await;
@@ -148,7 +230,7 @@ impl Router {
         let route = lease.details.route;
         let mut plan = Plan::kept(lease.details.clone().into(), lease.key, route, source);
         plan.answer = Answer::Accepted;
-        let mut job = Job::new(delivery, plan, by, Origin::default());
+        let mut job = Job::new(delivery, plan, by, origin);
         let pause = self.schedule.get(accepted.tries as usize + 1).copied();
         let mut retries = Retries::scheduled(pause, cause != Cause::Due);
         let mut attempts = lease.attempts.clone();
@@ -157,18 +239,24 @@ impl Router {
         let result = match verdict {
             Verdict::TryAgain { after, failure } => {
                 let at = Utc::now();
-                accepted.tries += u32::from(retries.counts());
+                let counts = retries.counts();
+                accepted.tries += u32::from(counts);
                 let due = match cause {
                     // A destination that is down asks for no pause of its own.
-                    Cause::Probe(since) if after.is_zero() && !retries.counts() => since.min(at),
+                    Cause::Probe(since) if after.is_zero() && !counts => since.min(at),
                     _ => at + after,
                 };
-                let postponed = Postponed { at, due, accepted, attempts };
+                // No message brings an event to a destination that is down.
+                let look = if counts { self.look(at, due) } else { due };
+                let postponed = Postponed { at, due, look, accepted, attempts };
                 let postpone = || self.store.postpone(&lease, &postponed);
                 let postpone = until_stored(&lease, postpone, budget);
                 let settled = timed(&mut job.times.store, postpone).await;
                 job.settled = settled.is_some();
                 let due = (settled == Some(Settled::Stored)).then_some(postponed.due);
+                if let Some(due) = due.filter(|_| counts) {
+                    self.send_message(&mut job, at, due, budget).await;
+                }
                 job.ended(Ending::Postponed, Some(&failure), &failure.reply());
                 return Handled::Tried {
                     ending: Ending::Postponed,
@@ -200,7 +288,7 @@ impl Router {
     /// suspended may have lost its lease.
     async fn give_back(&self, lease: &Lease, accepted: Acceptance, budget: Budget) -> Handled {
         let (at, attempts) = (Utc::now(), lease.attempts.clone());
-        let unchanged = Postponed { at, due: at, accepted, attempts };
+        let unchanged = Postponed { at, due: at, look: at, accepted, attempts };
         until_stored(lease, || self.store.postpone(lease, &unchanged), budget).await;
         Handled::NotDue(at)
     }

@@ -13,6 +13,12 @@ const LEASE_MARGIN: Duration = Duration::from_secs(1);
 /// Outside Lambda, the lease leaves time for this many tries to store a result.
 const SETTLE_TRIES: u32 = 4;
 
+/// Time of an invocation that is reserved for settling, in addition to the store's timeout.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// Time of an invocation that is reserved for answering.
+const ANSWERING: Duration = Duration::from_millis(200);
+
 /// The time that a delivery may take.
 ///
 /// ```text
@@ -41,7 +47,7 @@ pub struct Budget {
     pub(super) settling: Duration,
     /// The end of the lease: from then on, another owner may take the key over. It is later than
     /// `forward_until`, so that no other owner starts while this one may still be sending.
-    pub(super) lease_until: DateTime<Utc>,
+    pub lease_until: DateTime<Utc>,
 }
 
 impl Budget {
@@ -59,10 +65,15 @@ impl Budget {
 
     /// Returns the time left for forwarding. The wall clock counts as well: when a suspended
     /// machine or a frozen function wakes up, another owner may have taken over.
-    pub(super) fn left(&self) -> Duration {
+    pub fn left(&self) -> Duration {
         let until = self.lease_until - self.settling - LEASE_MARGIN;
         let by_wall_clock = (until - Utc::now()).to_std().unwrap_or_default();
         self.forward_until.saturating_duration_since(Instant::now()).min(by_wall_clock)
+    }
+
+    /// Returns the time by which everything except the answer must have ended.
+    pub(super) fn settle_until(&self) -> Instant {
+        self.forward_until + self.settling
     }
 
     /// Returns whether there is time for a whole attempt.
@@ -79,6 +90,18 @@ impl Budget {
     /// Creates the budget of a delivery outside Lambda.
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
+    }
+
+    /// Creates the budget of a delivery in Lambda: the rest of the invocation, less a margin. The
+    /// lease ends after the invocation does.
+    pub fn of_invocation(left: Duration, store_timeout: Duration) -> Self {
+        let settling = store_timeout + SETTLING;
+        Self::new(left.saturating_sub(settling + ANSWERING), settling)
+    }
+
+    /// Creates the budget of a delivery in an emulator that gives invocations no deadline.
+    pub fn without_deadline(config: &Config) -> Self {
+        Self::new(config.forward.budget, config.store.timeout + SETTLING)
     }
 }
 
@@ -99,6 +122,26 @@ mod tests {
         assert!(left <= forwarding && left > forwarding - SECOND, "{left:?}");
         assert!(budget.has_time_for(6 * SECOND) && !budget.has_time_for(8 * SECOND));
         assert!(Budget::new(Duration::ZERO, settling).left().is_zero());
+    }
+
+    #[test]
+    fn an_invocation_has_time_left_to_settle_again_and_to_answer() {
+        let moment = Duration::from_millis(100);
+        let shares = |left| {
+            let budget = Budget::of_invocation(left, SECOND);
+            let lease = (budget.lease_until - budget.now).to_std().unwrap();
+            (lease - budget.settling - LEASE_MARGIN, budget.settling)
+        };
+        for left in [3 * SECOND, 30 * SECOND, 900 * SECOND] {
+            let (forwarding, settling) = shares(left);
+            // There is time to tell a slow store the result once more.
+            assert!(settling >= SECOND + 2 * moment, "{settling:?}");
+            // The answer leaves before Lambda ends the invocation.
+            assert!(forwarding + settling + moment <= left, "{forwarding:?}, {settling:?}");
+            // The reserve is at most one second longer than the store's own time.
+            assert!(forwarding + settling + SECOND >= left && settling <= 2 * SECOND);
+        }
+        assert_eq!(shares(SECOND).0, Duration::ZERO);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::{
-    accepted::{Cause, Handled, Wake},
+    accepted::{Cause, Handled, Wake, look_again},
     budget::Budget,
     retry::Health,
 };
@@ -34,6 +34,7 @@ use crate::{
     fetcher::Fetcher,
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, needs, plan},
+    queue::Queue,
     route::Route,
     source::Answer,
     store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
@@ -67,6 +68,7 @@ pub struct Router {
     /// RETRY_SCHEDULE.
     schedule: Vec<Duration>,
     wake: Option<Wake>,
+    queue: Option<Queue>,
 }
 
 impl Router {
@@ -81,6 +83,7 @@ impl Router {
             forward: config.forward,
             schedule: config.inbox.schedule.clone(),
             wake: None,
+            queue: None,
         }
     }
 
@@ -185,7 +188,7 @@ impl Router {
             Answer::Accepted => match self.accept(job, budget).await {
                 Ok(Accepted::Stored { route }) => {
                     job.plan.route = route;
-                    self.wake(&job.plan, budget);
+                    self.wake(job, budget).await;
                     return Ok((Ending::Accepted, Reply::text(StatusCode::OK, "accepted")));
                 }
                 Ok(Accepted::Taken(claim)) => Ok(*claim),

@@ -22,7 +22,9 @@
 //! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
 //! over. Each destination has a list of the events in its inbox. The list is ordered by the time at
 //! which somebody must look at an event again: the time of the next attempt, or the end of the
-//! lease. So events whose owner died are found like events whose pause has ended.
+//! lease. So events whose owner died are found like events whose pause has ended. Where a message
+//! brings an event, the list has a later time than the next attempt: the time from which the message
+//! counts as lost.
 //!
 //! A store must pass the contract test that all stores share. CONTRIBUTING.md lists what a new store
 //! needs.
@@ -74,18 +76,19 @@ pub trait Store: Send + Sync {
     ) -> Result<Claim, StoreError>;
 
     /// Takes an event into the inbox with its whole delivery, or reports who has its key. The first
-    /// attempt is due at `due`. The event does not expire. Its dead letter, if it has one, is
-    /// cleared.
+    /// attempt is due at `due`, and the event is listed at `look`. The event does not expire. Its
+    /// dead letter, if it has one, is cleared.
     async fn accept(
         &self,
         plan: &Plan,
         delivery: &Delivery,
         now: DateTime<Utc>,
         due: DateTime<Utc>,
+        look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError>;
 
-    /// Returns events of a destination's inbox in the order in which they are due: the events that
-    /// are due by `by_now`, or all events if it is `None`. The list may lag a little.
+    /// Returns events of a destination's inbox in the order in which somebody must look at them: by
+    /// `by_now`, or all events if it is `None`. The list may lag a little.
     async fn due(
         &self,
         route: Route,
@@ -93,6 +96,16 @@ pub trait Store: Send + Sync {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Due>, StoreError>;
+
+    /// Lists an event of the inbox at a later time, unless its entry has changed since it was read.
+    /// Returns whether the entry was changed now. The event itself stays as it is.
+    async fn relist(
+        &self,
+        route: Route,
+        entry: Due,
+        now: DateTime<Utc>,
+        look: DateTime<Utc>,
+    ) -> Result<bool, StoreError>;
 
     /// Takes a lease on an event of the inbox until `until`, unless it is under another lease, or
     /// waits for a later time and `early` is false.
@@ -246,7 +259,7 @@ pub struct Taken {
 /// A place in the list of a destination's inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due {
-    /// The time of the next attempt, or the end of the lease.
+    /// The time at which somebody must look at the event.
     pub at: DateTime<Utc>,
     pub key: Key,
 }

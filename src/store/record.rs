@@ -214,6 +214,8 @@ pub struct Postponed {
     pub at: DateTime<Utc>,
     /// The time of the next attempt.
     pub due: DateTime<Utc>,
+    /// The time at which the event is listed: `due`, or later if a message brings the event.
+    pub look: DateTime<Utc>,
     pub accepted: Acceptance,
     /// The attempts of this lease and of earlier ones.
     pub attempts: Vec<Attempt>,

@@ -71,6 +71,25 @@ async fn letters(store: &dyn Store) -> Result<Seen, StoreError> {
     Ok(Seen { count: entries.len(), oldest })
 }
 
+/// Returns the number of events in each inbox, up to 1000, and the age of the one that is due first,
+/// in seconds.
+pub(super) async fn pending(store: &dyn Store) -> Vec<(Route, usize, f64)> {
+    let inboxes = in_time(inboxes(store), "the accepted events").await.unwrap_or_default();
+    inboxes.into_iter().map(|(route, seen)| (route, seen.count, seen.age())).collect()
+}
+
+/// Waits for an answer of the store, but not for long.
+async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>, what: &str) -> Option<T> {
+    let late = || Err(StoreError::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
+    match timeout(PATIENCE, asked).await.unwrap_or_else(|_| late()) {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            tracing::warn!(%error, "{what} cannot be counted");
+            None
+        }
+    }
+}
+
 /// Reads the beginning of each inbox, and one record.
 async fn inboxes(store: &dyn Store) -> Result<Vec<(Route, Seen)>, StoreError> {
     let mut inboxes = Vec::new();
@@ -110,14 +129,7 @@ impl<T: Clone> Latest<T> {
         {
             return answer.clone();
         }
-        let late = || Err(StoreError::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
-        let answer = match timeout(PATIENCE, asked).await.unwrap_or_else(|_| late()) {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                tracing::warn!(%error, "{what} cannot be counted");
-                None
-            }
-        };
+        let answer = in_time(asked, what).await;
         *last = Some((Instant::now(), answer.clone()));
         answer
     }

@@ -33,10 +33,21 @@ pub(super) fn add_count(line: &mut Value, name: &str, count: u32) {
     describe(line, &[(&["function"], &[name])]);
 }
 
+/// Adds the metrics of a destination's inbox to its line. The alarms watch the largest value of any
+/// destination.
+pub(super) fn add_pending(line: &mut Value) {
+    let names = &["pending", "oldest_pending_seconds"][..];
+    describe(line, &[(&["function", "destination"], names), (&["function"], names)]);
+}
+
 /// Declares the metrics of a line: each entry has the members that are dimensions, and the members
 /// that are metrics.
 fn describe(line: &mut Value, metrics: &[(&[&str], &[&str])]) {
-    let unit = |name: &str| if name.ends_with("milliseconds") { "Milliseconds" } else { "Count" };
+    let unit = |name: &str| match name {
+        name if name.ends_with("milliseconds") => "Milliseconds",
+        name if name.ends_with("_seconds") => "Seconds",
+        _ => "Count",
+    };
     let metric = |name: &&str| json!({ "Name": name, "Unit": unit(name) });
     let directives = metrics.iter().map(|(dimensions, names)| {
         json!({

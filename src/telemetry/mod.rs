@@ -203,6 +203,9 @@ struct Line<'a> {
     bytes: usize,
     milliseconds: f64,
     store_milliseconds: f64,
+    /// Absent if no message was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_milliseconds: Option<f64>,
     destination_milliseconds: f64,
     pause_milliseconds: f64,
     /// The rest of the time, which the router itself took.
@@ -221,7 +224,8 @@ struct Line<'a> {
 /// Logs and counts the result of a planned event.
 pub fn handled(handled: &Handled<'_>) {
     let Handled { delivery, plan, origin, trace, ending, error, times, .. } = *handled;
-    let own = times.total.saturating_sub(times.store + times.destination + times.pauses);
+    let others = times.store + times.queue + times.destination + times.pauses;
+    let own = times.total.saturating_sub(others);
     let line = Line {
         key: plan.key.to_string(),
         source: plan.source_name(),
@@ -235,6 +239,7 @@ pub fn handled(handled: &Handled<'_>) {
         bytes: delivery.body.len(),
         milliseconds: milliseconds(times.total),
         store_milliseconds: milliseconds(times.store),
+        queue_milliseconds: (!times.queue.is_zero()).then(|| milliseconds(times.queue)),
         destination_milliseconds: milliseconds(times.destination),
         pause_milliseconds: milliseconds(times.pauses),
         self_milliseconds: milliseconds(own),
@@ -314,6 +319,25 @@ pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
     print_line(&line);
 }
 
+/// Logs the result of a run of the inbox's schedule.
+pub fn scheduled(summary: &impl Serialize) {
+    let mut line = line("INFO", "inbox");
+    line["summary"] = json!(summary);
+    print_line(&line);
+}
+
+/// Logs the number and age of the accepted events that are not delivered, by destination.
+pub async fn count_pending(store: &dyn Store) {
+    for (destination, count, oldest_seconds) in backlog::pending(store).await {
+        let mut line = line("INFO", "pending");
+        line["destination"] = destination.as_str().into();
+        line["oldest_pending_seconds"] = oldest_seconds.into();
+        line["pending"] = count.into();
+        embedded::add_pending(&mut line);
+        print_line(&line);
+    }
+}
+
 /// Creates a line of the log, in the format of the lines that tracing writes.
 fn line(level: &str, message: &str) -> Value {
     let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
@@ -329,6 +353,18 @@ fn print_line(line: &Value) {
 /// Converts a duration to milliseconds with three decimal places.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Logs and counts messages that were not sent. The list of the store brings their events later.
+pub fn unsent(count: usize, reason: &dyn Display) {
+    if format() == Format::Embedded {
+        let mut line = line("WARN", "messages not sent");
+        line["reason"] = reason.to_string().into();
+        embedded::add_count(&mut line, "messages_not_sent", count as u32);
+        print_line(&line);
+    } else {
+        tracing::warn!(count, %reason, "messages not sent");
+    }
 }
 
 /// Records how long the first due event of an inbox has been due.

@@ -13,7 +13,8 @@ impl Trial {
     }
 
     async fn attempt(&self, key: Key, cause: Cause) -> Handled {
-        self.router.deliver_accepted(key, cause, Trigger::Inbox, self.budget()).await
+        let (by, origin) = (Trigger::Inbox, Origin::default());
+        self.router.deliver_accepted(key, cause, by, origin, self.budget()).await
     }
 
     async fn record_of(&self, key: Key) -> Record {

@@ -40,6 +40,7 @@ struct Acceptor<'a> {
     owner: &'a str,
     now: DateTime<Utc>,
     due: DateTime<Utc>,
+    look: DateTime<Utc>,
 }
 
 impl Acceptor<'_> {
@@ -53,7 +54,7 @@ impl Acceptor<'_> {
             ("accepted".into(), text(stored::to_json(&accepted))),
             ("due".into(), millis(self.due)),
         ]);
-        item.extend(index::entry_of(&index::inbox(route), self.due, &self.plan.key));
+        item.extend(index::entry_of(&index::inbox(route), self.look, &self.plan.key));
         item
     }
 
@@ -76,7 +77,7 @@ impl DynamoDb {
         &self,
         plan: &Plan,
         delivery: &Delivery,
-        (now, due): (DateTime<Utc>, DateTime<Utc>),
+        [now, due, look]: [DateTime<Utc>; 3],
         deadline: Instant,
     ) -> Result<Accepted, StoreError> {
         let owner = new_owner();
@@ -94,7 +95,7 @@ impl DynamoDb {
         }
         fault::point("before acceptance is stored");
         let (delivery, before, owner) = (&attributes, &before, owner.as_str());
-        let acceptor = Acceptor { plan, delivery, before, owner, now, due };
+        let acceptor = Acceptor { plan, delivery, before, owner, now, due, look };
         let accepted = self.put_accepted(&acceptor, deadline).await;
         if matches!(accepted, Ok(Accepted::Taken(_))) {
             self.delete_parts(&attributes, deadline).await;
@@ -213,6 +214,27 @@ impl DynamoDb {
         Ok(due.into_iter().map(|(at, key)| Due { at, key }).collect())
     }
 
+    pub(super) async fn relist_event(
+        &self,
+        route: Route,
+        entry: Due,
+        look: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let Due { at, key } = entry;
+        let [(_, list), _] = index::entry_of(&index::inbox(route), look, &key);
+        let before = text(sort_key(at, key));
+        let new = text(sort_key(look, key));
+        let condition = "dead = :list AND dead_letter = :before";
+        let values = Item::from([
+            (":list".into(), list),
+            (":before".into(), before),
+            (":new".into(), new.clone()),
+        ]);
+        let updated = self.update_item(&key, "SET dead_letter = :new", condition, values).await?;
+        // The answer to this call's first try may have been lost.
+        Ok(updated.is_ok() || updated.is_err_and(|found| found.get("dead_letter") == Some(&new)))
+    }
+
     pub(super) async fn take_event(
         &self,
         key: &Key,
@@ -275,11 +297,11 @@ impl DynamoDb {
         lease: &Lease,
         postponed: &Postponed,
     ) -> Result<Settled, StoreError> {
-        let Postponed { due, accepted, attempts, .. } = postponed;
+        let Postponed { due, look, accepted, attempts, .. } = postponed;
         let set = Item::from([
             ("accepted".into(), text(stored::to_json(accepted))),
             ("due".into(), millis(*due)),
-            ("dead_letter".into(), text(sort_key(*due, lease.key))),
+            ("dead_letter".into(), text(sort_key(*look, lease.key))),
             ("attempts".into(), text(stored::to_json(attempts))),
         ]);
         let (update, mut values) = assignment(set, &["held_until"]);

@@ -6,8 +6,8 @@
 //! | `details` | S | the [`Details`](super::super::Details), as JSON |
 //! | `held_by` | S | the last owner |
 //! | `held_until` | N | the end of its lease; absent when no owner holds the event |
-//! | `accepted`, `due` | S, N | in the inbox: the [`Acceptance`](super::super::Acceptance), as JSON, and the time of the next look |
-//! | `accepted_by` | S | the token of the acceptance, by which a repetition of it knows itself |
+//! | `accepted`, `due` | S, N | in the inbox: the [`Acceptance`](super::super::Acceptance), as JSON, and the time of the next attempt or the end of the lease |
+//! | `accepted_by` | S | the token of the acceptance: a repetition compares it with its own token |
 //! | `attempts` | S | the attempts, as JSON |
 //! | `delivered_at`, `reply_head`, `reply_body` | N, S, B | the delivery, and the reply if it is kept |
 //! | `forgotten_at` | N | the time from which a delivered event counts as forgotten |

@@ -293,9 +293,10 @@ impl Store for DynamoDb {
         delivery: &Delivery,
         now: DateTime<Utc>,
         due: DateTime<Utc>,
+        look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
         let deadline = self.deadline();
-        self.within(deadline, self.accept_event(plan, delivery, (now, due), deadline)).await
+        self.within(deadline, self.accept_event(plan, delivery, [now, due, look], deadline)).await
     }
 
     async fn due(
@@ -306,6 +307,16 @@ impl Store for DynamoDb {
         limit: usize,
     ) -> Result<Vec<Due>, StoreError> {
         self.within(self.deadline(), self.due_events(route, by_now, after, limit)).await
+    }
+
+    async fn relist(
+        &self,
+        route: Route,
+        entry: Due,
+        _now: DateTime<Utc>,
+        look: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        self.within(self.deadline(), self.relist_event(route, entry, look)).await
     }
 
     async fn take(

@@ -16,7 +16,7 @@ use super::{
         new_owner, stored,
     },
     Redis, millis, named_digest,
-    scripts::{ACCEPT, LOOKED, POSTPONE, TAKE},
+    scripts::{ACCEPT, LOOKED, POSTPONE, RELIST, TAKE},
 };
 use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
@@ -45,10 +45,11 @@ impl Redis {
         delivery: &Delivery,
         now: DateTime<Utc>,
         due: DateTime<Utc>,
+        look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
         let (key, deadline) = (plan.key, self.link.deadline());
         if self.link.is_cluster {
-            self.enlist(plan.route, &key, &millis(due), deadline).await?;
+            self.enlist(plan.route, &key, &millis(look), deadline).await?;
         }
         fault::point("before acceptance is stored");
         let texts = [
@@ -60,8 +61,9 @@ impl Redis {
             (due - now).num_milliseconds().max(0).to_string(),
             stored::delivery_head(delivery),
         ];
+        let pause_of_list = (look - now).num_milliseconds().max(0).to_string();
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
-        arguments.push(&delivery.body);
+        arguments.extend([&delivery.body[..], pause_of_list.as_bytes()]);
         let mut fields = self.script(&ACCEPT, &key, &arguments, deadline).await?;
         let word = fields.text()?;
         if word.as_deref() != Some("stored") {
@@ -70,15 +72,15 @@ impl Redis {
         }
         let details: Option<Details> = fields.json()?;
         let route = details.map_or(plan.route, |details| details.route);
-        let listed = fields.time()?.unwrap_or(due);
+        let listed = fields.time()?.unwrap_or(look);
         // The server's clock may differ from this one.
-        let is_near = (listed - due).abs() < CLOCK_TOLERANCE;
+        let is_near = (listed - look).abs() < CLOCK_TOLERANCE;
         if self.link.is_cluster && (route != plan.route || !is_near) {
             self.enlist(route, &key, &millis(listed), deadline).await?;
         }
         if self.link.is_cluster && route != plan.route {
             // The event is on the list of its own destination.
-            self.unlist(&self.inbox_of(plan.route, &key), &key, Some(due), deadline).await;
+            self.unlist(&self.inbox_of(plan.route, &key), &key, Some(look), deadline).await;
         }
         self.unlist_letter(&key, fields.time()?, deadline).await;
         Ok(Accepted::Stored { route })
@@ -112,6 +114,22 @@ impl Redis {
             self.merged(&lists, after, &to, limit).await?
         };
         Ok(due.into_iter().map(|(at, key)| Due { at, key }).collect())
+    }
+
+    pub(super) async fn relist_event(
+        &self,
+        route: Route,
+        entry: Due,
+        now: DateTime<Utc>,
+        look: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let Due { at, key } = entry;
+        let pause = (look - now).num_milliseconds().max(0).to_string();
+        let arguments = [self.time(now), key.to_string(), millis(at), pause];
+        let (list, arguments) = ([self.inbox_of(route, &key)], arguments.each_ref());
+        let arguments = arguments.map(String::as_bytes);
+        let mut fields = self.script_on(&RELIST, &list, &arguments, self.link.deadline()).await?;
+        Ok(fields.text()?.as_deref() == Some("moved"))
     }
 
     pub(super) async fn take_event(
@@ -163,7 +181,7 @@ impl Redis {
         lease: &Lease,
         postponed: &Postponed,
     ) -> Result<Settled, StoreError> {
-        let Postponed { at, due, accepted, attempts } = postponed;
+        let Postponed { at, due, look, accepted, attempts } = postponed;
         let deadline = self.link.deadline();
         let arguments = [
             self.time(*at),
@@ -172,6 +190,7 @@ impl Redis {
             (*due - *at).num_milliseconds().to_string(),
             stored::to_json(accepted),
             stored::to_json(attempts),
+            (*look - *at).num_milliseconds().max(0).to_string(),
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let mut fields = self.script(&POSTPONE, &lease.key, &arguments, deadline).await?;

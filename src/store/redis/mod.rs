@@ -211,8 +211,9 @@ impl Store for Redis {
         delivery: &Delivery,
         now: DateTime<Utc>,
         due: DateTime<Utc>,
+        look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
-        self.accept_event(plan, delivery, now, due).await
+        self.accept_event(plan, delivery, now, due, look).await
     }
 
     async fn due(
@@ -223,6 +224,16 @@ impl Store for Redis {
         limit: usize,
     ) -> Result<Vec<Due>, StoreError> {
         self.due_events(route, by_now, after, limit).await
+    }
+
+    async fn relist(
+        &self,
+        route: Route,
+        entry: Due,
+        now: DateTime<Utc>,
+        look: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        self.relist_event(route, entry, now, look).await
     }
 
     async fn take(

@@ -108,8 +108,8 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 });
 
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
-/// if the sender named the event, the acceptance, the pause before the first attempt, and head and
-/// body of the delivery. Returns the details, the time for the list, and the time of the dead letter
+/// if the sender named the event, the acceptance, the pause before the first attempt, head and body
+/// of the delivery, and the pause before the time in the list. Returns the details, the time for the list, and the time of the dead letter
 /// that is cleared. That time is stored as well, for a repetition and for the end of the event: they
 /// remove the letter from the list if the first answer was lost. `acceptor` tells a repetition that
 /// the event was accepted, and has failed since.
@@ -121,17 +121,18 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
          if redis.call('HGET', KEYS[2], 'acceptor') == owner
              and redis.call('EXISTS', KEYS[1]) == 0 then return {'stored', known} end
          details = known or details
-         local due = text(now + ARGV[6])
+         local due, look = text(now + ARGV[6]), text(now + ARGV[9])
          failed_at = failed_at or redis.call('HGET', KEYS[1], 'failed_at')
          redis.call('DEL', KEYS[1])
-         redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due)
+         redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due,
+             'look', look)
          if failed_at then redis.call('HSET', KEYS[1], 'failed_at', failed_at) end
          redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'acceptor', owner,
              'head', ARGV[7], 'body', ARGV[8])
          redis.call('HDEL', KEYS[2], 'until', 'failed_at', 'failure')
          redis.call('PERSIST', KEYS[2])
-         list(due, details)
-         return {'stored', details, due, failed_at}",
+         list(look, details)
+         return {'stored', details, look, failed_at}",
     )
 });
 
@@ -150,7 +151,8 @@ pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
              end
          end
          local until_ = text(now + ARGV[3])
-         redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_, 'due', until_)
+         redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_, 'due', until_,
+             'look', until_)
          redis.call('HSET', KEYS[2], 'owner', owner, 'until', until_)
          local kept = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'head', 'body')
          list(until_, kept[1])
@@ -158,19 +160,32 @@ pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Gives an event back to the inbox. Arguments: a test's time, owner, the pause, the acceptance, and
-/// attempts. Returns the time for the list.
+/// Gives an event back to the inbox. Arguments: a test's time, owner, the pause, the acceptance,
+/// attempts, and the pause before the time in the list. Returns that time.
 pub(super) static POSTPONE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'accepted')
          if elsewhere(main) or not main[2] or main[1] ~= ARGV[2] then return {'lost'} end
-         local due = text(clock(ARGV[1]) + ARGV[3])
-         redis.call('HSET', KEYS[1], 'accepted', ARGV[4], 'due', due)
+         local now = clock(ARGV[1])
+         local due, look = text(now + ARGV[3]), text(now + ARGV[6])
+         redis.call('HSET', KEYS[1], 'accepted', ARGV[4], 'due', due, 'look', look)
          redis.call('HSET', KEYS[2], 'attempts', ARGV[5])
          redis.call('HDEL', KEYS[1], 'until')
          redis.call('HDEL', KEYS[2], 'until')
-         list(due, redis.call('HGET', KEYS[2], 'details'))
-         return {'stored', due}",
+         list(look, redis.call('HGET', KEYS[2], 'details'))
+         return {'stored', look}",
+    )
+});
+
+/// Changes the time of an entry of the list of an inbox, if it still has the time that it was read
+/// with. `KEYS[1]` is the list. Arguments: a test's time, the entry, that time, and the pause before
+/// the new time.
+pub(super) static RELIST: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local score = redis.call('ZSCORE', KEYS[1], ARGV[2])
+         if not score or math.ceil(tonumber(score)) ~= tonumber(ARGV[3]) then return {'other'} end
+         redis.call('ZADD', KEYS[1], text(clock(ARGV[1]) + ARGV[4]), ARGV[2])
+         return {'moved'}",
     )
 });
 
@@ -244,7 +259,7 @@ pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
              redis.call('HDEL', KEYS[2], 'until')
          elseif main[3] then
              local held = redis.call('HGET', KEYS[1], 'until') - clock(ARGV[9])
-             redis.call('HDEL', KEYS[1], 'accepted', 'due', 'failed_at')
+             redis.call('HDEL', KEYS[1], 'accepted', 'due', 'look', 'failed_at')
              redis.call('PEXPIRE', KEYS[1], text(math.max(held, 1)))
          end
          unlist()
@@ -276,7 +291,8 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
 /// times in the lists of dead letters and of the inbox.
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
-        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at', 'due', 'failed_at')
+        "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at', 'due', 'failed_at',
+             'look')
          local failed_at = redis.call('HGET', KEYS[2], 'failed_at')
          if elsewhere(main) then
              redis.call('UNLINK', KEYS[2])
@@ -287,7 +303,7 @@ pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
          if main[1] and tonumber(main[1]) > now then return {'in flight', left(main[1], now)} end
          redis.call('UNLINK', KEYS[1], KEYS[2])
          unlist()
-         return {'discarded', failed_at or main[4], main[3]}",
+         return {'discarded', failed_at or main[4], main[5] or main[3]}",
     )
 });
 

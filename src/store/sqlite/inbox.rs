@@ -19,6 +19,7 @@ pub(super) fn accept(
     delivery: &Delivery,
     now: DateTime<Utc>,
     due: DateTime<Utc>,
+    look: DateTime<Utc>,
 ) -> rusqlite::Result<Accepted> {
     let found = rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
     let (details, attempts) = match found {
@@ -36,8 +37,8 @@ pub(super) fn accept(
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO events
-                 (key, details, attempts, owner, accepted, destination, due)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                 (key, details, attempts, owner, accepted, destination, due, ready)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             key,
@@ -46,12 +47,18 @@ pub(super) fn accept(
             new_owner(),
             stored::to_json(&Acceptance { at: now, tries: 0 }),
             details.route.as_str(),
-            due.timestamp_millis(),
+            look.timestamp_millis(),
+            ready(due, look),
         ])?;
     connection
         .prepare_cached("INSERT OR REPLACE INTO deliveries (key, head, body) VALUES (?1, ?2, ?3)")?
         .execute(params![key, stored::delivery_head(delivery), delivery.body.as_ref()])?;
     Ok(Accepted::Stored { route: details.route })
+}
+
+/// Returns the value of the column `ready`.
+fn ready(due: DateTime<Utc>, look: DateTime<Utc>) -> Option<i64> {
+    (due != look).then(|| due.timestamp_millis())
 }
 
 /// Returns entries of a destination's list.
@@ -77,6 +84,27 @@ pub(super) fn due(
         .collect()
 }
 
+/// Changes an entry of a destination's list.
+pub(super) fn relist(
+    connection: &Connection,
+    route: Route,
+    entry: Due,
+    look: DateTime<Utc>,
+) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE events SET due = ?4, ready = coalesce(ready, due)
+             WHERE key = ?1 AND destination = ?2 AND due = ?3",
+        )?
+        .execute(params![
+            entry.key.to_string(),
+            route.as_str(),
+            entry.at.timestamp_millis(),
+            look.timestamp_millis(),
+        ])?;
+    Ok(changed > 0)
+}
+
 /// Takes a lease on an event.
 pub(super) fn take(
     connection: &Connection,
@@ -98,7 +126,9 @@ pub(super) fn take(
     }
     let owner = new_owner();
     connection
-        .prepare_cached("UPDATE events SET owner = ?2, until = ?3, due = ?3 WHERE key = ?1")?
+        .prepare_cached(
+            "UPDATE events SET owner = ?2, until = ?3, due = ?3, ready = NULL WHERE key = ?1",
+        )?
         .execute(params![key.to_string(), owner, until.timestamp_millis()])?;
     let delivery = connection
         .prepare_cached("SELECT head, body FROM deliveries WHERE key = ?1")?
@@ -116,18 +146,19 @@ pub(super) fn postpone(
     lease: &Lease,
     postponed: &Postponed,
 ) -> rusqlite::Result<Settled> {
-    let Postponed { due, accepted, attempts, .. } = postponed;
+    let Postponed { due, look, accepted, attempts, .. } = postponed;
     let changed = connection
         .prepare_cached(
-            "UPDATE events SET until = NULL, due = ?3, accepted = ?4, attempts = ?5
+            "UPDATE events SET until = NULL, due = ?3, accepted = ?4, attempts = ?5, ready = ?6
              WHERE key = ?1 AND owner = ?2 AND accepted IS NOT NULL",
         )?
         .execute(params![
             lease.key.to_string(),
             lease.owner,
-            due.timestamp_millis(),
+            look.timestamp_millis(),
             stored::to_json(accepted),
             stored::to_json(attempts),
+            ready(*due, *look),
         ])?;
     Ok(if changed == 0 { Settled::LeaseLost } else { Settled::Stored })
 }

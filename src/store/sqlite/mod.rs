@@ -245,6 +245,7 @@ impl Store for Sqlite {
         delivery: &Delivery,
         now: DateTime<Utc>,
         due: DateTime<Utc>,
+        look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
         let (key, deadline) = (plan.key, Instant::now() + self.timeout);
         let reading = move |connection: &Connection| rows::select(connection, &key, now);
@@ -255,7 +256,7 @@ impl Store for Sqlite {
         }
         let (plan, delivery) = (plan.clone(), delivery.clone());
         self.write_by(deadline, move |connection| {
-            let accepted = inbox::accept(connection, &plan, &delivery, now, due)?;
+            let accepted = inbox::accept(connection, &plan, &delivery, now, due, look)?;
             fault::point("before acceptance is stored");
             Ok(accepted)
         })
@@ -270,6 +271,16 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<Due>, StoreError> {
         self.read(move |connection| inbox::due(connection, route, by_now, after, limit)).await
+    }
+
+    async fn relist(
+        &self,
+        route: Route,
+        entry: Due,
+        _now: DateTime<Utc>,
+        look: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        self.write(move |connection| inbox::relist(connection, route, entry, look)).await
     }
 
     async fn take(
@@ -300,7 +311,7 @@ impl Store for Sqlite {
             let changed = connection.execute(
                 "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
                         expires_at = ?5, reply_head = ?6, reply_body = ?7,
-                        accepted = NULL, destination = NULL, due = NULL
+                        accepted = NULL, destination = NULL, due = NULL, ready = NULL
                  WHERE key = ?1 AND owner = ?2",
                 params![
                     lease.key.to_string(),
@@ -339,7 +350,7 @@ impl Store for Sqlite {
             let changed = connection.execute(
                 "UPDATE events SET attempts = ?3, expires_at = NULL,
                         until = CASE WHEN ?4 THEN NULL ELSE until END,
-                        accepted = NULL, destination = NULL, due = NULL
+                        accepted = NULL, destination = NULL, due = NULL, ready = NULL
                  WHERE key = ?1 AND owner = ?2 AND delivered_at IS NULL",
                 params![
                     lease.key.to_string(),

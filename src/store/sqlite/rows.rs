@@ -51,7 +51,7 @@ fn read_record(row: &Row<'_>, now: DateTime<Utc>) -> rusqlite::Result<Found> {
     let held = Some(row.get("owner")?).zip(time(row, "until")?);
     let state = match (time(row, "delivered_at")?, time(row, "due")?) {
         (Some(at), _) => State::Delivered { at: Some(at), reply: read_reply(row)? },
-        (None, Some(due)) => State::in_inbox(held, due, now),
+        (None, Some(due)) => State::in_inbox(held, time(row, "ready")?.unwrap_or(due), now),
         (None, None) => {
             State::open(held, failed.is_some(), now).ok_or(rusqlite::Error::InvalidQuery)?
         }

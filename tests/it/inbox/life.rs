@@ -186,7 +186,11 @@ fn lambda_refuses_to_accept_what_it_does_not_deliver() {
         assert_eq!(errors.0[0].variable, names);
         assert!(errors.to_string().contains("webhook-router serve"), "{errors}");
     }
-    Config::from_vars(lookup(&[&common[..], &[("ANSWER", "delivered")]].concat())).unwrap();
+    let queue = ("QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/inbox");
+    for more in [&[("ANSWER", "delivered")][..], &[queue], &[("ANSWER", "accepted"), queue]] {
+        let config = Config::from_vars(lookup(&[&common[..], more].concat())).unwrap();
+        assert_eq!(config.inbox.queue_url.is_some(), more.contains(&queue));
+    }
 }
 
 #[test]
@@ -200,12 +204,17 @@ fn settings_that_mean_nothing_are_refused() {
         ("RETRY_SCHEDULE", ""),
         ("RETRY_SCHEDULE", " "),
         ("INBOX_WORKERS", "0"),
+        ("QUEUE_URL", "inbox"),
+        ("QUEUE_URL", "arn:aws:sqs:eu-west-1:123456789012:inbox"),
+        ("QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/inbox.fifo"),
     ] {
         let errors = Config::from_vars(lookup(&[&common[..], &[(name, value)]].concat()));
         let errors = errors.unwrap_err();
         assert_eq!((errors.0.len(), &*errors.0[0].variable), (1, name), "{value}");
     }
-    let config = Config::from_vars(lookup(&common)).unwrap();
+    let queue = ("QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/inbox");
+    let config = Config::from_vars(lookup(&[&common[..], &[queue]].concat())).unwrap();
+    assert!(config.warnings().iter().any(|warning| warning.subject == "QUEUE_URL"));
     let minutes = config.inbox.schedule.iter().map(|pause| pause.as_secs() / 60);
     assert_eq!(minutes.collect::<Vec<_>>(), [0, 0, 5, 30, 120, 300, 600, 600]);
 }

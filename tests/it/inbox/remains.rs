@@ -61,7 +61,7 @@ async fn in_a_cluster_only_the_second_look_a_minute_later_removes_an_entry_witho
     let plan = plan_of("stored between");
     enlist(&plan, &millis(0));
     assert_eq!(take(&plan, 0).await, Take::Gone);
-    store.accept(&plan, &delivery("{}"), at(300), at(300)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(300), at(300), at(300)).await.unwrap();
     assert_eq!(listed(&plan, Some(at(300))).await, [at(300)]);
     // The first look came between the entry and the event, so the entry still has the mark.
     enlist(&plan, &format!("{}.5", millis(600)));
@@ -71,8 +71,8 @@ async fn in_a_cluster_only_the_second_look_a_minute_later_removes_an_entry_witho
 
     // The entry of a repeated acceptance is too early.
     let plan = plan_of("waits");
-    store.accept(&plan, &delivery("{}"), at(0), at(1000)).await.unwrap();
-    let again = store.accept(&plan, &delivery("{}"), at(5), at(5)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(1000), at(1000)).await.unwrap();
+    let again = store.accept(&plan, &delivery("{}"), at(5), at(5), at(5)).await.unwrap();
     assert!(matches!(again, Accepted::Taken(_)));
     assert_eq!(listed(&plan, Some(at(5))).await, [at(5)]);
     assert_eq!(take(&plan, 5).await, Take::NotDue(at(1000)));
@@ -108,7 +108,7 @@ impl LostAnswer {
         let (plan, large) = (plan_of("lost answer"), delivery(random));
         proxy.break_off_and_hold_after(answers);
         let (accepted, body) = (plan.clone(), large.clone());
-        let acceptance = async move { through.accept(&accepted, &body, at(0), at(0)).await };
+        let acceptance = async move { through.accept(&accepted, &body, at(0), at(0), at(0)).await };
         let acceptance = tokio::spawn(acceptance);
         proxy.holds().await;
         let sdk = Client::new(&direct);
@@ -170,7 +170,7 @@ async fn on_dynamodb_a_repeated_acceptance_of_an_event_that_has_failed_since_sto
     assert_eq!(store.take(&plan.key, true, at(3), at(1000)).await.unwrap(), Take::Gone);
     assert!(store.dead_letter(&plan.key).await.unwrap() == Some(letter));
     // The vendor comes again.
-    let accepted = store.accept(plan, large, at(3), at(3)).await.unwrap();
+    let accepted = store.accept(plan, large, at(3), at(3), at(3)).await.unwrap();
     assert_eq!(accepted, Accepted::Stored { route: plan.route });
     let Take::Won(taken) = store.take(&plan.key, false, at(4), at(1000)).await.unwrap() else {
         panic!("not won");
@@ -191,11 +191,12 @@ async fn on_redis_a_repeated_acceptance_of_an_event_that_has_failed_since_stores
     };
     let (direct, through) = (store(port.parse().unwrap()), store(proxy.port));
     // The server knows the script, and the connection is open.
-    through.accept(&plan_of("before"), &delivery("{}"), at(0), at(0)).await.unwrap();
+    through.accept(&plan_of("before"), &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     proxy.break_off_and_hold_after(0);
     let plan = plan_of("lost answer");
     let accepted = plan.clone();
-    let acceptance = async move { through.accept(&accepted, &delivery("{}"), at(0), at(0)).await };
+    let acceptance =
+        async move { through.accept(&accepted, &delivery("{}"), at(0), at(0), at(0)).await };
     let acceptance = tokio::spawn(acceptance);
     proxy.holds().await;
     let Take::Won(taken) = direct.take(&plan.key, false, at(1), at(1000)).await.unwrap() else {
@@ -211,7 +212,7 @@ async fn on_redis_a_repeated_acceptance_of_an_event_that_has_failed_since_stores
     let letters = direct.dead_letters(Page { limit: 9, after: None }).await.unwrap();
     assert_eq!(letters, [Entry { failed_at: at(2), key: plan.key }]);
     // The vendor comes again.
-    let accepted = direct.accept(&plan, &delivery("{}"), at(3), at(3)).await.unwrap();
+    let accepted = direct.accept(&plan, &delivery("{}"), at(3), at(3), at(3)).await.unwrap();
     assert_eq!(accepted, Accepted::Stored { route: plan.route });
     assert!(matches!(direct.take(&plan.key, false, at(4), at(9)).await.unwrap(), Take::Won(_)));
 }
@@ -225,7 +226,7 @@ async fn on_dynamodb_parts_without_an_event_are_swept_a_day_later() {
     assert_eq!(orphans.items().await, 3);
     // The same store has an event with parts.
     let (plan, LostAnswer { store, large, .. }) = (plan_of("kept"), &orphans);
-    store.accept(&plan, large, at(0), at(0)).await.unwrap();
+    store.accept(&plan, large, at(0), at(0), at(0)).await.unwrap();
     for (now, left) in [(0, 3 + 4), (DAY - 1, 3 + 4), (DAY, 4), (9 * DAY, 4)] {
         store.sweep(at(now)).await.unwrap();
         assert_eq!(orphans.items().await, left, "{now}");

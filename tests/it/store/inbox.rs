@@ -19,11 +19,11 @@ use webhook_router::{
 use super::opened::Opened;
 use crate::support::{at, delivery, plan_of};
 
-const TTL: Duration = Duration::from_secs(6000);
+pub(super) const TTL: Duration = Duration::from_secs(6000);
 
 pub(super) async fn accepted_event_is_due_at_once_and_taken_once(Opened { store, .. }: Opened) {
     let plan = plan_of("accepted");
-    let stored = store.accept(&plan, &delivery("{1}"), at(0), at(0)).await.unwrap();
+    let stored = store.accept(&plan, &delivery("{1}"), at(0), at(0), at(0)).await.unwrap();
     assert_eq!(stored, Accepted::Stored { route: plan.route });
     let record = store.get(&plan.key, at(1)).await.unwrap().unwrap();
     assert_eq!(record.state, State::Waiting { due: at(0) });
@@ -51,7 +51,7 @@ pub(super) async fn accepted_event_is_due_at_once_and_taken_once(Opened { store,
 
 pub(super) async fn accepted_event_excludes_claims_and_never_expires(Opened { store, .. }: Opened) {
     let plan = plan_of("excludes");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let far = 10 * 365 * 864_000;
     let mut tens = vec![0, 5, far];
     for step in 0..2 {
@@ -59,7 +59,8 @@ pub(super) async fn accepted_event_excludes_claims_and_never_expires(Opened { st
             let known = Claim::Accepted { route: plan.route };
             let claim = store.claim(&plan, at(now), at(now + 10)).await.unwrap();
             assert_eq!(claim, known, "{step} {now}");
-            let again = store.accept(&plan, &delivery("{}"), at(now), at(now)).await.unwrap();
+            let again =
+                store.accept(&plan, &delivery("{}"), at(now), at(now), at(now)).await.unwrap();
             assert_eq!(again, Accepted::Taken(known.into()), "{step} {now}");
             let record = store.get(&plan.key, at(now)).await.unwrap().unwrap();
             assert!(record.accepted.is_some(), "{step} {now}");
@@ -78,7 +79,8 @@ pub(super) async fn one_of_simultaneous_acceptances_and_takes_wins(Opened { stor
         let tasks = (0..16).map(|_| {
             let (store, plan) = (Arc::clone(&store), plan.clone());
             tokio::spawn(async move {
-                let accepted = store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+                let accepted =
+                    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
                 let take = store.take(&plan.key, false, at(1), at(1000)).await.unwrap();
                 let is_stored = matches!(accepted, Accepted::Stored { .. });
                 (u32::from(is_stored), u32::from(matches!(take, Take::Won(_))))
@@ -97,7 +99,7 @@ pub(super) async fn ended_lease_on_an_accepted_event_is_taken_over_and_fenced(
     Opened { store, .. }: Opened,
 ) {
     let plan = plan_of("taken over");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let dead = won(store.take(&plan.key, false, at(0), at(1000)).await.unwrap());
     assert_eq!(listed(&*store, &plan, Some(at(1000))).await.len(), 1);
     let heir = won(store.take(&plan.key, false, at(1000), at(2000)).await.unwrap());
@@ -123,7 +125,7 @@ pub(super) async fn ended_lease_on_an_accepted_event_is_taken_over_and_fenced(
 
 pub(super) async fn postponed_event_waits_for_its_time(Opened { store, .. }: Opened) {
     let plan = plan_of("postponed");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let taken = won(store.take(&plan.key, false, at(0), at(1000)).await.unwrap());
     // A repetition changes nothing.
     for _ in 0..2 {
@@ -149,7 +151,7 @@ pub(super) async fn postponed_event_waits_for_its_time(Opened { store, .. }: Ope
 
 pub(super) async fn event_may_be_accepted_for_later(Opened { store, .. }: Opened) {
     let plan = plan_of("later");
-    store.accept(&plan, &delivery("{}"), at(0), at(100)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(100), at(100)).await.unwrap();
     assert_eq!(listed(&*store, &plan, Some(at(99))).await, []);
     assert_eq!(
         store.take(&plan.key, false, at(99), at(1000)).await.unwrap(),
@@ -160,7 +162,7 @@ pub(super) async fn event_may_be_accepted_for_later(Opened { store, .. }: Opened
 
 pub(super) async fn delivered_event_leaves_the_inbox(Opened { store, .. }: Opened) {
     let plan = plan_of("delivered");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let taken = won(store.take(&plan.key, false, at(0), at(1000)).await.unwrap());
     for _ in 0..2 {
         let settled = store.finish(&taken.lease, &delivered(at(500))).await.unwrap();
@@ -172,10 +174,10 @@ pub(super) async fn delivered_event_leaves_the_inbox(Opened { store, .. }: Opene
     assert!(matches!(record.state, State::Delivered { .. }) && record.accepted.is_none());
     let end = TTL.as_secs() as i64 * 10 + 500;
     for now in [600, end - 1] {
-        let again = store.accept(&plan, &delivery("{}"), at(now), at(now)).await.unwrap();
+        let again = store.accept(&plan, &delivery("{}"), at(now), at(now), at(now)).await.unwrap();
         assert!(is_delivered(&again), "{now}: {again:?}");
     }
-    let anew = store.accept(&plan, &delivery("{2}"), at(end), at(end)).await.unwrap();
+    let anew = store.accept(&plan, &delivery("{2}"), at(end), at(end), at(end)).await.unwrap();
     assert_eq!(anew, Accepted::Stored { route: plan.route });
     let taken = won(store.take(&plan.key, false, at(end), at(end + 1)).await.unwrap());
     assert_eq!(taken.lease.details.first_seen, at(end));
@@ -186,7 +188,7 @@ pub(super) async fn failed_event_leaves_the_inbox_and_may_be_accepted_anew(
     Opened { store, .. }: Opened,
 ) {
     let plan = plan_of("failed");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let taken = won(store.take(&plan.key, false, at(0), at(1000)).await.unwrap());
     let letter = letter(&taken.lease);
     for _ in 0..2 {
@@ -203,7 +205,7 @@ pub(super) async fn failed_event_leaves_the_inbox_and_may_be_accepted_anew(
     // one list.
     let mut elsewhere = plan.clone();
     elsewhere.route = other(plan.route);
-    let anew = store.accept(&elsewhere, &delivery("{2}"), at(700), at(700)).await.unwrap();
+    let anew = store.accept(&elsewhere, &delivery("{2}"), at(700), at(700), at(700)).await.unwrap();
     assert_eq!(anew, Accepted::Stored { route: plan.route });
     assert!(!is_dead(&*store, &plan).await);
     assert_eq!(store.dead_letter(&plan.key).await.unwrap(), None);
@@ -221,7 +223,7 @@ pub(super) async fn uncertain_failure_of_an_accepted_event_holds_the_key(
     Opened { store, .. }: Opened,
 ) {
     let plan = plan_of("perhaps");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let taken = won(store.take(&plan.key, false, at(0), at(1000)).await.unwrap());
     let letter = letter(&taken.lease);
     let settled = store.fail(&taken.lease, &letter, Release::AtLeaseEnd).await.unwrap();
@@ -229,10 +231,10 @@ pub(super) async fn uncertain_failure_of_an_accepted_event_holds_the_key(
     assert_eq!(listed(&*store, &plan, None).await, []);
     let held = Claim::InFlight { until: at(1000), route: plan.route };
     assert_eq!(store.claim(&plan, at(999), at(2000)).await.unwrap(), held);
-    let again = store.accept(&plan, &delivery("{}"), at(999), at(999)).await.unwrap();
+    let again = store.accept(&plan, &delivery("{}"), at(999), at(999), at(999)).await.unwrap();
     assert_eq!(again, Accepted::Taken(held.into()));
     assert_eq!(store.dead_letter(&plan.key).await.unwrap(), Some(letter));
-    let anew = store.accept(&plan, &delivery("{}"), at(1000), at(1000)).await.unwrap();
+    let anew = store.accept(&plan, &delivery("{}"), at(1000), at(1000), at(1000)).await.unwrap();
     assert_eq!(anew, Accepted::Stored { route: plan.route });
 }
 
@@ -242,11 +244,11 @@ pub(super) async fn event_that_is_not_free_is_not_accepted(Opened { store, .. }:
         panic!("not won");
     };
     let held = Claim::InFlight { until: at(1000), route: plan.route };
-    let refused = store.accept(&plan, &delivery("{}"), at(999), at(999)).await.unwrap();
+    let refused = store.accept(&plan, &delivery("{}"), at(999), at(999), at(999)).await.unwrap();
     assert_eq!(refused, Accepted::Taken(held.into()));
     assert_eq!(store.take(&plan.key, true, at(999), at(1000)).await.unwrap(), Take::Gone);
     store.finish(&lease, &delivered(at(500))).await.unwrap();
-    let refused = store.accept(&plan, &delivery("{}"), at(999), at(999)).await.unwrap();
+    let refused = store.accept(&plan, &delivery("{}"), at(999), at(999), at(999)).await.unwrap();
     assert!(is_delivered(&refused), "{refused:?}");
 
     let named = |body: &str| {
@@ -257,10 +259,10 @@ pub(super) async fn event_that_is_not_free_is_not_accepted(Opened { store, .. }:
     };
     let (first, mut second) = (named("first"), named("second"));
     second.route = other(first.route);
-    store.accept(&first, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&first, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let refused = Claim::OtherBody { route: first.route };
     assert_eq!(store.claim(&second, at(1), at(9)).await.unwrap(), refused);
-    let accepted = store.accept(&second, &delivery("{}"), at(1), at(1)).await.unwrap();
+    let accepted = store.accept(&second, &delivery("{}"), at(1), at(1), at(1)).await.unwrap();
     assert_eq!(accepted, Accepted::Taken(refused.into()));
 }
 
@@ -269,7 +271,7 @@ pub(super) async fn dead_owner_does_not_prevent_an_acceptance(Opened { store, ..
     let Claim::Won(dead) = store.claim(&plan, at(0), at(1000)).await.unwrap() else {
         panic!("not won");
     };
-    let stored = store.accept(&plan, &delivery("{}"), at(1000), at(1000)).await.unwrap();
+    let stored = store.accept(&plan, &delivery("{}"), at(1000), at(1000), at(1000)).await.unwrap();
     assert_eq!(stored, Accepted::Stored { route: plan.route });
     let lost = store.finish(&dead, &delivered(at(1100))).await.unwrap();
     assert_eq!(lost, Settled::LeaseLost);
@@ -288,12 +290,12 @@ pub(super) async fn inboxes_are_listed_by_destination_and_time_page_by_page(
         plan.route = Route::Gcp;
         // Some have the same time, and they are not in the order in which they came.
         let now = at(1000 - index / 3);
-        store.accept(&plan, &delivery("{}"), now, now).await.unwrap();
+        store.accept(&plan, &delivery("{}"), now, now, now).await.unwrap();
         all.push(Due { at: now, key: plan.key });
     }
     let mut plan = plan_of("for another");
     plan.route = Route::Aws;
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     all.sort();
     let mut seen: Vec<Due> = Vec::new();
     loop {
@@ -315,7 +317,7 @@ pub(super) async fn inboxes_are_listed_by_destination_and_time_page_by_page(
 
 pub(super) async fn waiting_event_is_discarded(Opened { store, .. }: Opened) {
     let plan = plan_of("discarded");
-    store.accept(&plan, &delivery("{}"), at(0), at(0)).await.unwrap();
+    store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     let taken = won(store.take(&plan.key, false, at(0), at(1000)).await.unwrap());
     let leased = store.discard(&plan.key, at(500)).await.unwrap();
     assert_eq!(leased, Discarded::InFlight { until: at(1000) });
@@ -326,15 +328,15 @@ pub(super) async fn waiting_event_is_discarded(Opened { store, .. }: Opened) {
     assert_eq!(listed(&*store, &plan, None).await, []);
     let lost = store.finish(&taken.lease, &delivered(at(700))).await.unwrap();
     assert_eq!(lost, Settled::LeaseLost);
-    let anew = store.accept(&plan, &delivery("{}"), at(800), at(800)).await.unwrap();
+    let anew = store.accept(&plan, &delivery("{}"), at(800), at(800), at(800)).await.unwrap();
     assert_eq!(anew, Accepted::Stored { route: plan.route });
 }
 
 pub(super) async fn accepted_delivery_is_kept_whole(Opened { store, .. }: Opened) {
     let plan = plan_of("whole");
     let large = large_delivery();
-    store.accept(&plan, &large, at(0), at(0)).await.unwrap();
-    let again = store.accept(&plan, &large, at(1), at(1)).await.unwrap();
+    store.accept(&plan, &large, at(0), at(0), at(0)).await.unwrap();
+    let again = store.accept(&plan, &large, at(1), at(1), at(1)).await.unwrap();
     assert_eq!(again, Accepted::Taken(Claim::Accepted { route: plan.route }.into()));
     let taken = won(store.take(&plan.key, false, at(1), at(1000)).await.unwrap());
     assert!(taken.delivery == large);
@@ -346,7 +348,7 @@ pub(super) async fn accepted_delivery_is_kept_whole(Opened { store, .. }: Opened
     assert_eq!(settled, Settled::Stored);
     assert!(store.dead_letter(&plan.key).await.unwrap() == Some(letter));
     // A sweep a day later leaves what is referred to.
-    store.accept(&plan, &large, at(10), at(10)).await.unwrap();
+    store.accept(&plan, &large, at(10), at(10), at(10)).await.unwrap();
     store.sweep(at(2 * 864_000)).await.unwrap();
     let taken = won(store.take(&plan.key, false, at(11), at(1000)).await.unwrap());
     assert!(taken.delivery == large);
@@ -354,7 +356,7 @@ pub(super) async fn accepted_delivery_is_kept_whole(Opened { store, .. }: Opened
     assert_eq!(store.take(&plan.key, true, at(13), at(14)).await.unwrap(), Take::Gone);
 }
 
-fn won(take: Take) -> Taken {
+pub(super) fn won(take: Take) -> Taken {
     match take {
         Take::Won(taken) => *taken,
         other => panic!("not won: {other:?}"),
@@ -367,7 +369,11 @@ fn is_delivered(accepted: &Accepted) -> bool {
 }
 
 /// Returns the entries of an event in the list of its destination.
-async fn listed(store: &dyn Store, plan: &Plan, by_now: Option<DateTime<Utc>>) -> Vec<Due> {
+pub(super) async fn listed(
+    store: &dyn Store,
+    plan: &Plan,
+    by_now: Option<DateTime<Utc>>,
+) -> Vec<Due> {
     let mut entries = Vec::new();
     for route in [plan.route, other(plan.route)] {
         let due = store.due(route, by_now, None, 1000).await.unwrap();
@@ -413,6 +419,7 @@ fn postponed(taken: &Taken, now: i64, due: i64) -> Postponed {
     Postponed {
         at: at(now),
         due: at(due),
+        look: at(due),
         accepted: Acceptance { tries, ..taken.accepted },
         attempts: (1..=tries).map(attempt).collect(),
     }

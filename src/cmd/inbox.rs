@@ -1,0 +1,142 @@
+//! The invocations of the inbox: the messages of the queue, and the schedule.
+//!
+//! SQS invokes the function with up to ten messages
+//! (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>). A schedule invokes it with
+//! `{"inbox": "due"}`. A front puts each request inside an event. So a sender can make neither.
+
+use lambda_runtime::Context;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+
+use super::function::Function;
+use crate::{
+    inbox::{Message, Sent},
+    outcome::Origin,
+    telemetry,
+};
+
+/// An invocation of the inbox.
+pub(super) enum Request {
+    Messages(Vec<Message>),
+    /// The schedule.
+    Due,
+}
+
+/// The answer to an invocation of the inbox.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Report {
+    /// The messages that SQS must bring again
+    /// (<https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>).
+    Messages {
+        #[serde(rename = "batchItemFailures")]
+        failures: Vec<Failure>,
+    },
+    Due(Sent),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Failure {
+    item_identifier: String,
+}
+
+/// The reason why the schedule sends nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InboxError {
+    #[error("inbox: set QUEUE_URL, or remove the schedule")]
+    NoQueue,
+    #[error("inbox: bug: a panic")]
+    Panic(#[from] tokio::task::JoinError),
+}
+
+/// Returns the request of the inbox in an invocation, or `None` for an event of a front and anything
+/// else.
+pub(super) fn request(payload: &str) -> Option<Request> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Invocation {
+        #[serde(rename = "Records")]
+        records: Option<Vec<Received>>,
+        inbox: Option<Wish>,
+        request_context: Option<IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Wish {
+        Due,
+    }
+    let invocation: Invocation = serde_json::from_str(payload).ok()?;
+    match invocation {
+        Invocation { request_context: Some(_), .. } => None,
+        Invocation { inbox: Some(Wish::Due), records: None, .. } => Some(Request::Due),
+        Invocation { records: Some(records), inbox: None, .. } => {
+            Some(Request::Messages(records.into_iter().map(Message::from).collect()))
+        }
+        Invocation { .. } => None,
+    }
+}
+
+/// A message as SQS hands it over.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Received {
+    message_id: String,
+    #[serde(rename = "eventSource")]
+    _source: Sqs,
+    body: String,
+    #[serde(default)]
+    message_attributes: Attributes,
+}
+
+/// The name of the service. Records of other services are not taken for messages.
+#[derive(Deserialize)]
+enum Sqs {
+    #[serde(rename = "aws:sqs")]
+    Sqs,
+}
+
+#[derive(Deserialize, Default)]
+struct Attributes {
+    destination: Option<Attribute>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Attribute {
+    string_value: Option<String>,
+}
+
+impl From<Received> for Message {
+    fn from(received: Received) -> Self {
+        let Received { message_id, body, message_attributes, .. } = received;
+        let destination = message_attributes.destination.and_then(|named| named.string_value);
+        Self {
+            id: message_id,
+            key: body.parse().ok(),
+            destination: destination.and_then(|name| name.parse().ok()),
+        }
+    }
+}
+
+/// Delivers what messages bring, or sends messages for what is due.
+pub(super) async fn run(
+    function: &Function,
+    request: Request,
+    context: &Context,
+    origin: Origin,
+) -> Result<Report, InboxError> {
+    let budget = || function.budget(context);
+    match request {
+        Request::Messages(messages) => {
+            let again = function.inbox.consume(messages, budget, &origin).await;
+            let failures = again.into_iter().map(|item_identifier| Failure { item_identifier });
+            Ok(Report::Messages { failures: failures.collect() })
+        }
+        Request::Due => {
+            let queue = function.router.queue().ok_or(InboxError::NoQueue)?;
+            let sent = function.inbox.send_due(queue, budget, &origin).await;
+            telemetry::scheduled(&sent);
+            Ok(Report::Due(sent))
+        }
+    }
+}

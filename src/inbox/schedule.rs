@@ -1,0 +1,243 @@
+//! The schedule of the inbox in Lambda: sends messages for the events that are due and have none.
+//!
+//! The list of the store has an event at the time at which its message counts as lost. So the list
+//! brings only events whose message was not sent or is late, and events whose pause is longer than a
+//! message can wait. An entry that gets a message moves to a later time first. So no other run, and
+//! no run that overlaps with this one, sends another message soon.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use futures_util::{StreamExt as _, future::try_join_all, stream};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::Instance;
+use crate::{
+    outcome::{Ending, Origin},
+    queue::{self, Message, Queue},
+    route::Route,
+    router::{Budget, Cause, Handled, Health, look_again},
+    store::{Due, Record, State, StoreError},
+    telemetry,
+};
+
+/// Most entries that are read per page.
+const PAGE: usize = 400;
+
+/// Most requests to SQS at a time.
+const REQUESTS: usize = 8;
+
+/// One run in this many also cleans up behind interrupted acceptances. The schedule runs each
+/// minute, so that this happens once an hour on average.
+const RUNS_PER_CLEANING: u32 = 60;
+
+/// The result of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// The number of messages.
+    pub sent: u32,
+    /// The number of messages that SQS did not take. Their events are found again later.
+    pub not_sent: u32,
+    /// The attempts that showed whether a destination is up, by their results.
+    pub delivered: u32,
+    pub postponed: u32,
+    pub failed: u32,
+    /// The number of destinations that are down, so that their events wait.
+    pub down: u32,
+    /// True if there was no time for all events, the store did not answer, or a record cannot be
+    /// read. The next run goes on.
+    pub is_incomplete: bool,
+}
+
+impl Sent {
+    fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.not_sent += other.not_sent;
+        self.delivered += other.delivered;
+        self.postponed += other.postponed;
+        self.failed += other.failed;
+        self.down += other.down;
+        self.is_incomplete |= other.is_incomplete;
+    }
+}
+
+/// A run that must end before an invocation does.
+struct Run<'a> {
+    instance: &'a Instance,
+    queue: &'a Queue,
+    budget: &'a (dyn Fn() -> Budget + Send + Sync),
+    origin: &'a Origin,
+}
+
+/// The reason why a destination's events get no more messages in this run.
+enum Stop {
+    Down,
+    Incomplete,
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store does not answer about accepted events");
+        Self::Incomplete
+    }
+}
+
+impl Instance {
+    /// Sends messages for the events that are due and have none, while there is time. `budget`
+    /// returns the time that is left.
+    pub async fn send_due(
+        self: &Arc<Self>,
+        queue: &Queue,
+        budget: impl Fn() -> Budget + Send + Sync,
+        origin: &Origin,
+    ) -> Sent {
+        let run = Run { instance: self, queue, budget: &budget, origin };
+        let sending = futures_util::future::join_all(Route::ALL.map(|route| run.send(route)));
+        let counting = telemetry::count_pending(self.router.store());
+        let (results, ()) = tokio::join!(sending, counting);
+        let mut sum = Sent::default();
+        for sent in results {
+            sum.add(sent);
+        }
+        if rand::random_ratio(1, RUNS_PER_CLEANING) {
+            let cleaning = self.router.store().sweep(Utc::now());
+            // The next cleaning goes on.
+            if let Ok(Err(error)) = timeout(budget().left(), cleaning).await {
+                tracing::warn!(%error, "the store could not be cleaned");
+            }
+        }
+        sum
+    }
+}
+
+impl Run<'_> {
+    /// Sends the messages for the events of a destination.
+    async fn send(&self, route: Route) -> Sent {
+        let mut sent = Sent::default();
+        match self.send_all(route, &mut sent).await {
+            Ok(()) => {}
+            Err(Stop::Down) => sent.down = 1,
+            Err(Stop::Incomplete) => sent.is_incomplete = true,
+        }
+        sent
+    }
+
+    async fn send_all(&self, route: Route, sent: &mut Sent) -> Result<(), Stop> {
+        let store = self.instance.router.store();
+        let (mut is_up, mut last) = (false, None);
+        loop {
+            let page = store.due(route, Some(Utc::now()), last, PAGE).await?;
+            let Some(end) = page.last() else { return Ok(()) };
+            last = Some(*end);
+            let mut entries = page.into_iter();
+            while !is_up && let Some(entry) = entries.next() {
+                is_up = self.try_out(route, entry, sent).await?;
+            }
+            let entries: Vec<_> = entries.collect();
+            let chunks: Vec<_> = entries.chunks(queue::AT_ONCE).map(<[Due]>::to_vec).collect();
+            let requests = chunks.into_iter().map(|entries| self.request(route, entries));
+            let mut requests = stream::iter(requests).buffer_unordered(REQUESTS);
+            loop {
+                // A request that is given up loses nothing: the list brings its events later.
+                match timeout((self.budget)().left(), requests.next()).await {
+                    Ok(Some(of_request)) => {
+                        let of_request = of_request?;
+                        sent.add(of_request);
+                        if of_request.not_sent > 0 {
+                            return Err(Stop::Incomplete);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(_late) => return Err(Stop::Incomplete),
+                }
+            }
+        }
+    }
+
+    /// Makes an attempt at the event of an entry, which shows whether the destination is up. Returns
+    /// false if no attempt was made.
+    async fn try_out(&self, route: Route, entry: Due, sent: &mut Sent) -> Result<bool, Stop> {
+        let budget = (self.budget)();
+        if budget.left().is_zero() {
+            return Err(Stop::Incomplete);
+        }
+        let Some(cause) = self.instance.gates.cause(route) else { return Err(Stop::Down) };
+        match self.instance.attempt(entry.key, cause, budget, self.origin).await {
+            Handled::Tried { ending, route: tried, health, settled, .. } => {
+                match ending {
+                    Ending::Delivered => sent.delivered += 1,
+                    Ending::Postponed => sent.postponed += 1,
+                    _ => sent.failed += 1,
+                }
+                sent.is_incomplete |= !settled;
+                match health {
+                    Health::Down if tried == route => Err(Stop::Down),
+                    _ => Ok(tried == route),
+                }
+            }
+            // The list may lag a little.
+            Handled::NotDue(_) | Handled::Gone => Ok(false),
+            Handled::Unreadable => {
+                sent.is_incomplete = true;
+                self.put_off(route, entry).await?;
+                Ok(false)
+            }
+            Handled::StoreUnavailable => Err(Stop::Incomplete),
+        }
+    }
+
+    /// Sends the messages for some entries with one request.
+    async fn request(&self, route: Route, entries: Vec<Due>) -> Result<Sent, Stop> {
+        let messages = entries.into_iter().map(|entry| self.message(route, entry));
+        let messages: Vec<_> = try_join_all(messages).await?.into_iter().flatten().collect();
+        let mut sent = Sent { sent: messages.len() as u32, ..Sent::default() };
+        if !messages.is_empty()
+            && let Err(unsent) = self.queue.send(&messages).await
+        {
+            telemetry::unsent(unsent.count, &unsent);
+            sent.not_sent = unsent.count as u32;
+            sent.sent -= sent.not_sent;
+        }
+        Ok(sent)
+    }
+
+    /// Returns the message for an entry whose event is due, and moves the entry to a later time.
+    /// Returns nothing for an entry that another run has moved, or that leads to no such event.
+    async fn message(&self, route: Route, entry: Due) -> Result<Option<Message>, StoreError> {
+        let (store, now) = (self.instance.router.store(), Utc::now());
+        let record = match store.get(&entry.key, now).await {
+            Ok(record) => record,
+            Err(StoreError::Corrupt(what)) => {
+                tracing::error!(key = %entry.key, what, "an accepted event cannot be read");
+                return self.put_off(route, entry).await.map(|()| None);
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(Record { accepted: Some(accepted), details: Some(details), state, .. }) = record
+        else {
+            // The list may lag a little. If the entry is a remain of a cluster, this removes it.
+            self.instance.attempt(entry.key, Cause::Due, (self.budget)(), self.origin).await;
+            return Ok(None);
+        };
+        let (State::Waiting { due: until } | State::InFlight { until, .. }) = state else {
+            return Ok(None);
+        };
+        if until > now {
+            store.relist(route, entry, now, until).await?;
+            return Ok(None);
+        }
+        let age = (now - accepted.at).to_std().unwrap_or_default();
+        let is_ours = store.relist(route, entry, now, now + look_again(age)).await?;
+        // The record does not name the source. The vendor is the next best.
+        let (to, source) = (details.route, Some(details.vendor.as_str()));
+        Ok(is_ours.then(|| Message::new(entry.key, to, source, Duration::ZERO)))
+    }
+
+    /// Puts off an event whose record cannot be read, so that it does not hold up the others.
+    async fn put_off(&self, route: Route, entry: Due) -> Result<(), StoreError> {
+        let now = Utc::now();
+        let later = now + look_again(Duration::MAX);
+        self.instance.router.store().relist(route, entry, now, later).await.map(drop)
+    }
+}

@@ -1,0 +1,177 @@
+//! The queue whose messages wake the function: one message for each attempt at an accepted event.
+//!
+//! It is a standard SQS queue. Such a queue may bring a message twice, late, or in another order
+//! (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/standard-queues-at-least-once-delivery.html>).
+//! That does no harm: a message holds only a key, and the store decides whether its event is due. A
+//! message that cannot be sent, or is lost, loses nothing: the store lists the event.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_sqs::{
+    Client,
+    config::{retry::RetryConfig, timeout::TimeoutConfig},
+    types::{MessageAttributeValue, SendMessageBatchRequestEntry},
+};
+use tokio::{sync::OnceCell, time::timeout};
+
+use crate::{aws, key::Key, route::Route};
+
+/// Most messages of one request.
+pub const AT_ONCE: usize = 10;
+
+/// Longest time for which SQS delays a message.
+pub const MAX_DELAY: Duration = Duration::from_secs(900);
+
+/// The attribute of a message that names the destination.
+pub const DESTINATION: &str = "destination";
+
+/// Time limit for a request, with one repetition. The sender of an event waits for it.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The group of messages without a source.
+const NO_SOURCE: &str = "envelope";
+
+/// Most characters of a group.
+const MAX_GROUP_CHARS: usize = 63;
+
+/// A message that brings an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub key: Key,
+    pub destination: Route,
+    /// The group of the message. SQS serves the groups of a queue fairly
+    /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>).
+    group: String,
+    delay: Duration,
+}
+
+impl Message {
+    /// Creates a message that SQS delivers after a delay. `source` is the event's source, if it has
+    /// one.
+    pub fn new(key: Key, destination: Route, source: Option<&str>, delay: Duration) -> Self {
+        let is_allowed = |one: &char| one.is_ascii_alphanumeric() || *one == '-';
+        let name = source.unwrap_or_default().chars().filter(is_allowed).take(MAX_GROUP_CHARS);
+        let name: String = name.map(|one| one.to_ascii_lowercase()).collect();
+        let group = if name.is_empty() { NO_SOURCE.into() } else { name };
+        Self { key, destination, group, delay: delay.min(MAX_DELAY) }
+    }
+
+    /// Returns the delay in seconds, which never ends before the event is due.
+    fn delay_seconds(&self) -> i32 {
+        self.delay.as_secs_f64().ceil() as i32
+    }
+}
+
+/// Messages that SQS did not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unsent {
+    pub count: usize,
+    reason: String,
+}
+
+/// The queue that QUEUE_URL names.
+pub struct Queue {
+    url: String,
+    /// Created for the first message.
+    client: OnceCell<Client>,
+}
+
+impl Queue {
+    /// Creates a queue with the region, credentials and endpoint of the standard AWS settings. It
+    /// does not connect yet.
+    pub fn new(url: String) -> Self {
+        Self { url, client: OnceCell::new() }
+    }
+
+    async fn client(&self) -> &Client {
+        self.client.get_or_init(|| async { client(aws::sdk_config().await) }).await
+    }
+
+    /// Sends up to [`AT_ONCE`] messages with one request, within a second.
+    ///
+    /// # Errors
+    /// Fails if SQS does not take all of them, or does not answer in time.
+    pub async fn send(&self, messages: &[Message]) -> Result<(), Unsent> {
+        let unsent = |count, reason| Err(Unsent { count, reason });
+        let entries = messages.iter().enumerate().map(|(index, message)| {
+            let destination = MessageAttributeValue::builder().data_type("String");
+            let destination = destination.string_value(message.destination.as_str()).build()?;
+            SendMessageBatchRequestEntry::builder()
+                .id(index.to_string())
+                .message_body(message.key.to_string())
+                .message_attributes(DESTINATION, destination)
+                .message_group_id(&message.group)
+                .delay_seconds(message.delay_seconds())
+                .build()
+        });
+        let entries = match entries.collect::<Result<Vec<_>, _>>() {
+            Ok(entries) => entries,
+            Err(error) => return unsent(messages.len(), error.to_string()),
+        };
+        let sent = async {
+            let request = self.client().await.send_message_batch().queue_url(&self.url);
+            request.set_entries(Some(entries)).send().await
+        };
+        match timeout(TIMEOUT, sent).await {
+            Err(_) => unsent(messages.len(), "SQS did not answer in time".into()),
+            Ok(Err(error)) => unsent(messages.len(), aws::describe(&error)),
+            Ok(Ok(answer)) => match answer.failed().first() {
+                Some(first) => unsent(answer.failed().len(), first.code().to_owned()),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+fn client(sdk: &SdkConfig) -> Client {
+    let retry = RetryConfig::standard()
+        .with_max_attempts(2)
+        .with_initial_backoff(Duration::from_millis(25));
+    // A doubled message does no harm, so a request may be repeated.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(TIMEOUT / 4)
+        .operation_attempt_timeout(TIMEOUT / 2)
+        .operation_timeout(TIMEOUT);
+    let config = aws_sdk_sqs::config::Builder::from(sdk)
+        .retry_config(retry)
+        .timeout_config(timeouts.build())
+        .build();
+    Client::from_conf(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Identity;
+    use crate::testing;
+
+    fn message(source: Option<&str>, millis: u64) -> Message {
+        let key = testing::plan(Identity::Content, "one").key;
+        Message::new(key, Route::Gcp, source, Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_message_never_comes_before_its_event_is_due() {
+        for (millis, seconds) in
+            [(0, 0), (1, 1), (1000, 1), (1001, 2), (899_001, 900), (900_000, 900), (5_000_000, 900)]
+        {
+            assert_eq!(message(None, millis).delay_seconds(), seconds, "{millis}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_group_that_sqs_takes() {
+        let long = "x".repeat(200);
+        for (source, group) in [
+            (None, "envelope"),
+            (Some("stripe-eu"), "stripe-eu"),
+            (Some("Zahlung für"), "zahlungfr"),
+            (Some("…"), "envelope"),
+            (Some(&*long), &long[..63]),
+        ] {
+            assert_eq!(message(source, 0).group, group);
+        }
+    }
+}
