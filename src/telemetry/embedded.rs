@@ -36,7 +36,7 @@ pub(super) fn add_count(line: &mut Value, name: &str, count: u32) {
 /// Adds the metrics of a destination's inbox to its line.
 pub(super) fn add_pending(line: &mut Value) {
     let names = &["pending", "oldest_pending_seconds"][..];
-    describe(line, &[(&["function", "destination"], names)]);
+    describe(line, &[(&["function", "destination"], names), (&["function"], names)]);
 }
 
 /// Declares the metrics of a line: each entry has the members that are dimensions, and the members
