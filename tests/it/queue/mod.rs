@@ -2,8 +2,10 @@
 //! The function runs in AWS's Runtime Interface Emulator, SQS is moto's.
 
 mod batch; // Batches: failures, panics, timeouts, SIGTERM.
+mod cost; // Requests for each event.
 mod crash; // A crash at every step.
 mod life; // Answers, messages, schedules, the release build.
+mod model; // All faults together, at random.
 mod outage; // A destination that is down.
 
 use std::{
