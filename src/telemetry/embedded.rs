@@ -33,7 +33,8 @@ pub(super) fn add_count(line: &mut Value, name: &str, count: u32) {
     describe(line, &[(&["function"], &[name])]);
 }
 
-/// Adds the metrics of a destination's inbox to its line.
+/// Adds the metrics of a destination's inbox to its line. The alarms watch the largest value of any
+/// destination.
 pub(super) fn add_pending(line: &mut Value) {
     let names = &["pending", "oldest_pending_seconds"][..];
     describe(line, &[(&["function", "destination"], names), (&["function"], names)]);
