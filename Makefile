@@ -31,7 +31,7 @@ SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl redis-server:redis-server
 PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
-NEED_FUNCTIONS := rie:: lambda:: deploy::
+NEED_FUNCTIONS := rie:: lambda:: deploy:: queue::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
 	every_vendor_s_sample all_letters_are_discarded libraries::
 NEED_LIBRARIES := libraries::

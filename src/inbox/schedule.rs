@@ -8,9 +8,13 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
-use futures_util::{StreamExt as _, future::try_join_all, stream};
+use futures_util::{
+    StreamExt as _,
+    future::{join_all, try_join_all},
+    stream,
+};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Instance;
 use crate::{
@@ -27,6 +31,10 @@ const PAGE: usize = 400;
 
 /// Most requests to SQS at a time.
 const REQUESTS: usize = 8;
+
+/// Longest time of a run, whatever the function's timeout is. The next run begins a minute after this
+/// one.
+const RUN: Duration = Duration::from_secs(50);
 
 /// One run in this many also cleans up behind interrupted acceptances. The schedule runs each
 /// minute, so that this happens once an hour on average.
@@ -48,6 +56,9 @@ pub struct Sent {
     /// True if there was no time for all events, the store did not answer, or a record cannot be
     /// read. The next run goes on.
     pub is_incomplete: bool,
+    /// The age of the oldest event that got a message.
+    #[serde(skip)]
+    oldest: Duration,
 }
 
 impl Sent {
@@ -59,11 +70,13 @@ impl Sent {
         self.failed += other.failed;
         self.down += other.down;
         self.is_incomplete |= other.is_incomplete;
+        self.oldest = self.oldest.max(other.oldest);
     }
 }
 
-/// A run that must end before an invocation does.
+/// A run that must end before its invocation does, and before the next run begins.
 struct Run<'a> {
+    until: Instant,
     instance: &'a Instance,
     queue: &'a Queue,
     budget: &'a (dyn Fn() -> Budget + Send + Sync),
@@ -92,18 +105,22 @@ impl Instance {
         budget: impl Fn() -> Budget + Send + Sync,
         origin: &Origin,
     ) -> Sent {
-        let run = Run { instance: self, queue, budget: &budget, origin };
-        let sending = futures_util::future::join_all(Route::ALL.map(|route| run.send(route)));
-        let counting = telemetry::count_pending(self.router.store());
-        let (results, ()) = tokio::join!(sending, counting);
+        let until = Instant::now() + RUN;
+        let run = Run { until, instance: self, queue, budget: &budget, origin };
+        let results = join_all(Route::ALL.map(|route| run.send(route))).await;
         let mut sum = Sent::default();
-        for sent in results {
-            sum.add(sent);
+        for sent in &results {
+            sum.add(*sent);
         }
+        let seen = |route| {
+            let index = Route::ALL.iter().position(|one| *one == route);
+            index.and_then(|index| results.get(index)).map_or(Duration::ZERO, |sent| sent.oldest)
+        };
+        telemetry::count_pending(self.router.store(), seen).await;
         if rand::random_ratio(1, RUNS_PER_CLEANING) {
             let cleaning = self.router.store().sweep(Utc::now());
             // The next cleaning goes on.
-            if let Ok(Err(error)) = timeout(budget().left(), cleaning).await {
+            if let Ok(Err(error)) = timeout(run.left(), cleaning).await {
                 tracing::warn!(%error, "the store could not be cleaned");
             }
         }
@@ -112,6 +129,10 @@ impl Instance {
 }
 
 impl Run<'_> {
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now()).min((self.budget)().left())
+    }
+
     /// Sends the messages for the events of a destination.
     async fn send(&self, route: Route) -> Sent {
         let mut sent = Sent::default();
@@ -140,7 +161,7 @@ impl Run<'_> {
             let mut requests = stream::iter(requests).buffer_unordered(REQUESTS);
             loop {
                 // A request that is given up loses nothing: the list brings its events later.
-                match timeout((self.budget)().left(), requests.next()).await {
+                match timeout(self.left(), requests.next()).await {
                     Ok(Some(of_request)) => {
                         let of_request = of_request?;
                         sent.add(of_request);
@@ -158,12 +179,11 @@ impl Run<'_> {
     /// Makes an attempt at the event of an entry, which shows whether the destination is up. Returns
     /// false if no attempt was made.
     async fn try_out(&self, route: Route, entry: Due, sent: &mut Sent) -> Result<bool, Stop> {
-        let budget = (self.budget)();
-        if budget.left().is_zero() {
+        if self.left().is_zero() {
             return Err(Stop::Incomplete);
         }
         let Some(cause) = self.instance.gates.cause(route) else { return Err(Stop::Down) };
-        match self.instance.attempt(entry.key, cause, budget, self.origin).await {
+        match self.instance.attempt(entry.key, cause, (self.budget)(), self.origin).await {
             Handled::Tried { ending, route: tried, health, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,
@@ -190,8 +210,10 @@ impl Run<'_> {
     /// Sends the messages for some entries with one request.
     async fn request(&self, route: Route, entries: Vec<Due>) -> Result<Sent, Stop> {
         let messages = entries.into_iter().map(|entry| self.message(route, entry));
-        let messages: Vec<_> = try_join_all(messages).await?.into_iter().flatten().collect();
-        let mut sent = Sent { sent: messages.len() as u32, ..Sent::default() };
+        let messages = try_join_all(messages).await?.into_iter().flatten();
+        let (messages, ages): (Vec<_>, Vec<_>) = messages.unzip();
+        let oldest = ages.into_iter().max().unwrap_or_default();
+        let mut sent = Sent { sent: messages.len() as u32, oldest, ..Sent::default() };
         if !messages.is_empty()
             && let Err(unsent) = self.queue.send(&messages).await
         {
@@ -202,9 +224,14 @@ impl Run<'_> {
         Ok(sent)
     }
 
-    /// Returns the message for an entry whose event is due, and moves the entry to a later time.
-    /// Returns nothing for an entry that another run has moved, or that leads to no such event.
-    async fn message(&self, route: Route, entry: Due) -> Result<Option<Message>, StoreError> {
+    /// Returns the message for an entry whose event is due, and the age of the event. Moves the entry
+    /// to a later time. Returns nothing for an entry that another run has moved, or that leads to no
+    /// such event.
+    async fn message(
+        &self,
+        route: Route,
+        entry: Due,
+    ) -> Result<Option<(Message, Duration)>, StoreError> {
         let (store, now) = (self.instance.router.store(), Utc::now());
         let record = match store.get(&entry.key, now).await {
             Ok(record) => record,
@@ -231,7 +258,7 @@ impl Run<'_> {
         let is_ours = store.relist(route, entry, now, now + look_again(age)).await?;
         // The record does not name the source. The vendor is the next best.
         let (to, source) = (details.route, Some(details.vendor.as_str()));
-        Ok(is_ours.then(|| Message::new(entry.key, to, source, Duration::ZERO)))
+        Ok(is_ours.then(|| (Message::new(entry.key, to, source, Duration::ZERO), age)))
     }
 
     /// Puts off an event whose record cannot be read, so that it does not hold up the others.

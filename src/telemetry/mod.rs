@@ -326,12 +326,15 @@ pub fn scheduled(summary: &impl Serialize) {
     print_line(&line);
 }
 
-/// Logs the number and age of the accepted events that are not delivered, by destination.
-pub async fn count_pending(store: &dyn Store) {
-    for (destination, count, oldest_seconds) in backlog::pending(store).await {
+/// Logs the number and age of the accepted events that are not delivered, by destination. The list of
+/// an inbox is not in the order of age, so the caller tells the age of the oldest event that it has
+/// seen.
+pub async fn count_pending(store: &dyn Store, seen: impl Fn(Route) -> Duration) {
+    for (destination, count, oldest) in backlog::pending(store).await {
+        let oldest_seconds = oldest.max(seen(destination).as_secs_f64());
         let mut line = line("INFO", "pending");
         line["destination"] = destination.as_str().into();
-        line["oldest_pending_seconds"] = oldest_seconds.into();
+        line["first_due_age_seconds"] = oldest_seconds.into();
         line["pending"] = count.into();
         embedded::add_pending(&mut line);
         print_line(&line);

@@ -3,7 +3,9 @@
 
 mod fixture;
 
-use fixture::{proxy, rough_destination, servers, shared, signed_deliveries, support};
+use fixture::{
+    emulator, event_source, proxy, rough_destination, servers, shared, signed_deliveries, support,
+};
 
 // Key and route.
 mod golden; // The golden cases of the Python router, byte for byte.
@@ -62,6 +64,7 @@ mod telemetry; // Log lines and metrics.
 // Lambda and AWS.
 mod deploy; // Deployments with the Makefile.
 mod lambda; // The function in cargo-lambda's emulator.
+mod queue; // Accepted events in Lambda: messages of SQS, and the schedule.
 mod rie; // The release build in AWS's Runtime Interface Emulator.
 mod stack; // The stack that CloudFormation creates from template.yaml.
 mod template; // Compares template.yaml with the program.

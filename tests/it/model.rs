@@ -38,9 +38,9 @@ const ROUTERS: usize = 2;
 /// The number of deliveries at the same time.
 const AT_ONCE: usize = 48;
 /// The share of deliveries that fail.
-const FAILING: f64 = 0.3;
+pub const FAILING: f64 = 0.3;
 
-const FAILURES: &[Behaviour] = &[
+pub const FAILURES: &[Behaviour] = &[
     Status(301, None),
     Status(400, None),
     Status(401, None),
@@ -204,64 +204,99 @@ async fn model(answer: &str, events: usize) {
         logs.push((slot.0, slot.1.log()));
     }
 
-    let config = StoreConfig::from_vars(lookup(&[("REDIS_URL", &redis_url)])).unwrap();
-    let store = store::open(&config).await.unwrap();
-    let killed: HashSet<_> = killed.into_iter().collect();
-    let (mut requests, mut lost, mut dead, mut again, mut twice) = (0, 0, 0, 0, 0);
-    for (event, key) in &keys {
-        let seen = rough.seen(key);
-        requests += seen.len();
-        let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
-        let is_dead = accepts && record.state == State::DeadLetter;
-        dead += usize::from(is_dead);
-        lost += usize::from(!is_dead && !seen.iter().any(|request| request.behaviour.is_success()));
-        let is_invoke = |path: &str| path.contains("/2015-03-31/");
-        for request in &seen {
-            assert_eq!(request.body, body(*event), "seed {seed}");
-            assert_eq!(is_invoke(&request.path), is_invoke(&seen[0].path), "seed {seed}");
-        }
-        let is_delivered = matches!(record.state, State::Delivered { .. });
-        assert!(is_delivered || is_dead, "seed {seed}: {record:?}");
-        // A request after a success is only allowed when no router could know of the success. The
-        // router died, could not store the success, or had timed out.
-        let last = seen.len().saturating_sub(1);
-        let early = seen[..last].iter().filter(|request| request.behaviour.is_success());
-        let early: Vec<_> = early.collect();
-        again += usize::from(!early.is_empty());
-        let unknown = early.iter().all(|request| {
-            let number = request.path.split('/').nth(1).unwrap()[1..].parse().unwrap();
-            let unsettled = logs.iter().any(|(of, log)| {
-                *of == number
-                    && log.lines().any(|line| line.contains(key) && line.contains("be stored"))
-            });
-            let unheard = record.attempts.iter().any(|attempt| {
-                let unheard = matches!(attempt.outcome, Outcome::TimedOut | Outcome::Broken);
-                unheard && attempt.number == request.attempt
-            });
-            // A router logs its result after it stores it.
-            let noted = logs.iter().any(|(of, log)| {
-                let is_it =
-                    |line: &str| line.contains(key) && line.contains(r#""outcome":"delivered""#);
-                *of == number && log.lines().any(is_it)
-            });
-            (killed.contains(&number) && !noted) || unsettled || unheard
-        });
-        twice += usize::from(!unknown);
-    }
+    let killed = killed.into_iter().collect();
+    let evidence = Evidence { rough, redis_url, logs, killed, accepts, seed };
+    let Judged { requests, lost, dead, again, twice } = evidence.judge(&keys).await;
     println!(
         "{answer}: {events} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
          destinations; {} routers killed, the store stalled {stalls} times, \
          {outages} outages; lost: {lost}; dead letters: {dead}; sent again after a success that nobody could know of: {again}; after one that was known: {twice}",
         posts.load(Ordering::Relaxed),
         refusals.load(Ordering::Relaxed),
-        killed.len(),
+        evidence.killed.len(),
     );
     assert_eq!((lost, twice), (0, 0), "seed {seed}");
-    assert!(killed.len() > 3 && stalls > 0, "seed {seed}");
+    assert!(evidence.killed.len() > 3 && stalls > 0, "seed {seed}");
+}
+
+/// What is left when all events are settled.
+pub struct Evidence {
+    pub rough: Rough,
+    pub redis_url: String,
+    /// The logs of the routers, with their numbers.
+    pub logs: Vec<(usize, String)>,
+    /// The routers that were killed.
+    pub killed: HashSet<usize>,
+    pub accepts: bool,
+    pub seed: u64,
+}
+
+/// The numbers of requests and of events.
+pub struct Judged {
+    pub requests: usize,
+    pub lost: usize,
+    pub dead: usize,
+    /// Sent again after a success that nobody could know of.
+    pub again: usize,
+    /// Sent again after a success that was known.
+    pub twice: usize,
+}
+
+impl Evidence {
+    /// Judges what became of the events.
+    pub async fn judge(&self, keys: &[(usize, String)]) -> Judged {
+        let Self { rough, redis_url, logs, killed, accepts, seed } = self;
+        let vars = [("REDIS_URL", redis_url.as_str()), ("STORE_TIMEOUT_MS", "10000")];
+        let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+        let (mut requests, mut lost, mut dead, mut again, mut twice) = (0, 0, 0, 0, 0);
+        for (event, key) in keys {
+            let seen = rough.seen(key);
+            requests += seen.len();
+            let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap().unwrap();
+            let is_dead = *accepts && record.state == State::DeadLetter;
+            dead += usize::from(is_dead);
+            lost +=
+                usize::from(!is_dead && !seen.iter().any(|request| request.behaviour.is_success()));
+            let is_invoke = |path: &str| path.contains("/2015-03-31/");
+            for request in &seen {
+                assert_eq!(request.body, body(*event), "seed {seed}");
+                assert_eq!(is_invoke(&request.path), is_invoke(&seen[0].path), "seed {seed}");
+            }
+            let is_delivered = matches!(record.state, State::Delivered { .. });
+            assert!(is_delivered || is_dead, "seed {seed}: {record:?}");
+            // A request after a success is only allowed when no router could know of the success. The
+            // router died, could not store the success, or had timed out.
+            let last = seen.len().saturating_sub(1);
+            let early = seen[..last].iter().filter(|request| request.behaviour.is_success());
+            let early: Vec<_> = early.collect();
+            again += usize::from(!early.is_empty());
+            let unknown = early.iter().all(|request| {
+                let number = request.path.split('/').nth(1).unwrap()[1..].parse().unwrap();
+                let unsettled = logs.iter().any(|(of, log)| {
+                    *of == number
+                        && log.lines().any(|line| line.contains(key) && line.contains("be stored"))
+                });
+                let unheard = record.attempts.iter().any(|attempt| {
+                    let unheard = matches!(attempt.outcome, Outcome::TimedOut | Outcome::Broken);
+                    unheard && attempt.number == request.attempt
+                });
+                // A router logs its result after it stores it.
+                let noted = logs.iter().any(|(of, log)| {
+                    let is_it = |line: &str| {
+                        line.contains(key) && line.contains(r#""outcome":"delivered""#)
+                    };
+                    *of == number && log.lines().any(is_it)
+                });
+                (killed.contains(&number) && !noted) || unsettled || unheard
+            });
+            twice += usize::from(!unknown);
+        }
+        Judged { requests, lost, dead, again, twice }
+    }
 }
 
 /// Waits until the inboxes are empty.
-async fn empty(redis_url: &str) {
+pub async fn empty(redis_url: &str) {
     let vars = [("REDIS_URL", redis_url), ("STORE_TIMEOUT_MS", "10000")];
     let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
     for route in Route::ALL {
@@ -271,7 +306,7 @@ async fn empty(redis_url: &str) {
     }
 }
 
-fn body(event: usize) -> String {
+pub fn body(event: usize) -> String {
     format!(
         r#"{{"vendor":"model","event_type":"e","created_at":"2026-05-06T12:34:56Z","n":{event}}}"#
     )

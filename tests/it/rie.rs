@@ -2,140 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    path::{Path, PathBuf},
-    process::{Child, Command},
-    time::Duration,
+    path::Path,
+    process::Command,
 };
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
+    emulator::{Artefact, Emulator, SECRET, event, signal},
     lambda::{events, request_of},
-    servers::{DynamoDbLocal, Redis, wait_for},
+    servers::{DynamoDbLocal, Redis},
     stack::{Stack, text},
-    support::{
-        Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, free_port, get, ok, post, sign,
-        status, tells_nothing, venv,
-    },
+    support::{Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, get, ok, sign, status},
 };
-
-const SECRET: &str = "plainly-a-test-s-routing-secret";
-
-/// A release build, as `make build` creates it.
-struct Artefact {
-    folder: tempfile::TempDir,
-}
-
-impl Artefact {
-    fn router() -> Self {
-        Self::unpack("webhook-router")
-    }
-
-    fn unpack(function: &str) -> Self {
-        let zip = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(format!("target/lambda/{function}/bootstrap.zip"));
-        assert!(zip.exists(), "{} is missing: run `make test`, which builds it", zip.display());
-        let size = zip.metadata().unwrap().len();
-        assert!(size < 8_000_000, "{size} bytes");
-        let folder = tempfile::tempdir().unwrap();
-        let code = "import os, sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2]); \
-                    os.chmod(sys.argv[2] + '/bootstrap', 0o755)";
-        let mut unpack = Command::new(venv("python"));
-        unpack.args(["-c", code]).arg(zip).arg(folder.path());
-        assert!(unpack.status().unwrap().success());
-        Self { folder }
-    }
-
-    fn bootstrap(&self) -> PathBuf {
-        self.folder.path().join("bootstrap")
-    }
-}
-
-/// The emulator with the function in it.
-struct Emulator {
-    child: Child,
-    port: u16,
-    folder: tempfile::TempDir,
-}
-
-impl Emulator {
-    fn start(function: &Path, vars: &[(&str, &str)]) -> Self {
-        let (port, api, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
-        let log = File::create(folder.path().join("log")).unwrap();
-        let child = Command::new(emulator())
-            .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")])
-            .args(["--runtime-api-address", &format!("127.0.0.1:{api}")])
-            .arg(function)
-            .current_dir(folder.path())
-            .env_clear()
-            .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test")])
-            .envs([("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_LAMBDA_FUNCTION_NAME", "router")])
-            .envs([("ROUTING_SECRET", SECRET), ("ALLOW_UNSIGNED", "true")])
-            .envs(vars.iter().copied())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let emulator = Self { child, port, folder };
-        wait_for("the emulator", emulator.folder.path(), || {
-            [port, api]
-                .iter()
-                .all(|port| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok())
-        });
-        emulator
-    }
-
-    async fn invoke(&self, event: String) -> Value {
-        let url =
-            format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
-        let got = get(client().post(url).body(event).send().await).await;
-        serde_json::from_slice(&got.body)
-            .unwrap_or_else(|_| panic!("{}\n{}", String::from_utf8_lossy(&got.body), self.log()))
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-
-    /// Returns the id of the function's process.
-    fn function(&self) -> String {
-        let parent = self.child.id().to_string();
-        let found = Command::new("ps").args(["-o", "pid=", "--ppid", &parent]).output().unwrap();
-        String::from_utf8(found.stdout).unwrap().trim().to_owned()
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let function = self.function();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if !function.is_empty() {
-            let _ = Command::new("kill").args(["-KILL", &function]).status();
-        }
-        if !std::thread::panicking() {
-            tells_nothing(&self.log());
-        }
-    }
-}
-
-/// Returns the path of the emulator's program, in SAM's package.
-fn emulator() -> PathBuf {
-    let libraries = venv("python").parent().unwrap().parent().unwrap().join("lib");
-    let python = std::fs::read_dir(libraries).unwrap().next().unwrap().unwrap().path();
-    python.join("site-packages/samcli/local/rapid/aws-lambda-rie-x86_64")
-}
-
-/// Creates an event of a Function URL.
-fn event(body: &str) -> String {
-    let mut event: Value =
-        serde_json::from_str(&std::fs::read_to_string("events/stripe-payment.json").unwrap())
-            .unwrap();
-    event["body"] = body.into();
-    event.to_string()
-}
 
 #[tokio::test]
 async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
@@ -466,34 +346,4 @@ async fn in_lambda_too_no_log_at_any_level_tells_a_secret_a_signature_or_a_paylo
     }
     assert_eq!(sink.take().len(), 4);
     assert!(emulator.log().contains(r#""outcome":"delivered""#));
-}
-
-fn signal(signal: &str, process: &str) {
-    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
-}
-
-impl Emulator {
-    /// Waits until this process has ended.
-    async fn is_rid_of(&self, function: &str) {
-        let is_there = || Command::new("kill").args(["-0", function]).output().unwrap();
-        self.until("it ends", || !is_there().status.success()).await;
-    }
-
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        for _ in 0..600 {
-            if is_so() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("gave up waiting until {what}:\n{}", self.log());
-    }
-
-    /// Invokes the function, and returns any answer of the emulator.
-    async fn invoke_anyhow(&self, event: String) -> String {
-        let url =
-            format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
-        let got = post(&client(), &url, event).await;
-        String::from_utf8_lossy(&got.body).into_owned()
-    }
 }

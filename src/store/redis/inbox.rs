@@ -16,7 +16,7 @@ use super::{
         new_owner, stored,
     },
     Redis, millis, named_digest,
-    scripts::{ACCEPT, LOOKED, POSTPONE, RELIST, TAKE},
+    scripts::{ACCEPT, ENLIST, LOOKED, POSTPONE, RELIST, TAKE},
 };
 use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
@@ -49,7 +49,10 @@ impl Redis {
     ) -> Result<Accepted, StoreError> {
         let (key, deadline) = (plan.key, self.link.deadline());
         if self.link.is_cluster {
-            self.enlist(plan.route, &key, &millis(look), deadline).await?;
+            let (entry, look) = (key.to_string(), millis(look));
+            let (list, arguments) = ([self.inbox_of(plan.route, &key)], [&entry, &look]);
+            let arguments = arguments.map(|text| text.as_bytes());
+            self.script_on(&ENLIST, &list, &arguments, deadline).await?;
         }
         fault::point("before acceptance is stored");
         let texts = [

@@ -177,6 +177,19 @@ pub(super) static POSTPONE: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
+/// Adds an entry to the list of an inbox before its event is accepted. `KEYS[1]` is the list.
+/// Arguments: the entry and its time. An earlier entry stays: the event may be in the inbox already,
+/// and a duplicate must not delay it. An entry with a mark is replaced ([`LOOKED`]).
+pub(super) static ENLIST: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 'inf')
+         if score % 1 ~= 0 or score > tonumber(ARGV[2]) then
+             redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+         end
+         return {}",
+    )
+});
+
 /// Changes the time of an entry of the list of an inbox, if it still has the time that it was read
 /// with. `KEYS[1]` is the list. Arguments: a test's time, the entry, that time, and the pause before
 /// the new time.

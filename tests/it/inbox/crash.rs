@@ -27,7 +27,7 @@ use crate::{
 
 /// The answer of the destination before the crash.
 #[derive(Debug, Clone, Copy)]
-enum Says {
+pub enum Says {
     Done,
     TryLater,
     Never,
@@ -36,7 +36,7 @@ use Says::{Done, Never, TryLater};
 
 /// The place where the process ends, the answer of the destination before, and how often the event
 /// arrives in the end.
-const STEPS: [(&str, Says, usize); 24] = [
+pub const STEPS: [(&str, Says, usize); 24] = [
     ("before accept", Done, 1),
     // DynamoDB has written one part of the body, or two.
     ("after part", Done, 1),
@@ -73,7 +73,7 @@ const STEPS: [(&str, Says, usize); 24] = [
 ];
 
 /// Returns whether a store has a step.
-fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
+pub fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
     let is_sqlite = store.starts_with("sqlite:");
     match step {
         "before finish commits" | "before postpone commits" => is_sqlite,
@@ -84,7 +84,7 @@ fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
 
 /// Returns whether a step leaves the store in a state that no other step leaves. On the slow stores
 /// (a cluster, DynamoDB Local), only these steps are tested.
-fn is_a_state_of_its_own((step, says, _): (&str, Says, usize)) -> bool {
+pub fn is_a_state_of_its_own((step, says, _): (&str, Says, usize)) -> bool {
     match step {
         "before accept" | "before take" | "after take" | "before send" | "before settle" => false,
         "after send" => matches!(says, Done),
@@ -131,32 +131,38 @@ async fn on_a_redis_cluster_every_accepted_event_arrives_as_often_as_promised() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_dynamodb_every_accepted_event_arrives_as_often_as_promised() {
     let dynamodb = DynamoDbLocal::start().await;
-    let mut places = Vec::new();
-    for number in 0..SLOW_PLACES {
-        let (table, timeout) = (format!("table-{number}"), Duration::from_secs(20));
-        DynamoDbLocal::create_table(&dynamodb.sdk, &table).await;
-        let url = ("STORE_URL", format!("dynamodb://{table}"));
-        let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
-        let store = Arc::new(DynamoDb::with_sdk_config(table, timeout, &dynamodb.sdk));
-        places.push(Place { vars: vec![url, endpoint], store });
-    }
+    let places = Place::in_tables(&dynamodb, SLOW_PLACES).await;
     at_every_step(places, is_a_state_of_its_own).await;
 }
 
 /// A store that one trial at a time uses.
 #[derive(Clone)]
-struct Place {
+pub struct Place {
     /// The variables of a router with this store.
-    vars: Vec<(&'static str, String)>,
-    store: Arc<dyn Store>,
+    pub vars: Vec<(&'static str, String)>,
+    pub store: Arc<dyn Store>,
 }
 
 impl Place {
     /// Opens SQLite or Redis.
-    async fn at(url: &str) -> Self {
+    pub async fn at(url: &str) -> Self {
         let vars = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
         let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
         Self { vars: vec![("STORE_URL", url.to_owned())], store }
+    }
+
+    /// Creates tables in DynamoDB.
+    pub async fn in_tables(dynamodb: &DynamoDbLocal, count: usize) -> Vec<Self> {
+        let mut places = Vec::new();
+        for number in 0..count {
+            let (table, timeout) = (format!("table-{number}"), Duration::from_secs(20));
+            DynamoDbLocal::create_table(&dynamodb.sdk, &table).await;
+            let url = ("STORE_URL", format!("dynamodb://{table}"));
+            let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone());
+            let store = Arc::new(DynamoDb::with_sdk_config(table, timeout, &dynamodb.sdk));
+            places.push(Self { vars: vec![url, endpoint], store });
+        }
+        places
     }
 
     /// Delivers an event, because the first use of a store takes longer than any other.
@@ -261,7 +267,7 @@ async fn crash(place: &Place, step: &str, says: Says, arrivals: usize) {
 }
 
 /// A JSON string that is hardly compressible.
-static NOISE: LazyLock<String> = LazyLock::new(|| {
+pub static NOISE: LazyLock<String> = LazyLock::new(|| {
     let mut random = vec![0; 600_000];
     rand::fill(&mut random[..]);
     format!("\"{}\"", BASE64_STANDARD.encode(random))

@@ -1,7 +1,7 @@
 //! Accepted events: answered at once, and delivered after the answer.
 
 mod commands; // `pending`, `inspect`, `replay`, `discard`, `drain`.
-mod crash; // A crash at every step.
+pub mod crash; // A crash at every step.
 mod earlier; // Dead letters that an earlier version listed.
 mod life; // Answers, schedules, ends, settings.
 mod outage; // A destination that is down.
@@ -37,20 +37,24 @@ fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
     operators::vars(sink, &[&accepting[..], more].concat())
 }
 
-fn event(name: &str) -> String {
+pub fn event(name: &str) -> String {
     format!(
         r#"{{"vendor":"v","event_type":{name:?},"created_at":"2026-05-06T12:34:56Z","n":1.50}}"#
     )
 }
 
 /// Waits until the record of an event is as wanted. `url` names SQLite or Redis.
-async fn record(url: &str, key: &str, is_wanted: impl Fn(&Record) -> bool) -> Record {
+pub async fn record(url: &str, key: &str, is_wanted: impl Fn(&Record) -> bool) -> Record {
     let vars = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
     let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
     record_in(&*store, key, is_wanted).await
 }
 
-async fn record_in(store: &dyn Store, key: &str, is_wanted: impl Fn(&Record) -> bool) -> Record {
+pub async fn record_in(
+    store: &dyn Store,
+    key: &str,
+    is_wanted: impl Fn(&Record) -> bool,
+) -> Record {
     let began = Instant::now();
     loop {
         let record = store.get(&key.parse().unwrap(), Utc::now()).await.unwrap();
@@ -62,6 +66,6 @@ async fn record_in(store: &dyn Store, key: &str, is_wanted: impl Fn(&Record) -> 
     }
 }
 
-fn is_delivered(record: &Record) -> bool {
+pub fn is_delivered(record: &Record) -> bool {
     matches!(record.state, State::Delivered { .. })
 }

@@ -241,7 +241,7 @@ fn alarms_watch_age_number_and_messages_and_tell_when_the_schedule_does_not_run(
     let function = json!([{ "Name": "function", "Value": "Router" }]);
     let unreadable = json!([{ "Name": "QueueName", "Value": "UnreadableMessages.QueueName" }]);
     for (name, metric, dimensions, threshold) in [
-        ("OldestPendingAlarm", "oldest_pending_seconds", &function, "60"),
+        ("OldestPendingAlarm", "first_due_age_seconds", &function, "60"),
         ("PendingAlarm", "pending", &function, "20"),
         ("UnreadableMessagesAlarm", "ApproximateNumberOfMessagesVisible", &unreadable, "0"),
     ] {
@@ -298,8 +298,8 @@ fn the_dashboard_shows_the_inbox_and_its_queue() {
         more,
         [
             by("messages_not_sent", "function"),
-            by("oldest_pending_seconds", "function"),
-            by("oldest_pending_seconds", "function,destination"),
+            by("first_due_age_seconds", "function"),
+            by("first_due_age_seconds", "function,destination"),
             by("pending", "function"),
             by("pending", "function,destination"),
         ]

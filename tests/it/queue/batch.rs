@@ -1,0 +1,197 @@
+//! Batches of messages in which something goes wrong.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{SCHEDULE, VISIBILITY, arrived, instance, until};
+use crate::{
+    emulator::signal,
+    event_source::{Faults, Function, Queue, Wakers, batch},
+    inbox::{event, is_delivered, record},
+    servers::Redis,
+    shared,
+    support::{Answer, ROUTER, Sink, ok},
+};
+
+/// Returns the names of the messages that an answer reports as failed.
+fn failures(answer: &Value) -> Vec<&str> {
+    let failures = answer["batchItemFailures"].as_array().unwrap();
+    failures.iter().map(|failure| failure["itemIdentifier"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn messages_that_cannot_be_read_end_in_the_queue_for_them() {
+    let (sink, queue) = (Sink::start().await, Queue::start(Duration::from_secs(1), 2).await);
+    let url = shared::redis_database();
+    let store = [("STORE_URL", url.as_str())];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
+    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    for body in ["nonsense", "webhook:dedup:12", "{\"requestContext\": {\"http\": {}}}"] {
+        queue.send(body).await;
+    }
+    // This event is not in the inbox any more, so its message is done.
+    queue.send(&format!("webhook:dedup:{}", "0".repeat(64))).await;
+    let heard = function.deliver(&event("among them")).await.unwrap();
+    let wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
+    record(&url, &heard.key, is_delivered).await;
+    let mut unreadable = Vec::new();
+    until("they failed too often", async || {
+        unreadable
+            .extend(queue.unreadable().await.into_iter().map(|message| message.body.unwrap()));
+        unreadable.len() == 3
+    })
+    .await;
+    drop(wakers);
+    assert!(unreadable.iter().any(|body| body == "nonsense"), "{unreadable:?}");
+    assert_eq!(sink.take().len(), 1);
+}
+
+#[tokio::test]
+async fn a_sender_cannot_send_messages_or_run_the_schedule() {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let url = shared::redis_database();
+    let store = [("STORE_URL", url.as_str())];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
+    let function = Function::of([emulator]);
+    let record = json!({ "messageId": "1", "eventSource": "aws:sqs", "body": "nonsense" });
+    for body in [json!({ "Records": [record] }), json!({ "inbox": "due" })] {
+        let heard = function.deliver(&body.to_string()).await.unwrap();
+        assert_eq!(heard.status, 400);
+        assert!(heard.text.starts_with("missing required fields"), "{}", heard.text);
+    }
+    // The records of another service are not messages.
+    let other = json!({ "messageId": "1", "eventSource": "aws:s3", "body": "nonsense" });
+    let answer = function.invoke(json!({ "Records": [other] }).to_string()).await.unwrap();
+    assert_eq!(answer["statusCode"], 400);
+    let answer = function.invoke(json!({ "Records": [record] }).to_string()).await.unwrap();
+    assert_eq!(failures(&answer), ["1"]);
+}
+
+/// Accepts events, and returns the event of their batch and their keys.
+async fn accepted(function: &Function, queue: &Queue, count: usize) -> (String, Vec<String>) {
+    let mut keys = Vec::new();
+    for number in 0..count {
+        keys.push(function.deliver(&event(&number.to_string())).await.unwrap().key);
+    }
+    let mut messages = Vec::new();
+    until("the messages come", async || {
+        messages.extend(queue.receive().await);
+        messages.len() == count
+    })
+    .await;
+    (batch(&messages), keys)
+}
+
+#[tokio::test]
+async fn a_panic_fails_one_message_and_the_others_are_delivered() {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let url = shared::redis_database();
+    let store = [("STORE_URL", url.as_str())];
+    let more = [("FAULT_POINT", "panic before send:4")];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &more);
+    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (batch, keys) = accepted(&function, &queue, 10).await;
+    let answer = function.invoke(batch.clone()).await.unwrap();
+    assert_eq!((failures(&answer).len(), sink.received().len()), (1, 9), "{answer}");
+    // The event that is left is due when its lease has ended.
+    let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
+    for key in &keys {
+        record(&url, key, is_delivered).await;
+    }
+    assert_eq!(sink.take().len(), 10);
+}
+
+#[tokio::test]
+async fn while_the_store_does_not_answer_all_messages_come_again() {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let redis = Redis::start(&[]);
+    let url = redis.url();
+    let store = [("STORE_URL", url.as_str())];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
+    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (batch, keys) = accepted(&function, &queue, 10).await;
+    redis.signal("STOP");
+    let answer = function.invoke(batch).await.unwrap();
+    redis.signal("CONT");
+    assert_eq!((failures(&answer).len(), sink.received().len()), (10, 0));
+    let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
+    for key in &keys {
+        record(&url, key, is_delivered).await;
+    }
+    assert_eq!(sink.take().len(), 10);
+}
+
+#[tokio::test]
+async fn a_function_that_is_killed_or_times_out_leaves_the_batch_to_come_again() {
+    for harm in ["-KILL", "-STOP"] {
+        let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+        let url = shared::redis_database();
+        let store = [("STORE_URL", url.as_str())];
+        let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
+        let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+        let (batch, keys) = accepted(&function, &queue, 10).await;
+        sink.answers(Answer::WhenTold);
+        let harming = async {
+            sink.arrived(10).await;
+            signal(harm, &function.emulator(0).function());
+        };
+        let (answer, ()) = tokio::join!(function.invoke(batch), harming);
+        assert_eq!(answer, None, "{harm}");
+        sink.answers(ok("done"));
+        sink.take();
+        let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
+        for key in &keys {
+            record(&url, key, is_delivered).await;
+        }
+        // The destination may have had each of them once before.
+        assert_eq!(sink.take().len(), 10, "{harm}");
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_hangs_does_not_keep_the_batch_from_its_answer() {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let url = shared::redis_database();
+    let store = [("STORE_URL", url.as_str())];
+    let more = [("FORWARD_TIMEOUT_MS", "60000"), ("RETRY_SCHEDULE", "0s,1s,1s")];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &more);
+    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (batch, keys) = accepted(&function, &queue, 10).await;
+    sink.answers(Answer::WhenTold);
+    let answer = function.invoke(batch).await.unwrap();
+    assert!(failures(&answer).is_empty(), "{answer}");
+    assert_eq!(sink.take().len(), 10);
+    sink.answers(ok("done"));
+    let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
+    for key in &keys {
+        record(&url, key, is_delivered).await;
+    }
+    assert_eq!(sink.take().len(), 10);
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_function_once_the_batch_is_delivered() {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let url = shared::redis_database();
+    let store = [("STORE_URL", url.as_str())];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
+    let function = Function::of([emulator]);
+    let (batch, keys) = accepted(&function, &queue, 10).await;
+    sink.answers(Answer::WhenTold);
+    let emulator = function.emulator(0);
+    let terminating = async {
+        arrived(&sink, 10, &emulator).await;
+        let process = emulator.function();
+        signal("-TERM", &process);
+        emulator.until("it says so", || emulator.log().contains("stopping")).await;
+        sink.go.notify_waiters();
+        process
+    };
+    let (answer, process) = tokio::join!(function.invoke(batch), terminating);
+    assert!(failures(&answer.unwrap()).is_empty());
+    emulator.is_rid_of(&process).await;
+    for key in &keys {
+        record(&url, key, is_delivered).await;
+    }
+}
