@@ -1,6 +1,6 @@
 //! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::routing;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address,
-    backlog::Backlog,
     http_server::{self, App, Limits, response},
     listen::{handler, listen_on},
     stop::stop_signal,
@@ -22,14 +21,12 @@ use crate::{
     finding::Finding,
     inbox::{self, Budgets, Lanes},
     router::{Budget, Router},
-    store, telemetry,
+    store,
+    telemetry::{self, Backlog},
 };
 
 /// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
-
-/// Longest time before the events that are left in an inbox are counted.
-const BEFORE_COUNTING: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
@@ -41,13 +38,13 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    describe_inbox(&config, &router);
     if let Some(metrics) = metrics {
         serve_metrics(metrics, Arc::clone(&router))?;
     }
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(check(config.clone(), Arc::clone(&router)));
-    tokio::spawn(describe_inbox(config.clone(), Arc::clone(&router)));
     let handler = handler(Arc::clone(&router), &config);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop_workers = CancellationToken::new();
@@ -139,36 +136,29 @@ async fn check(config: Config, router: Arc<Router>) {
     tracing::info!(problems = count, "checked the services that the configuration names");
 }
 
-/// Logs how accepted events are delivered: if some events are answered at once, or some are left from
-/// before.
-async fn describe_inbox(config: Config, router: Arc<Router>) {
+/// Logs how accepted events are delivered. Without a question to the store, it is not known whether
+/// some are left from before.
+fn describe_inbox(config: &Config, router: &Router) {
     let schedule = config.inbox.schedule.iter().map(|pause| humantime::format_duration(*pause));
     let schedule = schedule.map(|pause| pause.to_string()).collect::<Vec<_>>().join(",");
     let (answer, workers) = (config.intake.answer.as_str(), config.inbox.workers);
     if router.accepts() {
         tracing::info!(answer, workers, schedule, "delivering accepted events");
-        return;
-    }
-    // Processes that start together do not count together, nor before their first deliveries.
-    tokio::time::sleep(BEFORE_COUNTING.mul_f64(rand::random())).await;
-    match Backlog::read(router.store()).await {
-        Ok(Backlog { pending: 0, .. }) => {}
-        Ok(Backlog { pending, .. }) => tracing::info!(
+    } else {
+        tracing::info!(
             answer,
             workers,
             schedule,
-            pending,
-            "delivering the accepted events that are left: the first look is within a minute, the \
-             others are minutes apart (`webhook-router drain` delivers what is due now)"
-        ),
-        Err(error) => tracing::warn!(%error, "accepted events cannot be counted"),
+            "accepting no events; those that are left in the inbox are looked for within a minute, \
+             then every few minutes (`webhook-router drain` delivers what is due now)"
+        );
     }
 }
 
 /// Answers `GET /metrics` for as long as the process lives.
 fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<()> {
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let backlog = Arc::new(telemetry::Backlog::default());
+    let backlog = Arc::new(Backlog::default());
     let metrics = async move || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
         let text = telemetry::prometheus(&backlog, router.store()).await;
