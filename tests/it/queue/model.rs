@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The number of events. `MODEL_EVENTS=10000 make test TEST=queue::model` sets another number.
-const EVENTS: usize = 300;
+const EVENTS: usize = 200;
 const INSTANCES: usize = 3;
 /// The number of deliveries at the same time.
 const AT_ONCE: usize = 6;
@@ -100,9 +100,9 @@ async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
         let chaos = scope.spawn(|| {
             let mut random = StdRng::seed_from_u64(seed ^ 1);
             while !done.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(random.random_range(500..2500)));
+                std::thread::sleep(Duration::from_millis(random.random_range(500..3000)));
                 let time = Duration::from_millis(random.random_range(100..1500));
-                match random.random_range(0..4) {
+                match random.random_range(0..5) {
                     0 => {
                         redis.signal("STOP");
                         std::thread::sleep(time);
@@ -115,7 +115,7 @@ async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
                         queue.moto.signal("CONT");
                         stalls += 1;
                     }
-                    2 => {
+                    2 | 3 => {
                         down.store(true, Ordering::SeqCst);
                         std::thread::sleep(2 * time);
                         down.store(false, Ordering::SeqCst);
