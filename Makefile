@@ -108,7 +108,7 @@ fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Feed the readers of untrusted text wi
 			-artifact_prefix=$(FUZZ)/found- || exit 1; \
 	done
 
-# A build for the emulator of cargo-lambda.
+# A build with fault points. The tests run it in the emulator of cargo-lambda.
 build-faulty:
 	cargo build --locked --features fault-points
 
@@ -118,6 +118,7 @@ lint: ## Check formatting, lints and documentation.
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
 dependencies: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies: licences, sources, and known vulnerabilities in RustSec's database on GitHub.
@@ -172,7 +173,7 @@ bench-cold-start: build ## Compare the cold start with that of an empty function
 	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
 	$(VENV)/bin/python benches/cold_start.py
 
-bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure listing, taking and accepting events. ONLY="scale", "acceptance" or a store; with 1,000,000 events.
+bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.

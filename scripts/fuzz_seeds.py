@@ -1,5 +1,5 @@
-"""Writes the seeds of the fuzz targets: bodies, times, events, deliveries and sources that the tests and the
-documentation have.
+"""Writes the seeds of the fuzz targets: bodies, times, events, deliveries and sources from the tests and the
+documentation.
 
 Usage: python3 scripts/fuzz_seeds.py FOLDER
 """

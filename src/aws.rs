@@ -27,11 +27,12 @@ use tokio::sync::OnceCell;
 
 use crate::http_client;
 
-/// Time limit for reading the secret, once per process.
+/// Time limit for reading the secret. It is read once per process.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the region, credentials and endpoints from the standard AWS variables and files,
-/// together with the HTTP client of this binary. They are read once per process, at the first use.
+/// together with the HTTP client of this binary. The settings are read once per process, at their
+/// first use.
 pub async fn sdk_config() -> &'static SdkConfig {
     static SDK_CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
     SDK_CONFIG
@@ -107,7 +108,7 @@ impl HttpConnector for SdkConnector {
             Ok(request) => request,
             Err(error) => return failed(error.into()),
         };
-        // The SDK closes the connection when an answer makes it try again.
+        // When an answer makes the SDK try again, it closes the connection through this function.
         let connection = capture_connection(&mut request);
         if let Some(captured) = request.extensions().get::<CaptureSmithyConnection>() {
             captured.set_connection_retriever(move || {

@@ -18,7 +18,7 @@ use crate::{
 
 /// Time limit for a check.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Time before its expiry from which a certificate causes a warning.
+/// A certificate that expires within this time causes a warning.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
 const AWS: &str = "AWS_REGION";
@@ -84,7 +84,7 @@ async fn aws_target(target: &AwsTarget) -> Vec<Finding> {
                 findings.push(resolved("AWS_TARGET_FUNCTION", host, port).await);
             }
         }
-        // The region is absent, which has its own finding.
+        // The region is absent, and `aws_settings` has reported that.
         Err(_) if findings.iter().any(Finding::is_problem) => {}
         Err(error) => findings.push(Finding::error("AWS_ENDPOINT_URL_LAMBDA", error)),
     }

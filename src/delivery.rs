@@ -27,10 +27,10 @@ pub const TRACE_HEADERS: [&str; 4] =
     ["traceparent", "tracestate", "x-amzn-trace-id", "x-cloud-trace-context"];
 
 impl Delivery {
-    /// Returns the delivery as a dead letter keeps it: complete, except that it has only the
-    /// headers that a replay forwards: content type, trace context and the vendor's
-    /// `signature_headers`. Cookies and credentials are left out: they have no use after
-    /// verification, and a reader of the store must not find them.
+    /// Returns the delivery as the store keeps it. Of the headers, it has only those that a replay
+    /// forwards: content type, trace context and the vendor's `signature_headers`. Cookies and
+    /// credentials are left out: they have no use after verification, and a reader of the store
+    /// must not find them.
     pub fn kept(&self, signature_headers: &[HeaderName]) -> Self {
         let is_forwarded = |name: &HeaderName| {
             *name == CONTENT_TYPE

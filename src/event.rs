@@ -2,7 +2,7 @@
 
 use crate::{lowercase::python_lower, timestamp::Timestamp};
 
-/// The logical thing that happened. Several deliveries may carry the same event.
+/// Something that happened at a vendor. Several deliveries may carry the same event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The vendor's name: as written in the envelope, or the name of the source's vendor.
@@ -13,7 +13,8 @@ pub struct Event {
     pub event_type: String,
     /// `None` if the vendor gives no time. An envelope always has one.
     pub created_at: Option<Timestamp>,
-    /// SHA-256 of the body's canonical JSON, as 64 lower-case hex digits.
+    /// SHA-256 of the body's canonical JSON, or of its bytes if it is not JSON, as 64 lower-case
+    /// hex digits.
     pub digest: String,
     pub identity: Identity,
 }
@@ -23,8 +24,8 @@ pub struct Event {
 pub enum Identity {
     /// The sender, type, time and body must be equal.
     Content,
-    /// The vendor must be equal, and the name that the sender gave the event in a header:
-    /// `Idempotency-Key`, or `webhook-id` where that is signed. The body must be equal, too.
+    /// The vendor must be equal, and so must the name of the event in a header: `Idempotency-Key`,
+    /// or in a signed delivery `webhook-id`. The same name with another body is refused.
     Header(String),
     /// The source and the provider's id for the event must be equal. The ids of a batch are joined
     /// with commas. The body may differ, because it may describe the delivery itself.

@@ -1,18 +1,20 @@
 //! Asks vendors for the certificates and keys that they sign with, and confirms subscriptions.
 //!
 //! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
-//! redirects are not followed, and an answer has at most 64 KiB and 2 s. The same is fetched once at
-//! a time, few addresses are fetched at once, a failure is remembered, and after several failures
-//! nothing else is fetched for a while. Each vendor's hosts have these bounds for themselves, so that
-//! strangers who name one vendor's addresses do not hold up another vendor.
+//! redirects are not followed, and an answer has at most 64 KiB and 2 s. Concurrent callers share one
+//! fetch, and few fetches run at once. A failure is remembered, and after several failures other
+//! addresses are fetched only now and then. These limits apply to each vendor's hosts separately. So
+//! strangers who name one vendor's addresses do not delay another vendor.
 
 use std::{
     collections::HashMap,
+    iter,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use http::header::CONTENT_TYPE;
+use rand::seq::IteratorRandom as _;
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::{Instant, timeout},
@@ -22,7 +24,7 @@ use crate::{
     authorities::Authorities,
     destination::tls_config,
     error::Error,
-    source::{Fetch, Fetched},
+    source::{Fetch, Fetched, Question},
 };
 
 /// Time limit for an answer.
@@ -38,6 +40,11 @@ const AT_ONCE: usize = 4;
 /// made. A stranger can name any number of addresses and keys, but only the vendor's have an answer.
 const MAX_WITHOUT: usize = 16;
 
+/// Shortest time between two failures that are forgotten early. While there are [`MAX_WITHOUT`]
+/// requests without an answer, another request takes the place of one that failed. So strangers
+/// cannot shut the vendor's own key out for as long as they like, and the vendor gets few requests.
+const FORGOTTEN_EVERY: Duration = Duration::from_secs(1);
+
 /// Most requests whose results are kept. A vendor has few certificates and keys, but it may publish
 /// one of them at several addresses.
 const MAX_KEPT: usize = 256;
@@ -51,7 +58,7 @@ const FAILURE_KEPT: Duration = Duration::from_secs(30);
 
 /// The result of a fetch.
 struct Answer {
-    /// The time at which it is fetched again.
+    /// The time from which the answer is fetched again.
     until: Instant,
     result: Result<Arc<Fetched>, String>,
 }
@@ -60,12 +67,12 @@ struct Answer {
 #[derive(Default)]
 struct Slot {
     answer: OnceCell<Answer>,
-    /// The answer of the day before, which counts until the vendor gives another.
+    /// The previous answer, which counts until the vendor gives another.
     earlier: Option<Arc<Fetched>>,
 }
 
 impl Slot {
-    /// Returns whether nothing is to be fetched: there is a current answer, or somebody waits for one.
+    /// Returns whether the slot needs no new fetch: its answer is current, or a fetch is under way.
     fn is_current(slot: &Arc<Self>) -> bool {
         match slot.answer.get() {
             Some(answer) => Instant::now() < answer.until,
@@ -82,13 +89,40 @@ impl Slot {
 
 /// The requests to the hosts of one vendor.
 struct Hosts {
-    slots: Mutex<HashMap<Fetch, Arc<Slot>>>,
+    known: Mutex<Known>,
     permits: Semaphore,
+}
+
+/// The requests whose answers are kept or awaited.
+#[derive(Default)]
+struct Known {
+    slots: HashMap<Fetch, Arc<Slot>>,
+    /// The time at which a failure was forgotten early.
+    forgot: Option<Instant>,
+}
+
+impl Known {
+    /// Forgets a failure early, and returns whether there was one to forget. It is a random one, so
+    /// that strangers cannot choose which failure counts no longer. Never forgets a request that is
+    /// being made.
+    fn forget_a_failure(&mut self, pause: Duration) -> bool {
+        if self.forgot.is_some_and(|forgot| forgot.elapsed() < pause) {
+            return false;
+        }
+        let has_failed = |slot: &Slot| slot.answer.initialized() && slot.last().is_none();
+        let failed = self.slots.iter().filter(|(_, slot)| has_failed(slot));
+        let Some(fetch) = failed.map(|(fetch, _)| fetch).choose(&mut rand::rng()).cloned() else {
+            return false;
+        };
+        self.slots.remove(&fetch);
+        self.forgot = Some(Instant::now());
+        true
+    }
 }
 
 impl Default for Hosts {
     fn default() -> Self {
-        Self { slots: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+        Self { known: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
     }
 }
 
@@ -96,19 +130,21 @@ impl Hosts {
     /// Returns the slot of a request. A slot that is out of date is replaced.
     ///
     /// # Errors
-    /// Fails if too many requests have no answer.
-    fn slot(&self, fetch: &Fetch) -> Result<Arc<Slot>, Error> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| Slot::is_current(slot) || slot.last().is_some());
-        let known = slots.get(fetch);
-        if let Some(slot) = known.filter(|slot| Slot::is_current(slot)) {
+    /// Fails if too many requests have no answer, and another one had its turn shortly before.
+    fn slot(&self, fetch: &Fetch, pause: Duration) -> Result<Arc<Slot>, Error> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.slots.retain(|_, slot| Slot::is_current(slot) || slot.last().is_some());
+        let found = known.slots.get(fetch);
+        if let Some(slot) = found.filter(|slot| Slot::is_current(slot)) {
             return Ok(Arc::clone(slot));
         }
-        let earlier = known.and_then(|slot| slot.last().cloned());
-        let without = slots.values().filter(|slot| slot.last().is_none()).count();
-        if without >= MAX_WITHOUT && earlier.is_none() {
+        let earlier = found.and_then(|slot| slot.last().cloned());
+        let without = known.slots.values().filter(|slot| slot.last().is_none()).count();
+        let is_full = without >= MAX_WITHOUT && earlier.is_none();
+        if is_full && !known.forget_a_failure(pause) {
             return Err(Error::NotFetched("too many requests have no answer".into()));
         }
+        let slots = &mut known.slots;
         if slots.len() >= MAX_KEPT {
             let until = |slot: &Slot| slot.answer.get().map(|answer| answer.until);
             let answered = slots.iter().filter_map(|(fetch, slot)| Some((until(slot)?, fetch)));
@@ -137,12 +173,14 @@ pub struct Fetcher {
     hosts: Mutex<HashMap<String, Arc<Hosts>>>,
     kept: Duration,
     failure_kept: Duration,
+    forgotten_every: Duration,
 }
 
 impl Default for Fetcher {
     fn default() -> Self {
         let (client, hosts) = (OnceCell::new(), Mutex::default());
-        Self { client, hosts, kept: KEPT, failure_kept: FAILURE_KEPT }
+        let (kept, failure_kept) = (KEPT, FAILURE_KEPT);
+        Self { client, hosts, kept, failure_kept, forgotten_every: FORGOTTEN_EVERY }
     }
 }
 
@@ -152,9 +190,14 @@ impl Fetcher {
         Self { client: OnceCell::new_with(Some(client)), ..Self::default() }
     }
 
-    /// Keeps answers and failures for other times.
+    /// Sets how long answers and failures are kept.
     pub fn keeping(self, kept: Duration, failure_kept: Duration) -> Self {
         Self { kept, failure_kept, ..self }
+    }
+
+    /// Forgets a failure early after another time, while too many requests have no answer.
+    pub fn forgetting_every(self, forgotten_every: Duration) -> Self {
+        Self { forgotten_every, ..self }
     }
 
     /// Returns the answer to a request, and fetches it if it is not kept. If an answer cannot be
@@ -164,11 +207,11 @@ impl Fetcher {
     /// Fails with [`Error::NotFetched`] if it cannot be fetched.
     pub async fn get(&self, fetch: &Fetch) -> Result<Arc<Fetched>, Error> {
         let hosts = self.hosts(fetch);
-        let slot = hosts.slot(fetch)?;
+        let slot = hosts.slot(fetch, self.forgotten_every)?;
         let answer = slot.answer.get_or_try_init(|| async {
             let permit = timeout(TIMEOUT, hosts.permits.acquire()).await;
             // The vendor did not fail, so the slot stays empty.
-            let busy = || Error::NotFetched("too much is being fetched".into());
+            let busy = || Error::NotFetched("too many fetches are under way".into());
             let _permit = permit.map_err(|_| busy())?.map_err(|_| busy())?;
             Ok(self.answer(fetch, slot.earlier.as_ref()).await)
         });
@@ -202,16 +245,33 @@ impl Fetcher {
     async fn ask(&self, fetch: &Fetch) -> Result<Fetched, String> {
         let settings = || client_settings(None)?.build().map_err(|error| error.to_string());
         let client = self.client.get_or_try_init(|| async { settings() }).await?;
-        // The host is in the log line already.
-        let text = |error: reqwest::Error| error.without_url().to_string();
-        let address = fetch.address().clone();
-        let request = match fetch {
-            Fetch::Certificate(_) | Fetch::Confirmation(_) => client.get(address),
-            Fetch::Key { question, .. } => {
-                let request = client.post(address).header(CONTENT_TYPE, "application/json");
-                request.body(question.expose().to_owned())
+        let requests = match fetch {
+            Fetch::Certificate(address) | Fetch::Confirmation(address) => {
+                vec![client.get(address.clone())]
+            }
+            Fetch::Key { first, others } => {
+                let post = |Question { address, json }: &Question| {
+                    let request = client.post(address.clone());
+                    let request = request.header(CONTENT_TYPE, "application/json");
+                    request.body(json.expose().to_owned())
+                };
+                iter::once(first).chain(others).map(post).collect()
             }
         };
+        let mut failures = Vec::new();
+        for request in requests {
+            match Self::answer_to(request, fetch).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        failures.dedup();
+        Err(failures.join("; "))
+    }
+
+    async fn answer_to(request: reqwest::RequestBuilder, fetch: &Fetch) -> Result<Fetched, String> {
+        // The host is in the log line already.
+        let text = |error: reqwest::Error| error.without_url().to_string();
         let mut response = request.send().await.map_err(text)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("the answer is {}", response.status()));

@@ -1,4 +1,4 @@
-//! Delivers accepted events behind their answers: a lane of workers for each destination.
+//! Delivers accepted events after their answers. Each destination has a lane of workers.
 //!
 //! A lane learns of an event in three ways. An acceptance in this process wakes it. It keeps the times
 //! of the events that it postponed itself. And it sweeps: it asks the store what is due, which finds
@@ -6,8 +6,9 @@
 //! delivers it.
 //!
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
-//! time. So an outage uses up the schedules of a few events, and not of all. The first answer opens
-//! the lane again.
+//! time. The first attempt of a process is a probe, too. A failed probe does not count for the
+//! schedule of its event. So an outage uses up no schedule, except for one entry of the events that
+//! were under way when it began. The first answer other than 503 opens the lane again.
 //!
 //! In Lambda, there are no workers: `instance.rs` delivers what messages bring, and `schedule.rs`
 //! sends messages for what is due and has none.
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
 use tokio::{
@@ -35,7 +36,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::outage::{Down, FIRST_PROBE, LAST_PROBE};
+use self::outage::{FIRST_PROBE, Gate, LAST_PROBE};
 pub use self::{
     instance::{Instance, Message},
     schedule::Sent,
@@ -44,28 +45,28 @@ use crate::{
     key::Key,
     outcome::{Ending, Origin, Trigger},
     route::Route,
-    router::{Budget, Handled, Health, Router, Wake},
+    router::{Budget, Cause, Handled, Health, Router, Wake},
     store::{Due, StoreError},
     telemetry,
 };
 
-/// Average time between two sweeps of a lane. Each one is between half and one and a half of it, so
-/// that many processes do not sweep together. A sweep is one query, or sixteen in DynamoDB and in a
-/// Redis cluster.
+/// Average time between two sweeps of a lane. Each pause is random, from half to one and a half
+/// times this average, so that many processes do not sweep together. A sweep is one query, or
+/// sixteen in DynamoDB and in a Redis cluster.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// The same where no event is accepted any more.
+/// The same average in a process that accepts no events.
 const IDLE_SWEEP: Duration = Duration::from_secs(300);
 
 /// Most events that a sweep finds. They are tried in random order, so that processes that sweep at
 /// the same time rarely try the same ones.
 const SWEPT: usize = 256;
 
-/// Most events that a lane remembers between two sweeps, by acceptance or by time. The store has the
-/// others.
+/// Most events that each list of a lane holds: accepted, due, and due later. The store lists all
+/// events.
 const REMEMBERED: usize = 4096;
 
-/// Average time between two searches for what interrupted acceptances have left behind.
+/// Average time between two searches for the remains of interrupted acceptances.
 const CLEANING: Duration = Duration::from_secs(3600);
 
 /// Time by which the clock of a store may be behind.
@@ -74,13 +75,13 @@ const CLOCK_MARGIN: Duration = Duration::from_millis(5);
 /// Creates the budget of one attempt.
 pub type Budgets = Arc<dyn Fn() -> Budget + Send + Sync>;
 
-/// The ends of the lanes that acceptances wake.
+/// The receivers through which acceptances wake the lanes.
 pub struct Lanes(HashMap<Route, Woken>);
 
 /// The events that were accepted.
 struct Woken {
     events: mpsc::Receiver<Due>,
-    /// True if there was no room for an event.
+    /// True if an event was dropped because there was no room for it.
     is_behind: Arc<AtomicBool>,
 }
 
@@ -116,9 +117,7 @@ pub async fn run(
     for (route, woken) in lanes.0 {
         let mut lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
         if !router.accepts() {
-            lane.every = IDLE_SWEEP;
-            // Processes that start together do not keep the store busy at that time.
-            lane.next_sweep = Instant::now() + around(SWEEP * 3);
+            lane.slow_down();
         }
         tasks.spawn(lane.serve(woken, stop.clone()));
     }
@@ -127,18 +126,18 @@ pub async fn run(
 }
 
 /// The result of a drain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Drained {
     pub delivered: u32,
     pub postponed: u32,
     pub failed: u32,
-    /// The number of destinations that took no events, so that some are left.
-    pub down: u32,
+    /// The destinations that were down, so that events for them may be left.
+    pub down: Vec<Route>,
     /// True if the store did not answer, a result could not be stored, or a record cannot be read.
     pub is_incomplete: bool,
 }
 
-/// Delivers what is due now, once, and cleans up.
+/// Delivers the events that are due, and cleans up.
 pub async fn drain(
     router: Arc<Router>,
     workers: usize,
@@ -157,18 +156,19 @@ pub async fn drain(
                 sum.delivered += drained.delivered;
                 sum.postponed += drained.postponed;
                 sum.failed += drained.failed;
-                sum.down += drained.down;
+                sum.down.extend(drained.down);
                 sum.is_incomplete |= drained.is_incomplete;
             }
             // The place of the panic is in the log already.
             Err(_panic) => sum.is_incomplete = true,
         }
     }
+    sum.down.sort_by_key(|route| route.as_str());
     clean_up(&router, &stop).await;
     sum
 }
 
-/// Cleans up behind interrupted acceptances from time to time.
+/// Removes the remains of interrupted acceptances from time to time.
 async fn clean(router: Arc<Router>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -179,7 +179,8 @@ async fn clean(router: Arc<Router>, stop: CancellationToken) {
     }
 }
 
-/// Cleans up behind interrupted acceptances, until `stop`. The next time goes on from there.
+/// Removes the remains of interrupted acceptances, until `stop`. The next call continues from
+/// there.
 async fn clean_up(router: &Router, stop: &CancellationToken) {
     let swept = router.store().sweep(Utc::now());
     if let Some(Err(error)) = stop.run_until_cancelled(swept).await {
@@ -195,15 +196,14 @@ struct Lane {
     budgets: Budgets,
     running: JoinSet<(Key, Handled)>,
     /// Events that are due, as far as this process knows.
-    queue: VecDeque<Key>,
-    /// Events that are due later, as far as this process knows: those that it postponed, and those
-    /// that were under another lease.
-    later: BTreeSet<(Instant, Key)>,
+    queue: VecDeque<Due>,
+    /// Events that this process knows to be due later: events that it accepted or postponed, and
+    /// events that were under another lease.
+    later: BTreeSet<(Instant, Due)>,
     /// Events whose records cannot be read. This process does not try them again, so that they do not
-    /// hold up the others.
+    /// block the others.
     unreadable: HashSet<Key>,
-    /// Set while the destination is down.
-    down: Option<Down>,
+    gate: Gate,
     next_sweep: Instant,
     /// The average time between two sweeps.
     every: Duration,
@@ -223,12 +223,19 @@ impl Lane {
             queue: VecDeque::new(),
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
-            down: None,
+            gate: Gate::Unknown,
             next_sweep: Instant::now(),
             every: SWEEP,
             has_more: false,
             summary: Drained::default(),
         }
+    }
+
+    /// Makes the lane sweep rarely. Processes that start together do not keep the store busy at that
+    /// time.
+    fn slow_down(&mut self) {
+        self.every = IDLE_SWEEP;
+        self.next_sweep = Instant::now() + around(SWEEP * 3);
     }
 
     /// Delivers events until `stop`.
@@ -243,9 +250,9 @@ impl Lane {
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
                 Some(due) = woken.events.recv(), if has_room => {
                     if due.at <= Utc::now() {
-                        self.queue.push_back(due.key);
+                        self.queue.push_back(due);
                     } else {
-                        self.remember(due.key, due.at);
+                        self.remember(due);
                     }
                 }
                 () = sleep_until(next_look) => {
@@ -261,7 +268,7 @@ impl Lane {
 
     /// Delivers what is due now.
     async fn drain(mut self, stop: CancellationToken) -> Drained {
-        while !stop.is_cancelled() && self.down.is_none() && !self.summary.is_incomplete {
+        while !(stop.is_cancelled() || self.gate.is_closed() || self.summary.is_incomplete) {
             if self.queue.is_empty() {
                 self.sweep().await;
             }
@@ -277,31 +284,34 @@ impl Lane {
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
-        self.summary.down = self.down.is_some().into();
+        if self.gate.is_closed() {
+            self.summary.down.push(self.route);
+        }
         self.summary.is_incomplete |= !self.unreadable.is_empty();
         self.summary
     }
 
-    /// Begins as many attempts as there are workers and events. While the destination is down, it
+    /// Begins as many attempts as there are workers and events. Unless the destination is up, it
     /// begins one probe at a time.
     fn begin_attempts(&mut self) {
-        let workers = match &self.down {
-            None => self.workers,
-            Some(down) if down.is_probe_due() => 1,
-            Some(_) => 0,
+        let (workers, is_probe) = match &self.gate {
+            Gate::Open => (self.workers, false),
+            gate if gate.is_probe_due() => (1, true),
+            _ => (0, true),
         };
         while self.running.len() < workers
-            && let Some(key) = self.queue.pop_front()
+            && let Some(Due { at, key }) = self.queue.pop_front()
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
+            let cause = if is_probe { Cause::Probe(at) } else { Cause::Due };
             self.running.spawn(async move {
                 let (by, origin) = (Trigger::Inbox, Origin::default());
-                (key, router.deliver_accepted(key, false, by, origin, budgets()).await)
+                (key, router.deliver_accepted(key, cause, by, origin, budgets()).await)
             });
         }
     }
 
-    /// Learns from an attempt that has ended: `None` after a panic.
+    /// Handles the end of an attempt. `ended` is `None` after a panic.
     fn ended(&mut self, ended: Option<(Key, Handled)>) {
         let Some((key, handled)) = ended else {
             // The place of the panic is in the log already.
@@ -316,15 +326,15 @@ impl Lane {
                     _ => self.summary.failed += 1,
                 }
                 self.summary.is_incomplete |= !settled;
-                if let Some(due) = due {
-                    self.remember(key, due);
+                if let Some(at) = due {
+                    self.remember(Due { at, key });
                 }
                 // An old entry of the list may lead to an event of the other destination.
                 if route == self.route {
                     self.learn(health);
                 }
             }
-            Handled::NotDue(at) => self.remember(key, at),
+            Handled::NotDue(at) => self.remember(Due { at, key }),
             Handled::Gone => {}
             Handled::Unreadable => {
                 self.unreadable.insert(key);
@@ -340,17 +350,17 @@ impl Lane {
     }
 
     /// Remembers when an event is due, if there is room.
-    fn remember(&mut self, key: Key, due: DateTime<Utc>) {
+    fn remember(&mut self, due: Due) {
         if self.later.len() < REMEMBERED {
             // By the store's clock, the event may be due a moment later.
-            let pause = (due - Utc::now()).to_std().unwrap_or_default() + CLOCK_MARGIN;
-            self.later.insert((Instant::now() + pause, key));
+            let pause = (due.at - Utc::now()).to_std().unwrap_or_default() + CLOCK_MARGIN;
+            self.later.insert((Instant::now() + pause, due));
         }
     }
 
-    /// Closes or opens the lane.
+    /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
-        if outage::learn(&mut self.down, self.route, health) {
+        if self.gate.learn(self.route, health) {
             self.next_sweep = Instant::now();
         }
     }
@@ -362,11 +372,11 @@ impl Lane {
         if let Some((due, _)) = self.later.first() {
             next = next.min(*due);
         }
-        match &self.down {
+        match &self.gate {
             // There is nothing to do before the next probe.
-            Some(down) if !down.is_probe_due() => now + down.pause(),
+            gate if !gate.is_probe_due() => now + gate.pause(),
             // The probe is under way.
-            Some(_) if !self.running.is_empty() => now + LAST_PROBE,
+            gate if gate.is_closed() && !self.running.is_empty() => now + LAST_PROBE,
             _ if self.queue.is_empty() && self.has_more => now,
             _ => next,
         }
@@ -380,7 +390,7 @@ impl Lane {
             self.queue.push_back(first.1);
         }
         let is_due = self.next_sweep <= now || (self.queue.is_empty() && self.has_more);
-        if is_due || (self.down.is_some() && self.queue.is_empty()) {
+        if is_due || (self.gate.is_closed() && self.queue.is_empty()) {
             self.sweep().await;
         }
     }
@@ -390,11 +400,11 @@ impl Lane {
         self.next_sweep = Instant::now() + around(self.every);
         self.has_more = false;
         match self.due().await {
-            Ok((mut keys, has_more)) => {
+            Ok((mut due, has_more)) => {
                 self.has_more = has_more;
-                keys.retain(|key| !self.queue.contains(key));
-                keys.shuffle(&mut rand::rng());
-                self.queue.extend(keys);
+                due.retain(|due| self.queue.iter().all(|queued| queued.key != due.key));
+                due.shuffle(&mut rand::rng());
+                self.queue.extend(due);
             }
             Err(error) => {
                 tracing::error!(destination = %self.route, %error, "accepted events cannot be listed");
@@ -405,20 +415,19 @@ impl Lane {
 
     /// Returns the first events that are due and can be read, and whether there may be more. Reads
     /// past the events that cannot be read.
-    async fn due(&self) -> Result<(Vec<Key>, bool), StoreError> {
+    async fn due(&self) -> Result<(Vec<Due>, bool), StoreError> {
         let (now, mut last) = (Utc::now(), None);
         loop {
-            let page = self.router.store().due(self.route, Some(now), last, SWEPT).await?;
+            let mut page = self.router.store().due(self.route, Some(now), last, SWEPT).await?;
             if last.is_none() {
                 let oldest = page.first().and_then(|Due { at, .. }| (now - *at).to_std().ok());
                 telemetry::overdue(self.route, oldest.unwrap_or_default());
             }
             last = page.last().copied();
             let is_full = page.len() >= SWEPT;
-            let keys = page.into_iter().map(|Due { key, .. }| key);
-            let keys: Vec<_> = keys.filter(|key| !self.unreadable.contains(key)).collect();
-            if !keys.is_empty() || !is_full {
-                return Ok((keys, is_full));
+            page.retain(|Due { key, .. }| !self.unreadable.contains(key));
+            if !page.is_empty() || !is_full {
+                return Ok((page, is_full));
             }
         }
     }
@@ -428,3 +437,6 @@ impl Lane {
 fn around(average: Duration) -> Duration {
     average.mul_f64(0.5 + rand::random::<f64>())
 }
+
+#[cfg(test)]
+mod tests;

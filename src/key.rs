@@ -21,8 +21,7 @@ impl Key {
     /// The text before the digits.
     pub const PREFIX: &str = "webhook:dedup:";
 
-    /// The number of parts into which lists of keys are divided where one place could not hold a
-    /// whole list.
+    /// The number of parts into which a store may divide a list of keys, to spread the load.
     pub const SHARDS: u8 = 16;
 
     /// Returns the part of a list that the key is in: its first hex digit.

@@ -82,7 +82,7 @@ pub mod telemetry;
 // START HERE: the life of a delivery.
 pub mod router;
 
-// Accepted events, delivered behind the answer.
+// Accepted events, delivered after the answer.
 pub mod inbox;
 
 // Dead letters, listed and delivered again.

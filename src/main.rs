@@ -59,7 +59,7 @@ enum Command {
     DeadLetters(dead_letters::Options),
     /// List the accepted events that are not delivered yet.
     Pending(pending::Options),
-    /// Deliver the accepted events that are due, once.
+    /// Deliver the accepted events that are due, and exit.
     #[command(after_help = VARIABLES)]
     Drain(drain::Options),
     /// Deliver dead letters again, and accepted events before their time.

@@ -1,11 +1,16 @@
-//! Delivers dead letters again when an operator or a schedule asks for it. An operator may also have
-//! an event of the inbox delivered before its time.
+//! Delivers dead letters again when an operator or a schedule asks for it. An operator can also
+//! replay an event of the inbox before its time.
 //!
 //! A replay uses the same claim and the same attempts as a vendor's delivery. So it may be
 //! repeated, and several processes may replay at once: the first one to claim an event delivers it,
 //! and the others find it in flight or delivered.
 
-use std::{collections::HashSet, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -17,8 +22,8 @@ use crate::{
     key::Key,
     outcome::{Ending, Origin, Trigger},
     route::Route,
-    router::{Budget, Handled, Replay, Router},
-    store::{Attempt, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
+    router::{Budget, Cause, Handled, Replay, Router},
+    store::{Attempt, Due, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
 /// The allowed range for the number of replays that begin per second.
@@ -33,25 +38,42 @@ const PAGE: usize = 64;
 // A record must keep enough attempts to count as many redrives.
 const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
 
-/// Selects dead letters. Each field that is `None` selects all.
+/// Selects dead letters or accepted events. Each field that is `None` selects all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// The vendor's name. Upper and lower case count as equal.
     pub vendor: Option<String>,
     pub destination: Option<Route>,
-    /// Selects the letters that failed at this time or later.
+    /// Selects the letters that failed, or the events that were accepted, at this time or later.
     pub since: Option<DateTime<Utc>>,
 }
 
 impl Filter {
-    fn takes(&self, record: &Record) -> bool {
-        let Record { details: Some(details), failed: Some(failed), .. } = record else {
-            return false;
-        };
+    /// Returns whether the filter selects an event. `at` is the time of its failure or acceptance,
+    /// or `None` if the event is not on the list any more.
+    fn takes(&self, record: &Record, at: Option<DateTime<Utc>>) -> bool {
+        let (Some(details), Some(at)) = (&record.details, at) else { return false };
         let is_vendor = |vendor: &String| vendor.to_lowercase() == details.vendor.to_lowercase();
         self.vendor.as_ref().is_none_or(is_vendor)
             && self.destination.is_none_or(|route| route == details.route)
-            && self.since.is_none_or(|since| failed.at >= since)
+            && self.since.is_none_or(|since| at >= since)
+    }
+}
+
+/// Returns the record of an event, if it has one. A record that cannot be read is named in the log
+/// and counted.
+async fn readable(
+    store: &dyn Store,
+    key: Key,
+    corrupt: &mut u32,
+) -> Result<Option<Record>, StoreError> {
+    match store.get(&key, Utc::now()).await {
+        Err(StoreError::Corrupt(what)) => {
+            *corrupt += 1;
+            tracing::error!(%key, what, "a record cannot be read");
+            Ok(None)
+        }
+        record => record,
     }
 }
 
@@ -88,16 +110,75 @@ impl<'a> Letters<'a> {
             if !self.seen.insert(key) {
                 continue;
             }
-            match self.store.get(&key, Utc::now()).await {
-                Ok(record) => records.extend(record.filter(|record| self.filter.takes(record))),
-                Err(StoreError::Corrupt(what)) => {
-                    self.corrupt += 1;
-                    tracing::error!(%key, what, "a dead letter cannot be read");
-                }
-                Err(error) => return Err(error),
-            }
+            let record = readable(self.store, key, &mut self.corrupt).await?;
+            records.extend(record.filter(|record| {
+                self.filter.takes(record, record.failed.as_ref().map(|failed| failed.at))
+            }));
         }
         Ok(Some(records))
+    }
+
+    /// Returns the records of all pages.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn all(mut self) -> Result<Vec<Record>, StoreError> {
+        let mut all = Vec::new();
+        while let Some(records) = self.next().await? {
+            all.extend(records);
+        }
+        Ok(all)
+    }
+}
+
+/// The accepted events that are not delivered, by destination, in the order in which they are due.
+pub struct Pending<'a> {
+    store: &'a dyn Store,
+    filter: &'a Filter,
+    /// Selects the events that are due at this time.
+    due_by: Option<DateTime<Utc>>,
+    /// The destinations whose events are not listed yet.
+    routes: VecDeque<Route>,
+    after: Option<Due>,
+    /// The keys that were listed already. An attempt while the list is read moves its event.
+    seen: HashSet<Key>,
+    /// The number of records that could not be read.
+    pub corrupt: u32,
+}
+
+impl<'a> Pending<'a> {
+    pub fn new(store: &'a dyn Store, filter: &'a Filter, due_by: Option<DateTime<Utc>>) -> Self {
+        let is_wanted = |route: &Route| filter.destination.is_none_or(|only| only == *route);
+        let routes = Route::ALL.into_iter().filter(is_wanted).collect();
+        Self { store, filter, due_by, routes, after: None, seen: HashSet::new(), corrupt: 0 }
+    }
+
+    /// Returns the records of the next page, or `None` after the last page. A record that cannot be
+    /// read is named in the log and skipped.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
+        while let Some(route) = self.routes.front() {
+            let page = self.store.due(*route, self.due_by, self.after, PAGE).await?;
+            self.after = page.last().copied();
+            if page.is_empty() {
+                self.routes.pop_front();
+                continue;
+            }
+            let mut records = Vec::new();
+            for Due { key, .. } in page {
+                if !self.seen.insert(key) {
+                    continue;
+                }
+                let record = readable(self.store, key, &mut self.corrupt).await?;
+                records.extend(record.filter(|record| {
+                    self.filter.takes(record, record.accepted.map(|accepted| accepted.at))
+                }));
+            }
+            return Ok(Some(records));
+        }
+        Ok(None)
     }
 
     /// Returns the records of all pages.
@@ -275,7 +356,7 @@ async fn replay_one(
             }
         }
         // An event of the inbox need not wait for its schedule.
-        Ok(None) => match router.deliver_accepted(key, true, by, origin, budget).await {
+        Ok(None) => match router.deliver_accepted(key, Cause::Operator, by, origin, budget).await {
             Handled::Tried { ending, route, failure, settled, .. } => Replayed {
                 end: if settled { End::Ended(ending) } else { End::Unsettled },
                 destination: Some(route),

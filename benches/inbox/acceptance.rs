@@ -1,5 +1,5 @@
-//! Sends events to `serve` over a fixed number of connections, once with an answer at once and once
-//! with the destination's answer.
+//! Sends events to `serve` over a fixed number of connections. Compares answers at once with the
+//! destination's answers.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -16,10 +16,11 @@ use crate::{
     support::{Serve, client},
 };
 
-/// Least that an answer at once must increase the number of events a second.
+/// Least ratio of the events per second: with answers at once, to those with the destination's
+/// answers.
 const GAIN: f64 = 2.0;
 
-/// Most that the 99th percentile with a slow destination may be above that with a fast one.
+/// Largest ratio of the 99th percentile with a slow destination to that with a fast one.
 const SPREAD: f64 = 1.3;
 
 const SLOW: Duration = Duration::from_millis(50);

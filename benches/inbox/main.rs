@@ -1,7 +1,8 @@
-//! The costs of the inbox, each next to a yardstick from the same run: `make bench-inbox`.
+//! Measures the costs of the inbox (`make bench-inbox`), and compares each with a reference from
+//! the same run.
 //!
-//! `scale`: listing what is due and taking it, by the number of events that are due. `acceptance`: an
-//! answer at once, next to the destination's answer.
+//! `scale` lists and takes due events, with few and with many due events. `acceptance` compares an
+//! answer at once with the destination's answer.
 
 #[path = "../../tests/it/fixture/mod.rs"]
 #[expect(
@@ -35,12 +36,12 @@ async fn main() -> ExitCode {
     if is_within {
         ExitCode::SUCCESS
     } else {
-        eprintln!("a figure is beyond its limit");
+        eprintln!("a measured value exceeds its limit");
         ExitCode::FAILURE
     }
 }
 
-/// Returns a part of sorted times: 0.5 for the median.
+/// Sorts times, and returns a quantile of them: 0.5 is the median.
 fn quantile(times: &mut [Duration], part: f64) -> Duration {
     times.sort();
     times[((times.len() - 1) as f64 * part).round() as usize]

@@ -24,7 +24,7 @@ use crate::{
     support::{PAYLOAD, delivery, lookup, plan_of, sdk, sqlite},
 };
 
-/// Most that the median with many events may be above the median with few.
+/// Largest ratio of the median with many events to the median with few.
 const LIMIT: f64 = 1.3;
 
 /// Events that `serve` asks for in one sweep.
@@ -138,7 +138,7 @@ async fn accept_one(store: &dyn Store) -> Plan {
     plan
 }
 
-/// Returns the key of an event that nobody derived.
+/// Returns a random key.
 fn any_key() -> Key {
     format!("{}{}", Key::PREFIX, hex::encode(rand::random::<[u8; 32]>())).parse().unwrap()
 }

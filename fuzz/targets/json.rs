@@ -1,5 +1,5 @@
-//! The router's JSON reader against a second reader: both accept the same texts and print the same
-//! canonical form, which is its own canonical form.
+//! Compares the router's JSON reader with a second reader. Both accept the same texts, and print
+//! the same canonical form. Reading and printing a canonical form again does not change it.
 
 #![no_main]
 

@@ -10,8 +10,8 @@ use webhook_router::{cmd::processor, telemetry};
 /// The sample destination of webhook-router: processes each event once by its key, and lists the
 /// received events at /receipts.
 ///
-/// In Lambda, it runs as a function. Elsewhere, it runs as an HTTP service that takes events as
-/// Cloud Run does and through an Invoke API.
+/// In Lambda, it runs as a function. Elsewhere, it runs as an HTTP service. The service takes
+/// events as Cloud Run does, and also through an Invoke API.
 #[derive(Parser)]
 #[command(version, after_help = VARIABLES)]
 struct Cli {}

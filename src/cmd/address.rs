@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_alone_is_one_of_loopback_and_a_name_is_looked_up() {
+    fn a_port_alone_means_loopback_and_a_name_is_looked_up() {
         for (text, address) in [
             ("8083", "127.0.0.1:8083"),
             ("0", "127.0.0.1:0"),

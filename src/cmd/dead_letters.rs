@@ -10,6 +10,7 @@ use chrono::Utc;
 use clap::{ArgGroup, Args};
 
 use super::{
+    backlog::Backlog,
     existing_store,
     filters::Filters,
     keys,
@@ -94,6 +95,9 @@ pub async fn discard(options: Discard) -> anyhow::Result<ExitCode> {
     Ok(exit)
 }
 
+/// How to discard what `discard --all` leaves out.
+const REMEDY: &str = "`pending` lists them, and `discard KEY...` deletes them";
+
 async fn discard_all(
     store: &dyn Store,
     config: &StoreConfig,
@@ -105,6 +109,7 @@ async fn discard_all(
     let what = count(records.len(), &config.url);
     if records.is_empty() {
         eprintln!("{what}: nothing to discard");
+        Backlog::hint(store, REMEDY).await;
         return Ok(ExitCode::SUCCESS);
     }
     if !options.yes {
@@ -117,6 +122,7 @@ async fn discard_all(
         }
     }
     eprintln!("{} discarded, {left} left", records.len() - left);
+    Backlog::hint(store, REMEDY).await;
     Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -9,6 +9,7 @@ use crate::{
     checkup,
     config::{Config, MetricsListen},
     finding::{Finding, Severity},
+    source::Answer,
     store,
 };
 
@@ -61,6 +62,9 @@ async fn look(
     let mut findings = checkup::run(&config, store).await;
     if ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems)) {
         findings.push(sources(&config));
+        if address::is_sound("ANSWER", &problems) {
+            findings.push(answers(&config));
+        }
     }
     findings.extend(ports(address, config.metrics));
     let warnings = config.warnings().into_iter();
@@ -83,6 +87,28 @@ fn sources(config: &Config) -> Finding {
         _ => format!("serves {}", paths.join(", ")),
     };
     Finding::ok("SOURCES", text)
+}
+
+/// Says which events are answered at once.
+fn answers(config: &Config) -> Finding {
+    let intake = &config.intake;
+    let exceptions = intake.sources.iter().filter(|source| {
+        source.is_served() && source.rules.answer.is_some_and(|answer| answer != intake.answer)
+    });
+    let exceptions: Vec<_> = exceptions.map(|source| source.path()).collect();
+    let when = |answer| match answer {
+        Answer::Delivered => "when they are delivered",
+        Answer::Accepted => "at once, before they are delivered",
+    };
+    let mut text = format!("events are answered {}", when(intake.answer));
+    if !exceptions.is_empty() {
+        let other = match intake.answer {
+            Answer::Delivered => Answer::Accepted,
+            Answer::Accepted => Answer::Delivered,
+        };
+        text += &format!("; those of {} {}", exceptions.join(", "), when(other));
+    }
+    Finding::ok("ANSWER", text)
 }
 
 /// Listens on the addresses of `serve` for a moment.

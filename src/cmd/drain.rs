@@ -3,9 +3,10 @@
 use std::{process::ExitCode, sync::Arc};
 
 use clap::Args;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{existing_store, stop::stop_signal, variables};
+use super::{backlog::Backlog, existing_store, stop::stop_signal, variables};
 use crate::{
     config::Config,
     inbox::{self, Drained},
@@ -19,8 +20,19 @@ pub struct Options {
     json: bool,
 }
 
-/// Delivers what is due, and prints the result. The exit status is 1 when due events are left. After
-/// SIGTERM or Ctrl-C, it begins no more attempts, and waits for the attempts under way.
+/// The result, and the events that are still in the inbox.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    drained: Drained,
+    /// `None` if the store does not answer.
+    #[serde(flatten)]
+    left: Option<Backlog>,
+}
+
+/// Delivers what is due, and prints the result, and what is still in the inbox. The exit status is 1
+/// when due events are left. After SIGTERM or Ctrl-C, it begins no more attempts, and waits for the
+/// attempts under way.
 ///
 /// # Errors
 /// Fails if the configuration or the store cannot be used.
@@ -36,22 +48,34 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     });
     let workers = config.inbox.workers;
     let budgets = Arc::new(move || Budget::of_attempt(&config));
-    let drained = inbox::drain(router, workers, budgets, stop.clone()).await;
-    let Drained { delivered, postponed, failed, down, is_incomplete } = drained;
+    let mut drained = inbox::drain(Arc::clone(&router), workers, budgets, stop.clone()).await;
+    let left = Backlog::read(router.store()).await;
+    drained.is_incomplete |= left.is_err();
+    let is_done = drained.down.is_empty() && !drained.is_incomplete && !stop.is_cancelled();
+    let report = Report { drained, left: left.ok() };
     if options.json {
-        println!("{}", serde_json::to_string(&drained)?);
+        println!("{}", serde_json::to_string(&report)?);
     } else {
+        report.print();
+    }
+    Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Report {
+    fn print(&self) {
+        let Drained { delivered, postponed, failed, down, is_incomplete } = &self.drained;
         println!("{delivered} delivered, {postponed} to be tried again, {failed} failed");
-        if down > 0 {
-            eprintln!("{down} of the destinations could not be reached: their events wait");
+        for route in down {
+            eprintln!("{route} is down (it cannot be reached, or answers 503): its events wait");
         }
-        if is_incomplete {
+        if let Some(left) = self.left.as_ref().filter(|left| left.pending > 0) {
+            eprintln!("{} left; the next attempt is due {}", left.count(), left.next());
+        }
+        if *is_incomplete {
             eprintln!(
                 "the store did not answer every time, or a record cannot be read; the log says more \
                  (RUST_LOG=warn)"
             );
         }
     }
-    let is_done = down == 0 && !is_incomplete && !stop.is_cancelled();
-    Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -66,6 +66,8 @@ struct Explanation {
     key: Option<String>,
     route_byte: Option<u8>,
     destination: Option<&'static str>,
+    /// `delivered` if the sender gets the destination's reply, `accepted` if it is answered at once.
+    answer: Option<&'static str>,
     /// The reason why the delivery is answered with 2xx, but not forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<&'static str>,
@@ -75,8 +77,8 @@ struct Explanation {
     hint: Option<&'static str>,
 }
 
-/// Explains every file. A refusal is an explanation too. A file that cannot be read makes the
-/// command fail after all files are explained.
+/// Explains every file. A refusal also counts as an explanation. A file that cannot be read makes
+/// the command fail after all files are explained.
 ///
 /// # Errors
 /// Fails if the configuration cannot be used, or the output cannot be written.
@@ -186,7 +188,7 @@ fn source(intake: &Intake, vendor: &Arc<dyn Vendor>, options: &Options) -> Sourc
 }
 
 fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanation {
-    let Plan { event, key, route, .. } = match plan(delivery, intake, None, now) {
+    let Plan { event, key, route, answer, .. } = match plan(delivery, intake, None, now) {
         Ok(Planned::Deliver(plan)) => *plan,
         Ok(Planned::Handshake(reply)) => return answered(&reply, "a handshake, which is answered"),
         Ok(Planned::Confirm { reply, .. }) => {
@@ -205,6 +207,7 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
         digest: Some(event.digest),
         key: Some(key.to_string()),
         destination: Some(route.as_str()),
+        answer: Some(answer.as_str()),
         ..Explanation::default()
     }
 }
@@ -255,5 +258,10 @@ fn print(
     let (byte, threshold) = (route_byte.unwrap_or_default(), intake.route_threshold);
     let sign = if u16::from(byte) < threshold { "<" } else { ">=" };
     writeln!(out, "  {:<12} {byte} ({sign} {threshold})", "route byte")?;
-    writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())
+    writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())?;
+    let when = match explanation.answer {
+        Some("accepted") => "at once, before the delivery",
+        _ => "when the event is delivered",
+    };
+    writeln!(out, "  {:<12} {when}", "answered")
 }

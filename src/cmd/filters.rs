@@ -1,4 +1,4 @@
-//! The options that select dead letters by vendor, time and destination.
+//! The options that select dead letters and accepted events by vendor, time and destination.
 
 use std::time::SystemTime;
 
@@ -7,14 +7,14 @@ use clap::Args;
 
 use crate::{redelivery::Filter, route::Route};
 
-/// Options that select dead letters.
+/// Options that select dead letters or accepted events.
 #[derive(Args, Clone)]
 pub struct Filters {
     /// Select only events from this vendor. Case does not matter.
     #[arg(long)]
     vendor: Option<String>,
-    /// Select only events that failed since this time (2026-05-06T12:34:56Z) or within this period
-    /// (2h, 3days).
+    /// Select only dead letters that failed, or accepted events that were accepted, since this time
+    /// (2026-05-06T12:34:56Z) or within this period (2h, 3days).
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Select only events for this destination.

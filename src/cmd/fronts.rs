@@ -124,7 +124,8 @@ impl Front {
     fn rest_api(self, event: ApiGatewayProxyRequest) -> Result<Delivery, NotAnEvent> {
         let path = event.path.ok_or(NotAnEvent::Part(self, "path"))?;
         let context = event.request_context;
-        // A REST API has already removed the stage. Its two paths then differ.
+        // A REST API has already removed the stage from `path`, but not from the context's path. So
+        // the stage is left in `path` only if both are equal.
         let stage = context.stage.filter(|_| context.path.as_ref() == Some(&path));
         // API Gateway has decoded the parameters.
         let parameters =
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_front_s_event_is_told_so() {
+    fn an_event_of_no_front_is_refused() {
         for other in [
             "",
             "[]",
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_raw_or_made_again_of_its_parameters() {
+    fn a_query_is_raw_or_rebuilt_from_its_parameters() {
         let [v2, v1, alb] = events().map(|(_, event)| event);
         let query = |mut event: Value, name: &str, value: Value| {
             event[name] = value;
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_that_names_the_front_and_never_a_panic() {
+    fn an_unreadable_event_is_an_error_that_names_its_front() {
         for (front, event) in events() {
             for (name, value, said) in [
                 ("rawPath", json!(null), "its rawPath is missing"),

@@ -20,7 +20,8 @@ pub struct Options {
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
-    /// Also print the delivery in the dead letter: its headers, including signatures, and its body.
+    /// Also print the delivery of a dead letter, or of an accepted event that is not delivered: its
+    /// headers, including signatures, and its body.
     #[arg(long)]
     delivery: bool,
     /// The key as in X-Webhook-Key, its 64 hex digits, or its first 8 or more digits. Only SQLite
@@ -45,13 +46,13 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         eprintln!("{key} has no record: it is unknown, or its record has expired");
         return Ok(ExitCode::FAILURE);
     };
-    let letter = match options.delivery {
-        true => store.dead_letter(&key).await.context("the store does not answer")?,
+    let delivery = match options.delivery {
+        true => store.delivery(&key).await.context("the store does not answer")?,
         false => None,
     };
     let inspected = Inspected {
         record: Shown::from(&record),
-        delivery: letter.map(|letter| ShownDelivery::from(&letter.delivery)),
+        delivery: delivery.as_ref().map(ShownDelivery::from),
     };
     if options.json {
         println!("{}", serde_json::to_string(&inspected)?);
@@ -61,7 +62,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     match inspected.delivery {
         Some(delivery) => print!("\n{}", delivery.text()),
         None if options.delivery => {
-            println!("\nonly the delivery of a dead letter can be shown, and the event has none")
+            println!("\nno delivery is kept: the event is neither a dead letter nor in the inbox")
         }
         None => {}
     }
@@ -76,7 +77,7 @@ struct Inspected {
     delivery: Option<ShownDelivery>,
 }
 
-/// The delivery in a dead letter. A body that is not UTF-8 is in base64.
+/// The delivery of an event. A body that is not UTF-8 is in base64.
 #[derive(Serialize)]
 struct ShownDelivery {
     method: String,

@@ -64,7 +64,8 @@ pub async fn run() -> anyhow::Result<()> {
             match request {
                 None => {
                     let reply = deliver(function, front, payload, context, origin).await;
-                    // A caller that is not a front gets the answer of the most common one.
+                    // A caller that is not a front gets an answer in the shape of the most common
+                    // front.
                     let answer = front.unwrap_or_default().answer(reply).await;
                     Ok(Answer::Delivery(Box::new(answer)))
                 }

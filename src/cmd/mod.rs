@@ -4,6 +4,7 @@
 // Parts that commands share.
 pub mod address;
 mod arguments;
+mod backlog;
 mod filters;
 pub mod fronts;
 mod function;

@@ -3,11 +3,11 @@
 //!
 //! Every receiver needs this protection, because the router sends an event again when the answer
 //! got lost. The pattern is to store the key in the same transaction as the work. Here, the work is
-//! only a receipt in SQLite. In your service, it is the booking.
+//! only a receipt in SQLite. In your service, the work is for example to book a payment.
 //!
-//! It accepts events as Cloud Run gets them (a POST with the key in `Idempotency-Key`), and as a
-//! Lambda function gets them, in both forms: the body as payload with the key in the client
-//! context, or a Function URL's event with the key in its headers.
+//! It accepts events as Cloud Run gets them: a POST with the key in `Idempotency-Key`. It also
+//! accepts both forms that a Lambda function gets: the body as payload, with the key in the client
+//! context, or a Function URL's event, with the key in its headers.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ const LISTED: u32 = 1000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub key: String,
-    /// The way it arrived: `http` or `invoke`.
+    /// The way the event arrived: `http` or `invoke`.
     pub via: String,
     pub vendor: String,
     pub event_type: String,

@@ -4,8 +4,8 @@
 //! The request comes from a caller that may invoke the function, for example an EventBridge
 //! schedule. A front puts each request inside an event. So a sender cannot make such an invocation.
 //!
-//! `all` skips the dead letters that REDRIVE_LIMIT leaves to the operator, because a schedule
-//! repeats it again and again. An operator names keys, or adds `"left_to_operator": true`.
+//! `all` skips the dead letters that REDRIVE_LIMIT leaves to the operator, because a schedule would
+//! replay them again and again. An operator names keys, or adds `"left_to_operator": true`.
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Context;

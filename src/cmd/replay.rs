@@ -9,10 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    backlog::Backlog,
     existing_store,
     filters::Filters,
     keys,
-    shown::{harmless, print_letter},
+    shown::{harmless, print_record},
     stop::stop_signal,
     variables,
 };
@@ -20,24 +21,28 @@ use crate::{
     config::{Config, StoreConfig},
     key::Key,
     outcome::{Ending, Origin, Trigger},
-    redelivery::{self, End, Letters, Pace, Replayed, Summary},
+    redelivery::{self, End, Letters, Pace, Pending, Replayed, Summary},
     router::Budget,
-    store::{Record, Store},
+    store::{Record, State, Store},
 };
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub struct Options {
-    /// Keys, in the form that `inspect` accepts, of dead letters and of accepted events. An accepted
-    /// event does not wait for its schedule.
+    /// Keys of dead letters and of accepted events, in the form that `inspect` accepts. An accepted
+    /// event is tried now, and does not wait for its schedule.
     #[arg(value_name = "KEY", group = "which")]
     keys: Vec<String>,
     /// Replay all dead letters that exist now, or those that match the filters.
     #[arg(long, group = "which")]
     all: bool,
+    /// Replay all accepted events that wait for their next attempt, or those that match the filters:
+    /// for example after an outage.
+    #[arg(long, group = "which")]
+    pending: bool,
     #[command(flatten)]
     filters: Filters,
-    /// List the dead letters that would be replayed, and send nothing.
+    /// List the events that would be replayed, and send nothing.
     #[arg(long)]
     dry_run: bool,
     /// Begin at most this many replays per second.
@@ -45,20 +50,22 @@ pub struct Options {
     per_second: Option<u32>,
 }
 
-/// Replays dead letters, and prints the results. The exit status is 1 if a dead letter remains. On
-/// Ctrl-C, the command begins no more replays, and waits for the replays under way.
+/// Replays dead letters and accepted events, and prints the results. The exit status is 1 if an event
+/// is not delivered. On Ctrl-C, the command begins no more replays, and waits for the replays under
+/// way.
 ///
 /// # Errors
 /// Fails if the configuration, a key or the store cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(options.all || options.filters.are_none(), "filters need --all");
+    let is_bulk = options.all || options.pending;
+    anyhow::ensure!(is_bulk || options.filters.are_none(), "filters need --all or --pending");
     let variables = variables().await?;
     let store_config = StoreConfig::from_vars(&variables)?;
     let store = existing_store(&store_config).await?;
     let records = chosen(&*store, &options).await?;
     if options.dry_run {
         let mut out = std::io::stdout().lock();
-        records.iter().try_for_each(|record| print_letter(record, &mut out))?;
+        records.iter().try_for_each(|record| print_record(record, &mut out))?;
         eprintln!("{} to replay; nothing was sent", records.len());
         return Ok(ExitCode::SUCCESS);
     }
@@ -75,34 +82,51 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             std::process::exit(1);
         }
     });
-    let by = if options.all { Trigger::BulkReplay } else { Trigger::Replay };
+    let by = if is_bulk { Trigger::BulkReplay } else { Trigger::Replay };
     let pace = Pace { by, origin: Origin::default(), per_second: options.per_second, stop };
     let keys = records.iter().map(|record| record.key).collect();
     let budget = || Some(Budget::configured(&config));
     let bar = progress_bar(records.len() as u64);
+    let (mut have_failed, mut are_postponed) = (false, false);
     let progress = |key, replayed: Replayed| {
         bar.inc(1);
-        if !options.all || replayed.end != End::Ended(Ending::Delivered) {
+        have_failed |= replayed.end == End::Ended(Ending::Failed);
+        are_postponed |= replayed.end == End::Ended(Ending::Postponed);
+        if !is_bulk || replayed.end != End::Ended(Ending::Delivered) {
             bar.suspend(|| println!("{}", line(key, &replayed)));
         }
     };
     let mut summary = Summary::default();
     redelivery::replay(&router, keys, &pace, budget, progress, &mut summary).await;
     bar.finish_and_clear();
-    if options.all || records.len() > 1 {
+    if is_bulk || records.len() > 1 {
         println!("{}", text(&summary));
     }
-    if summary.failed > 0 {
+    if have_failed {
         eprintln!("`inspect KEY` shows the beginning of the destination's answer");
+    }
+    if are_postponed {
+        eprintln!("`inspect KEY` shows the last failure and the time of the next attempt");
+    }
+    if options.all {
+        Backlog::hint(&*store, "`replay --pending` tries them now").await;
     }
     Ok(if summary.left() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns the events that the options name, or the dead letters that match the filters.
+/// Returns the events that the options name, or those that match the filters.
 async fn chosen(store: &dyn Store, options: &Options) -> anyhow::Result<Vec<Record>> {
+    let filter = options.filters.clone().into();
     if options.all {
-        let filter = options.filters.clone().into();
         let records = Letters::new(store, &filter).all().await;
+        return records.context("the store does not answer");
+    }
+    if options.pending {
+        let mut records = Pending::new(store, &filter, None).all().await;
+        if let Ok(records) = &mut records {
+            // An attempt at the others is under way.
+            records.retain(|record| matches!(record.state, State::Waiting { .. }));
+        }
         return records.context("the store does not answer");
     }
     let mut records: Vec<Record> = Vec::new();

@@ -1,6 +1,6 @@
 //! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::routing;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     address,
+    backlog::Backlog,
     http_server::{self, App, Limits, response},
     listen::{handler, listen_on},
     stop::stop_signal,
@@ -21,12 +22,14 @@ use crate::{
     finding::Finding,
     inbox::{self, Budgets, Lanes},
     router::{Budget, Router},
-    store,
-    telemetry::{self, Backlog},
+    store, telemetry,
 };
 
 /// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
+
+/// Longest time before the events that are left in an inbox are counted.
+const BEFORE_COUNTING: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or Ctrl-C, and then finishes the deliveries under way. A second signal
 /// ends the process at once.
@@ -44,6 +47,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(check(config.clone(), Arc::clone(&router)));
+    tokio::spawn(describe_inbox(config.clone(), Arc::clone(&router)));
     let handler = handler(Arc::clone(&router), &config);
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop_workers = CancellationToken::new();
@@ -62,7 +66,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     };
     let served = async {
         listen_on(listener, &router, handler, &config, stop_once).await?;
-        // The attempts under way are waited for.
+        // The workers finish the attempts under way.
         workers.await?;
         Ok::<_, anyhow::Error>(())
     };
@@ -135,10 +139,36 @@ async fn check(config: Config, router: Arc<Router>) {
     tracing::info!(problems = count, "checked the services that the configuration names");
 }
 
+/// Logs how accepted events are delivered: if some events are answered at once, or some are left from
+/// before.
+async fn describe_inbox(config: Config, router: Arc<Router>) {
+    let schedule = config.inbox.schedule.iter().map(|pause| humantime::format_duration(*pause));
+    let schedule = schedule.map(|pause| pause.to_string()).collect::<Vec<_>>().join(",");
+    let (answer, workers) = (config.intake.answer.as_str(), config.inbox.workers);
+    if router.accepts() {
+        tracing::info!(answer, workers, schedule, "delivering accepted events");
+        return;
+    }
+    // Processes that start together do not count together, nor before their first deliveries.
+    tokio::time::sleep(BEFORE_COUNTING.mul_f64(rand::random())).await;
+    match Backlog::read(router.store()).await {
+        Ok(Backlog { pending: 0, .. }) => {}
+        Ok(Backlog { pending, .. }) => tracing::info!(
+            answer,
+            workers,
+            schedule,
+            pending,
+            "delivering the accepted events that are left: the first look is within a minute, the \
+             others are minutes apart (`webhook-router drain` delivers what is due now)"
+        ),
+        Err(error) => tracing::warn!(%error, "accepted events cannot be counted"),
+    }
+}
+
 /// Answers `GET /metrics` for as long as the process lives.
 fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<()> {
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let backlog = Arc::new(Backlog::default());
+    let backlog = Arc::new(telemetry::Backlog::default());
     let metrics = async move || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
         let text = telemetry::prometheus(&backlog, router.store()).await;

@@ -23,14 +23,17 @@ pub(super) struct Shown {
     key: String,
     /// `waiting`, `in_flight`, `delivered` or `dead_letter`.
     state: &'static str,
-    /// The last owner, and the end of its lease.
+    /// The owner of the lease, and the time at which the lease ends. Both are present only while
+    /// the event is in flight.
     owner: Option<String>,
     until: Option<String>,
-    /// The time of the acceptance, the number of attempts since then, and the time of the next one.
-    /// All three are absent outside the inbox.
+    /// The time of the acceptance. It stays when the event is delivered.
     accepted_at: Option<String>,
+    /// The number of attempts since then that count for the schedule, the time of the next one, and
+    /// the outcome of the last one. All three are absent outside the inbox.
     tries: Option<u32>,
     next_attempt_at: Option<String>,
+    last_failure: Option<String>,
     delivered_at: Option<String>,
     failed_at: Option<String>,
     failure: Option<ShownFailure>,
@@ -98,6 +101,7 @@ impl From<&Record> for Shown {
             shown.created_at = details.created_at.map(|time| time.to_string());
             shown.destination = Some(details.route);
             shown.first_seen = Some(time(details.first_seen));
+            shown.accepted_at = details.accepted_at.map(time);
         }
         match state {
             State::InFlight { owner, until } => {
@@ -119,6 +123,8 @@ impl From<&Record> for Shown {
         if let Some(Acceptance { at, tries }) = accepted {
             shown.accepted_at = Some(time(*at));
             shown.tries = Some(*tries);
+            let last = attempts.last().filter(|last| last.at >= *at);
+            shown.last_failure = last.map(|last| words(last.outcome));
         }
         if let Some(Failed { at, failure: Failure { outcome, detail, answer } }) = failed {
             shown.failed_at = Some(time(*at));
@@ -182,6 +188,7 @@ impl Shown {
         line("accepted", self.accepted_at.clone());
         line("tries", self.tries.map(|tries| tries.to_string()));
         line("next attempt", self.next_attempt_at.clone());
+        line("last failure", self.last_failure.clone());
         line("delivered", self.delivered_at.clone());
         line("failed", self.failed_at.clone());
         line("failure", self.failure.as_ref().map(|failure| failure.detail.clone()));
@@ -220,6 +227,37 @@ impl Shown {
         }
         text
     }
+}
+
+/// Prints an accepted event or a dead letter as a line for a person.
+pub(super) fn print_record(record: &Record, out: &mut impl Write) -> io::Result<()> {
+    match record.accepted {
+        Some(_) => print_pending(record, out),
+        None => print_letter(record, out),
+    }
+}
+
+/// Prints an accepted event as a line for a person: the time of the next attempt, the digits of the
+/// key, destination, vendor and type, the time of the acceptance, and the number of attempts since
+/// then.
+pub(super) fn print_pending(record: &Record, out: &mut impl Write) -> io::Result<()> {
+    let (Some(details), Some(accepted)) = (&record.details, &record.accepted) else {
+        return Ok(());
+    };
+    let next = match record.state {
+        State::Waiting { due } => time(due),
+        _ => "being-delivered".to_owned(),
+    };
+    writeln!(
+        out,
+        "{next} {} {} {} {} accepted={} tries={}",
+        record.key.to_string().trim_start_matches(Key::PREFIX),
+        details.route,
+        harmless(&details.vendor),
+        harmless(&details.event_type),
+        time(accepted.at),
+        accepted.tries,
+    )
 }
 
 /// Prints a dead letter as a line for a person: the time of its failure, the digits of its key, its

@@ -18,7 +18,7 @@ const MAX_ENTRIES: usize = 100;
 /// Controls how accepted events are delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inbox {
-    /// The pauses before each attempt, the first one after the acceptance. There is at least one.
+    /// The pauses before the attempts, at least one. The first pause begins at the acceptance.
     pub schedule: Vec<Duration>,
     /// Most attempts that `serve` makes at a time, for each destination.
     pub workers: usize,
@@ -34,8 +34,8 @@ impl Vars<'_> {
         }
     }
 
-    /// Checks that nothing is accepted where nothing delivers it. An emulator freezes the process
-    /// between invocations as Lambda does, so that only messages wake it.
+    /// Reports the answer `accepted` where nothing delivers accepted events. An emulator freezes the
+    /// process between invocations as Lambda does, so that only messages wake it.
     pub(super) fn check_answers(&mut self, answer: Answer, sources: &Sources) {
         let has_queue = self.text(QUEUE_URL).is_some();
         if self.text("AWS_LAMBDA_RUNTIME_API").is_none() {
@@ -86,7 +86,8 @@ impl Vars<'_> {
 
     fn schedule(&mut self) -> Vec<Duration> {
         const NAME: &str = "RETRY_SCHEDULE";
-        let text = self.text_or_default(NAME);
+        // An empty schedule could mean no attempt at all, or the default.
+        let text = if self.is_blank(NAME) { String::new() } else { self.text_or_default(NAME) };
         let pauses = text.split(',').map(|pause| humantime::parse_duration(pause.trim()));
         match pauses.collect::<Result<Vec<_>, _>>() {
             Ok(pauses)

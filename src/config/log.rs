@@ -8,7 +8,7 @@ use super::vars::Vars;
 /// The variable that sets the log filter. It is read from the environment only, before all others.
 pub const LOG: &str = "RUST_LOG";
 
-/// Reads the log filter: levels, each for one module if a name and `=` precede it.
+/// Reads the log filter: a list of levels. A name and `=` before a level limit it to one module.
 ///
 /// In the filter's syntax, a name without a level logs every line of that module, and no other line.
 /// A mistyped level would count as such a name, so each entry must have a level.

@@ -48,7 +48,7 @@ pub const MAX_REDRIVE_LIMIT: u32 = 20;
 pub fn is_variable(name: &str) -> bool {
     // Variables of the vendors, and variables that a source's `secrets_from` names.
     let is_allowed = |byte: u8| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_');
-    // ROUTING_SECRETS is a typing error for ROUTING_SECRET, and would leave that unset.
+    // ROUTING_SECRETS is a typing error for ROUTING_SECRET, which would then stay unset.
     let is_slip = name == format!("{ROUTING_SECRET}S");
     let holds_secrets = || name.ends_with("_SECRETS") && name.bytes().all(is_allowed) && !is_slip;
     VARIABLES.iter().any(|variable| variable.name == name) || holds_secrets()
@@ -82,7 +82,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Intake {
     pub routing_secret: Secret,
-    /// The secret before a rotation, whose keys are still looked up.
+    /// The previous routing secret, during a rotation. Keys under it are still looked up.
     pub previous_routing_secret: Option<Secret>,
     /// 0 to 256.
     pub route_threshold: u16,
@@ -93,7 +93,7 @@ pub struct Intake {
     pub signature_tolerance: TimeDelta,
     /// The secrets of the envelope.
     pub envelope_secrets: Vec<Secret>,
-    /// The time of the answer for sources that do not choose one.
+    /// The time of the answer (at once, or after the delivery) for sources that do not choose one.
     pub answer: Answer,
     pub sources: Sources,
     /// The certificate that PayPal signs with, if it is configured instead of fetched.
@@ -230,7 +230,7 @@ impl Config {
         (config, vars.errors)
     }
 
-    /// Returns the warnings for an operator at start, as far as the variables allow.
+    /// Returns the warnings that an operator gets at start. They follow from the variables alone.
     pub fn warnings(&self) -> Vec<Finding> {
         [self.doubts.clone(), self.intake.warnings()].concat()
     }
@@ -295,8 +295,8 @@ impl Intake {
 /// Returns the remedy for a routing secret that strangers could guess.
 fn routing_secret_problem(secret: &str) -> Option<String> {
     if secret == EXAMPLE_ROUTING_SECRET {
-        let remedy = "must be set, and not to the secret of the examples; \
-                      `openssl rand -hex 32` makes one";
+        let remedy = "must be set to a secret of your own (`openssl rand -hex 32` makes one), not to \
+                      the secret of the examples";
         return Some(remedy.into());
     }
     (secret.len() < MIN_ROUTING_SECRET_BYTES)

@@ -107,11 +107,11 @@ impl Vars<'_> {
                     Err("names no file: use sqlite:PATH")
                 }
                 _ if path.starts_with("//") => {
-                    Err("takes no slashes before the path: sqlite:/var/lib/router.db")
+                    Err("must have no `//` before the path: sqlite:/var/lib/router.db")
                 }
                 _ if self.in_lambda => {
                     Err("sqlite: cannot be used in Lambda, whose instances share no disk \
-                         (an emulator on one machine is declared with LAMBDA_EMULATOR=true)")
+                         (for an emulator on one machine, set LAMBDA_EMULATOR=true)")
                 }
                 path => Ok(StoreUrl::Sqlite(path.into())),
             };

@@ -61,7 +61,7 @@ pub enum Invocation {
 /// The form of the function's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// The exact bytes that came in. The rest is in the client context.
+    /// The exact bytes that came in. Key, vendor, type and attempt are in the client context.
     Body,
     /// The event of a Function URL.
     Request,

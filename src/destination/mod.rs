@@ -45,8 +45,8 @@ pub trait Destination: Send + Sync {
 pub struct Outgoing<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
-    /// The number of the attempt, counted from 1 over the event's life. A number is used again if
-    /// its owner died.
+    /// The number of the attempt, counted from 1 over the event's life. If the router died before
+    /// it stored an attempt, the next attempt has the same number.
     pub attempt: u32,
     /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],
@@ -242,7 +242,7 @@ mod tests {
     const STRIPE: &str = "[sources.s]\nvendor = \"stripe\"\nsecrets = [\"plainly\"]";
 
     #[test]
-    fn a_reply_keeps_its_content_type_and_a_failure_when_to_come_again() {
+    fn a_reply_keeps_its_content_type_and_a_failure_also_its_retry_after() {
         let pairs = [("content-type", "text/csv"), ("retry-after", "7"), ("x-other", "no")];
         let headers = testing::delivery("/", &pairs, "").headers;
         for (status, kept) in

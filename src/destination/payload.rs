@@ -283,7 +283,8 @@ mod tests {
             (&short["content-type"], &short["x-webhook-vendor"]),
             (&"text/csv".into(), &"acme".into())
         );
-        // These are the longest content type that fits, and one that is a character longer.
+        // Find the longest content type that fits. Base64 encodes three bytes at a time, so one
+        // that is three characters longer does not fit.
         let room = (1..3000).rev().find(|length| {
             custom(&[("content-type", &"c".repeat(*length))]).contains_key("content-type")
         });

@@ -9,12 +9,12 @@ use chrono::Utc;
 use futures_util::{StreamExt as _, stream};
 use tracing::Instrument as _;
 
-use super::{CLOCK_MARGIN, outage::Outages};
+use super::{CLOCK_MARGIN, outage::Gates};
 use crate::{
     key::Key,
     outcome::{Origin, Trigger},
     route::Route,
-    router::{Budget, Handled, Router},
+    router::{Budget, Cause, Handled, Router},
 };
 
 /// Most attempts at a time. A batch is usually not larger.
@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// What an instance of the function knows.
 pub struct Instance {
     pub(super) router: Arc<Router>,
-    pub(super) outages: Outages,
+    pub(super) gates: Gates,
     /// The time limit for one attempt.
     pub(super) attempt: Duration,
 }
@@ -55,7 +55,7 @@ enum Fate {
 
 impl Instance {
     pub fn new(router: Arc<Router>, attempt: Duration) -> Self {
-        Self { router, outages: Outages::default(), attempt }
+        Self { router, gates: Gates::default(), attempt }
     }
 
     /// Delivers the events of a batch of messages, several at a time. `budget` returns the time for
@@ -105,18 +105,19 @@ impl Instance {
         budget: Budget,
         origin: Origin,
     ) -> Fate {
-        if destination.is_some_and(|destination| !self.outages.may_try(destination)) {
-            return Fate::Left;
-        }
+        // The record decides if the message does not name the destination.
+        let cause =
+            destination.map_or(Some(Cause::Due), |destination| self.gates.cause(destination));
+        let Some(cause) = cause else { return Fate::Left };
         let mut budget = budget;
-        let mut handled = self.attempt(key, budget, &origin).await;
+        let mut handled = self.attempt(key, cause, budget, &origin).await;
         if let Handled::NotDue(at) = handled
             && let Ok(pause) = (at - Utc::now()).to_std()
             && pause <= SOON
         {
             tokio::time::sleep(pause + CLOCK_MARGIN).await;
             budget.now = Utc::now();
-            handled = self.attempt(key, budget, &origin).await;
+            handled = self.attempt(key, cause, budget, &origin).await;
         }
         match handled {
             // Without a stored result, the event is due when its lease ends.
@@ -128,11 +129,17 @@ impl Instance {
     }
 
     /// Makes an attempt at an event that is due, and learns from it.
-    pub(super) async fn attempt(&self, key: Key, budget: Budget, origin: &Origin) -> Handled {
+    pub(super) async fn attempt(
+        &self,
+        key: Key,
+        cause: Cause,
+        budget: Budget,
+        origin: &Origin,
+    ) -> Handled {
         let (by, origin) = (Trigger::Inbox, origin.clone());
-        let handled = self.router.deliver_accepted(key, false, by, origin, budget).await;
+        let handled = self.router.deliver_accepted(key, cause, by, origin, budget).await;
         if let Handled::Tried { route, health, .. } = &handled {
-            self.outages.learn(*route, *health);
+            self.gates.learn(*route, *health);
         }
         handled
     }

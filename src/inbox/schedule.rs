@@ -21,7 +21,7 @@ use crate::{
     outcome::{Ending, Origin},
     queue::{self, Message, Queue},
     route::Route,
-    router::{Budget, Handled, Health, look_again},
+    router::{Budget, Cause, Handled, Health, look_again},
     store::{Due, Record, State, StoreError},
     telemetry,
 };
@@ -184,10 +184,8 @@ impl Run<'_> {
         if self.left().is_zero() {
             return Err(Stop::Incomplete);
         }
-        if !self.instance.outages.may_try(route) {
-            return Err(Stop::Down);
-        }
-        match self.instance.attempt(entry.key, (self.budget)(), self.origin).await {
+        let Some(cause) = self.instance.gates.cause(route) else { return Err(Stop::Down) };
+        match self.instance.attempt(entry.key, cause, (self.budget)(), self.origin).await {
             Handled::Tried { ending, route: tried, health, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,
@@ -248,7 +246,7 @@ impl Run<'_> {
         let Some(Record { accepted: Some(accepted), details: Some(details), state, .. }) = record
         else {
             // The list may lag a little. If the entry is a remain of a cluster, this removes it.
-            self.instance.attempt(entry.key, (self.budget)(), self.origin).await;
+            self.instance.attempt(entry.key, Cause::Due, (self.budget)(), self.origin).await;
             return Ok(None);
         };
         let (State::Waiting { due: until } | State::InFlight { until, .. }) = state else {

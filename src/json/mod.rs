@@ -87,9 +87,9 @@ pub struct Document<'a> {
     objects: Vec<Range<u32>>,
 }
 
-/// One value or key. `start..end` is its text, without the quotes of a string. A container's
-/// `start` counts its elements or names its entry in `objects`, and its `end` is the node after its
-/// last descendant.
+/// One value or key. `start..end` is its text, without the quotes of a string. An object's `start`
+/// is its index in `objects`, and an array's `start` is not used. The `end` of both is the index of
+/// the node after their last descendant.
 #[derive(Clone, Copy)]
 struct Node {
     kind: Kind,
@@ -176,6 +176,21 @@ impl<'d> Value<'d> {
         Some(Value { document: self.document, index: members[found] + 1 })
     }
 
+    /// Returns whether no two members have the same name. Of equal names, only the last counts here.
+    /// Other readers may take another one.
+    pub fn has_unique_names(self) -> bool {
+        let node = self.node();
+        if !self.is_object() {
+            return true;
+        }
+        let (mut members, mut index) = (0, self.index + 1);
+        while index < node.end {
+            members += 1;
+            index = self.document.after(index + 1);
+        }
+        members == self.document.members_of(node).len()
+    }
+
     /// Returns the text of a string, or `None` for any other value.
     pub fn as_str(self) -> Option<Result<String, LoneSurrogate>> {
         (self.node().kind == Kind::String).then(|| {
@@ -235,6 +250,20 @@ impl<'d> Value<'d> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repeated_names_are_found() {
+        let is_unique =
+            |text: &str| Document::parse(text.as_bytes()).unwrap().root().has_unique_names();
+        for text in ["{}", "[1,1]", r#"{"a":1}"#, r#"{"a":{"b":1,"c":[2]},"b":1,"c":2}"#] {
+            assert!(is_unique(text), "{text}");
+        }
+        for text in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1},"c":[1,{}],"\u0061":2}"#] {
+            assert!(!is_unique(text), "{text}");
+        }
+        // A repeated name inside a member is not one of the object.
+        assert!(is_unique(r#"{"a":{"b":1,"b":2}}"#));
+    }
 
     #[test]
     fn every_type_has_a_name() {

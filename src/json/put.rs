@@ -3,9 +3,10 @@
 use super::{Document, Kind, Pointer, Value};
 
 impl Pointer {
-    /// Returns the text with `json` at the place. It replaces an existing scalar. If there is no
-    /// value, it becomes a new member of the innermost existing value, which must be an object that
-    /// is not empty. Returns `None` if the text is not JSON, or `json` cannot be put there.
+    /// Returns the text with `json` at the place. `json` replaces an existing scalar. If there is
+    /// no value at the place, `json` becomes a new member of the innermost existing value, which
+    /// must be an object that is not empty. Returns `None` if the text is not JSON, or `json`
+    /// cannot be put there.
     pub fn put(&self, text: &[u8], json: &str) -> Option<Vec<u8>> {
         let document = Document::parse(text).ok()?;
         let mut value = document.root();

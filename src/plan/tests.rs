@@ -1,4 +1,4 @@
-//! The plan of a delivery, or the reason for its refusal.
+//! Tests of `plan`: the plan of a delivery, or the reason for its refusal.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -162,7 +162,7 @@ fn signed<'a>(id: &'a str, more: &[(&'static str, &'a str)]) -> Delivery {
 }
 
 #[test]
-fn an_envelope_is_named_by_a_trusted_header_and_where_it_is_signed_by_webhook_id() {
+fn a_trusted_header_names_an_envelope_but_only_webhook_id_names_a_signed_one() {
     let trusting = intake(&[("TRUST_IDEMPOTENCY_HEADER", "true")]);
     let named = |intake: &Intake, headers: &[(&'static str, &str)]| {
         plan_of(&delivery("/webhook", headers, BODY), intake).event.identity

@@ -57,6 +57,19 @@ fn message_lost() -> Duration {
 /// block. A lost call loses nothing, because the store lists the event.
 pub type Wake = Arc<dyn Fn(Route, Due) + Send + Sync>;
 
+/// The reason for an attempt at an event of the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The time of the attempt has come.
+    Due,
+    /// The time has come, but nobody knows whether the destination is up. If it is down, the
+    /// attempt does not count for the schedule, and the event stays due since this time.
+    Probe(DateTime<Utc>),
+    /// An operator asks for it, also before its time. If the destination is down, the attempt does
+    /// not count, and the event is due now.
+    Operator,
+}
+
 /// The result of handling an event of the inbox.
 #[derive(Debug)]
 pub enum Handled {
@@ -69,10 +82,10 @@ pub enum Handled {
         /// The time of the next attempt, if the event was postponed.
         due: Option<DateTime<Utc>>,
         health: Health,
-        /// Whether the store has the result.
+        /// False only if the store could not be told the result.
         settled: bool,
     },
-    /// The event is under another lease, or waits: until this time.
+    /// Until this time, the event is under another lease, or waits for its next attempt.
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,
@@ -173,21 +186,21 @@ impl Router {
         self.queue.as_ref()
     }
 
-    /// Takes an event of the inbox, makes one attempt, and stores the result. If `early`, the event
-    /// need not be due.
+    /// Takes an event of the inbox, makes one attempt, and stores the result.
     pub async fn deliver_accepted(
         &self,
         key: Key,
-        early: bool,
+        cause: Cause,
         by: Trigger,
         origin: Origin,
         budget: Budget,
     ) -> Handled {
+        let early = cause == Cause::Operator;
         fault::point("before take");
         let take = self.store.take(&key, early, budget.now, budget.lease_until).await;
         fault::point("after take");
         match take {
-            Ok(Take::Won(taken)) => self.live_on(*taken, by, origin, budget).await,
+            Ok(Take::Won(taken)) => self.live_on(*taken, cause, by, origin, budget).await,
             Ok(Take::NotDue(at)) => Handled::NotDue(at),
             Ok(Take::Gone) => Handled::Gone,
             Err(error) => {
@@ -201,8 +214,15 @@ impl Router {
     }
 
     /// Makes one attempt at an event that is taken, and stores the result.
-    async fn live_on(&self, taken: Taken, by: Trigger, origin: Origin, budget: Budget) -> Handled {
-        let Taken { lease, accepted, delivery } = taken;
+    async fn live_on(
+        &self,
+        taken: Taken,
+        cause: Cause,
+        by: Trigger,
+        origin: Origin,
+        budget: Budget,
+    ) -> Handled {
+        let Taken { lease, mut accepted, delivery } = taken;
         if budget.left().is_zero() {
             return self.give_back(&lease, accepted, budget).await;
         }
@@ -211,23 +231,30 @@ impl Router {
         let mut plan = Plan::kept(lease.details.clone().into(), lease.key, route, source);
         plan.answer = Answer::Accepted;
         let mut job = Job::new(delivery, plan, by, origin);
-        let accepted = Acceptance { tries: accepted.tries + 1, ..accepted };
-        let mut retries = Retries::scheduled(self.schedule.get(accepted.tries as usize).copied());
+        let pause = self.schedule.get(accepted.tries as usize + 1).copied();
+        let mut retries = Retries::scheduled(pause, cause != Cause::Due);
         let mut attempts = lease.attempts.clone();
         let verdict = self.attempt(&mut job, &mut attempts, &mut retries, budget).await;
         let health = retries.health();
         let result = match verdict {
             Verdict::TryAgain { after, failure } => {
                 let at = Utc::now();
-                let due = at + after;
-                let look = self.look(at, due);
+                let counts = retries.counts();
+                accepted.tries += u32::from(counts);
+                let due = match cause {
+                    // A destination that is down asks for no pause of its own.
+                    Cause::Probe(since) if after.is_zero() && !counts => since.min(at),
+                    _ => at + after,
+                };
+                // No message brings an event to a destination that is down.
+                let look = if counts { self.look(at, due) } else { due };
                 let postponed = Postponed { at, due, look, accepted, attempts };
                 let postpone = || self.store.postpone(&lease, &postponed);
                 let postpone = until_stored(&lease, postpone, budget);
                 let settled = timed(&mut job.times.store, postpone).await;
                 job.settled = settled.is_some();
                 let due = (settled == Some(Settled::Stored)).then_some(postponed.due);
-                if let Some(due) = due {
+                if let Some(due) = due.filter(|_| counts) {
                     self.send_message(&mut job, at, due, budget).await;
                 }
                 job.ended(Ending::Postponed, Some(&failure), &failure.reply());

@@ -82,7 +82,8 @@ fn outcome(sent: &Result<Reply, SendError>) -> Outcome {
     }
 }
 
-/// Returns the sender's answer after an attempt. Only a 2xx makes an event delivered.
+/// Returns the answer to the sender after an attempt. An event counts as delivered only after a
+/// 2xx.
 pub(super) fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
     match sent {
         Ok(reply) if reply.status.is_success() => Ok(reply),

@@ -10,8 +10,14 @@ use crate::config::Config;
 /// Time by which a lease outlasts everything that its owner may do.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Number of tries to store a result that a lease leaves time for, outside Lambda.
+/// Outside Lambda, the lease leaves time for this many tries to store a result.
 const SETTLE_TRIES: u32 = 4;
+
+/// Time of an invocation that is reserved for settling, in addition to the store's timeout.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// Time of an invocation that is reserved for answering.
+const ANSWERING: Duration = Duration::from_millis(200);
 
 /// The time that a delivery may take.
 ///
@@ -24,8 +30,8 @@ const SETTLE_TRIES: u32 = 4;
 ///   the key is ours    no attempt is under way     the answer     the key may be taken over
 /// ```
 ///
-/// After a takeover, a finish or fail of ours changes nothing. If nobody takes over, a late finish
-/// or fail still counts.
+/// After a takeover, a `finish` or `fail` of the previous owner changes nothing. If nobody takes
+/// over, a late one still counts.
 ///
 /// If the owner dies anywhere on this line, its lease remains, and no other owner starts before the
 /// lease ends. A failure with a known outcome frees the key at once. A failure with an unknown
@@ -41,7 +47,7 @@ pub struct Budget {
     pub(super) settling: Duration,
     /// The end of the lease: from then on, another owner may take the key over. It is later than
     /// `forward_until`, so that no other owner starts while this one may still be sending.
-    pub(super) lease_until: DateTime<Utc>,
+    pub lease_until: DateTime<Utc>,
 }
 
 impl Budget {
@@ -85,6 +91,18 @@ impl Budget {
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
     }
+
+    /// Creates the budget of a delivery in Lambda: the rest of the invocation, less a margin. The
+    /// lease ends after the invocation does.
+    pub fn of_invocation(left: Duration, store_timeout: Duration) -> Self {
+        let settling = store_timeout + SETTLING;
+        Self::new(left.saturating_sub(settling + ANSWERING), settling)
+    }
+
+    /// Creates the budget of a delivery in an emulator that gives invocations no deadline.
+    pub fn without_deadline(config: &Config) -> Self {
+        Self::new(config.forward.budget, config.store.timeout + SETTLING)
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +122,26 @@ mod tests {
         assert!(left <= forwarding && left > forwarding - SECOND, "{left:?}");
         assert!(budget.has_time_for(6 * SECOND) && !budget.has_time_for(8 * SECOND));
         assert!(Budget::new(Duration::ZERO, settling).left().is_zero());
+    }
+
+    #[test]
+    fn an_invocation_has_time_left_to_settle_again_and_to_answer() {
+        let moment = Duration::from_millis(100);
+        let shares = |left| {
+            let budget = Budget::of_invocation(left, SECOND);
+            let lease = (budget.lease_until - budget.now).to_std().unwrap();
+            (lease - budget.settling - LEASE_MARGIN, budget.settling)
+        };
+        for left in [3 * SECOND, 30 * SECOND, 900 * SECOND] {
+            let (forwarding, settling) = shares(left);
+            // There is time to tell a slow store the result once more.
+            assert!(settling >= SECOND + 2 * moment, "{settling:?}");
+            // The answer leaves before Lambda ends the invocation.
+            assert!(forwarding + settling + moment <= left, "{forwarding:?}, {settling:?}");
+            // The reserve is at most one second longer than the store's own time.
+            assert!(forwarding + settling + SECOND >= left && settling <= 2 * SECOND);
+        }
+        assert_eq!(shares(SECOND).0, Duration::ZERO);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::{
-    accepted::{Handled, Wake, look_again},
+    accepted::{Cause, Handled, Wake, look_again},
     budget::Budget,
     retry::Health,
 };
@@ -96,8 +96,8 @@ impl Router {
         &*self.store
     }
 
-    /// Answers and logs a delivery that must be refused for its head alone, before its body of
-    /// `length` bytes is read.
+    /// Refuses and logs a delivery by its head alone, before its body of `length` bytes is read.
+    /// Returns `None` if the head is acceptable.
     pub fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {
         let refusal = admit(delivery, length, &self.intake).err()?;
         Some(telemetry::refused(delivery, origin, &refusal))
@@ -126,8 +126,7 @@ impl Router {
         }
     }
 
-    /// Plans a delivery. If its signature needs a certificate or a key of the vendor's, that is
-    /// fetched first.
+    /// Plans a delivery. If the signature needs the vendor's certificate or key, fetches it first.
     async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
         let fetched = match needs(delivery, &self.intake, budget.now)? {
             Some(fetch) => Some(self.fetcher.get(&fetch).await?),

@@ -36,8 +36,13 @@ enum Pauses {
         /// The time by which the last attempt must have ended.
         until: Instant,
     },
-    /// The pause of RETRY_SCHEDULE before the next attempt, if there is one.
-    Schedule(Option<Duration>),
+    /// Behind the answer.
+    Schedule {
+        /// The pause of RETRY_SCHEDULE before the next attempt, if there is one.
+        pause: Option<Duration>,
+        /// True if an attempt that finds the destination down does not count.
+        is_spared: bool,
+    },
 }
 
 /// The health of a destination, judged by one attempt.
@@ -64,10 +69,17 @@ impl Retries {
     }
 
     /// Creates the retries of an accepted event. `pause` is the one before its next attempt, or
-    /// `None` if there is no further attempt.
-    pub fn scheduled(pause: Option<Duration>) -> Self {
-        let pauses = Pauses::Schedule(pause);
+    /// `None` if there is no further attempt. If the schedule is spared, an attempt that finds the
+    /// destination down does not count, and is repeated when the destination is up.
+    pub fn scheduled(pause: Option<Duration>, is_spared: bool) -> Self {
+        let pauses = Pauses::Schedule { pause, is_spared };
         Self { pauses, release: Release::Now, health: Health::Unknown }
+    }
+
+    /// Returns whether the last attempt counts for the schedule.
+    pub fn counts(&self) -> bool {
+        let is_spared = matches!(self.pauses, Pauses::Schedule { is_spared: true, .. });
+        !(is_spared && self.health == Health::Down)
     }
 
     /// Returns when the key becomes free, judged by the attempts so far.
@@ -110,15 +122,20 @@ impl Retries {
     /// that failed together do not come back together. A scheduled pause is up to a tenth longer,
     /// for the same reason.
     fn pause(&mut self, asked: Duration) -> Option<Duration> {
+        let counts = self.counts();
         match &mut self.pauses {
             Pauses::Backoff { limits, attempt_timeout, until } => {
                 let pause = limits.next()?.mul_f64(rand::random()).max(asked);
                 let end = Instant::now().checked_add(pause)?.checked_add(*attempt_timeout)?;
                 (end <= *until).then_some(pause)
             }
-            Pauses::Schedule(pause) => {
+            Pauses::Schedule { pause, .. } => {
                 let jitter = 1.0 + rand::random::<f64>() / 10.0;
-                Some(pause.take()?.max(asked.min(MAX_ASKED)).mul_f64(jitter))
+                let asked = asked.min(MAX_ASKED).mul_f64(jitter).min(MAX_ASKED);
+                if !counts {
+                    return Some(asked);
+                }
+                Some(pause.take()?.mul_f64(jitter).max(asked))
             }
         }
     }
@@ -268,20 +285,49 @@ mod tests {
 
     #[test]
     fn a_schedule_gives_one_pause_which_may_be_longer_but_not_endless() {
-        let judged = |sent| Retries::scheduled(Some(60 * SECOND)).judge(sent);
+        let judged = |sent| Retries::scheduled(Some(60 * SECOND), false).judge(sent);
         for (sent, least, most) in [
             (answered(500), 60, 66),
             (unknown(true), 60, 66),
             (asking(429, "7"), 60, 66),
             (asking(503, "3600"), 3600, 3960),
-            (asking(503, "18446744073709551615"), 86_400, 95_040),
+            // The random part of the pause does not lead beyond a day.
+            (asking(503, "86000"), 86_000, 86_400),
+            (asking(503, "18446744073709551615"), 86_400, 86_400),
         ] {
             let pause = pause(judged(sent));
             assert!((least * SECOND..=most * SECOND).contains(&pause), "{pause:?}");
         }
         assert_eq!(release(judged(answered(422))), Release::Now);
-        assert_eq!(release(Retries::scheduled(None).judge(answered(503))), Release::Now);
-        assert_eq!(release(Retries::scheduled(None).judge(unknown(true))), Release::AtLeaseEnd);
+        let last = || Retries::scheduled(None, false);
+        assert_eq!(release(last().judge(answered(503))), Release::Now);
+        assert_eq!(release(last().judge(unknown(true))), Release::AtLeaseEnd);
+        // A pause of the schedule may be longer than a day.
+        let week = Some(168 * HOUR);
+        assert!(pause(Retries::scheduled(week, false).judge(answered(500))) >= 168 * HOUR);
+    }
+
+    #[test]
+    fn an_attempt_that_finds_the_destination_down_is_spared() {
+        for pause_left in [Some(HOUR), None] {
+            let spared = |sent| {
+                let mut retries = Retries::scheduled(pause_left, true);
+                let verdict = retries.judge(sent);
+                (verdict, retries.counts())
+            };
+            for sent in [answered(503), not_sent(None)] {
+                let (verdict, counts) = spared(sent);
+                assert_eq!((pause(verdict), counts), (Duration::ZERO, false));
+            }
+            let (verdict, counts) = spared(asking(503, "100"));
+            let asked = pause(verdict);
+            assert!((100 * SECOND..=110 * SECOND).contains(&asked) && !counts, "{asked:?}");
+            for sent in [answered(500), unknown(true)] {
+                let (verdict, counts) = spared(sent);
+                assert!(counts);
+                assert_eq!(matches!(verdict, Verdict::TryAgain { .. }), pause_left.is_some());
+            }
+        }
     }
 
     #[test]
@@ -297,7 +343,7 @@ mod tests {
             (unknown(false), Health::Unknown),
             (refused, Health::Unknown),
         ] {
-            let mut retries = Retries::scheduled(None);
+            let mut retries = Retries::scheduled(None, false);
             retries.judge(sent.clone());
             assert_eq!(retries.health(), health, "{sent:?}");
         }

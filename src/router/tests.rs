@@ -1,5 +1,5 @@
-//! The life of a delivery, over a store in a file and with a destination that answers as a test
-//! tells it. tests/it/ tests the same over HTTP, with every store and both destinations.
+//! Tests of the life of a delivery, with a store in a file. Each test tells the destination what to
+//! answer. tests/it/ tests the same over HTTP, with every store and both destinations.
 
 mod accepted;
 
@@ -318,7 +318,7 @@ async fn a_result_is_stored_as_soon_as_the_store_is_well_again() {
 }
 
 #[tokio::test]
-async fn a_result_that_cannot_be_stored_is_a_success_or_no_final_refusal() {
+async fn a_result_that_cannot_be_stored_is_a_success_or_a_503() {
     let vars = [("STORE_TIMEOUT_MS", "100"), ("FORWARD_ATTEMPTS", "1")];
     for (answer, status, says) in
         [(answered(200, "done"), 200, "done"), (answered(422, "no"), 503, "try again later")]

@@ -114,6 +114,9 @@ impl Vendor for Adyen {
             insert(&mut delivery.headers, &SIGNATURE, &signature)?;
             return Ok(delivery);
         };
+        if !are_sound(&items) {
+            return Err(CannotSign::Body(UNSOUND.into()));
+        }
         let signatures: Vec<_> =
             items.into_iter().map(|item| signature(signed_text(item).as_bytes())).collect();
         for (number, signature) in signatures.iter().enumerate() {
@@ -145,19 +148,29 @@ fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
     )
 }
 
-/// Checks every item, because a batch is delivered as a whole. No signature covers the composition
-/// of a batch, so an item that is repeated would make another event of it.
+/// Checks every item, because a batch is delivered as a whole.
 fn verify_items(items: &[Value<'_>], keys: &[Vec<u8>]) -> Result<(), Error> {
-    items.iter().try_for_each(|item| verify_item(*item, keys))?;
+    if !are_sound(items) {
+        return Err(wrong());
+    }
+    items.iter().try_for_each(|item| verify_item(*item, keys))
+}
+
+const UNSOUND: &str =
+    "must have items, none of them twice, and no colon in a signed field but merchantReference";
+
+/// Returns whether the signatures of these items leave no doubt about them. No signature covers the
+/// list of items in a batch, so a batch with a repeated item would count as another event.
+fn are_sound(items: &[Value<'_>]) -> bool {
+    let is_plain = |item: Value<'_>| {
+        let mut paths = SIGNED.iter().filter(|path| **path != MAY_HOLD_COLONS);
+        paths.all(|path| text(item, path).is_none_or(|text| !text.contains(':')))
+    };
     let ids: HashSet<_> = items.iter().map(|item| item_happened(*item).id).collect();
-    if ids.len() == items.len() { Ok(()) } else { Err(wrong()) }
+    !items.is_empty() && items.iter().all(|item| is_plain(*item)) && ids.len() == items.len()
 }
 
 fn verify_item(item: Value<'_>, keys: &[Vec<u8>]) -> Result<(), Error> {
-    let is_plain = |path: &&[&str]| text(item, path).is_none_or(|text| !text.contains(':'));
-    if !SIGNED.iter().filter(|path| **path != MAY_HOLD_COLONS).all(is_plain) {
-        return Err(wrong());
-    }
     let claimed = text(item, &["additionalData", "hmacSignature"]).ok_or_else(missing)?;
     let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
     is_signed(&claimed, signed_text(item).as_bytes(), keys)

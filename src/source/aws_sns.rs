@@ -62,6 +62,11 @@ struct Message {
 impl Message {
     fn of(delivery: &Delivery, secrets: &[Secret]) -> Result<Self, Error> {
         let document = Document::parse(&delivery.body).map_err(|_| missing())?;
+        // A destination may read another one of two members with one name than the one that is
+        // verified here.
+        if !document.root().has_unique_names() {
+            return Err(wrong());
+        }
         let text = |name| text(document.root(), name);
         let present = |name| text(name).ok_or_else(missing);
         let signature = present("Signature")?;
@@ -79,7 +84,7 @@ impl Message {
         };
         let mut signed = String::new();
         for name in names {
-            // Only a subject that is absent is left out. One that is no text is not signed.
+            // Only an absent subject is left out. A subject that is not a text is refused.
             if *name == "Subject" && document.root().get(name).is_none() {
                 continue;
             }
@@ -187,7 +192,7 @@ impl Vendor for AwsSns {
         let message = Message::of(check.delivery, check.secrets)?;
         let certificate = check.fetched.and_then(Fetched::certificate);
         let certificate = certificate.ok_or_else(|| Error::NotFetched("no certificate".into()))?;
-        // The time of the signature counts: a message may be older than the certificate's end.
+        // The certificate must be valid at the time of the signature. It may have expired since.
         if !certificate.is_valid_at(message.sent) {
             return Err(wrong());
         }

@@ -164,7 +164,7 @@ impl Form {
         Some(Self { signature: signature?, payload: payload? })
     }
 
-    /// Returns the payload without newlines, of which the last one may be absent.
+    /// Returns the payload without newlines, because the last newline may get lost on the way.
     fn base64(&self) -> String {
         self.payload.replace('\n', "")
     }

@@ -25,7 +25,7 @@ pub struct Certificate {
 /// The hash that an RSA signature covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hash {
-    /// For a vendor that still signs with it: Amazon SNS in its first version.
+    /// For version 1 of the signatures of Amazon SNS.
     Sha1,
     Sha256,
 }

@@ -22,18 +22,26 @@ use crate::{json::Document, secret::Secret};
 pub enum Fetch {
     /// Gets a certificate in PEM form.
     Certificate(Url),
-    /// Gets a JSON Web Key (RFC 7517) by posting this JSON.
-    Key { address: Url, question: Secret },
+    /// Gets a JSON Web Key (RFC 7517) by asking one question after the other until one has an
+    /// answer.
+    Key { first: Question, others: Vec<Question> },
     /// Confirms a subscription by a GET.
     Confirmation(Url),
 }
 
+/// JSON that is posted to an address.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Question {
+    pub address: Url,
+    pub json: Secret,
+}
+
 impl Fetch {
+    /// Returns the address, and that of the first question. All questions go to one vendor.
     pub fn address(&self) -> &Url {
         match self {
-            Self::Certificate(address)
-            | Self::Key { address, .. }
-            | Self::Confirmation(address) => address,
+            Self::Certificate(address) | Self::Confirmation(address) => address,
+            Self::Key { first, .. } => &first.address,
         }
     }
 
@@ -126,7 +134,7 @@ impl P256Key {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fetch, P256Key};
+    use super::{Fetch, P256Key, Question};
     use crate::secret::Secret;
 
     const KEY: &str = r#"{"key":{"alg":"ES256","crv":"P-256","kid":"k","kty":"EC","use":"sig","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","expired_at":null}}"#;
@@ -162,8 +170,8 @@ mod tests {
     #[test]
     fn credentials_and_tokens_are_not_shown() {
         let address: url::Url = "https://example.com/?Token=shown".parse().unwrap();
-        let question = Secret::new("shown");
-        let fetch = Fetch::Key { address, question };
+        let first = Question { address, json: Secret::new("shown") };
+        let fetch = Fetch::Key { first, others: Vec::new() };
         assert_eq!(format!("{fetch:?}"), "Fetch(example.com)");
     }
 }

@@ -1,8 +1,9 @@
 //! Meta: Facebook, Instagram and WhatsApp
 //! (<https://developers.facebook.com/docs/graph-api/webhooks/getting-started>).
 //!
-//! The signature covers the body. A body reports several changes of several objects, and neither it
-//! nor they have an id. Meta checks an address with an unsigned GET that holds the verify token.
+//! The signature covers the body. A body may report several changes of several objects. Neither the
+//! body nor a change has an id. Meta checks an address with an unsigned GET that holds the verify
+//! token.
 
 use http::{Method, StatusCode};
 
@@ -44,8 +45,8 @@ fn elements<'d>(value: Value<'d>, name: &str) -> Vec<Value<'d>> {
     value.get(name).and_then(Value::elements).unwrap_or_default()
 }
 
-/// Returns the names of the fields that changed. Without their values, there are only the names. The
-/// messages of a page are no field.
+/// Returns the names of the fields that changed. `changes` has names and values, and
+/// `changed_fields` has only names. Messages of a page have neither, so the result is one `None`.
 fn changed_fields(entry: Value<'_>) -> Vec<Option<String>> {
     let changes = elements(entry, "changes").into_iter().map(|change| change.get("field"));
     let names = elements(entry, "changed_fields").into_iter().map(Some);

@@ -28,6 +28,7 @@ pub mod settings;
 mod sign;
 mod standard_webhooks;
 mod template;
+mod trello;
 mod twilio;
 mod zoom;
 
@@ -49,7 +50,7 @@ pub use self::{
         Algorithm, Description, Echo, Encoding, Fields, Joined, KeyForm, Place, Scheme, Sent,
         Signed, Stamp, StampPlace, Tolerance, Unit, Wish,
     },
-    fetch::{Fetch, Fetched, P256Key},
+    fetch::{Fetch, Fetched, P256Key, Question},
     happened::Happened,
     private_key::{NotAPrivateKey, PrivateKey},
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
@@ -88,8 +89,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         scheme::check_secret(self.description(), secret)
     }
 
-    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
-    /// there. A delivery without one is refused before its body is read.
+    /// Returns `false` if the vendor signs in a header, and the delivery lacks that header. Such a
+    /// delivery is refused before its body is read.
     fn has_signature(&self, delivery: &Delivery) -> bool {
         let scheme = self.description().scheme.as_ref();
         scheme.is_none_or(|scheme| scheme.may_be_in(&delivery.headers))
@@ -103,7 +104,7 @@ pub trait Vendor: Send + Sync + fmt::Debug {
         scheme::verify(self.description(), check)
     }
 
-    /// Signs a delivery as the vendor does: the counterpart of `verify`, for trying things out.
+    /// Signs a delivery as the vendor does, for commands that try the router.
     ///
     /// # Errors
     /// Fails with the reason if the delivery cannot be signed.
@@ -328,8 +329,7 @@ impl Source {
         format!("{PATH}{}", self.name)
     }
 
-    /// Returns whether the head of a delivery has a signature, if the vendor's scheme requires it
-    /// there.
+    /// Returns `false` if the vendor signs in a header, and the delivery lacks that header.
     pub fn has_signature(&self, delivery: &Delivery) -> bool {
         self.is_explained || self.vendor.has_signature(delivery)
     }

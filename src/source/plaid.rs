@@ -9,8 +9,8 @@
 //! So the time of signing stands for the time of the event. A retry is signed again, because Plaid
 //! wants a token that is older than five minutes to be refused. So a retry is another event.
 //!
-//! A secret is `client_id:secret`, and `sandbox:client_id:secret` for Plaid's Sandbox. The first one
-//! asks for the key.
+//! A secret is `client_id:secret`, and `sandbox:client_id:secret` for Plaid's Sandbox. The router
+//! asks for the key with one secret after the other, until Plaid gives it.
 
 use base64::Engine as _;
 use chrono::DateTime;
@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq as _;
 use url::Url;
 
 use super::{
-    Body, Check, Fetch, Fetched, Happened, Vendor,
+    Body, Check, Fetch, Fetched, Happened, Question, Vendor,
     description::{Description, Fields},
     happened,
     rows::{joined, names},
@@ -35,6 +35,9 @@ const TOKEN: HeaderName = HeaderName::from_static("plaid-verification");
 
 /// Largest token that is read. Plaid's have about 400 bytes.
 const MAX_TOKEN_BYTES: usize = 2048;
+
+/// Most secrets that ask for a key. A stranger can name keys that do not exist.
+const MAX_QUESTIONS: usize = 4;
 
 const PRODUCTION: &str = "https://production.plaid.com/webhook_verification_key/get";
 const SANDBOX: &str = "https://sandbox.plaid.com/webhook_verification_key/get";
@@ -105,7 +108,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Returns whether a text is an id or a secret of Plaid's. No byte of it is escaped in JSON.
+/// Returns whether a text has the form of Plaid's ids and secrets. Such a text needs no escapes in
+/// JSON.
 fn is_plain(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=128).contains(&text.len()) && text.bytes().all(is_allowed)
@@ -129,12 +133,12 @@ impl<'a> Credentials<'a> {
         (is_plain(client_id) && is_plain(secret)).then_some(Self { address, client_id, secret })
     }
 
-    /// Returns the request for a key.
-    fn fetch(&self, key_id: &str) -> Option<Fetch> {
+    /// Returns the question for a key.
+    fn question(&self, key_id: &str) -> Option<Question> {
         let Self { address, client_id, secret } = self;
-        let question =
+        let json =
             format!(r#"{{"client_id":"{client_id}","secret":"{secret}","key_id":"{key_id}"}}"#);
-        Some(Fetch::Key { address: Url::parse(address).ok()?, question: Secret::new(question) })
+        Some(Question { address: Url::parse(address).ok()?, json: Secret::new(json) })
     }
 }
 
@@ -183,14 +187,16 @@ impl Vendor for Plaid {
         if !token.is_of(&check.delivery.body) {
             return Err(wrong());
         }
-        let credentials = check.secrets.first().and_then(Credentials::of);
-        Ok(credentials.and_then(|credentials| credentials.fetch(&token.key_id)))
+        let credentials = check.secrets.iter().filter_map(Credentials::of).take(MAX_QUESTIONS);
+        let mut questions = credentials.filter_map(|one| one.question(&token.key_id));
+        let Some(first) = questions.next() else { return Ok(None) };
+        Ok(Some(Fetch::Key { first, others: questions.collect() }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Credentials, Fetch, Plaid};
+    use super::{Credentials, Plaid, Question};
     use crate::{secret::Secret, source::Vendor as _};
 
     #[test]
@@ -199,12 +205,12 @@ mod tests {
             [("id:key", "production.plaid.com"), ("sandbox:id:key", "sandbox.plaid.com")]
         {
             let secret = Secret::new(secret);
-            let fetch = Credentials::of(&secret).unwrap().fetch("kid-1").unwrap();
-            let Fetch::Key { address, question } = fetch else { panic!("no key") };
+            let question = Credentials::of(&secret).unwrap().question("kid-1").unwrap();
+            let Question { address, json } = question;
             assert_eq!(address.host_str(), Some(host));
             assert_eq!(address.path(), "/webhook_verification_key/get");
             let expected = r#"{"client_id":"id","secret":"key","key_id":"kid-1"}"#;
-            assert_eq!(question.expose(), expected);
+            assert_eq!(json.expose(), expected);
         }
     }
 

@@ -14,7 +14,7 @@ pub struct Rules {
     pub key: KeyRule,
     /// Values that are left out of the digest of the body.
     pub ignore: Vec<Pointer>,
-    /// Types that are accepted. An empty list accepts all.
+    /// Types that pass. An empty list lets all types pass.
     pub only: Vec<Glob>,
     /// Types that are left out.
     pub except: Vec<Glob>,
@@ -129,8 +129,8 @@ impl fmt::Display for Glob {
 }
 
 impl Rules {
-    /// Returns whether a delivery is accepted. A batch is left out only if every event in it is
-    /// left out.
+    /// Returns whether a delivery passes the rules. A batch is left out only if every event in it
+    /// is left out.
     pub fn take(&self, events: &[Happened], body: &Body<'_>) -> bool {
         let holds = |(pointer, wanted): &(Pointer, Wanted)| {
             body.root().and_then(|root| pointer.find(root)).is_some_and(|found| wanted.is(found))
@@ -192,7 +192,7 @@ mod tests {
         assert!(!take(&invoices, &[Some("charge.paid")]));
         assert!(!take(&invoices, &[None]));
         assert!(take(&Rules { only: vec![], ..invoices.clone() }, &[None]));
-        // One accepted event is enough for the whole batch.
+        // One event that passes is enough for the whole batch.
         assert!(take(&invoices, &[Some("charge.paid"), Some("invoice.paid")]));
         for (pointer, wanted, expected) in [
             ("/livemode", Wanted::Bool(true), true),

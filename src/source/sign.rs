@@ -21,7 +21,7 @@ use super::{
         Unit,
     },
     private_key::PrivateKey,
-    scheme::{hmac, key_bytes},
+    scheme::{hmac, is_json, key_bytes},
     standard_webhooks,
 };
 use crate::{
@@ -49,7 +49,7 @@ pub struct Signing<'a> {
 pub enum CannotSign {
     #[error("the signature covers the address that the vendor calls, which is not known")]
     NoUrl,
-    #[error("it is signed with {0}")]
+    #[error("the vendor signs with {0}")]
     NoKey(&'static str),
     #[error("only {0} has the key to sign with")]
     OnlyVendor(&'static str),
@@ -199,6 +199,9 @@ fn by_template(
     let url = signing.url.filter(|_| needs_url);
     if needs_url && url.is_none() {
         return Err(CannotSign::NoUrl);
+    }
+    if signed.is_json && !is_json(&delivery.body) {
+        return Err(CannotSign::Body("must be a JSON object or array".into()));
     }
     let timestamp = stamp.as_ref().map(|(_, text)| text.as_str());
     let pieces = signed.template.pieces(&delivery, timestamp, url);

@@ -102,7 +102,7 @@ fn refuse_other_values(check: &Check<'_>, families: &[&str], family: &str) -> Re
     if families.iter().all(is_same) { Ok(()) } else { Err(wrong()) }
 }
 
-/// Signs a delivery under the family of headers that it has an id in, or else under `webhook-`. A
+/// Signs a delivery with `svix-` headers if it has a `svix-id`, else with `webhook-` headers. A
 /// private key, or a `whsk_` secret, makes a `v1a` entry; a `whsec_` secret makes a `v1` entry.
 ///
 /// # Errors

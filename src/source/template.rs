@@ -21,7 +21,7 @@ enum Part {
     Url,
     Method,
     Header(HeaderName),
-    /// A value of the body. An absent value counts as empty, as in signatures inside a body.
+    /// A value of the body. An absent value counts as empty.
     Pointer(Pointer),
 }
 

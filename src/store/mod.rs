@@ -20,10 +20,11 @@
 //! The log and the senders' answers call the state in flight `in progress`.
 //!
 //! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
-//! over. A list for each destination has the events of the inbox by the time at which somebody must
-//! look at them again: the time of the next attempt, or the end of the lease. So events whose owner
-//! died are found like events whose pause has ended. Where a message brings an event, the list has a
-//! later time than the next attempt: the time from which the message counts as lost.
+//! over. Each destination has a list of the events in its inbox. The list is ordered by the time at
+//! which somebody must look at an event again: the time of the next attempt, or the end of the
+//! lease. So events whose owner died are found like events whose pause has ended. Where a message
+//! brings an event, the list has a later time than the next attempt: the time from which the message
+//! counts as lost.
 //!
 //! A store must pass the contract test that all stores share. CONTRIBUTING.md lists what a new store
 //! needs.
@@ -133,7 +134,7 @@ pub trait Store: Send + Sync {
         release: Release,
     ) -> Result<Settled, StoreError>;
 
-    /// Removes what acceptances that were interrupted a day ago have left behind.
+    /// Removes the remains of acceptances that were interrupted at least a day ago.
     async fn sweep(&self, _now: DateTime<Utc>) -> Result<(), StoreError> {
         // Where an acceptance is one write, nothing is left behind.
         Ok(())
@@ -148,6 +149,9 @@ pub trait Store: Send + Sync {
 
     /// Returns the dead letter of an event, if it has one.
     async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError>;
+
+    /// Returns the delivery of an event that has a dead letter or is in the inbox. Takes no lease.
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError>;
 
     /// Returns entries of the list of dead letters, oldest failure first. The list may lag a
     /// little: the letter of an entry may be cleared already.
@@ -238,7 +242,7 @@ pub enum Accepted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Take {
     Won(Box<Taken>),
-    /// The event is under another lease, or waits: until this time.
+    /// Until this time, the event is under another lease, or waits for its next attempt.
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,

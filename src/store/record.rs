@@ -13,12 +13,13 @@ use crate::{
     outcome::{Outcome, Trigger},
     plan::Plan,
     route::Route,
+    source::Answer,
     timestamp::Timestamp,
 };
 
-/// Time from a claim for which the details of an event, above all its route, are kept if the owner
-/// stores no result. Each claim starts this time again. In DynamoDB, the table's TTL deletes them,
-/// so they may stay longer.
+/// How long the details of an event are kept after a claim whose owner stores no result. The
+/// details include the route. Each claim starts this time again. In DynamoDB, the table's TTL
+/// deletes them, so they may stay longer.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most attempts that a record keeps. The newest ones are kept.
@@ -40,11 +41,18 @@ pub struct Details {
     /// `None` if the vendor gives no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
-    /// SHA-256 of the body's canonical JSON, in hex.
+    /// SHA-256 of the body's canonical JSON, or of its bytes if it is not JSON, in hex.
     pub digest: String,
     pub route: Route,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub first_seen: DateTime<Utc>,
+    /// The time of the acceptance, if the event was answered at once when it was first seen.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "chrono::serde::ts_milliseconds_option"
+    )]
+    pub accepted_at: Option<DateTime<Utc>>,
 }
 
 impl From<Details> for Event {
@@ -57,7 +65,7 @@ impl From<Details> for Event {
 }
 
 impl Details {
-    /// Creates the details of an event that is claimed for the first time.
+    /// Creates the details of an event that is claimed or accepted for the first time.
     pub(super) fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
         let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
         Self {
@@ -67,6 +75,7 @@ impl Details {
             digest: plan.event.digest.clone(),
             route: plan.route,
             first_seen,
+            accepted_at: (plan.answer == Answer::Accepted).then_some(first_seen),
         }
     }
 
@@ -97,7 +106,7 @@ pub struct Record {
 pub struct Acceptance {
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
-    /// The number of attempts since then, each of them an entry of RETRY_SCHEDULE.
+    /// The number of attempts since then. Each attempt uses up an entry of RETRY_SCHEDULE.
     pub tries: u32,
 }
 

@@ -157,7 +157,7 @@ impl Undelivered {
             let help = "Accepted events that are not delivered, counted up to 1000";
             registry.register("pending", help, count);
             let help = "Time since the acceptance of the event whose attempt is due first";
-            registry.register("oldest_pending_seconds", help, oldest);
+            registry.register("first_due_age_seconds", help, oldest);
         }
     }
 }

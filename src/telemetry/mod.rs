@@ -340,7 +340,7 @@ pub fn pending(pending: Pending, seen: impl Fn(Route) -> Duration) {
     for (destination, count, oldest) in pending.0 {
         let mut line = line("INFO", "pending");
         line["destination"] = destination.as_str().into();
-        line["oldest_pending_seconds"] = oldest.max(seen(destination).as_secs_f64()).into();
+        line["first_due_age_seconds"] = oldest.max(seen(destination).as_secs_f64()).into();
         line["pending"] = count.into();
         embedded::add_pending(&mut line);
         print_line(&line);
@@ -364,8 +364,7 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Logs and counts messages that were not sent, so that the list of the store brings their events
-/// later.
+/// Logs and counts messages that were not sent. The list of the store brings their events later.
 pub fn unsent(count: usize, reason: &dyn Display) {
     if format() == Format::Embedded {
         let mut line = line("WARN", "messages not sent");
@@ -377,7 +376,7 @@ pub fn unsent(count: usize, reason: &dyn Display) {
     }
 }
 
-/// Records for how long the event of an inbox that is due first has been due.
+/// Records how long the first due event of an inbox has been due.
 pub fn overdue(destination: Route, overdue: Duration) {
     METRICS.overdue(destination.as_str(), overdue);
 }

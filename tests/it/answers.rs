@@ -1,4 +1,4 @@
-//! Every answer of the contract's table, over HTTP.
+//! The answers in the table of docs/answers.md, over HTTP.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Method, StatusCode};
@@ -13,7 +13,7 @@ use crate::support::{
 const SECRET: &str = "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t";
 
 #[tokio::test]
-async fn the_article_s_payload_is_routed_and_then_ignored_as_a_duplicate() {
+async fn the_readme_s_payload_is_routed_and_then_ignored_as_a_duplicate() {
     let sink = Sink::start().await;
     let router = Serve::to(&sink).start();
     let first = router.post(PAYLOAD).await.expect(200).says("done");
@@ -207,7 +207,7 @@ async fn the_envelope_is_verified_as_standard_webhooks_when_it_has_secrets() {
 }
 
 #[tokio::test]
-async fn of_a_signature_s_entries_sixteen_are_looked_at_and_more_are_refused() {
+async fn a_signature_of_more_than_sixteen_entries_is_refused() {
     let sink = Sink::start().await;
     let router = Serve::to(&sink).env("ENVELOPE_SECRETS", SECRET).start();
     let now = chrono::Utc::now().timestamp();
@@ -258,7 +258,7 @@ fn malformed_signatures_are_refused() {
 }
 
 #[tokio::test]
-async fn an_unsigned_envelope_is_not_served_to_the_world_unless_said_outright() {
+async fn an_unsigned_envelope_is_served_to_the_world_only_with_allow_unsigned() {
     let sink = Sink::start().await;
     let client = client();
     let start = |vars: &[(&'static str, &'static str)]| {
@@ -466,7 +466,8 @@ async fn where_the_envelope_is_signed_only_the_signed_webhook_id_names_the_event
         assert_eq!((got.status, got.text()), refusal, "{other:?}");
         assert_eq!(got.header("x-webhook-key"), None);
     }
-    // Neither can a captured request spoil a genuine event that is still to come.
+    // The refused requests have not used up the name `order 8`: a genuine event still gets it.
+    // Another body under that name is then refused.
     let other = PAYLOAD.replace("4200", "1");
     assert_eq!(send("order 8", &other, &[]).await.text(), "done");
     let reused = send("order 8", PAYLOAD, &[]).await;

@@ -192,7 +192,7 @@ impl Row {
     }
 }
 
-/// Delivers as a vendor that waits as long as it is asked to.
+/// Delivers an event until it is accepted, and obeys `Retry-After`.
 async fn until_taken(url: &str, body: &str) -> Got {
     loop {
         let got = post(&client(), url, body.to_owned()).await;

@@ -95,6 +95,7 @@ fn explain_tells_a_person_what_is_derived() {
         "  created_at   2026-05-06T12:34:56Z",
         "  key          webhook:dedup:b1c2385d2d97926fb253b63a6d3a27d1f34482c217b909e48054f1d8dd6ffe8f",
         "  destination  aws",
+        "  answered     when the event is delivered",
     ];
     for line in lines {
         assert!(stdout(&output).contains(line), "{}", stdout(&output));
@@ -364,8 +365,8 @@ const OPEN: [(&str, &str); 3] = [
 fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let own = "ROUTING_SECRET: must be set, and not to the secret of the examples; \
-               `openssl rand -hex 32` makes one";
+    let own = "ROUTING_SECRET: must be set to a secret of your own (`openssl rand -hex 32` makes \
+               one), not to the secret of the examples";
     for (secret, said) in [
         ("dev-not-for-prod-change-me", own),
         ("fifteen-bytes--", "ROUTING_SECRET: must have at least 16 bytes"),

@@ -99,7 +99,7 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
         (
             "STORE_URL",
             "sqlite:///var/lib/x.db",
-            "takes no slashes before the path: sqlite:/var/lib/router.db",
+            "must have no `//` before the path: sqlite:/var/lib/router.db",
         ),
         ("ROUTING_SECRET", "\u{FFFD}\u{FFFD}-a-real-secret", "is not valid UTF-8"),
         (
@@ -282,7 +282,8 @@ fn in_lambda_the_routing_secret_and_the_store_are_checked() {
     for guessed in [&[][..], &[("ROUTING_SECRET", "dev-not-for-prod-change-me")]] {
         assert_eq!(
             secret(lambda(guessed)).unwrap(),
-            "must be set, and not to the secret of the examples; `openssl rand -hex 32` makes one"
+            "must be set to a secret of your own (`openssl rand -hex 32` makes one), not to the \
+             secret of the examples"
         );
     }
     assert_eq!(

@@ -99,8 +99,8 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
         r#"{{"vendor":"v","event_type":{what:?},"created_at":"2026-05-06T12:34:56Z","n":1.50}}"#
     );
     let start = |serve: Serve| tokio::task::spawn_blocking(move || serve.start());
-    // The first router ends at the fault point. Before that, the vendor hears nothing or only of
-    // failures.
+    // The first router ends at the fault point. Before that, the vendor gets no answer, or an
+    // answer that is not a success.
     let router = start(serve.clone().env("FAULT_POINT", step)).await.unwrap();
     let mut posts = 0;
     while let Ok(answer) = client().post(router.webhook()).body(body.clone()).send().await {

@@ -116,7 +116,8 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
         let router = serve(&sink.url);
         let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (504, "destination too slow"));
-        // The event may still be processed, so no other delivery may send it until then.
+        // The destination may still be processing the event, so no other delivery may send it
+        // before the lease ends.
         let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, got.text()), (409, "in progress"));
         assert_eq!(sink.take().len(), 1);

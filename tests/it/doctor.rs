@@ -72,6 +72,7 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
         "AWS_REGION: us-east-1",
         "AWS credentials: found",
         "SOURCES: serves /webhook/stripe",
+        "ANSWER: events are answered when they are delivered",
         "PORT: 127.0.0.1:0 is free",
     ] {
         tells(&found, "ok", text);

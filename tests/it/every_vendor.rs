@@ -166,7 +166,7 @@ fn a_delivery_that_another_secret_signed_is_refused() {
 }
 
 #[test]
-fn headers_that_are_repeated_or_folded_or_huge_behave() {
+fn headers_that_are_repeated_or_folded_or_huge_do_no_harm() {
     let intake = intake();
     for kind in KINDS.iter().filter(|kind| !kind.signature.is_empty()) {
         let genuine = kind.delivery(1, 0);

@@ -1,4 +1,4 @@
-//! The questions that vendors ask before they send, and what the router answers to nobody else.
+//! Vendors' handshakes: the router answers them, and gives these answers to nobody else.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::Utc;
@@ -88,7 +88,7 @@ async fn zooms_validation_is_answered_narrowly() {
         question(&"a".repeat(65)),
         question("a b"),
         question("v0:1"),
-        // What a signature of an event covers is not answered with its signature.
+        // A text that an event's signature would cover gets no signature as its answer.
         question(&signed_event),
         event,
         format!("{}{}", question(token), " ".repeat(1024)),
@@ -190,7 +190,7 @@ async fn gitlab_signs_or_sends_a_token_that_stays_here() {
     for wrong in ["plainly-other", "", &signing] {
         assert_eq!(post(&router, "/webhook/gitlab", &token(wrong), body).await.status, 401);
     }
-    // Either is accepted, so a wrong signature does not spoil a right token.
+    // A right token is enough, even beside a wrong signature.
     let mut both = token("plainly-gitlab").to_vec();
     both.extend([signed[0], signed[1], ("webhook-signature", "v1,AAAA")]);
     let got = post(&router, "/webhook/gitlab", &both, body).await;
@@ -198,4 +198,57 @@ async fn gitlab_signs_or_sends_a_token_that_stays_here() {
     let other =
         [signed[0], signed[1], ("webhook-signature", "v1,AAAA"), ("x-gitlab-event", "Push")];
     assert_eq!(post(&router, "/webhook/gitlab", &other, body).await.status, 401);
+}
+
+#[tokio::test]
+async fn githubs_ping_is_an_event_that_a_rule_can_leave_out() {
+    let sink = Sink::start().await;
+    let sources = r#"
+        [sources.github-quiet]
+        vendor = "github"
+        secrets = ["plainly-github"]
+        except = ["ping"]
+    "#;
+    let router = router(&sink, &[("GITHUB_SECRETS", "plainly-github"), ("SOURCES", sources)]);
+    let body = r#"{"zen":"Design for failure.","hook_id":1,"hook":{"type":"Repository"}}"#;
+    let signature = format!("sha256={}", hex::encode(sha256("plainly-github", body)));
+    let ping = async |path: &str, signature: &str| {
+        let headers = [
+            ("x-github-event", "ping"),
+            ("x-github-delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            ("x-hub-signature-256", signature),
+        ];
+        post(&router, path, &headers, body).await
+    };
+    sink.answers(ok("done"));
+    let got = ping("/webhook/github", &signature).await;
+    assert_eq!((got.status, got.text()), (200, "done"));
+    let received = sink.take();
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].header("x-webhook-event-type"), Some("ping"));
+    let got = ping("/webhook/github-quiet", &signature).await;
+    assert_eq!((got.status, got.text()), (200, "filtered"));
+    for path in ["/webhook/github", "/webhook/github-quiet"] {
+        assert_eq!(ping(path, &signature.replace("sha256=", "sha256=00")).await.status, 401);
+    }
+    assert!(sink.take().is_empty());
+}
+
+#[tokio::test]
+async fn trellos_check_of_the_address_is_answered_and_only_for_a_served_source() {
+    let sink = Sink::start().await;
+    let url = ("PUBLIC_URL", "https://hooks.example.com");
+    let router = router(&sink, &[url, ("TRELLO_SECRETS", "plainly-trello")]);
+    let head = async |path: &str| {
+        get(client().head(format!("{}{path}", router.url)).send().await).await.status
+    };
+    assert_eq!(head("/webhook/trello").await, 200);
+    assert_eq!(head("/webhook/github").await, 404);
+    let got = get(client().get(format!("{}/webhook/trello", router.url)).send().await).await;
+    assert_eq!((got.status, got.header("allow")), (405, Some("POST")));
+    assert!(sink.received().is_empty());
+    drop(router);
+    let router = self::router(&sink, &[url]);
+    let got = get(client().head(format!("{}/webhook/trello", router.url)).send().await).await;
+    assert_eq!(got.status, 404);
 }

@@ -116,9 +116,9 @@ fn many_signatures_cost_no_more_than_one() {
     assert!(ratio < 1.0, "500 entries take {ratio:.1} times the time of one");
 }
 
-/// Returns the time of one run. It is the least of several means, because that one is the least
-/// disturbed. Each mean covers so many runs that the kernel's clock ticks of some milliseconds do
-/// not matter.
+/// Returns the time of one run. It is the smallest of several averages, because other load
+/// disturbed that one least. Each average covers so many runs that the kernel's clock ticks of some
+/// milliseconds do not matter.
 fn time(body: &[u8]) -> Duration {
     time_of(&delivery(body.to_vec()), &intake("test-routing-secret"))
 }

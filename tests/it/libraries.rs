@@ -21,7 +21,7 @@ use crate::{
     event_command::{body_of, printed},
     signed_deliveries::{ED25519, PUBLIC_URL},
     support::{Serve, Sink, venv},
-    vendors::VECTORS,
+    vendors::vector,
 };
 
 /// Vendors with a body in events/vendors/ and a library, and what they sign with.
@@ -40,16 +40,19 @@ const SAMPLED: [(&str, &str); 12] = [
     ("braintree", "public:plainly-private"),
 ];
 
-/// Vendors with a test vector and a library.
-const CONSTRUCTED: [&str; 23] = [
+/// Test vectors of vendors with a library.
+const CONSTRUCTED: [&str; 26] = [
     "box",
+    "brex",
     "chargebee",
     "clerk",
     "discord",
     "elevenlabs",
+    "gitlab/signed",
     "hubspot",
     "linear",
     "lithic",
+    "meta",
     "modern-treasury",
     "mux",
     "openai",
@@ -67,8 +70,12 @@ const CONSTRUCTED: [&str; 23] = [
     "zoom",
 ];
 
+/// Vectors of vendors that alone can sign. Their library only verifies.
+const SIGNED: [&str; 2] = ["aws-sns/1", "aws-sns/2"];
+
 /// A member of every JSON body. Its text is written in several ways in other encodings.
 const NOTE: &str = "Grüße <&> 😀";
+const ESCAPED_NOTE: &str = r"Gr\u00fc\u00dfe <&> \ud83d\ude00";
 
 /// A delivery for the libraries. Without headers, they sign it. With headers, they verify it.
 #[derive(Clone, Serialize)]
@@ -79,6 +86,12 @@ struct Request {
     body: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<HashMap<String, String>>,
+    /// The certificate of Amazon SNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    /// The delivery of a vendor that alone can sign.
+    #[serde(skip)]
+    signed: Option<Delivery>,
     /// The arguments with which `event` gets the private key, if the secret is a public key.
     #[serde(skip)]
     key: Vec<String>,
@@ -104,16 +117,30 @@ impl Request {
     fn new(vendor: &'static str, secret: &str, body: &str) -> Self {
         let url = format!("{PUBLIC_URL}/webhook/{vendor}");
         let (secret, body) = (secret.into(), noted(body));
-        Self { vendor, secret, url, body, headers: None, key: Vec::new() }
+        let (headers, certificate, signed) = (None, None, None);
+        Self { vendor, secret, url, body, headers, certificate, signed, key: Vec::new() }
     }
 
-    fn constructed(vendor: &'static str, folder: &Path) -> Self {
-        let vector = VECTORS.vectors.iter().find(|vector| vector.id == vendor);
-        let vector = vector.unwrap_or_else(|| panic!("{vendor} has no vector"));
+    fn signed(id: &'static str) -> Self {
+        let vector = vector(id);
+        let signed = vector.delivery(&vector.first);
+        let body = String::from_utf8(signed.body.to_vec()).unwrap();
+        let certificate = vector.fetched.as_ref().unwrap()["genuine"].clone();
+        Self {
+            certificate: Some(certificate),
+            signed: Some(signed),
+            ..Self::new(vendor_of(id), &vector.secret, &body)
+        }
+    }
+
+    fn constructed(id: &'static str, folder: &Path) -> Self {
+        let (vendor, vector) = (vendor_of(id), vector(id));
         let body = String::from_utf8(vector.delivery(&vector.first).body.to_vec()).unwrap();
         let mut request = Self::new(vendor, &vector.secret, &body);
         let whsk = || vec!["--secret".into(), format!("whsk_{}", BASE64_STANDARD.encode([7; 32]))];
         match vendor {
+            // Meta escapes everything outside ASCII before it signs.
+            "meta" => request.body = request.body.replace(NOTE, ESCAPED_NOTE),
             "discord" => {
                 request.secret = hex::encode(ED25519.public_key().as_ref());
                 request.key = whsk();
@@ -140,7 +167,8 @@ impl Request {
             Self::new(vendor, secret, &std::fs::read_to_string(body_of(vendor)).unwrap())
         });
         let constructed = CONSTRUCTED.map(|vendor| Self::constructed(vendor, folder));
-        let mut all: Vec<_> = sampled.into_iter().chain(constructed).collect();
+        let signed = SIGNED.map(Self::signed);
+        let mut all: Vec<_> = sampled.into_iter().chain(constructed).chain(signed).collect();
         // The same vendors sign other content in another way.
         for (vendor, body) in [
             ("twilio", r#"{"MessageSid":"SM1","MessageStatus":"delivered"}"#),
@@ -152,8 +180,11 @@ impl Request {
         all
     }
 
-    /// Signs with `event`.
+    /// Signs with `event`, or returns the delivery of a vendor that alone can sign.
     fn by_event(&self, folder: &Path) -> Delivery {
+        if let Some(signed) = &self.signed {
+            return signed.clone();
+        }
         let file = folder.join("body");
         std::fs::write(&file, &self.body).unwrap();
         let mut args = vec!["event", "--vendor", self.vendor, file.to_str().unwrap()];
@@ -195,6 +226,11 @@ impl Request {
     }
 }
 
+/// Returns the vendor of a vector, which may have a name of its own.
+fn vendor_of(id: &'static str) -> &'static str {
+    id.split('/').next().unwrap_or(id)
+}
+
 /// Adds the note to a JSON body, which gets the form that every JSON library writes.
 fn noted(body: &str) -> String {
     let Ok(mut document) = serde_json::from_str::<Value>(body) else { return body.trim().into() };
@@ -203,7 +239,7 @@ fn noted(body: &str) -> String {
     document.to_string()
 }
 
-/// Changes what the signature covers.
+/// Changes a part of a delivery that its signature covers.
 fn changed(delivery: &Delivery) -> Delivery {
     let mut delivery = delivery.clone();
     if delivery.headers.contains_key(AUTHORIZATION) {
@@ -216,6 +252,8 @@ fn changed(delivery: &Delivery) -> Delivery {
         // Adyen signs some fields of an item.
         ("ExampleMerchant", "AnotherMerchant"),
         (NOTE, "Grüße <&> 😁"),
+        (ESCAPED_NOTE, "Gr\\u00fc\\u00dfe <&> \\ud83d\\ude01"),
+        ("a parcel is on its way", "a parcel is lost"),
         ("MessageStatus=delivered", "MessageStatus=undelivered"),
         ("bt_payload=P", "bt_payload=p"),
         ("bt_payload=C", "bt_payload=c"),

@@ -24,11 +24,11 @@ mod vectors; // Signatures and ids, from test vectors.
 mod vendors; // Signed deliveries of every vendor, intact and changed.
 
 // The life of a delivery.
-mod answers; // The contract's table of answers.
+mod answers; // The answers in the table of docs/answers.md.
 mod attempts; // Behaviours of destinations, and their consequences.
 mod destination; // Requests to each destination, and the results of its answers.
 mod idle_connections; // Idle connections to destinations and DynamoDB that break.
-mod inbox; // Accepted events: answered at once, delivered behind the answer.
+mod inbox; // Accepted events: answered at once, delivered after the answer.
 mod invoke; // Requests to the processor Lambda, and the results of its answers.
 mod record; // The record of an event: its lifetime and its route.
 

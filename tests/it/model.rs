@@ -1,7 +1,7 @@
 //! Simulates vendors that retry until they get a 2xx, destinations that fail in every possible way,
 //! a store that stalls, and routers that are killed. No event is lost, and no event is processed
-//! again after its success was known. With accepted events, the vendors never come again after their
-//! 200, and the destinations are also down for a while.
+//! again after its success was known. With accepted events, the vendors never send an event again
+//! after their 200, and the destinations are also down for a while.
 
 use std::{
     collections::HashSet,

@@ -6,17 +6,18 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
     plan::needs,
-    source::{Fetch, Signing},
+    source::{CannotSign, Fetch, Signing},
 };
 
 use crate::{
     signed_deliveries::{Kind, SIGNED_AT, answer, intake, now, sha256},
+    support::lookup,
     vendors::{Vector, vector},
 };
 
@@ -48,10 +49,29 @@ fn plaids_tokens_with_another_algorithm_are_refused() {
         nothing_is_fetched(vector, &changed, &intake, vector.first.now);
     }
     let at = now(vector.first.now);
-    let Some(Fetch::Key { address, .. }) = needs(&genuine, &intake, at).unwrap() else {
+    let Some(Fetch::Key { first, others }) = needs(&genuine, &intake, at).unwrap() else {
         panic!("no key is asked for");
     };
-    assert_eq!(address.host_str(), Some("production.plaid.com"));
+    assert_eq!(first.address.host_str(), Some("production.plaid.com"));
+    assert!(others.is_empty());
+}
+
+#[test]
+fn each_of_a_few_secrets_asks_for_plaids_key() {
+    let vector = vector("plaid");
+    let secrets: Vec<_> = (0..6).map(|number| format!("sandbox:client:fake{number}")).collect();
+    let secrets = format!("{},{}", vector.secret, secrets.join(","));
+    let vars = [("ROUTING_SECRET", "test-routing-secret"), ("PLAID_SECRETS", secrets.as_str())];
+    let intake = Intake::from_vars(lookup(&vars)).unwrap();
+    let genuine = vector.delivery(&vector.first);
+    let fetch = needs(&genuine, &intake, now(vector.first.now)).unwrap();
+    let Some(Fetch::Key { first, others }) = fetch else { panic!("no key is asked for") };
+    assert_eq!(first.address.host_str(), Some("production.plaid.com"));
+    assert_eq!(others.len(), 3);
+    for (number, other) in others.iter().enumerate() {
+        assert_eq!(other.address.host_str(), Some("sandbox.plaid.com"));
+        assert!(other.json.expose().contains(&format!("fake{number}")));
+    }
 }
 
 #[test]
@@ -99,6 +119,19 @@ fn a_topic_that_is_not_listed_is_refused_before_anything_is_fetched() {
 }
 
 #[test]
+fn a_message_with_a_repeated_name_is_refused() {
+    let vector = vector("aws-sns/2");
+    let intake = vector.intake(&vector.secret);
+    let (genuine, at) = (vector.delivery(&vector.first), vector.first.now);
+    let body = std::str::from_utf8(&genuine.body).unwrap();
+    // The last one counts, and is signed. A destination may read the first one.
+    for first in [r#""Message":"forged""#, r#""Mess\u0061ge":"forged""#, r#""Timestamp":5"#] {
+        let body = body.replacen('{', &format!("{{{first},"), 1).into();
+        nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
+    }
+}
+
+#[test]
 fn a_subject_that_is_not_a_text_is_refused() {
     let vector = vector("aws-sns/1");
     let intake = vector.intake(&vector.secret);
@@ -109,7 +142,7 @@ fn a_subject_that_is_not_a_text_is_refused() {
         let body = body.replacen('{', &format!(r#"{{"Subject":{subject},"#), 1).into();
         nothing_is_fetched(vector, &Delivery { body, ..genuine.clone() }, &intake, at);
     }
-    // A text belongs to what is signed.
+    // A subject that is a text is signed.
     let body = body.replacen('{', r#"{"Subject":"parcels","#, 1).into();
     let changed = Delivery { body, ..genuine };
     assert_eq!(vector.check(&changed, &intake, at).err(), Some(401));
@@ -207,4 +240,52 @@ fn a_signed_time_without_a_zone_is_orbs_alone() {
     };
     assert_eq!(status("2026-05-06T12:35:00Z"), 200);
     assert_eq!(status("2026-05-06T12:35:00"), 401);
+}
+
+#[test]
+fn a_body_that_would_be_refused_is_not_signed() {
+    for id in ["airwallex", "hubspot", "trello"] {
+        let vector = vector(id);
+        let intake = vector.intake(&vector.secret);
+        let source = intake.sources.get(id).unwrap();
+        let at = now(vector.first.now);
+        let signing = Signing { secret: &source.secrets[0], key: None, url: None, now: at };
+        for body in ["no", "5", r#""{}""#, "{}{}"] {
+            let unsigned = Delivery {
+                body: body.into(),
+                headers: HeaderMap::new(),
+                ..vector.delivery(&vector.first)
+            };
+            let expected = CannotSign::Body("must be a JSON object or array".into());
+            assert_eq!(source.sign(&unsigned, &signing).err(), Some(expected), "{id} {body}");
+        }
+    }
+}
+
+#[test]
+fn items_of_adyen_that_would_be_refused_are_not_signed() {
+    let intake = intake();
+    let source = intake.sources.get("adyen").unwrap();
+    let item = r#"{"NotificationRequestItem":{"pspReference":"1","eventCode":"REFUND"}}"#;
+    let colon = item.replace("REFUND", "RE:FUND");
+    let reference = item.replace("eventCode", "merchantReference\":\"a:b\",\"eventCode");
+    for (items, is_signed) in [
+        (item.to_owned(), true),
+        (reference, true),
+        // Found by fuzzing.
+        (colon, false),
+        (format!("{item},{item}"), false),
+        (String::new(), false),
+    ] {
+        let unsigned = Delivery {
+            method: Method::POST,
+            path: "/webhook/adyen".into(),
+            query: None,
+            headers: HeaderMap::new(),
+            body: format!(r#"{{"notificationItems":[{items}]}}"#).into(),
+        };
+        let secret = &source.secrets[0];
+        let signing = Signing { secret, key: None, url: None, now: now(SIGNED_AT) };
+        assert_eq!(source.sign(&unsigned, &signing).is_ok(), is_signed, "{items}");
+    }
 }

@@ -54,7 +54,7 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         ),
         (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntemplate = \"{timestamp}.{body}\"",
-            custom(6, "`template` holds {timestamp}, which `timestamp` must find"),
+            custom(6, "`template` holds {timestamp}, but no field says where the time is"),
         ),
         (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntemplate = \"{url}\"",
@@ -82,7 +82,10 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         ),
         (
             "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = \"X-Time\"",
-            custom(1, "`template` is missing: it is what is signed, as in \"{timestamp}.{body}\""),
+            custom(
+                1,
+                "`template` is missing: it describes the signed bytes, as in \"{timestamp}.{body}\"",
+            ),
         ),
         (
             "scheme = \"hmac-timestamped\"\nheader = \"X-Sig\"\ntimestamp = \"X-Time\"\n\
@@ -204,7 +207,7 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (
             format!("{STRIPE}where = {{ \"/a\" = [1] }}"),
-            eu(4, "`where` must have texts, numbers or true and false as values"),
+            eu(4, "`where` must have texts, numbers, true or false as values"),
         ),
         (format!("{STRIPE}destination = \"eu\""), eu(4, "`destination` must be \"gcp\" or \"aws\"")),
         (format!("{STRIPE}threshold = 257"), eu(4, "`threshold` must be a whole number from 0 to 256")),
@@ -229,7 +232,7 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (
             "[sources.eu]\nvendor = \"strpe\"\nsecrets = [\"x\"]".into(),
-            eu(2, "`vendor` `strpe` is not a built-in vendor; \"custom\" describes one"),
+            eu(2, "`vendor` `strpe` is not a built-in vendor; use \"custom\" for any other vendor"),
         ),
         (
             "\n\n[sources.eu]\nsecrets = [\"x\"]".into(),
@@ -241,12 +244,14 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (
             "[sources.\"E U\"]\nvendor = \"stripe\"\nsecrets = [\"x\"]".into(),
-            "SOURCES: line 1: [sources.E U] must be named with 1 to 63 of a-z, 0-9 and `-`".into(),
+            "SOURCES: line 1: [sources.E U] must have a name of 1 to 63 characters of a-z, 0-9 and \
+             `-`"
+                .into(),
         ),
         (
             "[sources.event-id]\nvendor = \"stripe\"\nsecrets = [\"x\"]".into(),
-            "SOURCES: line 1: [sources.event-id] must have another name: keys of events begin with \
-             this one"
+            "SOURCES: line 1: [sources.event-id] must have another name: the router uses this \
+             one itself"
                 .into(),
         ),
         (

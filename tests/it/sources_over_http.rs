@@ -198,7 +198,8 @@ async fn a_description_of_each_scheme_verifies_what_it_describes() {
         let is_secret = ["shared", "basic"].contains(name);
         for (header, value) in headers.iter().filter(|(header, _)| *header != "x-gitlab-event") {
             let told = arrived.told(header);
-            // Cloud Run's own `authorization` of a request is the router's, never the sender's.
+            // The `authorization` header that Cloud Run gets is the router's own, never the
+            // sender's.
             assert_eq!(told.as_deref(), (!is_secret).then_some(*value), "{name} {header}");
         }
         for at in 0..headers.len() {

@@ -111,6 +111,13 @@ impl Stack {
         Ok(Config::from_vars(lookup(&vars))?)
     }
 
+    /// Returns the widgets of the dashboard.
+    pub fn widgets(&self) -> Vec<Value> {
+        let body = text(&self.resources()["Dashboard"]["Properties"]["DashboardBody"]);
+        let dashboard: Value = serde_json::from_str(&body).unwrap();
+        dashboard["widgets"].as_array().unwrap().clone()
+    }
+
     /// Returns the router's metrics that alarms and the dashboard use, each with the names of its
     /// dimensions.
     pub fn watched(&self) -> BTreeSet<(String, String)> {
@@ -135,10 +142,10 @@ impl Stack {
                 }
             }
         }
-        let body = text(&resources["Dashboard"]["Properties"]["DashboardBody"]);
-        let dashboard: Value = serde_json::from_str(&body).unwrap();
-        for widget in dashboard["widgets"].as_array().unwrap() {
-            for metric in widget["properties"]["metrics"].as_array().unwrap() {
+        for widget in self.widgets() {
+            let metrics = widget["properties"]["metrics"].as_array().unwrap();
+            // The metrics of a queue are AWS's own.
+            for metric in metrics.iter().filter(|metric| metric[0] != "AWS/SQS") {
                 let Some(search) = metric[0]["expression"].as_str() else {
                     // A row has a name and one dimension. `.` repeats the value of the previous
                     // row.
@@ -179,6 +186,10 @@ impl Stack {
                 "arn:aws:cloudformation:us-east-1:123456789012:stack/name/1-2-3-4-unique".into()
             }
             _ if name.ends_with(".Port") => "6379".into(),
+            // CloudFormation names a queue by its URL.
+            "InboxQueue" | "UnreadableMessages" => {
+                format!("https://sqs.us-east-1.amazonaws.com/123456789012/{name}").into()
+            }
             _ => self.parameters.get(name).map_or(name, String::as_str).into(),
         }
     }

@@ -201,7 +201,7 @@ async fn a_trace_is_passed_on_translated_and_begun() {
         assert!(begun.len() == 55 && begun.ends_with("-00") && state.is_none(), "{begun}");
         assert!(amazon.replace('-', "").contains(&begun[3..35]), "{begun} {amazon}");
     }
-    // Nor is a tracestate passed on with a traceparent that was derived from AWS's form.
+    // A tracestate is not passed on with a traceparent that was derived from AWS's form, either.
     let alone = send(&[("x-amzn-trace-id", AMAZON), ("tracestate", "a=b")]).await;
     assert_eq!(alone, both);
     let ids: Vec<_> =
@@ -381,12 +381,12 @@ async fn scrapes_count_accepted_events_by_destination() {
     for line in [
         "webhook_router_pending{destination=\"gcp\"} 3\n",
         "webhook_router_pending{destination=\"aws\"} 0\n",
-        "webhook_router_oldest_pending_seconds{destination=\"aws\"} 0.0\n",
+        "webhook_router_first_due_age_seconds{destination=\"aws\"} 0.0\n",
         "destination=\"gcp\",source=\"\",vendor=\"stripe\",outcome=\"accepted\"} 3\n",
     ] {
         assert!(got.text().contains(line), "{line}\n{}", got.text());
     }
-    let oldest = "webhook_router_oldest_pending_seconds{destination=\"gcp\"} ";
+    let oldest = "webhook_router_first_due_age_seconds{destination=\"gcp\"} ";
     let age = got.text().lines().find_map(|line| line.strip_prefix(oldest)).unwrap();
     assert!((0.001..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
     // The count stops at its limit.

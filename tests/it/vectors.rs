@@ -1,5 +1,5 @@
-//! Checks vendors' signatures and ids with vectors: those of this project, which vendors' own
-//! libraries confirm, and those in the folder that VECTORS_DIR names, if it is set.
+//! Checks vendors' signatures and ids with test vectors. Vendors' own libraries confirm the vectors
+//! of this project. If VECTORS_DIR names a folder, the vectors in it are checked, too.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 

@@ -4,9 +4,12 @@
 // input gets a line of output: an answer of each library of the vendor.
 //
 // A line of the input is an unsigned delivery with `vendor`, `secret`, `url` and `body`, or a signed one that
-// also has `headers`. A library signs the former, if it can. It gives its verdict on the latter.
+// also has `headers`. A library signs the former, if it can. It gives its verdict on the latter. For Amazon SNS,
+// the line also has the certificate, which the library would otherwise fetch.
 
+import https from "node:https";
 import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
 
 import adyen from "@adyen/api-library";
 import { verifyWebhook as verifyClerk } from "@clerk/backend/webhooks";
@@ -36,12 +39,14 @@ import Razorpay from "razorpay";
 import { validateWebhook as validateReplicate } from "replicate";
 import { Resend } from "resend";
 import { sign as signRetell, verify as verifyRetell } from "retell-sdk";
+import SnsValidator from "sns-validator";
 import { Webhook as StandardWebhook } from "standardwebhooks";
 import Stripe from "stripe";
 import { Webhook as Svix } from "svix";
 import Telnyx from "telnyx";
 import twilio from "twilio";
 import { WebflowClient } from "webflow-api";
+import { WhatsAppAPI } from "whatsapp-api-js";
 
 // Standard output belongs to the answers.
 console.log = console.debug = () => {};
@@ -53,6 +58,7 @@ const modernTreasury = new ModernTreasury({ apiKey: KEY, organizationID: KEY });
 const mux = new Mux({ tokenId: KEY, tokenSecret: KEY });
 const openai = new OpenAI({ apiKey: KEY });
 const orb = new Orb({ apiKey: KEY });
+const sns = new SnsValidator();
 const workos = new WorkOS(KEY);
 
 const seconds = () => Math.floor(Date.now() / 1000);
@@ -100,6 +106,8 @@ const LIBRARIES = [
   },
   { vendor: "standard-webhooks", library: "standardwebhooks", ...standard(StandardWebhook, "webhook") },
   { vendor: "standard-webhooks", library: "svix", ...standard(Svix, "svix") },
+  { vendor: "gitlab", library: "standardwebhooks", ...standard(StandardWebhook, "webhook") },
+  { vendor: "brex", library: "standardwebhooks", ...standard(StandardWebhook, "webhook") },
   {
     vendor: "github",
     library: "@octokit/webhooks",
@@ -166,6 +174,28 @@ const LIBRARIES = [
       const rawRequest = { method: "POST", url, headers };
       return (await shopify.webhooks.validate({ rawBody: body, rawRequest })).valid;
     },
+  },
+  {
+    vendor: "meta",
+    library: "whatsapp-api-js",
+    verify: ({ secret, body, headers }) =>
+      new WhatsAppAPI({ token: KEY, appSecret: secret, v: "v24.0" }).verifyRequestSignature(
+        body,
+        headers["x-hub-signature-256"],
+      ),
+  },
+  {
+    vendor: "aws-sns",
+    library: "sns-validator",
+    verify: ({ body, certificate }) =>
+      new Promise((resolve) => {
+        // The library asks nobody else.
+        https.get = (_address, answer) => {
+          answer(Object.assign(Readable.from([certificate]), { statusCode: 200 }));
+          return { on: () => {} };
+        };
+        sns.validate(body, (error) => resolve(!error));
+      }),
   },
   {
     vendor: "sendgrid",

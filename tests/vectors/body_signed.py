@@ -1,6 +1,6 @@
 """Vendors whose signature covers the body alone, or that send the secret itself."""
 
-from signing import AT, SECONDS, b64, body_hmac, case, dump, hexed, iso
+from signing import AT, NOW, SECONDS, URL, b64, body_hmac, case, dump, hexed, iso, mac
 
 # An HMAC over the body.
 body_hmac(
@@ -231,6 +231,94 @@ case(
     another="key-1:plainly-another",
     signed=["x-pusher-key"],
 )
+
+body_hmac(
+    "bitbucket",
+    "x-hub-signature",
+    lambda n, a: {"push": {"changes": [{"new": {"target": {"hash": str(n), "date": AT}}}]}},
+    ("repo:push", "", ""),
+    form="sha256={}",
+    extra=lambda n: {"x-event-key": "repo:push"},
+)
+body_hmac(
+    "bitbucket/data-center",
+    "x-hub-signature",
+    lambda n, a: {"eventKey": "pr:opened", "date": "2026-05-06T12:20:00+0000", "pullRequest": {"id": n}},
+    ("pr:opened", AT, ""),
+    form="sha256={}",
+    extra=lambda n: {"x-event-key": "pr:opened"},
+)
+body_hmac(
+    "vercel",
+    "x-vercel-signature",
+    lambda n, a: {"id": f"v{n}", "type": "deployment.created", "createdAt": SECONDS * 1000, "payload": {}},
+    ("deployment.created", AT, "v1"),
+    algorithm="sha1",
+)
+body_hmac(
+    "launchdarkly",
+    "x-ld-signature",
+    lambda n, a: {"_id": f"ld{n}", "kind": "flag", "date": SECONDS * 1000, "name": "a flag"},
+    ("flag", AT, "ld1"),
+)
+body_hmac(
+    "alchemy",
+    "x-alchemy-signature",
+    lambda n, a: {"webhookId": "wh_1", "id": f"whevt_{n}", "createdAt": AT, "type": "ADDRESS_ACTIVITY"},
+    ("ADDRESS_ACTIVITY", AT, "whevt_1"),
+)
+body_hmac(
+    "commerce-layer",
+    "x-commercelayer-signature",
+    lambda n, a: {"data": {"id": str(n), "type": "orders", "attributes": {"updated_at": AT}}},
+    ("orders.place", "", ""),
+    write=b64,
+    extra=lambda n: {"x-commercelayer-topic": "orders.place"},
+)
+body_hmac(
+    "coinbase-commerce",
+    "x-cc-webhook-signature",
+    lambda n, a: {
+        "id": a,
+        "attempt_number": a + 1,
+        "event": {"id": f"cc{n}", "type": "charge:confirmed", "created_at": AT},
+    },
+    ("charge:confirmed", AT, "cc1"),
+)
+
+
+def mailgun(parent):
+    """The signature is in the body, and covers nothing of the event."""
+
+    def make(number, attempt, time):
+        token = f"{number}{attempt}" * 25
+        signature = {"token": token, "timestamp": str(time), "signature": hexed("plainly-mailgun", f"{time}{token}")}
+        if parent:
+            signature["parent-signature"] = signature["signature"]
+            signature["signature"] = hexed("plainly-subaccount", f"{time}{token}")
+        event = {"id": f"mg{number}", "event": "delivered", "timestamp": SECONDS + 0.5}
+        return {}, {"signature": signature, "event-data": event}
+
+    return make
+
+
+for name, parent in (("mailgun", False), ("mailgun/subaccount", True)):
+    case(
+        name,
+        mailgun(parent),
+        None,
+        ("delivered", AT.replace("Z", ".500000Z"), "mg1"),
+        covers=["10" * 25, str(NOW)],
+    )
+
+
+def trello(number, attempt, time):
+    text = dump({"action": {"id": f"tr{number}", "type": "updateCard", "date": iso(SECONDS, ".123") + "Z"}})
+    signature = b64(mac("plainly-trello", f"{text}{URL}/webhook/trello", "sha1"))
+    return {"x-trello-webhook": signature}, text
+
+
+case("trello", trello, "x-trello-webhook", ("updateCard", AT.replace("Z", ".123000Z"), "tr1"))
 
 # A secret that is sent as it is.
 case(

@@ -47,7 +47,6 @@ case(
     secret=ED.public_key().public_bytes_raw().hex(),
     another=OTHER_ED.public_key().public_bytes_raw().hex(),
     signed=["x-signature-timestamp"],
-    tolerance=300,
 )
 
 
@@ -109,7 +108,6 @@ case(
     secret=info(EC),
     another=info(OTHER_EC),
     signed=["x-twilio-email-event-webhook-timestamp"],
-    tolerance=300,
 )
 
 

@@ -21,6 +21,7 @@ stamped(
     lambda when, text, headers: f"v0:{when}:{text}",
     stamp="x-zm-request-timestamp",
     form="v0={s}",
+    tolerance=None,
 )
 stamped(
     "workos",

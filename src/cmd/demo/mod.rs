@@ -95,7 +95,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     check(&rows, &received)?;
     ensure!(
         received.len() == signed.len() + rows.iter().filter(|row| row.is_routed()).count(),
-        "a destination got what it should not have"
+        "a destination received an event that it should not have received"
     );
     println!("{}\n", site.race().await?);
 
@@ -161,8 +161,8 @@ impl Row {
         self.expected == Expected::Routed
     }
 
-    /// Returns the receipt, and whether it matches the posted body. Returns `None` if this row
-    /// should not reach a destination.
+    /// Returns the receipt, and whether it matches the posted body. Returns `None` if the event did
+    /// not reach its destination, or should not reach one.
     fn arrived<'a>(&self, received: &'a Receipts) -> Option<(&'a Receipt, bool)> {
         let found = arrived(received, &self.destination, &self.key).filter(|_| self.is_routed());
         found.map(|receipt| (receipt, receipt.sha256 == self.sha256))

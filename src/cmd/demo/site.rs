@@ -66,7 +66,7 @@ impl Site {
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let variables: HashMap<_, _> = own.chain(vendors::variables()).collect();
         let config = Config::from_vars(|name| variables.get(name).cloned())?;
-        let gcp_target = config.targets.gcp.as_ref().context("the demo has a gcp target")?;
+        let gcp_target = config.targets.gcp.as_ref().context("bug: the demo has no gcp target")?;
         let aws_target = AwsTarget {
             function: "webhook-processor".into(),
             role_arn: None,

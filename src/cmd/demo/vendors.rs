@@ -1,4 +1,5 @@
-//! Sends vendors' own webhooks, signed in five ways: each one genuine, sent again, and forged.
+//! Sends the webhooks of five vendors, each of which signs in its own way. Each webhook is sent
+//! genuine, then as a retry, and then forged.
 
 use std::fmt::Write as _;
 
@@ -84,14 +85,14 @@ impl Site {
 impl Signer {
     /// Returns the sample event, signed as if `after` had passed.
     fn delivery(&self, site: &Site, after: TimeDelta) -> anyhow::Result<Delivery> {
-        let vendor = vendor(self.name).context("the vendor is built in")?;
+        let vendor = vendor(self.name).context("bug: the vendor is not built in")?;
         let source = Source::new(self.name, vendor.clone());
         let delivery = Delivery {
             method: Method::POST,
             path: source.path(),
             query: None,
             headers: HeaderMap::new(),
-            body: Bytes::from_static(sample(self.name).context("the vendor has a sample")?),
+            body: Bytes::from_static(sample(self.name).context("bug: the vendor has no sample")?),
         };
         let (secret, url) = (Secret::new(self.secret), format!("{}{}", site.router, delivery.path));
         let (url, now) = (Some(url.as_str()), Utc::now() + after);
@@ -103,7 +104,7 @@ impl Signer {
         let mut body = genuine.body.to_vec();
         let covered = self.covered.as_bytes();
         let at = body.windows(covered.len()).position(|window| window == covered);
-        body[at.context("the sample has what is covered")?] ^= 1;
+        body[at.context("bug: the sample lacks the covered text")?] ^= 1;
         Ok(Delivery { body: body.into(), ..genuine.clone() })
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn line(url: &Url, delivery: &Delivery, file: Option<&Path>) -> Strin
     words.push(quoted(url.as_str()));
     for (name, value) in &delivery.headers {
         words.push("-H".into());
-        // Without a value, curl takes `name:` as the wish to send no such header.
+        // curl reads `name:` without a value as an order to omit the header.
         words.push(match value.as_bytes() {
             b"" => quoted(&format!("{name};")),
             value => quoted(&format!("{name}: {}", String::from_utf8_lossy(value))),

@@ -1,4 +1,4 @@
-//! Writes a delivery as the event that each front of a Lambda function makes of it. Names, accounts
+//! Converts a delivery into the event that a front of a Lambda function would send. Names, accounts
 //! and addresses are made up.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

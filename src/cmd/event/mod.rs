@@ -115,7 +115,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Returns the source that is named, or the one with the vendor's name.
+/// Returns the source that `--source` names. For `--vendor`, returns the source with the vendor's
+/// name, or a new one.
 fn source(
     intake: &Intake,
     options: &Options,
@@ -191,7 +192,7 @@ fn signed(
             Err(error) => refused = refused.or(Some(error)),
         }
     }
-    let refused = refused.context("there is a secret")?;
+    let refused = refused.context("bug: no secret was tried")?;
     Err(remedied(refused)).with_context(|| format!("cannot sign for {}", source.name))
 }
 
@@ -207,8 +208,8 @@ fn remedied(error: CannotSign) -> anyhow::Error {
     let remedy = match &error {
         CannotSign::NoUrl => "give --url, or set PUBLIC_URL",
         CannotSign::NoKey(_) => {
-            "give a key of your own with --key FILE, and let the router verify with its counterpart \
-             (docs/sources.md, Trying it)"
+            "give a key of your own with --key FILE, and give the router the matching public key or \
+             certificate (docs/sources.md, Trying it)"
         }
         CannotSign::Header(_) | CannotSign::Secret(_) => "give another with --secret",
         CannotSign::Body(_) | CannotSign::Circular | CannotSign::OnlyVendor(_) => {

@@ -11,8 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::Error;
 
-/// A body counts as progressing once it has received this many further bytes. Fewer bytes count as
-/// none.
+/// A body has made progress once it has received this many more bytes. Fewer bytes do not count.
 const STEP: usize = 16 * 1024;
 
 /// The limit on the bytes of bodies and replies, over all connections. If there is no room, bodies
@@ -30,7 +29,7 @@ struct State {
     kept: usize,
     /// Bytes of bodies that are still arriving.
     arriving: usize,
-    /// The part of `arriving` whose bodies are being dropped.
+    /// Bytes of arriving bodies that are being dropped. `arriving` includes them.
     leaving: usize,
     /// Bytes of heads. They have a limit of their own, a quarter of the limit for bodies.
     heads: usize,

@@ -28,8 +28,8 @@ const CHUNK: usize = 32 * 1024;
 
 /// Answers deliveries.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers a delivery that must be refused for its head alone, before its body of `length`
-    /// bytes is read. An unknown length is 0.
+    /// Refuses a delivery by its head alone, before its body of `length` bytes is read. Returns
+    /// `None` if the head is acceptable. An unknown length is 0.
     fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply>;
 
     fn deliver(

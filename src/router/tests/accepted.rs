@@ -12,9 +12,9 @@ impl Trial {
         reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap()
     }
 
-    async fn attempt(&self, key: Key, early: bool) -> Handled {
+    async fn attempt(&self, key: Key, cause: Cause) -> Handled {
         let (by, origin) = (Trigger::Inbox, Origin::default());
-        self.router.deliver_accepted(key, early, by, origin, self.budget()).await
+        self.router.deliver_accepted(key, cause, by, origin, self.budget()).await
     }
 
     async fn record_of(&self, key: Key) -> Record {
@@ -42,7 +42,7 @@ async fn an_accepted_event_wakes_a_worker_and_is_delivered_once() {
     let [(Route::Gcp, Due { at, key: woken })] = woken[..] else { panic!("{woken:?}") };
     assert!(woken == key && at >= began && at <= Utc::now());
 
-    let handled = trial.attempt(key, false).await;
+    let handled = trial.attempt(key, Cause::Due).await;
     let Handled::Tried { ending, route, failure: None, due: None, health, settled } = handled
     else {
         panic!("{handled:?}");
@@ -54,7 +54,7 @@ async fn an_accepted_event_wakes_a_worker_and_is_delivered_once() {
     // The sender got no reply of the destination, so it is not kept.
     assert!(matches!(record.state, State::Delivered { reply: None, .. }));
     trial.post(BODY, 200, "duplicate ignored").await;
-    assert!(matches!(trial.attempt(key, true).await, Handled::Gone));
+    assert!(matches!(trial.attempt(key, Cause::Operator).await, Handled::Gone));
     assert_eq!(trial.sent().len(), 1);
 }
 
@@ -63,8 +63,8 @@ async fn the_schedule_says_when_an_event_is_tried_and_ends_in_a_dead_letter() {
     let folder = tempfile::tempdir().unwrap();
     let trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "0s,1day")]).await;
     let key = trial.accept().await;
-    trial.answers([answered(503, "no"), not_sent()]);
-    let first = trial.attempt(key, false).await;
+    trial.answers([answered(503, "no"), answered(500, "no")]);
+    let first = trial.attempt(key, Cause::Due).await;
     let Handled::Tried { ending: Ending::Postponed, due: Some(due), health, failure, .. } = first
     else {
         panic!("{first:?}");
@@ -72,17 +72,47 @@ async fn the_schedule_says_when_an_event_is_tried_and_ends_in_a_dead_letter() {
     assert!(health == Health::Down && failure.is_some());
     let hours = (due - Utc::now()).num_hours();
     assert!((23..=26).contains(&hours), "{hours}");
-    let waiting = trial.attempt(key, false).await;
+    let waiting = trial.attempt(key, Cause::Due).await;
     assert!(matches!(waiting, Handled::NotDue(at) if (at - due).num_seconds() == 0), "{waiting:?}");
     // An operator does not wait for the schedule.
-    let last = trial.attempt(key, true).await;
+    let last = trial.attempt(key, Cause::Operator).await;
     let Handled::Tried { ending: Ending::Failed, due: None, settled: true, .. } = last else {
         panic!("{last:?}");
     };
     let record = trial.record_of(key).await;
     assert_eq!((record.state, record.accepted), (State::DeadLetter, None));
     assert_eq!(record.attempts.len(), 2);
-    assert!(matches!(trial.attempt(key, true).await, Handled::Gone));
+    assert!(matches!(trial.attempt(key, Cause::Operator).await, Handled::Gone));
+}
+
+#[tokio::test]
+async fn a_probe_in_vain_does_not_count_and_leaves_the_event_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "0s")]).await;
+    let key = trial.accept().await;
+    let since = Utc::now() - chrono::TimeDelta::minutes(5);
+    let busy = Reply::text(StatusCode::SERVICE_UNAVAILABLE, "busy");
+    let busy = busy.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60"));
+    trial.answers([not_sent(), answered(503, "no"), not_sent(), Ok(busy), answered(500, "no")]);
+    for (cause, least, most) in [
+        (Cause::Probe(since), -301, -299),
+        (Cause::Probe(since), -301, -299),
+        (Cause::Operator, -1, 0),
+        (Cause::Probe(since), 59, 66),
+    ] {
+        let handled = trial.attempt(key, cause).await;
+        let Handled::Tried { ending: Ending::Postponed, due: Some(due), .. } = handled else {
+            panic!("{cause:?}: {handled:?}");
+        };
+        let seconds = (due - Utc::now()).num_seconds();
+        assert!((least..=most).contains(&seconds), "{cause:?}: {seconds}");
+        let record = trial.record_of(key).await;
+        assert_eq!(record.accepted.unwrap().tries, 0, "{cause:?}");
+    }
+    // Any other failure uses up the only entry of the schedule.
+    let last = trial.attempt(key, Cause::Operator).await;
+    assert!(matches!(last, Handled::Tried { ending: Ending::Failed, .. }), "{last:?}");
+    assert_eq!(trial.record_of(key).await.attempts.len(), 5);
 }
 
 #[tokio::test]
@@ -91,7 +121,7 @@ async fn a_dead_letter_is_accepted_anew_and_keeps_its_route() {
     let before = Trial::new(folder.path(), &[ACCEPTS]).await;
     let key = before.accept().await;
     before.answers([answered(422, "never")]);
-    let refused = before.attempt(key, false).await;
+    let refused = before.attempt(key, Cause::Due).await;
     assert!(matches!(refused, Handled::Tried { ending: Ending::Failed, health: Health::Up, .. }));
     let letter = before.router.store().dead_letter(&key).await.unwrap().unwrap();
     assert_eq!(
@@ -102,7 +132,7 @@ async fn a_dead_letter_is_accepted_anew_and_keeps_its_route() {
     let after = Trial::new(folder.path(), &[ACCEPTS, ("ROUTE_THRESHOLD", "0")]).await;
     assert_eq!(after.accept().await, key);
     assert_eq!(after.router.store().dead_letter(&key).await.unwrap(), None);
-    let delivered = after.attempt(key, false).await;
+    let delivered = after.attempt(key, Cause::Due).await;
     assert!(matches!(delivered, Handled::Tried { ending: Ending::Delivered, .. }));
     let [sent] = &after.sent()[..] else { panic!("not sent once") };
     assert_eq!((sent.route, sent.attempt), (Route::Gcp, 2));
@@ -114,7 +144,7 @@ async fn an_event_that_was_taken_too_late_is_given_back_untried() {
     let mut trial = Trial::new(folder.path(), &[ACCEPTS]).await;
     let key = trial.accept().await;
     trial.budget = Duration::ZERO;
-    assert!(matches!(trial.attempt(key, false).await, Handled::NotDue(_)));
+    assert!(matches!(trial.attempt(key, Cause::Due).await, Handled::NotDue(_)));
     let record = trial.record_of(key).await;
     assert!(matches!(record.state, State::Waiting { .. }));
     assert_eq!((record.accepted.unwrap().tries, record.attempts.len()), (0, 0));
@@ -132,7 +162,7 @@ async fn a_worker_that_lost_its_lease_postpones_nothing() {
         other.execute_batch("UPDATE events SET owner = 'another'").unwrap();
     }));
     trial.answers([answered(503, "no")]);
-    let handled = trial.attempt(key, false).await;
+    let handled = trial.attempt(key, Cause::Due).await;
     let Handled::Tried { due: None, settled: true, .. } = handled else { panic!("{handled:?}") };
     let record = trial.record_of(key).await;
     assert!(matches!(record.state, State::InFlight { owner, .. } if owner == "another"));

@@ -18,6 +18,7 @@ pub(super) fn all() -> Vec<Description> {
         calendly(),
         typeform(),
         docusign(),
+        commerce_layer(),
     ]
 }
 
@@ -143,8 +144,8 @@ fn tiktok() -> Description {
     }
 }
 
-/// The signature covers type and id. Several webhooks of one event share its id, and there is no
-/// time that all events have.
+/// The signature covers type and id. Several webhooks of one event share its id, and no field has
+/// the time of all events.
 fn ashby() -> Description {
     Description {
         name: "ashby".into(),
@@ -192,8 +193,8 @@ fn typeform() -> Description {
     }
 }
 
-/// The signature covers type and time. Each active key signs in a header of its own, and there may
-/// be a hundred. There is no id: envelope, event and time name the event, because `retryCount`
+/// The signature covers type and time. Each active key signs in a header of its own. DocuSign allows
+/// a hundred keys, but a delivery with more than 16 signatures is refused. There is no id: envelope, event and time name the event, because `retryCount`
 /// changes between deliveries.
 fn docusign() -> Description {
     let signatures = (1..=100).map(|number| format!("x-docusign-signature-{number}"));
@@ -212,6 +213,25 @@ fn docusign() -> Description {
             ..fields("/event", "/generatedDateTime", "")
         },
         retry_horizon: 15 * DAY,
+        ..Description::default()
+    }
+}
+
+/// The signature covers the body alone: the topic is in a header that anybody could change. There is
+/// neither an id nor a time that all events have.
+fn commerce_layer() -> Description {
+    Description {
+        name: "commerce-layer".into(),
+        documentation: "https://docs.commercelayer.io/core/callbacks-security",
+        scheme: signed(Signed {
+            encoding: Encoding::Base64,
+            ..hmac_body("x-commercelayer-signature")
+        }),
+        fields: Fields {
+            event_type: vec![header("x-commercelayer-topic").into()],
+            ..Fields::default()
+        },
+        signature_headers: names(&["x-commercelayer-topic"]),
         ..Description::default()
     }
 }

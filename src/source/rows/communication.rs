@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Description> {
         zendesk(),
         intercom(),
         resend(),
+        mailgun(),
     ]
 }
 
@@ -106,7 +107,7 @@ fn telnyx() -> Description {
     }
 }
 
-/// The signature covers the type. There is neither a time that all events have nor an id. The
+/// The signature covers the type. No field has the time of all events, and there is no id. The
 /// secret is the API key.
 fn retell() -> Description {
     Description {
@@ -169,7 +170,8 @@ fn pusher() -> Description {
 }
 
 /// The signature covers type and time. There is no id. Every event, and the ping that checks the
-/// address, is answered with 204 without a body.
+/// address, is answered with 204 without a body. The documentation does not say whether a retry is
+/// signed again, so a timestamp may have any age.
 fn discord() -> Description {
     Description {
         name: "discord".into(),
@@ -177,8 +179,12 @@ fn discord() -> Description {
         scheme: signed(Signed {
             algorithm: Algorithm::Ed25519,
             key: KeyForm::PublicKey,
-            stamp: Some(stamp(StampPlace::At(header("x-signature-timestamp")))),
+            stamp: Some(Stamp {
+                tolerance: Tolerance::Any,
+                ..stamp(StampPlace::At(header("x-signature-timestamp")))
+            }),
             template: template("{timestamp}{body}"),
+            is_json: true,
             ..hmac_body("x-signature-ed25519")
         }),
         fields: fields("/event/type", "/event/timestamp", ""),
@@ -189,7 +195,8 @@ fn discord() -> Description {
 }
 
 /// The signature, made with a P-256 key, covers the time of sending, and type, time and id of every
-/// event in the batch.
+/// event in the batch. The documentation does not say whether a retry, which may come after a day,
+/// is signed again, so a timestamp may have any age.
 fn sendgrid() -> Description {
     let timestamp = header("x-twilio-email-event-webhook-timestamp");
     Description {
@@ -199,8 +206,9 @@ fn sendgrid() -> Description {
             algorithm: Algorithm::EcdsaP256,
             encoding: Encoding::Base64,
             key: KeyForm::PublicKeyInfo,
-            stamp: Some(stamp(StampPlace::At(timestamp))),
+            stamp: Some(Stamp { tolerance: Tolerance::Any, ..stamp(StampPlace::At(timestamp)) }),
             template: template("{timestamp}{body}"),
+            is_json: true,
             ..hmac_body("x-twilio-email-event-webhook-signature")
         }),
         fields: Fields {
@@ -256,5 +264,32 @@ fn resend() -> Description {
     Description {
         sent: vec![sent("svix-id", Sent::Id)],
         ..standard("resend", documentation, fields("/type", "/created_at", ""))
+    }
+}
+
+/// The signature is in the body. It covers only a time and a random token, so anybody who has seen
+/// one can send every event. The documentation does not say whether a retry is signed again, so a
+/// timestamp may have any age. The event of a subaccount has the signature of its parent, too.
+fn mailgun() -> Description {
+    Description {
+        name: "mailgun".into(),
+        documentation: "https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks",
+        scheme: signed(Signed {
+            signature: vec![
+                pointer("/signature/signature"),
+                pointer("/signature/parent-signature"),
+            ],
+            stamp: Some(Stamp {
+                tolerance: Tolerance::Any,
+                ..stamp(StampPlace::At(pointer("/signature/timestamp")))
+            }),
+            template: template("{timestamp}{/signature/token}"),
+            ..hmac_body("")
+        }),
+        fields: Fields {
+            unit: Unit::Seconds,
+            ..fields("/event-data/event", "/event-data/timestamp", "/event-data/id")
+        },
+        ..Description::default()
     }
 }

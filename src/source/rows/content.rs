@@ -26,7 +26,7 @@ fn mux() -> Description {
     }
 }
 
-/// The signature covers the type. There is neither a time that all events have nor an id. Webhooks
+/// The signature covers the type. No field has the time of all events, and there is no id. Webhooks
 /// that were made in the dashboard are not signed, so they are refused.
 fn webflow() -> Description {
     Description {
@@ -52,7 +52,7 @@ fn box_() -> Description {
     Description {
         name: "box".into(),
         documentation: "https://developer.box.com/guides/webhooks/v2/signatures-v2",
-        // Box's own libraries refuse a delivery without these.
+        // Box's own libraries refuse a delivery without these headers.
         signature_headers: names(&["box-signature-version", "box-signature-algorithm"]),
         sent: vec![
             sent("box-signature-version", Sent::Text("1")),

@@ -28,6 +28,10 @@ pub(super) fn all() -> Vec<Description> {
         pagerduty(),
         workos(),
         clerk(),
+        bitbucket(),
+        vercel(),
+        launchdarkly(),
+        alchemy(),
     ]
 }
 
@@ -126,8 +130,8 @@ fn terraform() -> Description {
     }
 }
 
-/// The signature covers type, time and id. Attempt and delivery, which the body names too, change.
-/// Hex and base64 are both taken.
+/// The signature covers type, time and id. The body also names the attempt and the delivery, which
+/// differ in every delivery. Hex and base64 are both taken.
 fn heroku() -> Description {
     Description {
         name: "heroku".into(),
@@ -170,8 +174,8 @@ fn statsig() -> Description {
     }
 }
 
-/// The signature, an HMAC-SHA1, covers the type. There is neither a time that all events have nor
-/// an id.
+/// The signature, an HMAC-SHA1, covers the type. No field has the time of all events, and there is
+/// no id.
 fn autodesk() -> Description {
     Description {
         name: "autodesk".into(),
@@ -209,8 +213,8 @@ fn openai() -> Description {
     standard("openai", "https://platform.openai.com/docs/guides/webhooks", fields)
 }
 
-/// The signature covers the id. The body is the prediction, which says in which status it is, but
-/// not what happened when.
+/// The signature covers the id. The body is the prediction. Its status is the type, and no field
+/// has the time of the event.
 fn replicate() -> Description {
     standard("replicate", "https://replicate.com/docs/topics/webhooks", fields("/status", "", ""))
 }
@@ -278,5 +282,58 @@ fn clerk() -> Description {
     Description {
         sent: vec![sent("svix-id", Sent::Id)],
         ..standard("clerk", documentation, fields)
+    }
+}
+
+/// The signature covers the body alone: the type is in a header that anybody could change.
+/// `X-Request-UUID` names the request, so it is no id. Only Data Center's bodies have a time.
+fn bitbucket() -> Description {
+    Description {
+        name: "bitbucket".into(),
+        documentation: "https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/",
+        scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("x-hub-signature") }),
+        fields: Fields {
+            event_type: vec![header("x-event-key").into()],
+            ..fields("", "/date", "")
+        },
+        signature_headers: names(&["x-event-key"]),
+        sent: vec![sent("x-event-key", Sent::Text("repo:push"))],
+        ..Description::default()
+    }
+}
+
+/// The signature, an HMAC-SHA1, covers type, time and id.
+fn vercel() -> Description {
+    Description {
+        name: "vercel".into(),
+        documentation: "https://vercel.com/docs/webhooks/webhooks-api",
+        scheme: signed(Signed {
+            algorithm: Algorithm::HmacSha1,
+            ..hmac_body("x-vercel-signature")
+        }),
+        fields: Fields { unit: Unit::Milliseconds, ..fields("/type", "/createdAt", "/id") },
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id.
+fn launchdarkly() -> Description {
+    Description {
+        name: "launchdarkly".into(),
+        documentation: "https://launchdarkly.com/docs/home/infrastructure/webhooks",
+        scheme: signed(hmac_body("x-ld-signature")),
+        fields: Fields { unit: Unit::Milliseconds, ..fields("/kind", "/date", "/_id") },
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id.
+fn alchemy() -> Description {
+    Description {
+        name: "alchemy".into(),
+        documentation: "https://docs.alchemy.com/reference/notify-api-faq",
+        scheme: signed(hmac_body("x-alchemy-signature")),
+        fields: fields("/type", "/createdAt", "/id"),
+        ..Description::default()
     }
 }

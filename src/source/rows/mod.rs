@@ -27,6 +27,7 @@ use super::{
     plaid::Plaid,
     polar::Polar,
     template::Template,
+    trello::Trello,
     twilio::Twilio,
     zoom::Zoom,
 };
@@ -37,7 +38,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Returns every built-in vendor, in the order of their names.
 pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
-    let coded: [Arc<dyn Vendor>; 11] = [
+    let coded: [Arc<dyn Vendor>; 12] = [
         Arc::new(Adyen::new()),
         Arc::new(AwsSns::new()),
         Arc::new(Braintree::new()),
@@ -47,6 +48,7 @@ pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
         Arc::new(PayPal::new()),
         Arc::new(Plaid::new()),
         Arc::new(Polar::new()),
+        Arc::new(Trello::new()),
         Arc::new(Twilio::new()),
         Arc::new(Zoom::new()),
     ];

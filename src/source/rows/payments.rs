@@ -29,6 +29,7 @@ pub(super) fn all() -> Vec<Description> {
         xero(),
         brex(),
         checkout_com(),
+        coinbase_commerce(),
     ]
 }
 
@@ -153,8 +154,8 @@ fn klarna() -> Description {
     }
 }
 
-/// The signature covers the type, and the time of business events; those of merchants have none.
-/// There is no id. After a rotation the header holds two signatures.
+/// The signature covers the type and, in events of Revolut Business, the time. Events of merchants
+/// have no time. There is no id. After a rotation the header holds two signatures.
 fn revolut() -> Description {
     Description {
         name: "revolut".into(),
@@ -195,7 +196,7 @@ fn airwallex() -> Description {
     }
 }
 
-/// The signature covers the type. There is neither a time that all events have nor an id.
+/// The signature covers the type. No field has the time of all events, and there is no id.
 fn modern_treasury() -> Description {
     Description {
         name: "modern-treasury".into(),
@@ -226,7 +227,7 @@ fn orb() -> Description {
     }
 }
 
-/// The signature covers type and id. There is no time that all events have.
+/// The signature covers type and id. No field has the time of all events.
 fn lithic() -> Description {
     standard("lithic", "https://docs.lithic.com/docs/events-api", fields("/event_type", "", ""))
 }
@@ -245,7 +246,7 @@ fn chargebee() -> Description {
 }
 
 /// The signature covers type, time and id of every event in the batch. An automatic retry has the
-/// same ids, one by hand has new ones.
+/// same ids. A retry by hand has new ids.
 fn fastspring() -> Description {
     Description {
         name: "fastspring".into(),
@@ -276,7 +277,7 @@ fn xero() -> Description {
     }
 }
 
-/// The signature covers type and id. There is no time that all events have.
+/// The signature covers type and id. No field has the time of all events.
 fn brex() -> Description {
     standard("brex", "https://developer.brex.com/docs/webhooks/", fields("/event_type", "", ""))
 }
@@ -288,6 +289,18 @@ fn checkout_com() -> Description {
         documentation: "https://www.checkout.com/docs/workflows/set-up-your-webhook-receiver",
         scheme: signed(hmac_body("cko-signature")),
         fields: fields("/type", "/created_on", "/id"),
+        ..Description::default()
+    }
+}
+
+/// The signature covers type, time and id. `attempt_number` changes between deliveries.
+fn coinbase_commerce() -> Description {
+    Description {
+        name: "coinbase-commerce".into(),
+        documentation: "https://docs.cdp.coinbase.com/commerce/api-arcitecture/webhooks-security",
+        scheme: signed(hmac_body("x-cc-webhook-signature")),
+        fields: fields("/event/type", "/event/created_at", "/event/id"),
+        retry_horizon: 3 * DAY,
         ..Description::default()
     }
 }

@@ -212,7 +212,7 @@ fn signed(
     let template = reader.text("template", |text| {
         let template: Template = text.parse().map_err(|error| format!("{error}"))?;
         if template.needs_timestamp() && stamp.is_none() {
-            return Err("holds {timestamp}, which `timestamp` must find".to_owned());
+            return Err("holds {timestamp}, but no field says where the time is".to_owned());
         }
         Ok(template)
     });
@@ -221,7 +221,10 @@ fn signed(
         None if !reader.has("template") && stamp.is_none() => Template::default(),
         None => {
             if !reader.has("template") {
-                reader.missing("template", "is what is signed, as in \"{timestamp}.{body}\"");
+                reader.missing(
+                    "template",
+                    "describes the signed bytes, as in \"{timestamp}.{body}\"",
+                );
             }
             return None;
         }

@@ -82,10 +82,10 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
         (1..=63).contains(&name.len()) && name.bytes().all(allowed)
     };
     if !is_name(&name) {
-        reader.problem("", "must be named with 1 to 63 of a-z, 0-9 and `-`");
+        reader.problem("", "must have a name of 1 to 63 characters of a-z, 0-9 and `-`");
     }
     if RESERVED.contains(&name.as_str()) {
-        reader.problem("", "must have another name: keys of events begin with this one");
+        reader.problem("", "must have another name: the router uses this one itself");
     }
     if vendor(&name).is_some() && get(&secrets_variable(&name)).is_some() {
         let variable = secrets_variable(&name);
@@ -129,7 +129,7 @@ fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
     if found.is_none() {
         reader.problem(
             "vendor",
-            format!("`{name}` is not a built-in vendor; \"custom\" describes one"),
+            format!("`{name}` is not a built-in vendor; use \"custom\" for any other vendor"),
         );
     }
     found
@@ -252,7 +252,7 @@ fn wanted(reader: &mut Reader<'_, '_>) -> Vec<(Pointer, Wanted)> {
         };
         match value {
             Some(value) => wanted.push((pointer, value)),
-            None => reader.problem("where", "must have texts, numbers or true and false as values"),
+            None => reader.problem("where", "must have texts, numbers, true or false as values"),
         }
     }
     wanted

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        Acceptance, Accepted, Claim, Details, Due, Lease, Postponed, Record, Settled, StoreError,
-        Take, Taken, new_owner, stored,
+        Acceptance, Accepted, Details, Due, Lease, Postponed, Record, Settled, StoreError, Take,
+        Taken, new_owner, stored,
     },
     DynamoDb, TRIES, index,
     item::{
@@ -50,6 +50,7 @@ impl Acceptor<'_> {
         let mut item = self.delivery.clone();
         item.extend([
             ("held_by".into(), text(self.owner)),
+            ("accepted_by".into(), text(self.owner)),
             ("accepted".into(), text(stored::to_json(&accepted))),
             ("due".into(), millis(self.due)),
         ]);
@@ -57,15 +58,15 @@ impl Acceptor<'_> {
         item
     }
 
-    /// Returns whether this acceptance has stored an item. A worker may hold the item already, and
-    /// the item still refers to the parts of this acceptance.
+    /// Returns whether this acceptance has stored an item. A worker may have taken the event since,
+    /// and may have failed.
     fn has_stored(&self, item: &Item) -> bool {
-        let parts_at = self.delivery.get("parts_at");
-        is_held_by(item, self.owner) || (parts_at.is_some() && parts_at == item.get("parts_at"))
+        optional_string(item, "accepted_by") == Some(self.owner)
     }
 
     /// Returns whether an item that nobody holds may be replaced. If the answer to this call's first
-    /// try was lost, a worker may have taken the event and failed since. That has deleted the parts.
+    /// try was lost, a worker may have taken the event and failed since. In that case, the parts are
+    /// deleted.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }
@@ -114,12 +115,14 @@ impl DynamoDb {
                 Ok(route) => return Ok(Accepted::Stored { route }),
                 Err(found) => found,
             };
+            if acceptor.has_stored(&found) {
+                // The answer to this call's first try was lost.
+                let details = record(plan.key, &found, now)?.details;
+                let details = details.ok_or_else(|| StoreError::corrupt("no details"))?;
+                return Ok(Accepted::Stored { route: details.route });
+            }
             let claim = if found.is_empty() { None } else { against(plan, &found, now)? };
             match claim {
-                // The answer to this call's first try may have been lost.
-                Some(Claim::Accepted { route }) if acceptor.has_stored(&found) => {
-                    return Ok(Accepted::Stored { route });
-                }
                 Some(claim) => return Ok(Accepted::Taken(claim.into())),
                 None if !acceptor.may_replace(&found) => break,
                 None if found.is_empty() => written = self.insert_accepted(acceptor).await?,
@@ -309,8 +312,26 @@ impl DynamoDb {
         Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
     }
 
-    /// Looks at the parts that no sweep has seen for a day: deletes those that no item refers to, and
-    /// comes back to the others a day later.
+    /// Reads the item of an event with its delivery, if the item is one that the caller wants. If the
+    /// delivery is replaced while it is read, its parts are deleted. Then it is read again.
+    pub(super) async fn item_and_delivery(
+        &self,
+        key: &Key,
+        is_wanted: fn(&Item) -> bool,
+    ) -> Result<Option<(Item, Delivery)>, StoreError> {
+        for _ in 0..TRIES {
+            let item = self.within(self.deadline(), self.item(key)).await?;
+            let Some(item) = item.filter(is_wanted) else { return Ok(None) };
+            let read = letter::read(self.client().await, &self.table, &item);
+            if let Some(delivery) = self.within(self.deadline(), read).await? {
+                return Ok(Some((item, delivery)));
+            }
+        }
+        Err(StoreError::corrupt(format!("a part of the delivery of {key} is missing")))
+    }
+
+    /// Looks at the parts that no sweep has seen for a day, and deletes the parts that no item refers
+    /// to. A sweep looks at the other parts again a day later.
     pub(super) async fn sweep_parts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let to = end_of(now - GARBAGE_AGE);
         let lists = index::partitions(index::PARTS);

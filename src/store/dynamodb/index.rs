@@ -20,7 +20,8 @@ use crate::{key::Key, route::Route};
 pub(super) const LETTERS: &str = "dead";
 /// The partition of the dead letters that earlier versions stored.
 pub(super) const OLD_LETTERS: &str = "1";
-/// The list of the parts that no sweep has looked at.
+/// The list of the parts of large deliveries, by the time at which they were written or a sweep
+/// last saw them.
 pub(super) const PARTS: &str = "parts";
 
 /// Returns the name of a destination's inbox.

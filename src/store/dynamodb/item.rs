@@ -7,6 +7,7 @@
 //! | `held_by` | S | the last owner |
 //! | `held_until` | N | the end of its lease; absent when no owner holds the event |
 //! | `accepted`, `due` | S, N | in the inbox: the [`Acceptance`](super::super::Acceptance), as JSON, and the time of the next attempt or the end of the lease |
+//! | `accepted_by` | S | the token of the acceptance: a repetition compares it with its own token |
 //! | `attempts` | S | the attempts, as JSON |
 //! | `delivered_at`, `reply_head`, `reply_body` | N, S, B | the delivery, and the reply if it is kept |
 //! | `forgotten_at` | N | the time from which a delivered event counts as forgotten |
@@ -17,16 +18,16 @@
 //! | `part_count`, `parts_at` | N, S | the parts of a large delivery, in place of `delivery` |
 //!
 //! All other times are milliseconds since 1970. A part is an item of its own: its `key` is
-//! `<parts_at>#<number>`, and its `part` (B) holds the bytes. Its `dead_letter` has the time of the
-//! last sweep that saw it.
+//! `<parts_at>#<number>`, and its `part` (B) holds the bytes. Its `dead_letter` has the time at
+//! which it was written or a sweep last saw it.
 
 use std::{collections::HashMap, fmt::Display};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
-use super::super::{Attempt, Claim, Failed, Record, State, StoreError, stored};
-use crate::{key::Key, plan::Plan};
+use super::super::{Attempt, Claim, DeadLetter, Failed, Record, State, StoreError, stored};
+use crate::{delivery::Delivery, key::Key, plan::Plan};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
@@ -56,6 +57,18 @@ pub(super) fn record(key: Key, item: &Item, now: DateTime<Utc>) -> Result<Record
     Ok(Record { key, details, attempts: attempts.unwrap_or_default(), failed, accepted, state })
 }
 
+/// Reads a dead letter, or returns `None` if the item is not one.
+pub(super) fn dead_letter(
+    key: Key,
+    item: &Item,
+    delivery: Delivery,
+) -> Result<Option<DeadLetter>, StoreError> {
+    let Some(Failed { at, failure }) = failed(item)? else { return Ok(None) };
+    let Record { details, attempts, .. } = record(key, item, at)?;
+    let details = details.ok_or_else(|| StoreError::corrupt("no details"))?;
+    Ok(Some(DeadLetter { key, details, failed_at: at, failure, attempts, delivery }))
+}
+
 /// Returns the answer to a claim if this item prevents it, or `None` if the item may be taken over.
 pub(super) fn against(
     plan: &Plan,
@@ -69,7 +82,7 @@ pub(super) fn against(
     }
 }
 
-pub(super) fn failed(item: &Item) -> Result<Option<Failed>, StoreError> {
+fn failed(item: &Item) -> Result<Option<Failed>, StoreError> {
     let failure = optional_string(item, "failure").map(stored::from_json).transpose()?;
     Ok(time(item, "failed_at")?.zip(failure).map(|(at, failure)| Failed { at, failure }))
 }
@@ -84,7 +97,7 @@ pub(super) fn sort_key(time: DateTime<Utc>, key: impl Display) -> String {
     format!("{:015}#{key}", time.timestamp_millis())
 }
 
-/// Returns a sort key that is larger than all of that time, and smaller than all later ones.
+/// Returns a text that sorts after all sort keys of that time, and before all later ones.
 pub(super) fn end_of(time: DateTime<Utc>) -> String {
     format!("{:015}~", time.timestamp_millis())
 }

@@ -5,7 +5,7 @@
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>). A larger
 //! delivery is compressed and, if it is still too large, split over several items. These items are
 //! written before the event's item refers to them. A crash in between leaves parts that no item
-//! refers to, so each part is on a list until a sweep has looked at it a day later.
+//! refers to, so each part is on a list, and a sweep checks it once a day.
 
 use aws_sdk_dynamodb::{Client, primitives::Blob, types::AttributeValue};
 use bytes::Bytes;

@@ -34,7 +34,7 @@ use tokio::{
 use self::{
     connections::client,
     item::{
-        Item, against, assignment, failed, is_forgotten, is_held_by, millis, record, seconds,
+        Item, against, assignment, dead_letter, is_forgotten, is_held_by, millis, record, seconds,
         string, text,
     },
     letter::Packed,
@@ -233,11 +233,11 @@ impl DynamoDb {
         Ok(got.map_err(|error| self.failed(error))?.item)
     }
 
-    /// Deletes the parts of a delivery that no letter refers to any more, while there is time.
+    /// Deletes the parts of a delivery that no item refers to any more, while there is time.
     async fn delete_parts(&self, item: &Item, deadline: Instant) {
         let deletions = letter::delete_parts(self.client().await, &self.table, item);
         if timeout_at(deadline, deletions).await.is_err() {
-            tracing::warn!("parts of an old dead letter could not be deleted in time");
+            tracing::warn!("parts of an old delivery could not be deleted in time");
         }
     }
 }
@@ -357,7 +357,7 @@ impl Store for DynamoDb {
             values.insert(":body".into(), AttributeValue::B(Blob::new(reply.body.clone())));
         }
         update += " REMOVE held_until, dead, dead_letter, failed_at, failure, delivery, codec, \
-                    part_count, parts_at, accepted, due";
+                    part_count, parts_at, accepted, accepted_by, due";
         let deadline = self.deadline();
         let updated = self.update_item(&lease.key, &update, "held_by = :owner", values);
         match self.within(deadline, updated).await? {
@@ -398,9 +398,9 @@ impl Store for DynamoDb {
             fault::point("before letter is stored");
             self.update_item(&lease.key, &update, condition, values).await
         });
-        // Parts that the letter does not refer to are deleted: the parts of the previous letter, or
-        // this call's own parts if it lost the lease. If this call is a repetition, the item refers
-        // to the same parts, and they stay.
+        // Parts that the letter does not refer to are deleted: the parts of the previous letter or
+        // of the acceptance, or this call's own parts if it lost the lease. If this call is a
+        // repetition, the item refers to the same parts, and they stay.
         let (settled, garbage, kept) = match updated.await? {
             Ok(before) => (Settled::Stored, before, packed.attributes),
             Err(found) => (Settled::LeaseLost, packed.attributes, found),
@@ -418,7 +418,7 @@ impl Store for DynamoDb {
         }
     }
 
-    /// Never searches, because that would read, and cost, the whole table.
+    /// Never searches, because a search would read, and AWS would charge for, the whole table.
     async fn find(
         &self,
         _digits: &str,
@@ -428,23 +428,16 @@ impl Store for DynamoDb {
     }
 
     async fn dead_letter(&self, key: &Key) -> Result<Option<DeadLetter>, StoreError> {
-        // If a letter is replaced while it is read, its parts are deleted. Then it is read again.
-        for _ in 0..TRIES {
-            let item = self.within(self.deadline(), self.item(key)).await?.unwrap_or_default();
-            let Some(failed) = failed(&item)? else { return Ok(None) };
-            let read = letter::read(self.client().await, &self.table, &item);
-            let Some(delivery) = self.within(self.deadline(), read).await? else { continue };
-            let Record { details, attempts, .. } = record(*key, &item, failed.at)?;
-            return Ok(Some(DeadLetter {
-                key: *key,
-                details: details.ok_or_else(|| StoreError::corrupt("no details"))?,
-                failed_at: failed.at,
-                failure: failed.failure,
-                attempts,
-                delivery,
-            }));
+        let is_letter = |item: &Item| item.contains_key("failed_at");
+        match self.item_and_delivery(key, is_letter).await? {
+            Some((item, delivery)) => dead_letter(*key, &item, delivery),
+            None => Ok(None),
         }
-        Err(StoreError::corrupt(format!("a part of the delivery of {key} is missing")))
+    }
+
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError> {
+        let has_delivery = |item: &Item| item.contains_key("codec");
+        Ok(self.item_and_delivery(key, has_delivery).await?.map(|(_, delivery)| delivery))
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {

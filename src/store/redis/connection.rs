@@ -169,7 +169,7 @@ impl Link {
     /// slots by itself. But it waits forever for a server that hangs, even after another server has
     /// replaced it.
     fn is_stale(&self, error: &RedisError) -> bool {
-        // Redis 6 has a script's READONLY only in the error's text.
+        // Redis 6 names a script's READONLY error only in the text of the error.
         let is_replica = || error.to_string().contains("READONLY");
         let is_broken = || error.is_unrecoverable_error() || is_replica();
         error.is_timeout() || (!self.is_cluster && is_broken())
@@ -202,7 +202,7 @@ impl Link {
         // NOSCRIPT is an answer, too: a server that has just taken over does not have the scripts.
         let is_answer = |error: &RedisError| error.code() == Some("NOSCRIPT");
         if result.as_ref().err().is_none_or(is_answer) {
-            tracing::warn!("a connection to the cluster hung, and all of them are replaced");
+            tracing::warn!("a connection to the cluster hung, so all connections are replaced");
             renewal.failures = 0;
             self.current.lock().await.replace(fresh);
         }

@@ -159,7 +159,7 @@ impl Redis {
                 let head = fields.text()?.ok_or_else(missing)?;
                 let delivery = stored::delivery(&head, fields.bytes().ok_or_else(missing)?)?;
                 if self.link.is_cluster {
-                    // Without this, the entry is too early, and the next look corrects it.
+                    // If this fails, the entry is too early, and the next look corrects it.
                     let enlisted = self.enlist(details.route, key, &listed, deadline).await;
                     warn_of_stale_entry(key, enlisted);
                 }
@@ -189,7 +189,8 @@ impl Redis {
         let arguments = [
             self.time(*at),
             lease.owner.clone(),
-            (*due - *at).num_milliseconds().max(0).to_string(),
+            // An event that stays due has a time before now.
+            (*due - *at).num_milliseconds().to_string(),
             stored::to_json(accepted),
             stored::to_json(attempts),
             (*look - *at).num_milliseconds().max(0).to_string(),

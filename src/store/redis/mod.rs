@@ -3,9 +3,9 @@
 //! An event has two keys. They share a hash slot, so that one script may touch both
 //! (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>):
 //!
-//! - `webhook:dedup:<hex>`, the key itself, exists while the event is in flight or delivered. So a
-//!   Python router's `SET key 1 NX EX ttl` and this router's claim exclude each other. Its time to
-//!   live is the lease, then the TTL.
+//! - `webhook:dedup:<hex>`, the key itself, exists while the event is in flight, in the inbox or
+//!   delivered. So a Python router's `SET key 1 NX EX ttl` and this router's claim exclude each
+//!   other. The key lives for the lease, then for the TTL. In the inbox, it does not expire.
 //! - `{webhook:dedup:<hex>}:event` holds the data that outlives a lease: the details with the
 //!   route, the last owner, and the dead letter.
 //!
@@ -391,6 +391,14 @@ impl Store for Redis {
             }
             _ => None,
         })
+    }
+
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(event_key(key)).arg(&["head", "body"]);
+        let mut fields = Fields::new(self.command(&command, self.link.deadline()).await?);
+        let kept = fields.text()?.zip(fields.bytes());
+        kept.map(|(head, body)| stored::delivery(&head, body)).transpose()
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {

@@ -11,18 +11,19 @@ use redis::Script;
 
 /// The beginning of every script.
 ///
-/// `elsewhere` returns whether the Python router has the key, which stores the string `1` there.
-/// Any other error or value is an error of this router, and must not count as a delivered event.
+/// `elsewhere` returns whether the Python router has the key: it stores the string `1` there. Any
+/// other string there, and any other error, ends the script with an error, and does not count as a
+/// delivered event.
 ///
 /// `clock` returns the time, in milliseconds, by which leases and lifetimes end. It is the server's
 /// own time (<https://redis.io/docs/latest/commands/time/>), unless a test passes a time. `left`
 /// returns the time from `now` until another time. Both are read and written as text, which a reply
 /// carries unchanged.
 ///
-/// `taken` returns the reply to a claim or an acceptance of a key that is not free, and otherwise
-/// the details, attempts and failure time that the event has from before. `digest` is the body's if
-/// the sender named the event. `list` puts the event on the list of its destination's inbox, and
-/// `unlist` takes it off.
+/// If the key is not free, `taken` returns the reply to the claim or the acceptance. Otherwise, it
+/// returns no reply, but the details, the attempts and the time of the failure that the event
+/// already has. `digest` is the digest of the body if the sender named the event, and otherwise
+/// empty. `list` puts the event on the list of its destination's inbox, and `unlist` takes it off.
 const COMMON: &str = "
     local function clock(given)
         if given ~= '' then return tonumber(given) end
@@ -110,12 +111,15 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
 /// if the sender named the event, the acceptance, the pause before the first attempt, head and body
 /// of the delivery, and the pause before the time in the list. Returns the details, the time for the list, and the time of the dead letter
 /// that is cleared. That time is stored as well, for a repetition and for the end of the event: they
-/// remove the letter from the list if the first answer was lost.
+/// remove the letter from the list if the first answer was lost. `acceptor` tells a repetition that
+/// the event was accepted, and has failed since.
 pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]
          local answer, known, attempts, failed_at = taken(now, owner, ARGV[4])
          if answer then return answer end
+         if redis.call('HGET', KEYS[2], 'acceptor') == owner
+             and redis.call('EXISTS', KEYS[1]) == 0 then return {'stored', known} end
          details = known or details
          local due, look = text(now + ARGV[6]), text(now + ARGV[9])
          failed_at = failed_at or redis.call('HGET', KEYS[1], 'failed_at')
@@ -123,8 +127,8 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
          redis.call('HSET', KEYS[1], 'owner', owner, 'accepted', ARGV[5], 'due', due,
              'look', look)
          if failed_at then redis.call('HSET', KEYS[1], 'failed_at', failed_at) end
-         redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'head', ARGV[7],
-             'body', ARGV[8])
+         redis.call('HSET', KEYS[2], 'details', details, 'owner', owner, 'acceptor', owner,
+             'head', ARGV[7], 'body', ARGV[8])
          redis.call('HDEL', KEYS[2], 'until', 'failed_at', 'failure')
          redis.call('PERSIST', KEYS[2])
          list(look, details)
@@ -133,8 +137,8 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
 });
 
 /// Takes a lease on an event of the inbox. Arguments: a test's time, owner, the length of the lease,
-/// and `early` or nothing. A time that is not due yet is returned as it is listed, and as the time
-/// that is left.
+/// and `early` or nothing. If the event is not due, returns its time as in the list, and the time
+/// that is left until then.
 pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner = clock(ARGV[1]), ARGV[2]
@@ -223,8 +227,8 @@ pub(super) static LOOKED: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Marks an event as delivered. Arguments: a test's time, owner, details, attempts, time of
 /// delivery, TTL, and head and body of the reply. A lease that ran out but was not taken over still
-/// counts. In that case, only the second key has the owner. If there was a dead letter, its time is
-/// stored as well: a repetition needs it if the first answer was lost before the letter was removed
+/// counts. In that case, only the second key has the owner. If there was a dead letter, the script
+/// also stores its time. If the first answer is lost, a repetition uses it to remove the letter
 /// from the list. Also returns the time in the list of the inbox, if the event was there.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
@@ -249,7 +253,8 @@ pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Stores a dead letter. Arguments: owner, details, attempts, now, failure, head and body of the
 /// delivery, `free` or `hold`, and a test's time. Returns the time in the list of the inbox, if the
-/// event was there, and the time of an earlier letter. If the lease was lost, returns the existing letter's time.
+/// event was there, and the time of an earlier letter. If the lease was lost, returns the existing
+/// letter's time.
 pub(super) static FAIL: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'delivered_at', 'due')
@@ -315,9 +320,9 @@ pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Removes an entry from the list of dead letters if it still has that time. A later failure is
-/// listed before its letter is stored, and its entry must stay. `KEYS[1]` is the list. Arguments:
-/// entry, time.
+/// Removes an entry from a list if it still has that time. An entry with a later time must stay: a
+/// later failure, for example, is listed before its letter is stored. `KEYS[1]` is the list.
+/// Arguments: entry, time.
 pub(super) static UNLIST: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "if redis.call('ZSCORE', KEYS[1], ARGV[1]) == ARGV[2] then

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{delivery::Delivery, key::Key, plan::Plan, route::Route};
 
-/// Takes an event into the inbox, unless it is taken.
+/// Stores an event in the inbox, unless its record prevents that.
 pub(super) fn accept(
     connection: &Connection,
     plan: &Plan,
@@ -161,6 +161,17 @@ pub(super) fn postpone(
             ready(*due, *look),
         ])?;
     Ok(if changed == 0 { Settled::LeaseLost } else { Settled::Stored })
+}
+
+/// Returns the delivery of an event of the inbox, or of a dead letter.
+pub(super) fn delivery(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Delivery>> {
+    connection
+        .prepare_cached(
+            "SELECT head, body FROM deliveries WHERE key = ?1
+             UNION ALL SELECT head, body FROM dead_letters WHERE key = ?1 LIMIT 1",
+        )?
+        .query_row([key.to_string()], rows::delivery)
+        .optional()
 }
 
 /// Deletes the delivery of an event that leaves the inbox.

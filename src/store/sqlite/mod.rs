@@ -116,8 +116,9 @@ impl Sqlite {
         self.unless_hung(deadline, self.writer.write(deadline, operation)).await
     }
 
-    /// Waits for an operation. It ends within the timeout by itself and is not abandoned. So no claim
-    /// is won after its caller got an error. The caller only gives up first if the disk hangs.
+    /// Waits for an operation. The operation ends within the timeout by itself, and is not abandoned.
+    /// So no claim is won after its caller got an error. The caller only gives up first if the disk
+    /// hangs.
     async fn unless_hung<T>(
         &self,
         deadline: Instant,
@@ -290,11 +291,7 @@ impl Store for Sqlite {
         until: DateTime<Utc>,
     ) -> Result<Take, StoreError> {
         let key = *key;
-        self.write(move |connection| {
-            let take = inbox::take(connection, &key, early, now, until)?;
-            Ok(take)
-        })
-        .await
+        self.write(move |connection| inbox::take(connection, &key, early, now, until)).await
     }
 
     async fn postpone(&self, lease: &Lease, postponed: &Postponed) -> Result<Settled, StoreError> {
@@ -420,6 +417,11 @@ impl Store for Sqlite {
                 .optional()
         })
         .await
+    }
+
+    async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError> {
+        let key = *key;
+        self.read(move |connection| inbox::delivery(connection, &key)).await
     }
 
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError> {

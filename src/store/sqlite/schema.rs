@@ -1,4 +1,4 @@
-//! The tables of the database, and the change of a file that an earlier version made.
+//! The tables of the database, and the steps that update the file of an earlier version.
 
 use rusqlite::{Connection, Transaction};
 

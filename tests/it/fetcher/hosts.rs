@@ -44,7 +44,7 @@ enum Presented {
     Expired,
 }
 
-/// A vendor's hosts: TLS with certificates of their names before a sink.
+/// The servers of a vendor's hosts: TLS with certificates for their names, in front of a sink.
 struct Vendor {
     authority: Authority,
     sink: Sink,
@@ -96,7 +96,7 @@ impl Vendor {
         Self { authority, sink, hosts, connections }
     }
 
-    /// Returns a fetcher for which the hosts' names lead here.
+    /// Returns a fetcher that resolves the hosts' names to these servers.
     fn fetcher(&self) -> Fetcher {
         let authorities = Authorities::read(&self.authority.file()).unwrap();
         let client = client_settings(Some(&authorities)).unwrap();
@@ -267,7 +267,7 @@ async fn a_wrong_answer_is_refused_in_time_and_fetched_once_however_many_wait() 
             vendor.sink.answers(found(answer.clone()));
             fetching.is_refused(&vendor, *expected, &format!("other {number}")).await;
         }
-        // It is the answer that was wrong.
+        // With the right answer, the same delivery is accepted.
         vendor.sink.answers(found(fetching.answer.clone()));
         let here = Here::start(&vendor, (fetching.secrets.0, &fetching.secrets.1)).await;
         assert_eq!(here.status(&fetching.genuine, fetching.at).await, 200, "{}", fetching.host);
@@ -298,10 +298,10 @@ async fn strangers_who_name_one_vendors_addresses_do_not_hold_up_another_vendor(
     for number in 0..17 {
         reason(fetcher.get(&of(SNS, &number.to_string())).await);
     }
-    assert_eq!(vendor.sink.take().len(), 16);
+    assert_eq!(vendor.sink.take().len(), 17);
     vendor.sink.answers(found(PAYPAL.certificate.as_str()));
     assert!(fetcher.get(&of("api.paypal.com", "1")).await.is_ok());
-    // As many of its addresses as are asked at once do not answer.
+    // Now the largest number of addresses that are fetched at once do not answer.
     let fetcher = Arc::new(vendor.fetcher());
     vendor.sink.take();
     vendor.sink.answers(Answer::WhenTold);

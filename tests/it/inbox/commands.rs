@@ -1,6 +1,9 @@
-//! What operators do with accepted events.
+//! Operators' commands for accepted events.
 
-use std::process::Output;
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -8,7 +11,7 @@ use serde_json::Value;
 use super::{event, vars};
 use crate::{
     operators::{run, serve},
-    support::{Sink, client, ok, post, sqlite, status},
+    support::{Server, Sink, client, ok, post, sqlite, status},
 };
 
 fn text(output: &Output) -> String {
@@ -16,10 +19,10 @@ fn text(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn operators_see_bring_forward_and_discard_accepted_events() {
+async fn operators_list_replay_and_discard_accepted_events() {
     let folder = tempfile::tempdir().unwrap();
     let (sink, url) = (Sink::start().await, sqlite(folder.path()));
-    // No attempt is due for a day, so only operators bring events forward.
+    // No attempt is due for a day, so only replays deliver events.
     let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "1day,1day")]);
     let router = serve(&vars);
     let mut keys = Vec::new();
@@ -36,21 +39,49 @@ async fn operators_see_bring_forward_and_discard_accepted_events() {
     let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!((&first["state"], &first["tries"]), (&"waiting".into(), &0.into()));
     assert!(first["next_attempt_at"].is_string() && first["accepted_at"].is_string());
-    let inspected = text(&run(&vars, &["inspect", &keys[0]]).await);
+    assert_eq!(text(&run(&vars, &["pending", "--since", "2999-01-01T00:00:00Z"]).await), "");
+    assert_eq!(
+        text(&run(&vars, &["pending", "--since", "1h", "--vendor", "V"]).await),
+        text(&pending)
+    );
+    let inspected = text(&run(&vars, &["inspect", "--delivery", &keys[0]]).await);
     assert!(inspected.contains("state        waiting"), "{inspected}");
-    assert!(inspected.contains("next attempt "), "{inspected}");
+    assert!(
+        inspected.contains("next attempt ") && !inspected.contains("last failure"),
+        "{inspected}"
+    );
+    assert!(inspected.contains("\nPOST /webhook\n"), "{inspected}");
+    assert!(inspected.ends_with(&format!("\n\n{}\n", event("one"))), "{inspected}");
+    let json = run(&vars, &["inspect", "--json", "--delivery", &keys[0]]).await;
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["delivery"]["body"], event("one"));
 
-    // `drain` delivers what is due, and nothing is.
+    // `drain` delivers only events that are due, and none is due.
     let drained = run(&vars, &["drain"]).await;
     assert_eq!(text(&drained), "0 delivered, 0 to be tried again, 0 failed\n");
     assert!(sink.received().is_empty());
     let replayed = run(&vars, &["replay", &keys[0]]).await;
     assert!(replayed.status.success() && text(&replayed).ends_with(": delivered\n"));
+    // The record still says that the event was accepted, and when.
+    let delivered = text(&run(&vars, &["inspect", "--delivery", &keys[0]]).await);
+    assert!(delivered.contains("state        delivered"), "{delivered}");
+    assert!(delivered.contains("\naccepted     2"), "{delivered}");
+    assert!(
+        delivered.ends_with(
+            "\nno delivery is kept: the event is neither a dead letter nor in the inbox\n"
+        )
+    );
     sink.answers(status(StatusCode::BAD_GATEWAY, "no"));
     let replayed = run(&vars, &["replay", &keys[1]]).await;
     assert!(!replayed.status.success());
     let line = text(&replayed);
     assert!(line.contains(": gcp: failed, and is tried again later: "), "{line}");
+    let says = String::from_utf8_lossy(&replayed.stderr).into_owned();
+    assert!(says.contains("shows the last failure and the time of the next attempt"), "{says}");
+    assert!(!says.contains("answer"), "{says}");
+    let inspected = text(&run(&vars, &["inspect", &keys[1]]).await);
+    assert!(inspected.contains("\ntries        1\n"), "{inspected}");
+    assert!(inspected.contains("\nlast failure 502\n"), "{inspected}");
     let discarded = run(&vars, &["discard", &keys[2]]).await;
     assert!(discarded.status.success());
     let json = text(&run(&vars, &["pending", "--json"]).await);
@@ -60,32 +91,138 @@ async fn operators_see_bring_forward_and_discard_accepted_events() {
 }
 
 #[tokio::test]
+async fn all_pending_events_or_some_are_replayed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "1day,1day")]);
+    let router = serve(&vars);
+    for number in 0..20 {
+        let vendor = if number < 5 { "few" } else { "many" };
+        let body = event(&number.to_string())
+            .replace(r#""vendor":"v""#, &format!("\"vendor\":{vendor:?}"));
+        post(&client(), &router.webhook(), body).await;
+    }
+    drop(router);
+    let stderr = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let hint = "not included: 20 accepted events in the inbox";
+    let all = run(&vars, &["replay", "--all"]).await;
+    assert!(all.status.success() && text(&all) == "0 delivered\n");
+    assert!(stderr(&all).contains(&format!("{hint}; `replay --pending` tries them now")));
+    let all = run(&vars, &["discard", "--all", "--yes"]).await;
+    assert!(all.status.success() && stderr(&all).contains(hint), "{}", stderr(&all));
+    let alone = run(&vars, &["replay", "--vendor", "few", "00000000"]).await;
+    assert!(stderr(&alone).contains("filters need --all or --pending"), "{}", stderr(&alone));
+    let both = run(&vars, &["replay", "--all", "--pending"]).await;
+    assert!(!both.status.success() && sink.received().is_empty());
+
+    let dry = run(&vars, &["replay", "--pending", "--dry-run"]).await;
+    assert!(dry.status.success() && sink.received().is_empty());
+    assert_eq!(text(&dry), text(&run(&vars, &["pending"]).await));
+    assert!(stderr(&dry).contains("20 to replay; nothing was sent"), "{}", stderr(&dry));
+    let none = run(&vars, &["replay", "--pending", "--destination", "aws"]).await;
+    assert_eq!(text(&none), "0 delivered\n");
+    let few = run(&vars, &["replay", "--pending", "--vendor", "FEW", "--since", "1h"]).await;
+    assert_eq!(text(&few), "5 delivered\n", "{}", stderr(&few));
+    // A destination that is down uses up no schedule.
+    sink.take();
+    sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "down"));
+    let in_vain = run(&vars, &["replay", "--pending", "--per-second", "100"]).await;
+    assert!(!in_vain.status.success() && text(&in_vain).ends_with("0 delivered, 15 failed\n"));
+    let pending = text(&run(&vars, &["pending", "--due"]).await);
+    assert_eq!(pending.matches("tries=0").count(), 15, "{pending}");
+    assert!(text(&run(&vars, &["dead-letters"]).await).is_empty());
+    sink.answers(ok("done"));
+    let many = run(&vars, &["replay", "--pending"]).await;
+    assert!(many.status.success() && stderr(&many).is_empty(), "{}", stderr(&many));
+}
+
+#[tokio::test]
 async fn what_is_due_is_drained_without_a_server() {
     let folder = tempfile::tempdir().unwrap();
     let (sink, url) = (Sink::start().await, sqlite(folder.path()));
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "down"));
-    // An event that was tried is not due again for a day.
-    let vars =
-        vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "0s,1day"), ("INBOX_WORKERS", "2")]);
+    let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "0s,1day")]);
     let mut router = serve(&vars);
     for number in 0..100 {
         post(&client(), &router.webhook(), event(&number.to_string())).await;
     }
-    // The attempts under way are waited for.
+    // The router finishes the attempts under way.
     router.terminate();
     let ended = tokio::task::spawn_blocking(move || router.wait()).await.unwrap();
     assert!(ended.success());
-    let tried = sink.take().len();
-    let down = run(&vars, &["drain"]).await;
-    assert!(!down.status.success());
-    let probed = sink.take().len();
-    assert!((1..=2).contains(&probed), "{probed}");
+    // A destination that is down gets one attempt of each drain, which does not count.
+    sink.take();
+    for _ in 0..2 {
+        let down = run(&vars, &["drain"]).await;
+        assert!(!down.status.success());
+        let says = String::from_utf8_lossy(&down.stderr).into_owned();
+        assert!(says.contains("gcp is down (it cannot be reached, or answers 503)"), "{says}");
+        assert!(says.contains("100 accepted events left; the next attempt is due now"), "{says}");
+        assert_eq!(sink.take().len(), 1);
+    }
+    let down = run(&vars, &["drain", "--json"]).await;
+    let drained: Value = serde_json::from_slice(&down.stdout).unwrap();
+    assert_eq!(drained["down"], serde_json::json!(["gcp"]), "{drained}");
+    assert_eq!((&drained["postponed"], &drained["pending"]), (&1.into(), &100.into()), "{drained}");
+    assert!(drained["next_attempt_at"].is_string(), "{drained}");
+    // One event is refused for now, so it waits for a day.
+    sink.take();
+    sink.answers(status(StatusCode::BAD_GATEWAY, "no"));
+    let first = text(&run(&vars, &["pending"]).await);
+    let first = first.split(' ').nth(1).unwrap().to_owned();
+    assert!(!run(&vars, &["replay", &first]).await.status.success());
+    sink.take();
     sink.answers(ok("done"));
-    let drained = run(&vars, &["drain", "--json"]).await;
+    let drained = run(&vars, &["drain"]).await;
     assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
-    let drained: Value = serde_json::from_slice(&drained.stdout).unwrap();
-    assert_eq!(drained["delivered"], 100 - tried - probed, "{drained}");
-    assert_eq!(sink.take().len(), 100 - tried - probed);
+    assert_eq!(text(&drained), "99 delivered, 0 to be tried again, 0 failed\n");
+    let says = String::from_utf8_lossy(&drained.stderr).into_owned();
+    assert!(says.contains("1 accepted event left; the next attempt is due at 2"), "{says}");
+    assert_eq!(sink.take().len(), 99);
+}
+
+#[tokio::test]
+async fn operators_are_told_what_is_answered_at_once_and_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    let sources = r#"
+        sources.slow = { vendor = "github", secrets = ["plainly-for-a-test"], answer = "delivered" }
+    "#;
+    let more = [("STORE_URL", &*url), ("SOURCES", sources), ("RETRY_SCHEDULE", "1day, 90min")];
+    let accepting = vars(&sink, &more);
+    let body = folder.path().join("body.json");
+    std::fs::write(&body, event("explained")).unwrap();
+    let body = body.to_str().unwrap();
+    let explained = text(&run(&accepting, &["explain", body]).await);
+    assert!(explained.ends_with("  answered     at once, before the delivery\n"), "{explained}");
+    let explained = run(&accepting, &["explain", "--json", body]).await;
+    let explained: Value = serde_json::from_slice(&explained.stdout).unwrap();
+    assert_eq!(explained["answer"], "accepted");
+    let doctor = text(&run(&accepting, &["doctor", "--listen", "0"]).await);
+    let finding = "ANSWER: events are answered at once, before they are delivered; those of \
+                   /webhook/slow when they are delivered\n";
+    assert!(doctor.contains(finding), "{doctor}");
+
+    let log_says = async |router: &Server, what: &str| {
+        let began = Instant::now();
+        while !router.log().contains(what) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", router.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let log = router.log();
+        let line = log.lines().find(|line| line.contains(what)).unwrap().to_owned();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    let router = serve(&accepting);
+    let line = log_says(&router, "delivering accepted events").await;
+    assert_eq!((&line["answer"], &line["workers"]), (&"accepted".into(), &16.into()), "{line}");
+    assert_eq!(line["schedule"], "1day,1h 30m");
+    post(&client(), &router.webhook(), event("left")).await;
+    drop(router);
+    let delivering = [accepting, vec![("ANSWER".into(), "delivered".into())]].concat();
+    let router = serve(&delivering);
+    let line = log_says(&router, "delivering the accepted events that are left").await;
+    assert_eq!((&line["answer"], &line["pending"]), (&"delivered".into(), &1.into()), "{line}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Answers, schedules and ends of accepted events, and the settings of the inbox.
 
+use chrono::Utc;
 use http::StatusCode;
 use webhook_router::{
     config::Config,
@@ -9,7 +10,10 @@ use webhook_router::{
 };
 
 use super::{accepting, event, is_delivered, record};
-use crate::support::{Answer, PAYLOAD, Serve, Sink, lookup, ok, sqlite, status};
+use crate::{
+    signed_deliveries::{Kind, secrets},
+    support::{Answer, PAYLOAD, Serve, Sink, lookup, ok, sqlite, status},
+};
 
 #[tokio::test]
 async fn the_vendor_is_answered_before_the_destination_is_asked() {
@@ -37,6 +41,51 @@ async fn the_vendor_is_answered_before_the_destination_is_asked() {
     assert_eq!(received[0].body, PAYLOAD);
     assert_eq!(received[0].header("idempotency-key"), Some(key));
     assert_eq!(received[0].header("x-webhook-attempt"), Some("1"));
+}
+
+#[tokio::test]
+async fn adyen_hears_its_own_word_for_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    let router = accepting(&sink, &url).envs(secrets()).start();
+    let delivery = Kind::of("adyen").delivery_at(1, 0, Utc::now().timestamp());
+    let got = router.deliver(&delivery).await;
+    assert_eq!((got.status, got.text()), (200, "[accepted]"), "{}", router.log());
+    let key = got.header("x-webhook-key").unwrap();
+    assert_eq!(got.header("x-webhook-destination"), Some("gcp"));
+    record(&url, key, is_delivered).await;
+    let again = router.deliver(&delivery).await;
+    assert_eq!((again.status, again.text()), (200, "[accepted]"));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let received = sink.take();
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].body, delivery.body);
+}
+
+#[tokio::test]
+async fn an_event_in_flight_for_a_waiting_sender_is_not_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    sink.answers(Answer::WhenTold);
+    let waiting =
+        accepting(&sink, &url).env("ANSWER", "delivered").env("FORWARD_TIMEOUT_MS", "60000");
+    let waiting = waiting.env("FORWARD_BUDGET_MS", "60000").start();
+    let router = accepting(&sink, &url).start();
+    let (first, second) = tokio::join!(waiting.post(PAYLOAD), async {
+        sink.arrived(1).await;
+        let second = router.post(PAYLOAD).await;
+        sink.go.notify_one();
+        second
+    });
+    assert_eq!((second.status, second.text()), (409, "in progress"));
+    let wait: u32 = second.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=90).contains(&wait), "{wait}");
+    let key = first.header("x-webhook-key");
+    assert!(key.is_some() && key == second.header("x-webhook-key"));
+    assert_eq!((first.status, first.text()), (200, "at last"));
+    let again = router.post(PAYLOAD).await;
+    assert_eq!((again.status, again.text()), (200, "duplicate ignored"));
+    assert_eq!(sink.received().len(), 1);
 }
 
 #[tokio::test]
@@ -152,6 +201,8 @@ fn settings_that_mean_nothing_are_refused() {
         ("RETRY_SCHEDULE", "soon"),
         ("RETRY_SCHEDULE", "0s,,5s"),
         ("RETRY_SCHEDULE", "0s,8days"),
+        ("RETRY_SCHEDULE", ""),
+        ("RETRY_SCHEDULE", " "),
         ("INBOX_WORKERS", "0"),
         ("QUEUE_URL", "inbox"),
         ("QUEUE_URL", "arn:aws:sqs:eu-west-1:123456789012:inbox"),

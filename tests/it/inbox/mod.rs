@@ -1,7 +1,8 @@
-//! Accepted events: answered at once, and delivered behind the answer.
+//! Accepted events: answered at once, and delivered after the answer.
 
 mod commands; // `pending`, `inspect`, `replay`, `discard`, `drain`.
 pub mod crash; // A crash at every step.
+mod earlier; // Dead letters that an earlier version listed.
 mod life; // Answers, schedules, ends, settings.
 mod outage; // A destination that is down.
 mod python; // The Python router on the same Redis.

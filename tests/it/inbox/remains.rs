@@ -11,8 +11,8 @@ use webhook_router::{
     outcome::Outcome,
     plan::Plan,
     store::{
-        Accepted, DeadLetter, Delivered, DynamoDb, Failure, Redis, Release, Settled, Store,
-        StoreError, Take, Taken,
+        Accepted, DeadLetter, Delivered, DynamoDb, Entry, Failure, Lease, Page, Redis, Release,
+        Settled, Store, StoreError, Take, Taken,
     },
 };
 
@@ -93,6 +93,12 @@ struct LostAnswer {
 
 impl LostAnswer {
     async fn new() -> Self {
+        // A read, three parts, and the event.
+        Self::after(1 + 3).await
+    }
+
+    /// Begins an acceptance whose answers are lost after that many of them.
+    async fn after(answers: usize) -> Self {
         let Table { name, port, sdk: direct, .. } = shared::dynamodb_table().await;
         let proxy = Proxy::start(port).await;
         let store = DynamoDb::with_sdk_config(name.clone(), TIMEOUT, &direct);
@@ -100,8 +106,7 @@ impl LostAnswer {
         let mut random = vec![0; 600 * 1024];
         rand::fill(&mut random[..]);
         let (plan, large) = (plan_of("lost answer"), delivery(random));
-        // A read, three parts, and the event.
-        proxy.break_off_and_hold_after(1 + 3);
+        proxy.break_off_and_hold_after(answers);
         let (accepted, body) = (plan.clone(), large.clone());
         let acceptance = async move { through.accept(&accepted, &body, at(0), at(0), at(0)).await };
         let acceptance = tokio::spawn(acceptance);
@@ -117,14 +122,20 @@ impl LostAnswer {
         }
     }
 
-    /// Has the acceptance repeated, and returns its result.
+    /// Lets the client repeat the acceptance, and returns the result.
     async fn repeat(&mut self) -> Result<Accepted, StoreError> {
         self.proxy.go_on();
         (&mut self.acceptance).await.unwrap()
     }
 
     async fn items(&self) -> i32 {
-        self.sdk.scan().table_name(&self.table).send().await.unwrap().count
+        // A page has at most 1 MB.
+        let mut pages = self.sdk.scan().table_name(&self.table).into_paginator().send();
+        let mut count = 0;
+        while let Some(page) = pages.next().await {
+            count += page.unwrap().count;
+        }
+        count
     }
 }
 
@@ -150,19 +161,13 @@ async fn on_dynamodb_a_repeated_acceptance_leaves_the_parts_that_a_worker_uses()
 async fn on_dynamodb_a_repeated_acceptance_of_an_event_that_has_failed_since_stores_nothing() {
     let mut lost = LostAnswer::new().await;
     let lease = lost.take().await.lease;
-    let letter = DeadLetter {
-        key: lease.key,
-        details: lease.details.clone(),
-        failed_at: at(2),
-        failure: Failure { outcome: Outcome::Status(422), detail: String::new(), answer: None },
-        attempts: vec![],
-        delivery: lost.large.clone(),
-    };
+    let letter = refused(&lease, &lost.large);
     lost.store.fail(&lease, &letter, Release::Now).await.unwrap();
-    // The parts of the acceptance are deleted, so no event may refer to them again.
-    let accepted = lost.repeat().await;
+    // The event was accepted, and its outcome is known. It is not delivered again.
+    let accepted = lost.repeat().await.unwrap();
     let LostAnswer { store, plan, large, .. } = &lost;
-    assert!(matches!(accepted, Err(StoreError::Failed(_))), "{accepted:?}");
+    assert_eq!(accepted, Accepted::Stored { route: plan.route });
+    assert_eq!(store.take(&plan.key, true, at(3), at(1000)).await.unwrap(), Take::Gone);
     assert!(store.dead_letter(&plan.key).await.unwrap() == Some(letter));
     // The vendor comes again.
     let accepted = store.accept(plan, large, at(3), at(3), at(3)).await.unwrap();
@@ -171,4 +176,76 @@ async fn on_dynamodb_a_repeated_acceptance_of_an_event_that_has_failed_since_sto
         panic!("not won");
     };
     assert!(taken.delivery == *large);
+}
+
+#[tokio::test]
+async fn on_redis_a_repeated_acceptance_of_an_event_that_has_failed_since_stores_nothing() {
+    let url = shared::redis_database();
+    let (port, database) = url.rsplit_once(':').unwrap().1.split_once('/').unwrap();
+    let proxy = Proxy::start(port.parse().unwrap()).await;
+    let store = |port: u16| {
+        let url = format!("redis://127.0.0.1:{port}/{database}");
+        let config = StoreConfig::from_vars(lookup(&[("STORE_URL", &url)])).unwrap();
+        let StoreUrl::Redis(url) = config.url else { panic!() };
+        Redis::new(&url, TIMEOUT).by_callers_time()
+    };
+    let (direct, through) = (store(port.parse().unwrap()), store(proxy.port));
+    // The server knows the script, and the connection is open.
+    through.accept(&plan_of("before"), &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
+    proxy.break_off_and_hold_after(0);
+    let plan = plan_of("lost answer");
+    let accepted = plan.clone();
+    let acceptance =
+        async move { through.accept(&accepted, &delivery("{}"), at(0), at(0), at(0)).await };
+    let acceptance = tokio::spawn(acceptance);
+    proxy.holds().await;
+    let Take::Won(taken) = direct.take(&plan.key, false, at(1), at(1000)).await.unwrap() else {
+        panic!("not won");
+    };
+    let letter = refused(&taken.lease, &taken.delivery);
+    direct.fail(&taken.lease, &letter, Release::Now).await.unwrap();
+    proxy.go_on();
+    let accepted = acceptance.await.unwrap().unwrap();
+    assert_eq!(accepted, Accepted::Stored { route: plan.route });
+    assert_eq!(direct.take(&plan.key, true, at(3), at(1000)).await.unwrap(), Take::Gone);
+    assert!(direct.dead_letter(&plan.key).await.unwrap() == Some(letter));
+    let letters = direct.dead_letters(Page { limit: 9, after: None }).await.unwrap();
+    assert_eq!(letters, [Entry { failed_at: at(2), key: plan.key }]);
+    // The vendor comes again.
+    let accepted = direct.accept(&plan, &delivery("{}"), at(3), at(3), at(3)).await.unwrap();
+    assert_eq!(accepted, Accepted::Stored { route: plan.route });
+    assert!(matches!(direct.take(&plan.key, false, at(4), at(9)).await.unwrap(), Take::Won(_)));
+}
+
+#[tokio::test]
+async fn on_dynamodb_parts_without_an_event_are_swept_a_day_later() {
+    const DAY: i64 = 864_000;
+    // The process ends when the parts are written, before the event is.
+    let orphans = LostAnswer::after(1 + 2).await;
+    orphans.acceptance.abort();
+    assert_eq!(orphans.items().await, 3);
+    // The same store has an event with parts.
+    let (plan, LostAnswer { store, large, .. }) = (plan_of("kept"), &orphans);
+    store.accept(&plan, large, at(0), at(0), at(0)).await.unwrap();
+    for (now, left) in [(0, 3 + 4), (DAY - 1, 3 + 4), (DAY, 4), (9 * DAY, 4)] {
+        store.sweep(at(now)).await.unwrap();
+        assert_eq!(orphans.items().await, left, "{now}");
+    }
+    assert_eq!(store.get(&orphans.plan.key, at(DAY)).await.unwrap(), None);
+    let Take::Won(taken) = store.take(&plan.key, false, at(DAY), at(2 * DAY)).await.unwrap() else {
+        panic!("not won");
+    };
+    assert!(taken.delivery == *large);
+}
+
+/// Returns the dead letter of an event that the destination refuses.
+fn refused(lease: &Lease, delivery: &Delivery) -> DeadLetter {
+    DeadLetter {
+        key: lease.key,
+        details: lease.details.clone(),
+        failed_at: at(2),
+        failure: Failure { outcome: Outcome::Status(422), detail: String::new(), answer: None },
+        attempts: vec![],
+        delivery: delivery.clone(),
+    }
 }

@@ -57,7 +57,7 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
     let last = &pending[pending.len() - 2..];
     for (line, destination) in last.iter().zip(["gcp", "aws"]) {
         assert_eq!(line["destination"], destination);
-        assert_eq!((&line["pending"], &line["oldest_pending_seconds"]), (&0.into(), &0.0.into()));
+        assert_eq!((&line["pending"], &line["first_due_age_seconds"]), (&0.into(), &0.0.into()));
         assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "webhook-router");
     }
 }

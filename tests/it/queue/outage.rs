@@ -9,7 +9,7 @@ use crate::{
     event_source::{Faults, Function, Queue, Wakers},
     inbox::{event, is_delivered, record},
     shared,
-    support::{ROUTER, Sink, free_port, ok, status},
+    support::{ROUTER, Sink, ok, status},
 };
 
 #[tokio::test]
@@ -56,20 +56,16 @@ async fn an_event_that_comes_once_while_its_destination_is_down_arrives_by_itsel
     let queue = Queue::start(VISIBILITY, 10).await;
     let url = shared::redis_database();
     let store = [("STORE_URL", url.as_str())];
-    // Nobody listens there yet.
-    let port = free_port();
-    let destination = format!("http://127.0.0.1:{port}");
+    let (sink, port) = Sink::closed();
     let more = [("RETRY_SCHEDULE", "0s,1s,1s,1s,1s,1s,1s,1s,1s,1s")];
-    let emulator = instance(Path::new(ROUTER), &destination, &store, &queue, &more);
+    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &more);
     let (queue, function) = (Arc::new(queue), Function::of([emulator]));
     let heard = function.deliver(&event("only once")).await.unwrap();
     assert_eq!((heard.status, &*heard.text), (200, "accepted"));
     let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
-    let is_tried = |record: &webhook_router::store::Record| {
-        record.accepted.is_some_and(|accepted| accepted.tries >= 2)
-    };
+    let is_tried = |record: &webhook_router::store::Record| record.attempts.len() >= 2;
     record(&url, &heard.key, is_tried).await;
-    let sink = Sink::start_at(port).await;
+    sink.open(port);
     record(&url, &heard.key, is_delivered).await;
     assert_eq!(sink.take().len(), 1);
 }

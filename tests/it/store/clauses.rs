@@ -379,6 +379,7 @@ fn details(plan: &Plan, first_seen: i64) -> Details {
         digest: plan.event.digest.clone(),
         route: plan.route,
         first_seen: at(first_seen),
+        accepted_at: None,
     }
 }
 

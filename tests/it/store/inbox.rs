@@ -201,7 +201,8 @@ pub(super) async fn failed_event_leaves_the_inbox_and_may_be_accepted_anew(
     assert_eq!((record.state, record.accepted), (State::DeadLetter, None));
     assert_eq!(store.dead_letter(&plan.key).await.unwrap(), Some(letter.clone()));
 
-    // The event keeps its route and its attempts. Its letter is cleared: it is on one list.
+    // The event keeps its route and its attempts. Its letter is cleared, so the event is on only
+    // one list.
     let mut elsewhere = plan.clone();
     elsewhere.route = other(plan.route);
     let anew = store.accept(&elsewhere, &delivery("{2}"), at(700), at(700), at(700)).await.unwrap();

@@ -1,6 +1,7 @@
-//! Checks what template.yaml creates: permissions, networks, fronts, and the table that the tests
-//! create as well.
+//! Checks what template.yaml creates: permissions, networks, fronts, the inbox, and the table that the
+//! tests create as well.
 
+mod inbox;
 mod variables;
 
 use std::collections::BTreeSet;

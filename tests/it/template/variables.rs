@@ -36,8 +36,6 @@ fn every_variable_of_a_deployment_can_be_set() {
         "MAX_BUFFERED_BYTES",
         "METRICS_LISTEN",
         "FORWARD_BUDGET_MS",
-        "ANSWER",
-        "RETRY_SCHEDULE",
         "INBOX_WORKERS",
         "LAMBDA_EMULATOR",
         "REDIS_URL",
