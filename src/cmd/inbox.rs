@@ -140,3 +140,70 @@ pub(super) async fn run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn messages(payload: &Value) -> Vec<Message> {
+        match request(&payload.to_string()) {
+            Some(Request::Messages(messages)) => messages,
+            _ => panic!("no messages: {payload}"),
+        }
+    }
+
+    #[test]
+    fn messages_are_read_as_sqs_hands_them_over() {
+        let key = format!("webhook:dedup:{}", "0f".repeat(32));
+        let record = |body: &str, attributes: Value| {
+            json!({
+                "messageId": "one",
+                "receiptHandle": "handle",
+                "body": body,
+                "attributes": { "ApproximateReceiveCount": "1", "MessageGroupId": "stripe" },
+                "messageAttributes": attributes,
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:inbox",
+            })
+        };
+        let named = json!({ "destination": { "stringValue": "aws", "dataType": "String" } });
+        let unknown = json!({ "destination": { "stringValue": "mars", "dataType": "String" } });
+        for (record, is_key, destination) in [
+            (record(&key, named), true, Some(crate::route::Route::Aws)),
+            (record(&key, unknown), true, None),
+            (record(&key, json!({})), true, None),
+            (record("nonsense", json!({})), false, None),
+        ] {
+            let read = messages(&json!({ "Records": [record] }));
+            assert_eq!((read.len(), read[0].id.as_str()), (1, "one"));
+            assert_eq!((read[0].key.is_some(), read[0].destination), (is_key, destination));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_request_of_the_inbox() {
+        assert!(matches!(request(r#"{"inbox": "due"}"#), Some(Request::Due)));
+        let of_sqs = r#"{"messageId": "1", "eventSource": "aws:sqs", "body": "x"}"#;
+        for payload in [
+            r#"{"inbox": "all"}"#.to_owned(),
+            r#"{"inbox": "due", "requestContext": {"http": {}}}"#.to_owned(),
+            format!(r#"{{"Records": [{of_sqs}], "requestContext": {{"elb": {{}}}}}}"#),
+            format!(r#"{{"Records": [{of_sqs}], "inbox": "due"}}"#),
+            of_sqs.replace("aws:sqs", "aws:s3"),
+            format!(r#"{{"Records": [{}]}}"#, of_sqs.replace("aws:sqs", "aws:s3")),
+            r#"{"Records": [{"body": "x"}]}"#.to_owned(),
+            "[]".to_owned(),
+        ] {
+            assert!(request(&payload).is_none(), "{payload}");
+        }
+    }
+
+    #[test]
+    fn the_answer_names_the_messages_that_must_come_again() {
+        let failures = vec![Failure { item_identifier: "one".into() }];
+        let answer = serde_json::to_value(Report::Messages { failures }).unwrap();
+        assert_eq!(answer, json!({ "batchItemFailures": [{ "itemIdentifier": "one" }] }));
+    }
+}

@@ -107,7 +107,9 @@ impl Instance {
     ) -> Sent {
         let until = Instant::now() + RUN;
         let run = Run { until, instance: self, queue, budget: &budget, origin };
-        let results = join_all(Route::ALL.map(|route| run.send(route))).await;
+        let sending = join_all(Route::ALL.map(|route| run.send(route)));
+        let counting = telemetry::count_pending(self.router.store());
+        let (results, pending) = tokio::join!(sending, counting);
         let mut sum = Sent::default();
         for sent in &results {
             sum.add(*sent);
@@ -116,7 +118,7 @@ impl Instance {
             let index = Route::ALL.iter().position(|one| *one == route);
             index.and_then(|index| results.get(index)).map_or(Duration::ZERO, |sent| sent.oldest)
         };
-        telemetry::count_pending(self.router.store(), seen).await;
+        telemetry::pending(pending, seen);
         if rand::random_ratio(1, RUNS_PER_CLEANING) {
             let cleaning = self.router.store().sweep(Utc::now());
             // The next cleaning goes on.

@@ -38,15 +38,15 @@ use crate::{
 /// Time after which the message of an event that is due counts as lost.
 const MESSAGE_LOST: Duration = Duration::from_secs(300);
 
-/// Longest pause between two messages of an event that waits for its turn.
-const LAST_LOOK: Duration = Duration::from_secs(1800);
+/// Longest pause between two messages of an event that waits for its turn, in units of that time:
+/// half an hour.
+const LONGEST_PAUSE: u32 = 6;
 
 /// Returns the pause before somebody must look again at an event that gets a message now. It grows
-/// with the age of the event: when more events wait than the function delivers, few get more than
-/// a few messages.
+/// with the age of the event, so that an event gets few messages while more events wait than the
+/// function delivers.
 pub fn look_again(age: Duration) -> Duration {
-    let message_lost = message_lost();
-    age.clamp(message_lost, LAST_LOOK.max(message_lost))
+    age.clamp(message_lost(), message_lost() * LONGEST_PAUSE)
 }
 
 fn message_lost() -> Duration {

@@ -326,15 +326,21 @@ pub fn scheduled(summary: &impl Serialize) {
     print_line(&line);
 }
 
-/// Logs the number and age of the accepted events that are not delivered, by destination. The list of
-/// an inbox is not in the order of age, so the caller tells the age of the oldest event that it has
-/// seen.
-pub async fn count_pending(store: &dyn Store, seen: impl Fn(Route) -> Duration) {
-    for (destination, count, oldest) in backlog::pending(store).await {
-        let oldest_seconds = oldest.max(seen(destination).as_secs_f64());
+/// The number and age of the accepted events that are not delivered, by destination.
+pub struct Pending(Vec<(Route, usize, f64)>);
+
+/// Counts the accepted events that are not delivered. The result is empty if the store does not answer.
+pub async fn count_pending(store: &dyn Store) -> Pending {
+    Pending(backlog::pending(store).await)
+}
+
+/// Logs the number and age of the accepted events that are not delivered. The list of an inbox is not
+/// in the order of age, so the caller tells the age of the oldest event that it has seen.
+pub fn pending(pending: Pending, seen: impl Fn(Route) -> Duration) {
+    for (destination, count, oldest) in pending.0 {
         let mut line = line("INFO", "pending");
         line["destination"] = destination.as_str().into();
-        line["first_due_age_seconds"] = oldest_seconds.into();
+        line["first_due_age_seconds"] = oldest.max(seen(destination).as_secs_f64()).into();
         line["pending"] = count.into();
         embedded::add_pending(&mut line);
         print_line(&line);
