@@ -297,9 +297,9 @@ fn the_dashboard_shows_the_inbox_and_its_queue() {
     assert_eq!(
         more,
         [
-            by("messages_not_sent", "function"),
             by("first_due_age_seconds", "function"),
             by("first_due_age_seconds", "function,destination"),
+            by("messages_not_sent", "function"),
             by("pending", "function"),
             by("pending", "function,destination"),
         ]
