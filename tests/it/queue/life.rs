@@ -1,6 +1,6 @@
 //! The life of an accepted event in Lambda.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::{
     inbox::{event, is_delivered, record},
     servers::Redis,
     shared,
+    stack::{Stack, text},
     support::{ROUTER, Sink, ok, status},
 };
 
@@ -54,12 +55,29 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
     let log = function.emulator(0).log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let pending: Vec<_> = lines.filter(|line| line["message"] == "pending").collect();
-    let last = &pending[pending.len() - 2..];
+    let (last, mut there) = (&pending[pending.len() - 2..], BTreeSet::new());
     for (line, destination) in last.iter().zip(["gcp", "aws"]) {
         assert_eq!(line["destination"], destination);
         assert_eq!((&line["pending"], &line["first_due_age_seconds"]), (&0.into(), &0.0.into()));
-        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "webhook-router");
+        let directives = line["_aws"]["CloudWatchMetrics"].as_array().unwrap();
+        for directive in directives {
+            assert_eq!(directive["Namespace"], "webhook-router");
+            let dimensions = directive["Dimensions"][0].as_array().unwrap().iter().map(text);
+            let dimensions = dimensions.collect::<Vec<_>>().join(",");
+            let names = directive["Metrics"].as_array().unwrap().iter();
+            there.extend(names.map(|metric| (text(&metric["Name"]), dimensions.clone())));
+        }
     }
+    let given = [
+        ("GcpTargetUrl", "https://x.run.app"),
+        ("AwsTargetFunction", "processor"),
+        ("Answer", "accepted"),
+    ];
+    let watched = Stack::new(&given).unwrap().watched();
+    let is_of_the_inbox =
+        |metric: &&(String, String)| metric.0 == "pending" || metric.0 == "first_due_age_seconds";
+    let watched: BTreeSet<_> = watched.iter().filter(is_of_the_inbox).cloned().collect();
+    assert_eq!(watched, there);
 }
 
 #[tokio::test]
