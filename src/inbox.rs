@@ -27,7 +27,7 @@ use std::{
 };
 
 use chrono::Utc;
-use rand::seq::SliceRandom as _;
+use rand::seq::{IteratorRandom as _, SliceRandom as _};
 use serde::Serialize;
 use tokio::{
     sync::mpsc,
@@ -204,6 +204,8 @@ struct Lane {
     /// block the others.
     unreadable: HashSet<Key>,
     gate: Gate,
+    /// The events of the probes since the lane closed.
+    probed: HashSet<Key>,
     next_sweep: Instant,
     /// The average time between two sweeps.
     every: Duration,
@@ -224,6 +226,7 @@ impl Lane {
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
             gate: Gate::Unknown,
+            probed: HashSet::new(),
             next_sweep: Instant::now(),
             every: SWEEP,
             has_more: false,
@@ -295,20 +298,41 @@ impl Lane {
     /// begins one probe at a time.
     fn begin_attempts(&mut self) {
         let (workers, is_probe) = match &self.gate {
-            Gate::Open => (self.workers, false),
+            Gate::Open { .. } => (self.workers, false),
             gate if gate.is_probe_due() => (1, true),
             _ => (0, true),
         };
         while self.running.len() < workers
-            && let Some(Due { at, key }) = self.queue.pop_front()
+            && let Some(Due { at, key }) = self.next_event(is_probe)
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
-            let cause = if is_probe { Cause::Probe(at) } else { Cause::Due };
+            let cause = match is_probe {
+                true => Cause::Probe { since: at, up_at: self.gate.up_at() },
+                false => Cause::Due,
+            };
             self.running.spawn(async move {
                 let (by, origin) = (Trigger::Inbox, Origin::default());
                 (key, router.deliver_accepted(key, cause, by, origin, budgets()).await)
             });
         }
+    }
+
+    /// Returns the event of the next attempt. The destination may answer some events with 503, and
+    /// others well. So a probe takes any event that was not tried since the lane closed.
+    fn next_event(&mut self, is_probe: bool) -> Option<Due> {
+        if !is_probe {
+            return self.queue.pop_front();
+        }
+        let untried = |one: &Due| !self.probed.contains(&one.key);
+        let indices =
+            (0..self.queue.len()).filter(|index| self.queue.get(*index).is_some_and(untried));
+        let Some(index) = indices.choose(&mut rand::rng()) else {
+            self.probed.clear();
+            return self.queue.pop_front();
+        };
+        let event = self.queue.remove(index)?;
+        self.probed.insert(event.key);
+        Some(event)
     }
 
     /// Handles the end of an attempt. `ended` is `None` after a panic.
@@ -361,6 +385,7 @@ impl Lane {
     /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
         if self.gate.learn(self.route, health) {
+            self.probed.clear();
             self.next_sweep = Instant::now();
         }
     }

@@ -13,6 +13,7 @@ use aws_sdk_sqs::{
     config::{retry::RetryConfig, timeout::TimeoutConfig},
     types::{MessageAttributeValue, SendMessageBatchRequestEntry},
 };
+use chrono::{DateTime, Utc};
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{aws, key::Key, route::Route};
@@ -25,6 +26,10 @@ pub const MAX_DELAY: Duration = Duration::from_secs(900);
 
 /// The attribute of a message that names the destination.
 pub const DESTINATION: &str = "destination";
+
+/// The attribute of a message that has the time at which the destination was up, in milliseconds
+/// since 1970.
+const UP_AT: &str = "up_at";
 
 /// Time limit for a request, with one repetition. The sender of an event waits for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,6 +49,7 @@ pub struct Message {
     /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>).
     group: String,
     delay: Duration,
+    up_at: Option<DateTime<Utc>>,
 }
 
 impl Message {
@@ -54,7 +60,13 @@ impl Message {
         let name = source.unwrap_or_default().chars().filter(is_allowed).take(MAX_GROUP_CHARS);
         let name: String = name.map(|one| one.to_ascii_lowercase()).collect();
         let group = if name.is_empty() { NO_SOURCE.into() } else { name };
-        Self { key, destination, group, delay: delay.min(MAX_DELAY) }
+        Self { key, destination, group, delay: delay.min(MAX_DELAY), up_at: None }
+    }
+
+    /// Returns the same message with a time at which the destination was up. An instance that has
+    /// seen an earlier failure then knows better.
+    pub fn with_up_at(self, up_at: Option<DateTime<Utc>>) -> Self {
+        Self { up_at, ..self }
     }
 
     /// Returns the delay in seconds, which never ends before the event is due.
@@ -96,9 +108,19 @@ impl Queue {
     pub async fn send(&self, messages: &[Message]) -> Result<(), Unsent> {
         let unsent = |count, reason| Err(Unsent { count, reason });
         let entries = messages.iter().enumerate().map(|(index, message)| {
-            let destination = MessageAttributeValue::builder().data_type("String");
-            let destination = destination.string_value(message.destination.as_str()).build()?;
-            SendMessageBatchRequestEntry::builder()
+            let attribute = |data_type: &str, value: String| {
+                MessageAttributeValue::builder().data_type(data_type).string_value(value).build()
+            };
+            let destination = attribute("String", message.destination.as_str().into())?;
+            let entry = SendMessageBatchRequestEntry::builder();
+            let entry = match message.up_at {
+                Some(up_at) => {
+                    let up_at = attribute("Number", up_at.timestamp_millis().to_string())?;
+                    entry.message_attributes(UP_AT, up_at)
+                }
+                None => entry,
+            };
+            entry
                 .id(index.to_string())
                 .message_body(message.key.to_string())
                 .message_attributes(DESTINATION, destination)

@@ -4,6 +4,7 @@
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>). A schedule invokes it with
 //! `{"inbox": "due"}`. A front puts each request inside an event. So a sender can make neither.
 
+use chrono::DateTime;
 use lambda_runtime::Context;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
@@ -98,6 +99,7 @@ enum Sqs {
 #[derive(Deserialize, Default)]
 struct Attributes {
     destination: Option<Attribute>,
+    up_at: Option<Attribute>,
 }
 
 #[derive(Deserialize)]
@@ -109,11 +111,14 @@ struct Attribute {
 impl From<Received> for Message {
     fn from(received: Received) -> Self {
         let Received { message_id, body, message_attributes, .. } = received;
-        let destination = message_attributes.destination.and_then(|named| named.string_value);
+        let value = |attribute: Option<Attribute>| attribute.and_then(|one| one.string_value);
+        let destination = value(message_attributes.destination);
+        let up_at = value(message_attributes.up_at).and_then(|millis| millis.parse().ok());
         Self {
             id: message_id,
             key: body.parse().ok(),
             destination: destination.and_then(|name| name.parse().ok()),
+            up_at: up_at.and_then(DateTime::from_timestamp_millis),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
 use tracing::Instrument as _;
 
@@ -24,6 +24,11 @@ const AT_ONCE: usize = 10;
 /// message, or that of the store, may be ahead.
 const SOON: Duration = Duration::from_secs(2);
 
+/// Time for which an attempt waits until its destination may be tried. While an attempt waits, its
+/// instance takes no further messages. Otherwise, the messages of a whole queue would be let go
+/// during a short failure.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What an instance of the function knows.
 pub struct Instance {
     pub(super) router: Arc<Router>,
@@ -41,6 +46,8 @@ pub struct Message {
     pub key: Option<Key>,
     /// The destination of the event, if the message names it.
     pub destination: Option<Route>,
+    /// A time at which the destination was up, if the message says so.
+    pub up_at: Option<DateTime<Utc>>,
 }
 
 /// What becomes of a message.
@@ -70,8 +77,8 @@ impl Instance {
         let fates = messages.into_iter().enumerate().map(|(index, message)| {
             let (instance, origin, budget) = (Arc::clone(self), origin.clone(), &budget);
             async move {
-                let Message { id, key, destination } = message;
-                let Some(key) = key else {
+                let id = message.id.clone();
+                let Some(key) = message.key else {
                     tracing::error!(message = id, "a message is not the key of an event");
                     return (id, Fate::Again);
                 };
@@ -81,8 +88,7 @@ impl Instance {
                     return (id, Fate::Again);
                 }
                 // A task of its own keeps a panic from ending the other attempts.
-                let delivering =
-                    async move { instance.deliver(key, destination, now, origin).await };
+                let delivering = async move { instance.deliver(key, &message, now, origin).await };
                 let fate = tokio::spawn(delivering.in_current_span()).await;
                 // The place of a panic is in the log already.
                 (id, fate.unwrap_or(Fate::Again))
@@ -98,26 +104,28 @@ impl Instance {
     }
 
     /// Delivers the event of a message.
-    async fn deliver(
-        &self,
-        key: Key,
-        destination: Option<Route>,
-        budget: Budget,
-        origin: Origin,
-    ) -> Fate {
-        // The record decides if the message does not name the destination.
-        let cause =
-            destination.map_or(Some(Cause::Due), |destination| self.gates.cause(destination));
-        let Some(cause) = cause else { return Fate::Left };
+    async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
         let mut budget = budget;
-        let mut handled = self.attempt(key, cause, budget, &origin).await;
+        let cause = match message.destination {
+            Some(destination) => {
+                let has_time = budget.left() > PATIENCE + self.attempt;
+                let patience = if has_time { PATIENCE } else { Duration::ZERO };
+                let cause = self.gates.cause_soon(destination, message.up_at, patience).await;
+                budget.now = Utc::now();
+                cause
+            }
+            // The record decides if the message does not name the destination.
+            None => Some(Cause::Due),
+        };
+        let Some(cause) = cause else { return Fate::Left };
+        let mut handled = self.attempt(key, message.destination, cause, budget, &origin).await;
         if let Handled::NotDue(at) = handled
             && let Ok(pause) = (at - Utc::now()).to_std()
             && pause <= SOON
         {
             tokio::time::sleep(pause + CLOCK_MARGIN).await;
             budget.now = Utc::now();
-            handled = self.attempt(key, cause, budget, &origin).await;
+            handled = self.attempt(key, message.destination, cause, budget, &origin).await;
         }
         match handled {
             // Without a stored result, the event is due when its lease ends.
@@ -128,18 +136,23 @@ impl Instance {
         }
     }
 
-    /// Makes an attempt at an event that is due, and learns from it.
+    /// Makes an attempt at an event that is due, and learns from it. `destination` is the destination
+    /// that gave the cause.
     pub(super) async fn attempt(
         &self,
         key: Key,
+        destination: Option<Route>,
         cause: Cause,
         budget: Budget,
         origin: &Origin,
     ) -> Handled {
         let (by, origin) = (Trigger::Inbox, origin.clone());
         let handled = self.router.deliver_accepted(key, cause, by, origin, budget).await;
-        if let Handled::Tried { route, health, .. } = &handled {
-            self.gates.learn(*route, *health);
+        match (&handled, cause, destination) {
+            (Handled::Tried { route, health, .. }, ..) => self.gates.learn(*route, *health),
+            // A message that is late or doubled must not use up the turn of a probe.
+            (_, Cause::Probe { .. }, Some(destination)) => self.gates.return_turn(destination),
+            _ => {}
         }
         handled
     }

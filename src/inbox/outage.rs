@@ -7,6 +7,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::around;
 use crate::{
@@ -28,19 +32,33 @@ pub(super) enum Gate {
     #[default]
     Unknown,
     /// The destination is up, as far as this process knows.
-    Open,
+    Open {
+        /// The time of its last answer, if this process got one.
+        up_at: Option<DateTime<Utc>>,
+    },
     /// The destination is down. There is one probe at a time.
     Closed {
         /// The number of failed probes.
         probes: u32,
         /// By the wall clock, which continues while Lambda freezes the process.
         next_probe: DateTime<Utc>,
+        failed_at: DateTime<Utc>,
+        /// The time of the last answer before, if this process got one.
+        up_at: Option<DateTime<Utc>>,
     },
 }
 
 impl Gate {
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed { .. })
+    }
+
+    /// Returns the time of the destination's last answer, if this process got one.
+    pub fn up_at(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Unknown => None,
+            Self::Open { up_at } | Self::Closed { up_at, .. } => *up_at,
+        }
     }
 
     /// Returns whether a probe may begin.
@@ -57,68 +75,119 @@ impl Gate {
 
     /// Learns from an attempt. Returns true if the destination is up again.
     pub fn learn(&mut self, destination: Route, health: Health) -> bool {
-        match (health, &*self) {
-            (Health::Down, Self::Open | Self::Unknown) => {
+        let (now, up_at, is_probe_due) = (Utc::now(), self.up_at(), self.is_probe_due());
+        match (health, &mut *self) {
+            (Health::Down, Self::Open { .. } | Self::Unknown) => {
                 tracing::warn!(%destination, "down; its accepted events wait");
-                let next_probe = Utc::now() + around(FIRST_PROBE);
-                *self = Self::Closed { probes: 0, next_probe };
+                let next_probe = now + around(FIRST_PROBE);
+                *self = Self::Closed { probes: 0, next_probe, failed_at: now, up_at };
             }
-            // Attempts that began before the first failure are no probes.
-            (Health::Down | Health::Unknown, Self::Closed { .. }) => {
-                if self.is_probe_due() {
+            (Health::Down | Health::Unknown, Self::Closed { failed_at, .. }) => {
+                *failed_at = now;
+                // Attempts that began before the first failure are no probes.
+                if is_probe_due {
                     self.wait_longer();
                 }
             }
             (Health::Up, Self::Closed { .. }) => {
                 tracing::info!(%destination, "up again");
-                *self = Self::Open;
+                *self = Self::Open { up_at: Some(now) };
                 return true;
             }
-            (Health::Up | Health::Unknown, _) => *self = Self::Open,
+            (Health::Up, _) => *self = Self::Open { up_at: Some(now) },
+            (Health::Unknown, _) => *self = Self::Open { up_at },
         }
         false
     }
 
     /// Delays the next probe, for longer each time.
     fn wait_longer(&mut self) {
-        if let Self::Closed { probes, next_probe } = self {
+        if let Self::Closed { probes, next_probe, .. } = self {
             *probes += 1;
             let pause = FIRST_PROBE * 2u32.pow((*probes).min(5));
             *next_probe = Utc::now() + around(pause.min(LAST_PROBE));
+        }
+    }
+
+    /// Returns the turn of a probe that made no attempt.
+    fn return_turn(&mut self) {
+        if let Self::Closed { probes, next_probe, .. } = self {
+            (*probes, *next_probe) = (probes.saturating_sub(1), Utc::now());
         }
     }
 }
 
 /// The gates of all destinations, for attempts that run side by side.
 #[derive(Default)]
-pub(super) struct Gates(Mutex<HashMap<Route, Gate>>);
+pub(super) struct Gates {
+    gates: Mutex<HashMap<Route, Gate>>,
+    changed: Notify,
+}
 
 impl Gates {
     /// Returns the cause of an attempt that begins now, or `None` if no attempt may begin: the
-    /// destination is down, and the next probe is not due.
-    pub fn cause(&self, destination: Route) -> Option<Cause> {
+    /// destination is down, and the next probe is not due. `up_at` is a time at which another
+    /// process got an answer of the destination.
+    pub fn cause(&self, destination: Route, up_at: Option<DateTime<Utc>>) -> Option<Cause> {
         let mut gates = self.gates();
         let gate = gates.entry(destination).or_default();
+        if let Gate::Closed { failed_at, .. } = gate
+            && up_at.is_some_and(|up_at| up_at > *failed_at)
+        {
+            *gate = Gate::Open { up_at };
+            self.changed.notify_waiters();
+        }
+        let probe = Cause::Probe { since: Utc::now(), up_at: gate.up_at() };
         match gate {
-            Gate::Open => Some(Cause::Due),
+            Gate::Open { .. } => Some(Cause::Due),
             // The messages of a first batch do not wait for one another.
-            Gate::Unknown => Some(Cause::Probe(Utc::now())),
+            Gate::Unknown => Some(probe),
             Gate::Closed { .. } if gate.is_probe_due() => {
                 // Other attempts must not begin while the probe is under way.
                 gate.wait_longer();
-                Some(Cause::Probe(Utc::now()))
+                Some(probe)
             }
             Gate::Closed { .. } => None,
+        }
+    }
+
+    /// Returns the cause of an attempt, as [`Gates::cause`] does, and waits for it if the time until
+    /// the next probe is at most `patience`.
+    pub async fn cause_soon(
+        &self,
+        destination: Route,
+        up_at: Option<DateTime<Utc>>,
+        patience: Duration,
+    ) -> Option<Cause> {
+        let until = Instant::now() + patience;
+        loop {
+            let changed = self.changed.notified();
+            if let Some(cause) = self.cause(destination, up_at) {
+                return Some(cause);
+            }
+            let next = Instant::now() + self.gates().entry(destination).or_default().pause();
+            if next > until {
+                return None;
+            }
+            // The probe that is under way may end before.
+            let _ = timeout_at(next, changed).await;
         }
     }
 
     /// Learns from an attempt.
     pub fn learn(&self, destination: Route, health: Health) {
         self.gates().entry(destination).or_default().learn(destination, health);
+        self.changed.notify_waiters();
+    }
+
+    /// Returns the turn of a probe that made no attempt.
+    pub fn return_turn(&self, destination: Route) {
+        self.gates().entry(destination).or_default().return_turn();
+        self.changed.notify_waiters();
     }
 
     fn gates(&self) -> MutexGuard<'_, HashMap<Route, Gate>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,17 +198,17 @@ mod tests {
     #[test]
     fn a_destination_that_is_down_gets_one_probe_at_a_time() {
         let (gates, gcp) = (Gates::default(), Route::Gcp);
-        let is_probe = |cause| matches!(cause, Some(Cause::Probe(_)));
-        assert!(is_probe(gates.cause(gcp)) && is_probe(gates.cause(gcp)));
+        let is_probe = |cause| matches!(cause, Some(Cause::Probe { .. }));
+        assert!(is_probe(gates.cause(gcp, None)) && is_probe(gates.cause(gcp, None)));
         gates.learn(gcp, Health::Unknown);
-        assert_eq!(gates.cause(gcp), Some(Cause::Due));
+        assert_eq!(gates.cause(gcp, None), Some(Cause::Due));
         gates.learn(gcp, Health::Down);
-        assert!(gates.cause(gcp).is_none() && gates.cause(Route::Aws).is_some());
+        assert!(gates.cause(gcp, None).is_none() && gates.cause(Route::Aws, None).is_some());
         for probes in 1..8 {
             if let Some(Gate::Closed { next_probe, .. }) = gates.gates().get_mut(&gcp) {
                 *next_probe = Utc::now();
             }
-            assert!(is_probe(gates.cause(gcp)) && gates.cause(gcp).is_none());
+            assert!(is_probe(gates.cause(gcp, None)) && gates.cause(gcp, None).is_none());
             gates.learn(gcp, if probes % 2 == 0 { Health::Down } else { Health::Unknown });
             let pause = gates.gates()[&gcp].pause();
             let average = (FIRST_PROBE * 2u32.pow(probes)).min(LAST_PROBE);
@@ -147,6 +216,40 @@ mod tests {
         }
         // An attempt that began earlier shows that the destination is up.
         gates.learn(gcp, Health::Up);
-        assert_eq!(gates.cause(gcp), Some(Cause::Due));
+        assert_eq!(gates.cause(gcp, None), Some(Cause::Due));
+    }
+    #[test]
+    fn a_later_answer_that_another_process_got_opens_a_gate() {
+        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        gates.learn(gcp, Health::Down);
+        let second = chrono::TimeDelta::seconds(1);
+        assert_eq!(gates.cause(gcp, Some(Utc::now() - second)), None);
+        assert_eq!(gates.cause(gcp, Some(Utc::now() + second)), Some(Cause::Due));
+        assert_eq!(gates.cause(gcp, None), Some(Cause::Due));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_waits_for_the_probe_that_is_under_way() {
+        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        gates.learn(gcp, Health::Down);
+        if let Some(Gate::Closed { next_probe, .. }) = gates.gates().get_mut(&gcp) {
+            *next_probe = Utc::now();
+        }
+        assert!(gates.cause(gcp, None).is_some());
+        assert_eq!(gates.cause_soon(gcp, None, Duration::from_millis(100)).await, None);
+        let waiting = gates.cause_soon(gcp, None, LAST_PROBE);
+        let probe = async { gates.learn(gcp, Health::Up) };
+        assert_eq!(tokio::join!(waiting, probe).0, Some(Cause::Due));
+    }
+
+    #[test]
+    fn a_probe_that_made_no_attempt_gives_its_turn_to_the_next() {
+        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        gates.learn(gcp, Health::Down);
+        gates.return_turn(gcp);
+        for _ in 0..5 {
+            assert!(gates.cause(gcp, None).is_some() && gates.cause(gcp, None).is_none());
+            gates.return_turn(gcp);
+        }
     }
 }

@@ -5,14 +5,16 @@
 //! message can wait. An entry that gets a message moves to a later time first. So no other run, and
 //! no run that overlaps with this one, sends another message soon.
 
-use std::{sync::Arc, time::Duration};
-
-use chrono::Utc;
-use futures_util::{
-    StreamExt as _,
-    future::{join_all, try_join_all},
-    stream,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
+
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, future::join_all, stream};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
@@ -35,6 +37,9 @@ const REQUESTS: usize = 8;
 /// Longest time of a run, whatever the function's timeout is. The next run begins a minute after this
 /// one.
 const RUN: Duration = Duration::from_secs(50);
+
+/// Time before the end of a run in which no request begins. The requests that have begun need it.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 
 /// One run in this many also cleans up behind interrupted acceptances. The schedule runs each
 /// minute, so that this happens once an hour on average.
@@ -148,44 +153,63 @@ impl Run<'_> {
 
     async fn send_all(&self, route: Route, sent: &mut Sent) -> Result<(), Stop> {
         let store = self.instance.router.store();
-        let (mut is_up, mut last) = (false, None);
+        let (mut health, mut last) = (None, None);
         loop {
             let page = store.due(route, Some(Utc::now()), last, PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(*end);
             let mut entries = page.into_iter();
-            while !is_up && let Some(entry) = entries.next() {
-                is_up = self.try_out(route, entry, sent).await?;
+            while health.is_none()
+                && let Some(entry) = entries.next()
+            {
+                health = self.try_out(route, entry, sent).await?;
             }
+            let up_at = (health == Some(Health::Up)).then(Utc::now);
             let entries: Vec<_> = entries.collect();
             let chunks: Vec<_> = entries.chunks(queue::AT_ONCE).map(<[Due]>::to_vec).collect();
-            let requests = chunks.into_iter().map(|entries| self.request(route, entries));
+            let has_stopped = AtomicBool::new(false);
+            let stop = || has_stopped.store(true, Ordering::Relaxed);
+            // The requests that have begun still end, so that their entries have messages.
+            let chunks = chunks
+                .into_iter()
+                .take_while(|_| !has_stopped.load(Ordering::Relaxed) && self.left() > LAST_REQUEST);
+            let count = entries.len().div_ceil(queue::AT_ONCE);
+            let requests = chunks.map(|entries| self.request(route, up_at, entries));
             let mut requests = stream::iter(requests).buffer_unordered(REQUESTS);
-            loop {
-                // A request that is given up loses nothing: the list brings its events later.
-                match timeout(self.left(), requests.next()).await {
-                    Ok(Some(of_request)) => {
-                        let of_request = of_request?;
+            let mut made = 0;
+            // A request that is given up loses nothing: the list brings its events later.
+            while let Ok(Some(of_request)) = timeout(self.left(), requests.next()).await {
+                made += 1;
+                match of_request {
+                    Ok(of_request) => {
                         sent.add(of_request);
                         if of_request.not_sent > 0 {
-                            return Err(Stop::Incomplete);
+                            stop();
                         }
                     }
-                    Ok(None) => break,
-                    Err(_late) => return Err(Stop::Incomplete),
+                    Err(Stop::Down | Stop::Incomplete) => stop(),
                 }
+            }
+            if made < count || has_stopped.load(Ordering::Relaxed) {
+                return Err(Stop::Incomplete);
             }
         }
     }
 
-    /// Makes an attempt at the event of an entry, which shows whether the destination is up. Returns
-    /// false if no attempt was made.
-    async fn try_out(&self, route: Route, entry: Due, sent: &mut Sent) -> Result<bool, Stop> {
+    /// Makes an attempt at the event of an entry, and returns what it shows of the destination.
+    /// Returns nothing if no attempt was made.
+    async fn try_out(
+        &self,
+        route: Route,
+        entry: Due,
+        sent: &mut Sent,
+    ) -> Result<Option<Health>, Stop> {
         if self.left().is_zero() {
             return Err(Stop::Incomplete);
         }
-        let Some(cause) = self.instance.gates.cause(route) else { return Err(Stop::Down) };
-        match self.instance.attempt(entry.key, cause, (self.budget)(), self.origin).await {
+        let Some(cause) = self.instance.gates.cause(route, None) else { return Err(Stop::Down) };
+        let budget = (self.budget)();
+        match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin).await {
             Handled::Tried { ending, route: tried, health, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,
@@ -195,27 +219,47 @@ impl Run<'_> {
                 sent.is_incomplete |= !settled;
                 match health {
                     Health::Down if tried == route => Err(Stop::Down),
-                    _ => Ok(tried == route),
+                    _ => Ok((tried == route).then_some(health)),
                 }
             }
             // The list may lag a little.
-            Handled::NotDue(_) | Handled::Gone => Ok(false),
+            Handled::NotDue(_) | Handled::Gone => Ok(None),
             Handled::Unreadable => {
                 sent.is_incomplete = true;
                 self.put_off(route, entry).await?;
-                Ok(false)
+                Ok(None)
             }
             Handled::StoreUnavailable => Err(Stop::Incomplete),
         }
     }
 
-    /// Sends the messages for some entries with one request.
-    async fn request(&self, route: Route, entries: Vec<Due>) -> Result<Sent, Stop> {
-        let messages = entries.into_iter().map(|entry| self.message(route, entry));
-        let messages = try_join_all(messages).await?.into_iter().flatten();
-        let (messages, ages): (Vec<_>, Vec<_>) = messages.unzip();
-        let oldest = ages.into_iter().max().unwrap_or_default();
-        let mut sent = Sent { sent: messages.len() as u32, oldest, ..Sent::default() };
+    /// Sends the messages for some entries with one request. Fails if the store answers about none
+    /// of them.
+    async fn request(
+        &self,
+        route: Route,
+        up_at: Option<DateTime<Utc>>,
+        entries: Vec<Due>,
+    ) -> Result<Sent, Stop> {
+        let count = entries.len();
+        let messages = entries.into_iter().map(|entry| self.message(route, up_at, entry));
+        let (mut messages_and_ages, mut errors) = (Vec::new(), Vec::new());
+        for message in join_all(messages).await {
+            match message {
+                Ok(message) => messages_and_ages.extend(message),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.len() == count
+            && let Some(error) = errors.pop()
+        {
+            return Err(error.into());
+        }
+        let (messages, ages): (Vec<_>, Vec<_>) = messages_and_ages.into_iter().unzip();
+        let (sent, oldest) = (messages.len() as u32, ages.into_iter().max().unwrap_or_default());
+        // The entries that failed have no message, and are still due.
+        let is_incomplete = !errors.is_empty();
+        let mut sent = Sent { sent, oldest, is_incomplete, ..Sent::default() };
         if !messages.is_empty()
             && let Err(unsent) = self.queue.send(&messages).await
         {
@@ -232,6 +276,7 @@ impl Run<'_> {
     async fn message(
         &self,
         route: Route,
+        up_at: Option<DateTime<Utc>>,
         entry: Due,
     ) -> Result<Option<(Message, Duration)>, StoreError> {
         let (store, now) = (self.instance.router.store(), Utc::now());
@@ -246,7 +291,8 @@ impl Run<'_> {
         let Some(Record { accepted: Some(accepted), details: Some(details), state, .. }) = record
         else {
             // The list may lag a little. If the entry is a remain of a cluster, this removes it.
-            self.instance.attempt(entry.key, Cause::Due, (self.budget)(), self.origin).await;
+            let budget = (self.budget)();
+            self.instance.attempt(entry.key, None, Cause::Due, budget, self.origin).await;
             return Ok(None);
         };
         let (State::Waiting { due: until } | State::InFlight { until, .. }) = state else {
@@ -260,7 +306,8 @@ impl Run<'_> {
         let is_ours = store.relist(route, entry, now, now + look_again(age)).await?;
         // The record does not name the source. The vendor is the next best.
         let (to, source) = (details.route, Some(details.vendor.as_str()));
-        Ok(is_ours.then(|| (Message::new(entry.key, to, source, Duration::ZERO), age)))
+        let message = Message::new(entry.key, to, source, Duration::ZERO).with_up_at(up_at);
+        Ok(is_ours.then_some((message, age)))
     }
 
     /// Puts off an event whose record cannot be read, so that it does not hold up the others.

@@ -71,25 +71,25 @@ async fn a_lane_closes_when_its_destination_is_down_and_opens_at_the_first_answe
     // A process begins without knowing.
     assert!(matches!(lane.gate, Gate::Unknown));
     lane.learn(Health::Unknown);
-    assert!(matches!(lane.gate, Gate::Open));
+    assert!(matches!(lane.gate, Gate::Open { .. }));
     lane.learn(Health::Down);
-    let Gate::Closed { probes: 0, next_probe } = lane.gate else { panic!("not closed") };
+    let Gate::Closed { probes: 0, next_probe, .. } = lane.gate else { panic!("not closed") };
     // Attempts that were under way are no probes.
     lane.learn(Health::Down);
     assert!(
-        matches!(lane.gate, Gate::Closed { probes: 0, next_probe: next } if next == next_probe)
+        matches!(lane.gate, Gate::Closed { probes: 0, next_probe: next, .. } if next == next_probe)
     );
     for probes in 1..9 {
         let Gate::Closed { next_probe, .. } = &mut lane.gate else { panic!("not closed") };
         *next_probe = Utc::now();
         let before = Utc::now();
         lane.learn(if probes % 2 == 0 { Health::Down } else { Health::Unknown });
-        let Gate::Closed { probes: made, next_probe } = lane.gate else { panic!("not closed") };
+        let Gate::Closed { probes: made, next_probe, .. } = lane.gate else { panic!("not closed") };
         let average = (FIRST_PROBE * 2u32.pow(probes.min(5))).min(LAST_PROBE);
         let pause = (next_probe - before).to_std().unwrap();
         let is_around = (average / 2..=average * 3 / 2 + SECOND / 10).contains(&pause);
         assert!(made == probes && is_around, "{probes}: {pause:?}");
     }
     lane.learn(Health::Up);
-    assert!(matches!(lane.gate, Gate::Open));
+    assert!(matches!(lane.gate, Gate::Open { .. }));
 }

@@ -31,7 +31,9 @@ use crate::{
     queue::{MAX_DELAY, Message, Queue},
     route::Route,
     source::Answer,
-    store::{Acceptance, Accepted, Due, Lease, Postponed, Settled, StoreError, Take, Taken},
+    store::{
+        Acceptance, Accepted, Attempt, Due, Lease, Postponed, Settled, StoreError, Take, Taken,
+    },
     telemetry,
 };
 
@@ -63,11 +65,31 @@ pub enum Cause {
     /// The time of the attempt has come.
     Due,
     /// The time has come, but nobody knows whether the destination is up. If it is down, the
-    /// attempt does not count for the schedule, and the event stays due since this time.
-    Probe(DateTime<Utc>),
+    /// attempt does not count for the schedule, and the event stays due.
+    Probe {
+        /// The time since which the event is due.
+        since: DateTime<Utc>,
+        /// The time of the destination's last answer to any event. If it is later than the event's
+        /// previous attempt, the destination is not down for all events, and the attempt counts.
+        up_at: Option<DateTime<Utc>>,
+    },
     /// An operator asks for it, also before its time. If the destination is down, the attempt does
     /// not count, and the event is due now.
     Operator,
+}
+
+impl Cause {
+    /// Returns whether an attempt that finds the destination down does not count for the schedule.
+    fn spares(self, previous: Option<&Attempt>) -> bool {
+        match self {
+            Self::Due => false,
+            Self::Probe { up_at, .. } => {
+                let tried_at = previous.map(|attempt| attempt.at);
+                up_at.zip(tried_at).is_none_or(|(up_at, tried_at)| up_at <= tried_at)
+            }
+            Self::Operator => true,
+        }
+    }
 }
 
 /// The result of handling an event of the inbox.
@@ -232,8 +254,8 @@ impl Router {
         plan.answer = Answer::Accepted;
         let mut job = Job::new(delivery, plan, by, origin);
         let pause = self.schedule.get(accepted.tries as usize + 1).copied();
-        let mut retries = Retries::scheduled(pause, cause != Cause::Due);
         let mut attempts = lease.attempts.clone();
+        let mut retries = Retries::scheduled(pause, cause.spares(attempts.last()));
         let verdict = self.attempt(&mut job, &mut attempts, &mut retries, budget).await;
         let health = retries.health();
         let result = match verdict {
@@ -243,7 +265,7 @@ impl Router {
                 accepted.tries += u32::from(counts);
                 let due = match cause {
                     // A destination that is down asks for no pause of its own.
-                    Cause::Probe(since) if after.is_zero() && !counts => since.min(at),
+                    Cause::Probe { since, .. } if after.is_zero() && !counts => since.min(at),
                     _ => at + after,
                 };
                 // No message brings an event to a destination that is down.

@@ -94,11 +94,12 @@ async fn a_probe_in_vain_does_not_count_and_leaves_the_event_due() {
     let busy = Reply::text(StatusCode::SERVICE_UNAVAILABLE, "busy");
     let busy = busy.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60"));
     trial.answers([not_sent(), answered(503, "no"), not_sent(), Ok(busy), answered(500, "no")]);
+    let up_before = Cause::Probe { since, up_at: Some(since) };
     for (cause, least, most) in [
-        (Cause::Probe(since), -301, -299),
-        (Cause::Probe(since), -301, -299),
+        (Cause::Probe { since, up_at: None }, -301, -299),
+        (up_before, -301, -299),
         (Cause::Operator, -1, 0),
-        (Cause::Probe(since), 59, 66),
+        (up_before, 59, 66),
     ] {
         let handled = trial.attempt(key, cause).await;
         let Handled::Tried { ending: Ending::Postponed, due: Some(due), .. } = handled else {
@@ -113,6 +114,27 @@ async fn a_probe_in_vain_does_not_count_and_leaves_the_event_due() {
     let last = trial.attempt(key, Cause::Operator).await;
     assert!(matches!(last, Handled::Tried { ending: Ending::Failed, .. }), "{last:?}");
     assert_eq!(trial.record_of(key).await.attempts.len(), 5);
+}
+
+#[tokio::test]
+async fn a_probe_counts_if_the_destination_has_answered_another_event_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "0s,5s")]).await;
+    let key = trial.accept().await;
+    trial.answers([answered(503, "no"), answered(503, "no"), answered(503, "no")]);
+    let since = Utc::now();
+    // The first attempt shows nothing about the event itself.
+    for tries in [0, 1] {
+        let up_at = Some(Utc::now());
+        let handled = trial.attempt(key, Cause::Probe { since, up_at }).await;
+        assert!(matches!(handled, Handled::Tried { ending: Ending::Postponed, .. }), "{handled:?}");
+        assert_eq!(trial.record_of(key).await.accepted.unwrap().tries, tries);
+        // The next answer is later, also in milliseconds.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let record = trial.record_of(key).await;
+    let State::Waiting { due } = record.state else { panic!("{record:?}") };
+    assert!(due > Utc::now() + chrono::TimeDelta::seconds(3), "{due}");
 }
 
 #[tokio::test]
