@@ -323,14 +323,17 @@ impl Lane {
         if !is_probe {
             return self.queue.pop_front();
         }
-        let untried = |one: &Due| !self.probed.contains(&one.key);
-        let indices =
-            (0..self.queue.len()).filter(|index| self.queue.get(*index).is_some_and(untried));
-        let Some(index) = indices.choose(&mut rand::rng()) else {
-            self.probed.clear();
-            return self.queue.pop_front();
+        let is_untried = |due: &Due| !self.probed.contains(&due.key);
+        let untried =
+            (0..self.queue.len()).filter(|index| self.queue.get(*index).is_some_and(is_untried));
+        let event = match untried.choose(&mut rand::rng()) {
+            Some(index) => self.queue.remove(index)?,
+            None => {
+                let event = self.queue.pop_front()?;
+                self.probed.clear();
+                event
+            }
         };
-        let event = self.queue.remove(index)?;
         self.probed.insert(event.key);
         Some(event)
     }

@@ -83,7 +83,7 @@ impl Instance {
                     return (id, Fate::Again);
                 };
                 let now = budget();
-                // The first attempts have the time that there is.
+                // The first attempts begin even if there is little time.
                 if index >= AT_ONCE && !now.has_time_for(instance.attempt) {
                     return (id, Fate::Again);
                 }

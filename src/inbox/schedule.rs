@@ -2,8 +2,8 @@
 //!
 //! The list of the store has an event at the time at which its message counts as lost. So the list
 //! brings only events whose message was not sent or is late, and events whose pause is longer than a
-//! message can wait. An entry that gets a message moves to a later time first. So no other run, and
-//! no run that overlaps with this one, sends another message soon.
+//! message can wait. An entry that gets a message moves to a later time first. So neither a
+//! later run nor one that overlaps with this one sends another message soon.
 
 use std::{
     sync::{

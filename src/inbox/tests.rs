@@ -1,7 +1,13 @@
 //! The times at which lanes look for work, and what they learn of their destination.
 
 use super::*;
-use crate::{config::Config, destination::Destinations, store, testing::lookup};
+use crate::{
+    config::Config,
+    destination::Destinations,
+    event::Identity,
+    store,
+    testing::{self, lookup},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -92,4 +98,31 @@ async fn a_lane_closes_when_its_destination_is_down_and_opens_at_the_first_answe
     }
     lane.learn(Health::Up);
     assert!(matches!(lane.gate, Gate::Open { .. }));
+}
+
+#[tokio::test]
+async fn probes_take_each_waiting_event_before_any_of_them_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lane = lane(folder.path()).await;
+    lane.learn(Health::Down);
+    let keys: Vec<_> =
+        (0..20).map(|number| testing::plan(Identity::Content, &number.to_string()).key).collect();
+    lane.queue.extend(keys.iter().map(|key| Due { at: Utc::now(), key: *key }));
+    for _ in 0..2 {
+        let mut probed = HashSet::new();
+        for _ in &keys {
+            let event = lane.next_event(true).unwrap();
+            assert!(probed.insert(event.key));
+            // A failed probe leaves the event due.
+            lane.queue.push_back(event);
+        }
+        lane.learn(Health::Up);
+        assert!(lane.probed.is_empty());
+        lane.learn(Health::Down);
+    }
+    // When all were probed, they come again.
+    for _ in 0..3 * keys.len() {
+        let event = lane.next_event(true).unwrap();
+        lane.queue.push_back(event);
+    }
 }

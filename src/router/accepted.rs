@@ -40,8 +40,8 @@ use crate::{
 /// Time after which the message of an event that is due counts as lost.
 const MESSAGE_LOST: Duration = Duration::from_secs(300);
 
-/// Longest pause between two messages of an event that waits for its turn, in units of that time:
-/// half an hour.
+/// Longest pause between two messages of an event that waits for its turn, as a multiple of
+/// [`MESSAGE_LOST`]: half an hour.
 const LONGEST_PAUSE: u32 = 6;
 
 /// Returns the pause before somebody must look again at an event that gets a message now. It grows
@@ -166,7 +166,7 @@ impl Router {
         self.send_message(job, budget.now, due, budget).await;
     }
 
-    /// Returns when an event is listed that is next due at `due`. An event that gets a message is
+    /// Returns the time at which an event is listed whose next attempt is due at `due`. An event that gets a message is
     /// listed at the time at which the message counts as lost.
     fn look(&self, now: DateTime<Utc>, due: DateTime<Utc>) -> DateTime<Utc> {
         if self.gets_message(now, due) { due + message_lost() } else { due }

@@ -87,8 +87,9 @@ pub trait Store: Send + Sync {
         look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError>;
 
-    /// Returns events of a destination's inbox in the order in which somebody must look at them: by
-    /// `by_now`, or all events if it is `None`. The list may lag a little.
+    /// Returns events of a destination's inbox, in the order of the times at which somebody must look
+    /// at them: those whose time is not after `by_now`, or all if it is `None`. The list may lag a
+    /// little.
     async fn due(
         &self,
         route: Route,
