@@ -155,7 +155,8 @@ pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
              'look', until_)
          redis.call('HSET', KEYS[2], 'owner', owner, 'until', until_)
          local kept = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'head', 'body')
-         list(until_, kept[1])
+         -- Without its details, the event cannot be read, and its list is unknown.
+         if kept[1] then list(until_, kept[1]) end
          return {'won', until_, main[3], unpack(kept)}",
     )
 });
