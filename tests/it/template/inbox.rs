@@ -37,6 +37,7 @@ fn the_inbox_is_there_when_events_may_be_accepted_and_only_then() {
         "InboxQueue",
         "InboxSchedule",
         "InboxScheduleRole",
+        "MessagesNotSentAlarm",
         "OldestPendingAlarm",
         "PendingAlarm",
         "UnreadableMessages",
@@ -112,6 +113,9 @@ fn messages_wake_the_function_in_batches_and_those_that_cannot_be_used_are_kept(
             "ScalingConfig": { "MaximumConcurrency": "7" },
         })
     );
+    // Lambda would stop a chain of about 16 attempts, because the function wakes itself.
+    assert_eq!(properties(&stack, "Router")["RecursiveLoop"], "Allow");
+    assert_eq!(properties(&super::stack(&[]), "Router")["RecursiveLoop"], "Terminate");
     // The service's own limits.
     assert_eq!(limits("InboxConcurrency"), (2, 1000));
     // The default leaves most invocations to the senders.
@@ -240,17 +244,19 @@ fn alarms_watch_age_number_and_messages_and_tell_when_the_schedule_does_not_run(
     ]);
     let function = json!([{ "Name": "function", "Value": "Router" }]);
     let unreadable = json!([{ "Name": "QueueName", "Value": "UnreadableMessages.QueueName" }]);
-    for (name, metric, dimensions, threshold) in [
-        ("OldestPendingAlarm", "first_due_age_seconds", &function, "60"),
-        ("PendingAlarm", "pending", &function, "20"),
-        ("UnreadableMessagesAlarm", "ApproximateNumberOfMessagesVisible", &unreadable, "0"),
+    let visible = "ApproximateNumberOfMessagesVisible";
+    for (name, metric, statistic, dimensions, threshold) in [
+        ("OldestPendingAlarm", "first_due_age_seconds", "Maximum", &function, "60"),
+        ("PendingAlarm", "pending", "Maximum", &function, "20"),
+        ("MessagesNotSentAlarm", "messages_not_sent", "Sum", &function, "0"),
+        ("UnreadableMessagesAlarm", visible, "Maximum", &unreadable, "0"),
     ] {
         let alarm = properties(&stack, name);
         assert_eq!(text(&alarm["MetricName"]), metric);
         assert_eq!(&alarm["Dimensions"], dimensions);
         assert_eq!(text(&alarm["Threshold"]), threshold);
         assert_eq!(alarm["ComparisonOperator"], "GreaterThanThreshold");
-        assert_eq!(alarm["Statistic"], "Maximum");
+        assert_eq!(alarm["Statistic"], statistic);
         assert_eq!(alarm["AlarmActions"], json!([told]));
         // The description leads to a section of the handbook.
         let (_, section) = text(&alarm["AlarmDescription"])
@@ -265,6 +271,10 @@ fn alarms_watch_age_number_and_messages_and_tell_when_the_schedule_does_not_run(
     let oldest = properties(&stack, "OldestPendingAlarm");
     assert_eq!(oldest["TreatMissingData"], "missing");
     assert_eq!(oldest["InsufficientDataActions"], json!([told]));
+    // The metric has values only when a message is not sent.
+    let not_sent = properties(&stack, "MessagesNotSentAlarm");
+    assert_eq!(not_sent["TreatMissingData"], "notBreaching");
+    assert_eq!((&not_sent["Period"], &not_sent["EvaluationPeriods"]), (&json!(300), &json!(3)));
     // The router counts up to 1,000 events of a destination.
     assert!(limits("PendingAlarmEvents").1 < 1000);
 }
