@@ -82,18 +82,6 @@ pub fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
     }
 }
 
-/// Returns whether a step leaves the store in a state that no other step leaves. On the slow stores
-/// (a cluster, DynamoDB Local), only these steps are tested, unless `CRASH_STEPS=all` asks for all.
-pub fn is_a_state_of_its_own((step, says, _): (&str, Says, usize)) -> bool {
-    match step {
-        _ if std::env::var("CRASH_STEPS").is_ok_and(|steps| steps == "all") => true,
-        "before accept" | "before take" | "after take" | "before send" | "before settle" => false,
-        "after send" => matches!(says, Done),
-        "after send:2" => false,
-        _ => true,
-    }
-}
-
 /// The number of stores for trials at the same time. The workers of a router deliver all events of
 /// its store, so each trial needs its own.
 const PLACES: usize = STEPS.len();
@@ -107,7 +95,7 @@ async fn on_sqlite_every_accepted_event_arrives_as_often_as_promised() {
     for folder in &folders {
         places.push(Place::at(&sqlite(folder.path())).await);
     }
-    at_every_step(places, |_| true).await;
+    at_every_step(places).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,7 +104,7 @@ async fn on_redis_every_accepted_event_arrives_as_often_as_promised() {
     for _ in 0..PLACES {
         places.push(Place::at(&shared::redis_database()).await);
     }
-    at_every_step(places, |_| true).await;
+    at_every_step(places).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,14 +114,14 @@ async fn on_a_redis_cluster_every_accepted_event_arrives_as_often_as_promised() 
     for cluster in &clusters {
         places.push(Place::at(&cluster.url()).await);
     }
-    at_every_step(places, is_a_state_of_its_own).await;
+    at_every_step(places).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_dynamodb_every_accepted_event_arrives_as_often_as_promised() {
     let dynamodb = DynamoDbLocal::start().await;
     let places = Place::in_tables(&dynamodb, SLOW_PLACES).await;
-    at_every_step(places, is_a_state_of_its_own).await;
+    at_every_step(places).await;
 }
 
 /// A store that one trial at a time uses.
@@ -176,9 +164,8 @@ impl Place {
     }
 }
 
-async fn at_every_step(places: Vec<Place>, is_chosen: fn((&str, Says, usize)) -> bool) {
+async fn at_every_step(places: Vec<Place>) {
     let steps = STEPS.into_iter().filter(|step| has(&places[0].vars[0].1, *step));
-    let steps = steps.filter(|step| is_chosen(*step));
     let steps = Arc::new(Mutex::new(steps.collect::<Vec<_>>()));
     places[0].warm_up().await;
     let mut trials = JoinSet::new();

@@ -20,7 +20,7 @@ use crate::{
     emulator::SECRET,
     event_source::{Faults, Function, Queue, Wakers},
     inbox::{
-        crash::{NOISE, Place, STEPS, Says, has, is_a_state_of_its_own},
+        crash::{NOISE, Place, STEPS, Says, has},
         event, is_delivered, record_in,
     },
     servers::{DynamoDbLocal, Moto},
@@ -36,6 +36,17 @@ const MESSAGES: [(&str, Says, usize); 4] = [
     ("before message:2", Says::TryLater, 2),
     ("after message:2", Says::TryLater, 2),
 ];
+
+/// Returns whether a step leaves the store in a state that no other step leaves. On DynamoDB Local,
+/// only these steps are tested: inbox/crash.rs has all of them.
+fn is_a_state_of_its_own((step, says, _): (&str, Says, usize)) -> bool {
+    match step {
+        "before accept" | "before take" | "after take" | "before send" | "before settle" => false,
+        "after send" => matches!(says, Says::Done),
+        "after send:2" => false,
+        _ => true,
+    }
+}
 
 /// Trials at the same time.
 const AT_ONCE: usize = 6;
