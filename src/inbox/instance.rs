@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// during a short failure.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What an instance of the function knows.
+/// The state of an instance of the function.
 pub struct Instance {
     pub(super) router: Arc<Router>,
     pub(super) gates: Gates,
@@ -50,7 +50,7 @@ pub struct Message {
     pub up_at: Option<DateTime<Utc>>,
 }
 
-/// What becomes of a message.
+/// The result of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,

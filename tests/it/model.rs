@@ -219,7 +219,7 @@ async fn model(answer: &str, events: usize) {
     assert!(evidence.killed.len() > 3 && stalls > 0, "seed {seed}");
 }
 
-/// What is left when all events are settled.
+/// The remains when all events are settled.
 pub struct Evidence {
     pub rough: Rough,
     pub redis_url: String,

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::{
     types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use chrono::{DateTime, Utc};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::{
@@ -73,6 +73,14 @@ impl Acceptor<'_> {
 }
 
 impl DynamoDb {
+    /// Deletes the parts of a delivery that no item refers to any more, while there is time.
+    pub(super) async fn delete_parts(&self, item: &Item, deadline: Instant) {
+        let deletions = letter::delete_parts(self.client().await, &self.table, item);
+        if timeout_at(deadline, deletions).await.is_err() {
+            tracing::warn!("parts of an old delivery could not be deleted in time");
+        }
+    }
+
     pub(super) async fn accept_event(
         &self,
         plan: &Plan,

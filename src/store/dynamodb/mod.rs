@@ -232,14 +232,6 @@ impl DynamoDb {
         let got = get.consistent_read(true).send().await;
         Ok(got.map_err(|error| self.failed(error))?.item)
     }
-
-    /// Deletes the parts of a delivery that no item refers to any more, while there is time.
-    async fn delete_parts(&self, item: &Item, deadline: Instant) {
-        let deletions = letter::delete_parts(self.client().await, &self.table, item);
-        if timeout_at(deadline, deletions).await.is_err() {
-            tracing::warn!("parts of an old delivery could not be deleted in time");
-        }
-    }
 }
 
 /// Writes the store as STORE_URL names it.

@@ -7,7 +7,10 @@ use std::{
 
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
-use super::{open_to_all, schema};
+use super::{
+    file::{open_to_all, unusable},
+    schema,
+};
 use crate::{finding::Finding, store::SUBJECT};
 
 /// Checks a file or, if it does not exist, the folder that will contain it.
@@ -20,7 +23,7 @@ pub async fn examine(path: &Path, timeout: Duration) -> Vec<Finding> {
 fn look(path: &Path, timeout: Duration) -> Vec<Finding> {
     let place = path.display();
     let found = if path.exists() { file(path, timeout) } else { folder(path) };
-    let found = found.map_err(|error| super::unusable(path, &*error));
+    let found = found.map_err(|error| unusable(path, &*error));
     let mut findings = vec![match found {
         Ok(()) if path.exists() => Finding::ok(SUBJECT, format!("sqlite:{place} can be written")),
         Ok(()) => {
