@@ -43,8 +43,8 @@ LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vend
 	redis::a_server redis::a_cluster redis::a_master redis::slots
 SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
-# Many tests wait for servers and for pauses. So twice as many tests as cores run at once.
-export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
+# Many tests wait for servers and for pauses. So one test more than there are cores runs at once.
+export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.

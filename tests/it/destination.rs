@@ -140,7 +140,7 @@ async fn what_could_not_connect_was_not_sent_however_short_the_attempt_is() {
     }
     let url = format!("http://{address}");
     for route in [Route::Gcp, Route::Aws] {
-        let router = Serve::to_url(&url).only(route).env("FORWARD_TIMEOUT_MS", "600").start();
+        let router = Serve::to_url(&url).only(route).env("FORWARD_TIMEOUT_MS", "2000").start();
         for _ in 0..2 {
             let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{route}");
