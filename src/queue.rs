@@ -31,8 +31,11 @@ pub const DESTINATION: &str = "destination";
 /// since 1970.
 const UP_AT: &str = "up_at";
 
-/// Time limit for a request, with one repetition. The sender of an event waits for it.
+/// Time limit for a request, with one repetition, while the sender of an event waits for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same when nobody waits.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The group of messages without a source.
 const NO_SOURCE: &str = "envelope";
@@ -106,6 +109,18 @@ impl Queue {
     /// # Errors
     /// Fails if SQS does not take all of them, or does not answer in time.
     pub async fn send(&self, messages: &[Message]) -> Result<(), Unsent> {
+        self.send_within(TIMEOUT, messages).await
+    }
+
+    /// Sends messages as [`Queue::send`] does, but waits for up to ten seconds.
+    ///
+    /// # Errors
+    /// Fails if SQS does not take all of them, or does not answer in time.
+    pub async fn send_patiently(&self, messages: &[Message]) -> Result<(), Unsent> {
+        self.send_within(PATIENT_TIMEOUT, messages).await
+    }
+
+    async fn send_within(&self, limit: Duration, messages: &[Message]) -> Result<(), Unsent> {
         let unsent = |count, reason| Err(Unsent { count, reason });
         let entries = messages.iter().enumerate().map(|(index, message)| {
             let attribute = |data_type: &str, value: String| {
@@ -134,9 +149,10 @@ impl Queue {
         };
         let sent = async {
             let request = self.client().await.send_message_batch().queue_url(&self.url);
-            request.set_entries(Some(entries)).send().await
+            let limits = aws_sdk_sqs::Config::builder().timeout_config(timeouts(limit));
+            request.set_entries(Some(entries)).customize().config_override(limits).send().await
         };
-        match timeout(TIMEOUT, sent).await {
+        match timeout(limit, sent).await {
             Err(_) => unsent(messages.len(), "SQS did not answer in time".into()),
             Ok(Err(error)) => unsent(messages.len(), aws::describe(&error)),
             Ok(Ok(answer)) => match answer.failed().first() {
@@ -152,15 +168,15 @@ fn client(sdk: &SdkConfig) -> Client {
         .with_max_attempts(2)
         .with_initial_backoff(Duration::from_millis(25));
     // A doubled message does no harm, so a request may be repeated.
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(TIMEOUT / 4)
-        .operation_attempt_timeout(TIMEOUT / 2)
-        .operation_timeout(TIMEOUT);
-    let config = aws_sdk_sqs::config::Builder::from(sdk)
-        .retry_config(retry)
-        .timeout_config(timeouts.build())
-        .build();
-    Client::from_conf(config)
+    Client::from_conf(aws_sdk_sqs::config::Builder::from(sdk).retry_config(retry).build())
+}
+
+fn timeouts(limit: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(limit / 4)
+        .operation_attempt_timeout(limit / 2)
+        .operation_timeout(limit)
+        .build()
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ const RUNS_PER_CLEANING: u32 = 60;
 pub struct Sent {
     /// The number of messages.
     pub sent: u32,
-    /// The number of messages that SQS did not take. Their events are found again later.
+    /// The number of messages that SQS did not take. The next run finds their events again.
     pub not_sent: u32,
     /// The attempts that showed whether a destination is up, by their results.
     pub delivered: u32,
@@ -86,6 +86,14 @@ struct Run<'a> {
     queue: &'a Queue,
     budget: &'a (dyn Fn() -> Budget + Send + Sync),
     origin: &'a Origin,
+}
+
+/// An entry that was moved to a later time, because its event gets a message.
+struct Moved {
+    entry: Due,
+    message: Message,
+    /// The age of the event.
+    age: Duration,
 }
 
 /// The reason why a destination's events get no more messages in this run.
@@ -243,10 +251,10 @@ impl Run<'_> {
     ) -> Result<Sent, Stop> {
         let count = entries.len();
         let messages = entries.into_iter().map(|entry| self.message(route, up_at, entry));
-        let (mut messages_and_ages, mut errors) = (Vec::new(), Vec::new());
+        let (mut moved, mut errors) = (Vec::new(), Vec::new());
         for message in join_all(messages).await {
             match message {
-                Ok(message) => messages_and_ages.extend(message),
+                Ok(message) => moved.extend(message),
                 Err(error) => errors.push(error),
             }
         }
@@ -255,30 +263,33 @@ impl Run<'_> {
         {
             return Err(error.into());
         }
-        let (messages, ages): (Vec<_>, Vec<_>) = messages_and_ages.into_iter().unzip();
-        let (sent, oldest) = (messages.len() as u32, ages.into_iter().max().unwrap_or_default());
+        let oldest = moved.iter().map(|moved| moved.age).max().unwrap_or_default();
+        let messages: Vec<_> = moved.iter().map(|moved| moved.message.clone()).collect();
         // The entries that failed have no message, and are still due.
-        let is_incomplete = !errors.is_empty();
+        let (sent, is_incomplete) = (messages.len() as u32, !errors.is_empty());
         let mut sent = Sent { sent, oldest, is_incomplete, ..Sent::default() };
         if !messages.is_empty()
-            && let Err(unsent) = self.queue.send(&messages).await
+            && let Err(unsent) = self.queue.send_patiently(&messages).await
         {
             telemetry::unsent(unsent.count, &unsent);
             sent.not_sent = unsent.count as u32;
             sent.sent -= sent.not_sent;
+            // The next run tries again. A message that was sent all the same does no harm.
+            let store = self.instance.router.store();
+            let now = Utc::now();
+            join_all(moved.iter().map(|moved| store.relist(route, moved.entry, now, now))).await;
         }
         Ok(sent)
     }
 
-    /// Returns the message for an entry whose event is due, and the age of the event. Moves the entry
-    /// to a later time. Returns nothing for an entry that another run has moved, or that leads to no
-    /// such event.
+    /// Moves an entry whose event is due to a later time, and returns the message for it. Returns
+    /// nothing for an entry that another run has moved, or that leads to no such event.
     async fn message(
         &self,
         route: Route,
         up_at: Option<DateTime<Utc>>,
         entry: Due,
-    ) -> Result<Option<(Message, Duration)>, StoreError> {
+    ) -> Result<Option<Moved>, StoreError> {
         let (store, now) = (self.instance.router.store(), Utc::now());
         let record = match store.get(&entry.key, now).await {
             Ok(record) => record,
@@ -303,11 +314,11 @@ impl Run<'_> {
             return Ok(None);
         }
         let age = (now - accepted.at).to_std().unwrap_or_default();
-        let is_ours = store.relist(route, entry, now, now + look_again(age)).await?;
+        let moved = store.relist(route, entry, now, now + look_again(age)).await?;
         // The record does not name the source. The vendor is the next best.
         let (to, source) = (details.route, Some(details.vendor.as_str()));
         let message = Message::new(entry.key, to, source, Duration::ZERO).with_up_at(up_at);
-        Ok(is_ours.then_some((message, age)))
+        Ok(moved.map(|entry| Moved { entry, message, age }))
     }
 
     /// Puts off an event whose record cannot be read, so that it does not hold up the others.

@@ -99,14 +99,15 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<Due>, StoreError>;
 
     /// Lists an event of the inbox at a later time, unless its entry has changed since it was read.
-    /// Returns whether the entry was changed now. The event itself stays as it is.
+    /// Returns the entry as it is now, or `None` if it was not changed. The event itself stays as it
+    /// is.
     async fn relist(
         &self,
         route: Route,
         entry: Due,
         now: DateTime<Utc>,
         look: DateTime<Utc>,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Option<Due>, StoreError>;
 
     /// Takes a lease on an event of the inbox until `until`, unless it is under another lease, or
     /// waits for a later time and `early` is false.

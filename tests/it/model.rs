@@ -38,9 +38,9 @@ const ROUTERS: usize = 2;
 /// The number of deliveries at the same time.
 const AT_ONCE: usize = 48;
 /// The share of deliveries that fail.
-pub const FAILING: f64 = 0.3;
+const FAILING: f64 = 0.3;
 
-pub const FAILURES: &[Behaviour] = &[
+const FAILURES: &[Behaviour] = &[
     Status(301, None),
     Status(400, None),
     Status(401, None),
@@ -80,19 +80,23 @@ async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
     model("accepted", ACCEPTED_EVENTS).await;
 }
 
-async fn model(answer: &str, events: usize) {
-    let events = std::env::var("MODEL_EVENTS").map_or(events, |events| events.parse().unwrap());
-    let accepts = answer == "accepted";
-    let down = Arc::new(AtomicBool::new(false));
-    let is_down = Arc::clone(&down);
+/// Returns the seed of a run: the one of an earlier run, or a new one.
+pub fn seed() -> u64 {
     let seed = std::env::var("MODEL_SEED").map(|seed| seed.parse().unwrap());
-    let seed = seed.unwrap_or_else(|_| rand::random::<u64>());
+    let seed = seed.unwrap_or_else(|_| rand::random());
     println!("MODEL_SEED={seed}");
-    let random = Mutex::new(StdRng::seed_from_u64(seed));
-    // An accepted event waits as long as its destination asks for, and this test does not.
-    let is_short = |failure: &&Behaviour| !(accepts && matches!(failure, Status(_, Some("3600"))));
-    let failures: Vec<_> = FAILURES.iter().filter(is_short).cloned().collect();
-    let rough = Rough::start(move |_| {
+    seed
+}
+
+/// Starts a destination that often fails in one of the chosen ways, and always while it is down.
+pub async fn unreliable(
+    seed: u64,
+    down: &Arc<AtomicBool>,
+    is_chosen: impl Fn(&Behaviour) -> bool,
+) -> Rough {
+    let (is_down, random) = (Arc::clone(down), Mutex::new(StdRng::seed_from_u64(seed)));
+    let failures: Vec<_> = FAILURES.iter().filter(|one| is_chosen(one)).cloned().collect();
+    Rough::start(move |_| {
         if is_down.load(Ordering::SeqCst) {
             return Status(503, None);
         }
@@ -100,7 +104,17 @@ async fn model(answer: &str, events: usize) {
         let fails = random.random_bool(FAILING);
         if fails { failures.choose(&mut *random).unwrap().clone() } else { Status(200, None) }
     })
-    .await;
+    .await
+}
+
+async fn model(answer: &str, events: usize) {
+    let events = std::env::var("MODEL_EVENTS").map_or(events, |events| events.parse().unwrap());
+    let accepts = answer == "accepted";
+    let down = Arc::new(AtomicBool::new(false));
+    let seed = seed();
+    // An accepted event waits as long as its destination asks for, and this test does not.
+    let is_chosen = |failure: &Behaviour| !(accepts && matches!(failure, Status(_, Some("3600"))));
+    let rough = unreliable(seed, &down, is_chosen).await;
     let redis = Redis::start(&[]);
     let redis_url = redis.url();
     let started = AtomicUsize::new(0);

@@ -227,7 +227,7 @@ impl DynamoDb {
         route: Route,
         entry: Due,
         look: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Due>, StoreError> {
         let Due { at, key } = entry;
         let [(_, list), _] = index::entry_of(&index::inbox(route), look, &key);
         let before = text(sort_key(at, key));
@@ -240,7 +240,11 @@ impl DynamoDb {
         ]);
         let updated = self.update_item(&key, "SET dead_letter = :new", condition, values).await?;
         // The answer to this call's first try may have been lost.
-        Ok(updated.is_ok() || updated.is_err_and(|found| found.get("dead_letter") == Some(&new)))
+        let is_moved = match &updated {
+            Ok(_) => true,
+            Err(found) => found.get("dead_letter") == Some(&new),
+        };
+        Ok(is_moved.then_some(Due { at: look, key }))
     }
 
     pub(super) async fn take_event(

@@ -307,7 +307,7 @@ impl Store for DynamoDb {
         entry: Due,
         _now: DateTime<Utc>,
         look: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Due>, StoreError> {
         self.within(self.deadline(), self.relist_event(route, entry, look)).await
     }
 

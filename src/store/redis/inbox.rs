@@ -125,14 +125,17 @@ impl Redis {
         entry: Due,
         now: DateTime<Utc>,
         look: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Due>, StoreError> {
         let Due { at, key } = entry;
         let pause = (look - now).num_milliseconds().max(0).to_string();
         let arguments = [self.time(now), key.to_string(), millis(at), pause];
         let (list, arguments) = ([self.inbox_of(route, &key)], arguments.each_ref());
         let arguments = arguments.map(String::as_bytes);
         let mut fields = self.script_on(&RELIST, &list, &arguments, self.link.deadline()).await?;
-        Ok(fields.text()?.as_deref() == Some("moved"))
+        match fields.text()?.as_deref() {
+            Some("moved") => Ok(fields.time()?.map(|at| Due { at, key })),
+            _ => Ok(None),
+        }
     }
 
     pub(super) async fn take_event(

@@ -232,7 +232,7 @@ impl Store for Redis {
         entry: Due,
         now: DateTime<Utc>,
         look: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Due>, StoreError> {
         self.relist_event(route, entry, now, look).await
     }
 

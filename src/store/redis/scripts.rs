@@ -193,13 +193,14 @@ pub(super) static ENLIST: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Changes the time of an entry of the list of an inbox, if it still has the time that it was read
 /// with. `KEYS[1]` is the list. Arguments: a test's time, the entry, that time, and the pause before
-/// the new time.
+/// the new time. Returns the new time.
 pub(super) static RELIST: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local score = redis.call('ZSCORE', KEYS[1], ARGV[2])
          if not score or math.ceil(tonumber(score)) ~= tonumber(ARGV[3]) then return {'other'} end
-         redis.call('ZADD', KEYS[1], text(clock(ARGV[1]) + ARGV[4]), ARGV[2])
-         return {'moved'}",
+         local look = text(clock(ARGV[1]) + ARGV[4])
+         redis.call('ZADD', KEYS[1], look, ARGV[2])
+         return {'moved', look}",
     )
 });
 

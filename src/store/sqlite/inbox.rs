@@ -90,7 +90,7 @@ pub(super) fn relist(
     route: Route,
     entry: Due,
     look: DateTime<Utc>,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<Due>> {
     let changed = connection
         .prepare_cached(
             "UPDATE events SET due = ?4, ready = coalesce(ready, due)
@@ -102,7 +102,7 @@ pub(super) fn relist(
             entry.at.timestamp_millis(),
             look.timestamp_millis(),
         ])?;
-    Ok(changed > 0)
+    Ok((changed > 0).then_some(Due { at: look, key: entry.key }))
 }
 
 /// Takes a lease on an event.

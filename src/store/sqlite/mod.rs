@@ -222,7 +222,7 @@ impl Store for Sqlite {
         entry: Due,
         _now: DateTime<Utc>,
         look: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Due>, StoreError> {
         self.write(move |connection| inbox::relist(connection, route, entry, look)).await
     }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{SCHEDULE, VISIBILITY, arrived, instance, until};
+use super::{SCHEDULE, arrived, instance, one_instance, until};
 use crate::{
     emulator::signal,
     event_source::{Faults, Function, Queue, Wakers, batch},
@@ -49,11 +49,8 @@ async fn messages_that_cannot_be_read_end_in_the_queue_for_them() {
 
 #[tokio::test]
 async fn a_sender_cannot_send_messages_or_run_the_schedule() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let url = shared::redis_database();
-    let store = [("STORE_URL", url.as_str())];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
-    let function = Function::of([emulator]);
+    let (_sink, _queue, function) = one_instance(&url, &[]).await;
     let record = json!({ "messageId": "1", "eventSource": "aws:sqs", "body": "nonsense" });
     for body in [json!({ "Records": [record] }), json!({ "inbox": "due" })] {
         let heard = function.deliver(&body.to_string()).await.unwrap();
@@ -85,12 +82,9 @@ async fn accepted(function: &Function, queue: &Queue, count: usize) -> (String, 
 
 #[tokio::test]
 async fn a_panic_fails_one_message_and_the_others_are_delivered() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let url = shared::redis_database();
-    let store = [("STORE_URL", url.as_str())];
     let more = [("FAULT_POINT", "panic before send:4")];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &more);
-    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (sink, queue, function) = one_instance(&url, &more).await;
     let (batch, keys) = accepted(&function, &queue, 10).await;
     let answer = function.invoke(batch.clone()).await.unwrap();
     assert_eq!((failures(&answer).len(), sink.received().len()), (1, 9), "{answer}");
@@ -104,12 +98,9 @@ async fn a_panic_fails_one_message_and_the_others_are_delivered() {
 
 #[tokio::test]
 async fn while_the_store_does_not_answer_all_messages_come_again() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let redis = Redis::start(&[]);
     let url = redis.url();
-    let store = [("STORE_URL", url.as_str())];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
-    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (sink, queue, function) = one_instance(&url, &[]).await;
     let (batch, keys) = accepted(&function, &queue, 10).await;
     redis.signal("STOP");
     let answer = function.invoke(batch).await.unwrap();
@@ -125,11 +116,8 @@ async fn while_the_store_does_not_answer_all_messages_come_again() {
 #[tokio::test]
 async fn a_function_that_is_killed_or_times_out_leaves_the_batch_to_come_again() {
     for harm in ["-KILL", "-STOP"] {
-        let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
         let url = shared::redis_database();
-        let store = [("STORE_URL", url.as_str())];
-        let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
-        let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+        let (sink, queue, function) = one_instance(&url, &[]).await;
         let (batch, keys) = accepted(&function, &queue, 10).await;
         sink.answers(Answer::WhenTold);
         let harming = async {
@@ -151,12 +139,9 @@ async fn a_function_that_is_killed_or_times_out_leaves_the_batch_to_come_again()
 
 #[tokio::test]
 async fn a_destination_that_hangs_does_not_keep_the_batch_from_its_answer() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let url = shared::redis_database();
-    let store = [("STORE_URL", url.as_str())];
     let more = [("FORWARD_TIMEOUT_MS", "60000"), ("RETRY_SCHEDULE", "0s,1s,1s")];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &more);
-    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (sink, queue, function) = one_instance(&url, &more).await;
     let (batch, keys) = accepted(&function, &queue, 10).await;
     sink.answers(Answer::WhenTold);
     let answer = function.invoke(batch).await.unwrap();
@@ -172,11 +157,8 @@ async fn a_destination_that_hangs_does_not_keep_the_batch_from_its_answer() {
 
 #[tokio::test]
 async fn sigterm_ends_the_function_once_the_batch_is_delivered() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let url = shared::redis_database();
-    let store = [("STORE_URL", url.as_str())];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
-    let function = Function::of([emulator]);
+    let (sink, queue, function) = one_instance(&url, &[]).await;
     let (batch, keys) = accepted(&function, &queue, 10).await;
     sink.answers(Answer::WhenTold);
     let emulator = function.emulator(0);

@@ -1,11 +1,11 @@
 //! The life of an accepted event in Lambda.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{SCHEDULE, VISIBILITY, arrived, instance, until};
+use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, until};
 use crate::{
     emulator::Artefact,
     event_source::{DUE, Faults, Function, Queue, Wakers, batch},
@@ -13,7 +13,7 @@ use crate::{
     servers::Redis,
     shared,
     stack::{Stack, text},
-    support::{ROUTER, Sink, ok, status},
+    support::{Sink, ok, status},
 };
 
 #[tokio::test]
@@ -82,12 +82,9 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
 
 #[tokio::test]
 async fn a_failed_attempt_comes_back_with_a_message_and_a_long_pause_without_one() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let url = shared::redis_database();
-    let store = [("STORE_URL", url.as_str())];
     let more = [("RETRY_SCHEDULE", "0s,1s,20m,1s")];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &more);
-    let function = Function::of([emulator]);
+    let (sink, queue, function) = one_instance(&url, &more).await;
     sink.answers(status(StatusCode::BAD_GATEWAY, "no"));
     let heard = function.deliver(&event("retried")).await.unwrap();
     for tries in 1..=2 {
@@ -119,11 +116,8 @@ async fn a_failed_attempt_comes_back_with_a_message_and_a_long_pause_without_one
 
 #[tokio::test]
 async fn events_whose_messages_are_lost_are_found_and_get_one_message_each() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let url = shared::redis_database();
-    let store = [("STORE_URL", url.as_str())];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
-    let function = Function::of([emulator]);
+    let (_sink, queue, function) = one_instance(&url, &[]).await;
     for number in 0..35 {
         function.deliver(&event(&number.to_string())).await.unwrap();
     }
@@ -164,12 +158,9 @@ async fn events_whose_messages_are_lost_are_found_and_get_one_message_each() {
 
 #[tokio::test]
 async fn while_sqs_does_not_answer_events_are_accepted_and_found_later() {
-    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let redis = Redis::start(&[]);
     let url = redis.url();
-    let store = [("STORE_URL", url.as_str())];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, &[]);
-    let (queue, function) = (Arc::new(queue), Function::of([emulator]));
+    let (sink, queue, function) = one_instance(&url, &[]).await;
     queue.moto.signal("STOP");
     let began = std::time::Instant::now();
     let heard = function.deliver(&event("without a message")).await.unwrap();

@@ -10,10 +10,15 @@ mod outage; // A destination that is down.
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::{emulator::Emulator, event_source::Queue, support::Sink};
+use crate::{
+    emulator::Emulator,
+    event_source::{Function, Queue},
+    support::{ROUTER, Sink},
+};
 
 /// The time after which a message counts as lost in these tests.
 const MESSAGE_LOST_MS: &str = "1500";
@@ -43,6 +48,13 @@ fn instance(
         ("FAULT_MESSAGE_LOST_MS", MESSAGE_LOST_MS),
     ];
     Emulator::start(function, &[&common[..], &queue.vars(), store, more].concat())
+}
+
+/// Starts a function with one instance, its queue, and its destination. `url` names the store.
+async fn one_instance(url: &str, more: &[(&str, &str)]) -> (Sink, Arc<Queue>, Arc<Function>) {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let emulator = instance(Path::new(ROUTER), &sink.url, &[("STORE_URL", url)], &queue, more);
+    (sink, Arc::new(queue), Function::of([emulator]))
 }
 
 /// Waits until a number of requests has arrived.

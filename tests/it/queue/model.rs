@@ -12,18 +12,15 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{SCHEDULE, VISIBILITY, instance};
 use crate::{
     emulator::Emulator,
     event_source::{Faults, Function, Queue, Wakers},
-    model::{Evidence, FAILING, FAILURES, Judged, body, empty},
-    rough_destination::{
-        Behaviour::{Never, Status},
-        Rough,
-    },
+    model::{Evidence, Judged, body, empty, seed, unreliable},
+    rough_destination::Behaviour::{self, Never, Status},
     servers::Redis,
     support::ROUTER,
 };
@@ -39,23 +36,11 @@ const FAULTS: Faults = Faults { lost: 0.1, doubled: 0.1, late: 0.1 };
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
     let events = std::env::var("MODEL_EVENTS").map_or(EVENTS, |events| events.parse().unwrap());
-    let seed = std::env::var("MODEL_SEED").map(|seed| seed.parse().unwrap());
-    let seed = seed.unwrap_or_else(|_| rand::random::<u64>());
-    println!("MODEL_SEED={seed}");
+    let seed = seed();
     let down = Arc::new(AtomicBool::new(false));
-    let (is_down, random) = (Arc::clone(&down), Mutex::new(StdRng::seed_from_u64(seed)));
     // This test does not wait for an hour, and an attempt without an answer takes long here.
-    let is_short = |failure: &&_| !matches!(failure, Status(_, Some("3600")) | Never);
-    let failures: Vec<_> = FAILURES.iter().filter(is_short).cloned().collect();
-    let rough = Rough::start(move |_| {
-        if is_down.load(Ordering::SeqCst) {
-            return Status(503, None);
-        }
-        let mut random = random.lock().unwrap();
-        let fails = random.random_bool(FAILING);
-        if fails { failures.choose(&mut *random).unwrap().clone() } else { Status(200, None) }
-    })
-    .await;
+    let is_chosen = |failure: &Behaviour| !matches!(failure, Status(_, Some("3600")) | Never);
+    let rough = unreliable(seed, &down, is_chosen).await;
     let (redis, queue) = (Redis::start(&[]), Arc::new(Queue::start(VISIBILITY, 20).await));
     let redis_url = redis.url();
     let started = AtomicUsize::new(0);

@@ -45,12 +45,17 @@ pub(super) async fn entry_is_moved_only_while_it_is_as_it_was_read(Opened { stor
     store.accept(&plan, &delivery("{}"), at(0), at(0), at(100)).await.unwrap();
     let relist = async |entry: i64, now: i64, look: i64| {
         let entry = Due { at: at(entry), key: plan.key };
-        store.relist(plan.route, entry, at(now), at(look)).await.unwrap()
+        let moved = store.relist(plan.route, entry, at(now), at(look)).await.unwrap();
+        assert!(
+            moved.is_none_or(|moved| moved == Due { at: at(look), key: plan.key }),
+            "{moved:?}"
+        );
+        moved.is_some()
     };
     assert!(!relist(99, 200, 500).await);
     let elsewhere = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
     let entry = Due { at: at(100), key: plan.key };
-    assert!(!store.relist(elsewhere, entry, at(200), at(500)).await.unwrap());
+    assert_eq!(store.relist(elsewhere, entry, at(200), at(500)).await.unwrap(), None);
     // One of two runs of a schedule moves the entry.
     assert!(relist(100, 200, 500).await);
     assert!(!relist(100, 201, 501).await);
