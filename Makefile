@@ -14,6 +14,7 @@ DYNAMODB_PACKAGE := amplify-dynamodb-simulator@2.9.30
 DYNAMODB_FILE := $(subst @,-,$(DYNAMODB_PACKAGE)).tgz
 DYNAMODB_SHA256 := 3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9
 FUZZ := target/fuzz
+FUNCTIONS_LOG := target/functions.log
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(or $(TARGET),$(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 # The requirements name every package with its checksums, so pip needs no other packages. pip builds no
@@ -73,11 +74,19 @@ run: ## Serve on 127.0.0.1:8080 (docs/configuration.md lists the variables).
 
 test: $(if $(TEST),test-named,test-all) ## Install the tests' tools, and run all tests. TEST=config:: runs only tests with this text in their names.
 
-test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-sam build build-faulty
-	cargo test --locked
-
 # The recipe does not contain `$(MAKE)` itself, because make would run that line even with -n.
 AGAIN = $(MAKE) --no-print-directory
+
+# Most tests do not call the built functions, and wait for a part of their time. The functions are built
+# beside these tests, at the lowest priority.
+test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-faulty
+	cargo test --locked --no-run
+	@echo 'Building the functions beside the tests; the output is in $(FUNCTIONS_LOG).'
+	@nice -n 19 $(AGAIN) build-sam build > $(FUNCTIONS_LOG) 2>&1 & functions=$$!; \
+	trap 'kill $$functions 2> /dev/null' EXIT; set -x; \
+	cargo test --locked -- $(NEED_FUNCTIONS:%=--skip %) && \
+	{ wait $$functions || { cat $(FUNCTIONS_LOG); exit 1; }; } && \
+	cargo test --locked --test it -- $(NEED_FUNCTIONS)
 
 # Installs and builds only the requirements of the named tests. Their names are known after the tests are built.
 test-named: fast-servers

@@ -35,5 +35,6 @@ pub fn python_lower(text: &str) -> String {
 
 fn is_later(char: char) -> bool {
     let code = u32::from(char);
-    AFTER_UNICODE_14.iter().any(|(first, last)| (*first..=*last).contains(&code))
+    let at = AFTER_UNICODE_14.partition_point(|(_, last)| *last < code);
+    AFTER_UNICODE_14.get(at).is_some_and(|(first, _)| *first <= code)
 }

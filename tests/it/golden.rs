@@ -109,16 +109,16 @@ fn lower_case_is_python_s_for_every_code_point() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(lines.lines().count(), 0x110000 - 0x800);
+    let mut lowered = output.stdout.split(|byte| *byte == 0xff);
     let mut differing = Vec::new();
-    for line in lines.lines() {
-        let (text, lowered) = line.split_once('\t').unwrap();
-        let text = String::from_utf8(hex::decode(text).unwrap()).unwrap();
-        if hex::encode(python_lower(&text)) != lowered {
-            differing.push(text.chars().next().unwrap());
+    for char in '\0'..=char::MAX {
+        // The words of `awkward_words` in tests/parity/generate.py.
+        let text = format!("{char}|AΣ{char}|AΣ{char}A|{char}Σ|A{char}Σ");
+        if lowered.next() != Some(python_lower(&text).as_bytes()) {
+            differing.push(char);
         }
     }
+    assert_eq!((lowered.next(), lowered.next()), (Some(&[][..]), None));
     // Unicode 14 classifies two code points differently from later versions if they are next to a
     // capital sigma: U+0295, a click, and U+1171E, a vowel sign of Ahom.
     assert_eq!(differing, ['\u{295}', '\u{1171e}']);

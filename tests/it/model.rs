@@ -37,6 +37,8 @@ const ACCEPTED_EVENTS: usize = 2_000;
 const ROUTERS: usize = 2;
 /// The number of deliveries at the same time.
 const AT_ONCE: usize = 48;
+/// The longest wait of a vendor for an answer. A router answers within its budget of 2.1 s.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The share of deliveries that fail.
 const FAILING: f64 = 0.3;
 
@@ -153,7 +155,8 @@ async fn model(answer: &str, events: usize) {
                 let permit = under_way.acquire().await.unwrap();
                 let url = urls.lock().unwrap().choose(&mut rand::rng()).unwrap().clone();
                 posts.fetch_add(1, Ordering::Relaxed);
-                let answer = client.post(url).body(body.clone()).send().await;
+                // A vendor does not wait for ever for an answer that a killed router owes.
+                let answer = client.post(url).body(body.clone()).timeout(PATIENCE).send().await;
                 drop(permit);
                 let mut wait = Duration::from_millis(200);
                 if let Ok(answer) = answer {

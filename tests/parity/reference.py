@@ -118,7 +118,9 @@ def main():
     options = options.parse_args()
     if options.lower:
         for text in generate.awkward_words():
-            print(text.encode().hex(), text.lower().encode().hex(), sep="\t")
+            # No text in UTF-8 contains this byte.
+            sys.stdout.buffer.write(text.lower().encode() + b"\xff")
+        return
     for family, body in generate.cases(options.seed, options.bodies, options.timestamps):
         print(family, base64.b64encode(body).decode(), *answer(body), sep="\t")
 
