@@ -14,6 +14,14 @@ use crate::{
 const GCP: &str = "GCP_TARGET_URL";
 const AWS: &str = "AWS_TARGET_FUNCTION";
 
+/// The remedy for a target that is the router itself.
+pub(super) const THIS_FUNCTION: &str = "is this function (AWS_LAMBDA_FUNCTION_NAME), which would \
+                                        call itself endlessly: name the processor";
+
+/// The reason why a queued invocation needs the payload `request`.
+pub(super) const QUEUED: &str = "Lambda drops the client context of a queued event, and key, vendor \
+                                 and attempt with it";
+
 /// Longest name or ARN of a function that the Lambda API takes, in characters
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 const MAX_FUNCTION_CHARS: usize = 170;
@@ -154,24 +162,26 @@ impl Vars<'_> {
     fn gcp_target(&mut self) -> Option<HttpTarget> {
         const NAME: &str = GCP;
         let ca = self.authorities("GCP_CA_FILE");
-        let url = Url::parse(&self.text(NAME)?).ok();
-        match url {
-            Some(url)
-                if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
-            {
-                if !url.username().is_empty() || url.password().is_some() {
-                    self.warning(
-                        NAME,
-                        "contains a user or a password, which each delivery carries as basic \
-                         authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
-                    );
-                }
+        match http_url(&self.text(NAME)?) {
+            Ok(url) => {
+                self.warn_of_credentials(NAME, &url);
                 Some(HttpTarget { url, ca })
             }
-            _ => {
-                self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
+            Err(remedy) => {
+                self.problem(NAME, remedy);
                 None
             }
+        }
+    }
+
+    /// Warns of a URL that holds a password.
+    pub(super) fn warn_of_credentials(&mut self, setting: &str, url: &Url) {
+        if !url.username().is_empty() || url.password().is_some() {
+            self.warning(
+                setting,
+                "contains a user or a password, which each delivery carries as basic \
+                 authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
+            );
         }
     }
 
@@ -191,34 +201,25 @@ impl Vars<'_> {
         if invocation == Invocation::Event && payload == Payload::Body {
             self.problem(
                 "AWS_TARGET_PAYLOAD",
-                "must be request with AWS_TARGET_INVOCATION=Event: Lambda drops the client context \
-                 of a queued event, and key, vendor and attempt with it",
+                format!("must be request with AWS_TARGET_INVOCATION=Event: {QUEUED}"),
             );
         }
         let role_arn = self.text("AWS_TARGET_ROLE_ARN");
-        if role_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:")) {
-            self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
+        if let Some(Err(remedy)) = role_arn.as_deref().map(role) {
+            self.problem("AWS_TARGET_ROLE_ARN", remedy);
         }
         let function = self.text(AWS)?;
-        if !is_function(&function) {
-            self.problem(
-                AWS,
-                "must be a function's name or ARN: NAME, NAME:ALIAS or \
-                 arn:aws:lambda:REGION:ACCOUNT:function:NAME",
-            );
+        if let Err(remedy) = check_function(&function) {
+            self.problem(AWS, remedy);
         }
         if role_arn.is_none() && self.is_this_function(&function) {
-            self.problem(
-                AWS,
-                "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself endlessly: \
-                 name the processor",
-            );
+            self.problem(AWS, THIS_FUNCTION);
         }
         Some(LambdaTarget { function, role_arn, invocation, payload })
     }
 
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
-    fn is_this_function(&self, target: &str) -> bool {
+    pub(super) fn is_this_function(&self, target: &str) -> bool {
         let parts: Vec<_> = target.split(':').collect();
         let (name, region) = match parts.iter().position(|part| *part == "function") {
             Some(at) => (parts.get(at + 1), at.checked_sub(2).and_then(|at| parts.get(at))),
@@ -229,6 +230,28 @@ impl Vars<'_> {
         };
         here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
     }
+}
+
+/// Reads the URL of a service.
+pub(super) fn http_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    let url =
+        url.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)));
+    url.ok_or("must be an https:// URL (http:// is allowed on loopback)")
+}
+
+/// Reads the ARN of a role.
+pub(super) fn role(text: &str) -> Result<String, &'static str> {
+    let is_arn = text.starts_with("arn:");
+    is_arn.then(|| text.to_owned()).ok_or("must be an ARN: arn:aws:iam::ACCOUNT:role/NAME")
+}
+
+/// Reads the name or the ARN of a function.
+pub(super) fn check_function(text: &str) -> Result<String, &'static str> {
+    is_function(text).then(|| text.to_owned()).ok_or(
+        "must be a function's name or ARN: NAME, NAME:ALIAS or \
+         arn:aws:lambda:REGION:ACCOUNT:function:NAME",
+    )
 }
 
 /// Returns whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
