@@ -1,6 +1,6 @@
 //! Checks the services that a configuration names: the store, the targets' names, the settings of
-//! AWS, and certificates. The checks run in parallel, each with a time limit. They change nothing,
-//! and send no request to a target.
+//! AWS, ID tokens, and certificates. The checks run in parallel, each with a time limit. They change
+//! nothing, and send no request to a target.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     authorities::Authorities,
     aws,
     config::{AwsTarget, Config, GcpTarget, StoreUrl},
-    destination,
+    destination::{self, IdTokens},
     finding::Finding,
 };
 
@@ -64,6 +64,18 @@ async fn within(
     timeout(PATIENCE, looking).await.unwrap_or_else(|_| {
         let text = format!("{what} did not answer within {} s", PATIENCE.as_secs());
         vec![Finding::error(subject, text)]
+    })
+}
+
+/// Asks for an ID token as the first delivery does, if the target needs one. `serve` leaves this to
+/// its deliveries.
+pub async fn id_token(config: &Config) -> Option<Finding> {
+    const AUTH: &str = "GCP_AUTH";
+    let settings = config.targets.gcp.as_ref()?.id_token.clone()?;
+    let audience = settings.audience.clone();
+    Some(match IdTokens::new(settings, PATIENCE).get().await {
+        Ok(_) => Finding::ok(AUTH, format!("an ID token for {audience} was issued")),
+        Err(reason) => Finding::error(AUTH, reason),
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod auth;
+mod federation;
 mod inbox;
 mod log;
 mod sources;
@@ -21,6 +23,8 @@ use chrono::TimeDelta;
 
 use self::vars::Vars;
 pub use self::{
+    auth::{IdToken, Issuer},
+    federation::{Federation, Subject},
     inbox::Inbox,
     log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},

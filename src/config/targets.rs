@@ -4,7 +4,10 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::vars::Vars;
+use super::{
+    auth::{self, IdToken},
+    vars::Vars,
+};
 use crate::authorities::Authorities;
 
 /// Longest name or ARN of a function that the Lambda API takes, in characters
@@ -24,13 +27,19 @@ pub struct GcpTarget {
     pub url: Url,
     /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
+    /// The ID token that each request carries.
+    pub id_token: Option<IdToken>,
 }
 
 /// Omits the URL's user, password and query, which may hold a token.
 impl fmt::Debug for GcpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = self.url.origin().ascii_serialization();
-        f.debug_struct("GcpTarget").field("origin", &origin).field("ca", &self.ca).finish()
+        f.debug_struct("GcpTarget")
+            .field("origin", &origin)
+            .field("ca", &self.ca)
+            .field("id_token", &self.id_token)
+            .finish()
     }
 }
 
@@ -89,11 +98,14 @@ impl Vars<'_> {
     fn gcp_target(&mut self) -> Option<GcpTarget> {
         const NAME: &str = "GCP_TARGET_URL";
         let ca = self.authorities("GCP_CA_FILE");
+        let (auth, audience) = (self.text(auth::GCP.auth), self.text(auth::GCP.audience));
         let url = Url::parse(&self.text(NAME)?).ok();
         match url {
             Some(url)
                 if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
             {
+                let given = (auth.as_deref(), audience.as_deref());
+                let id_token = self.id_token(auth::GCP, given, &url);
                 if !url.username().is_empty() || url.password().is_some() {
                     self.warning(
                         NAME,
@@ -101,7 +113,7 @@ impl Vars<'_> {
                          authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
                     );
                 }
-                Some(GcpTarget { url, ca })
+                Some(GcpTarget { url, ca, id_token })
             }
             _ => {
                 self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
@@ -191,7 +203,7 @@ fn is_function(text: &str) -> bool {
         }
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
