@@ -24,9 +24,9 @@ pub struct Federation {
     /// The provider of the workload identity pool: `//iam.googleapis.com/projects/...`.
     pub provider: String,
     pub subject: Subject,
-    /// Where Google's STS exchanges the subject token for an access token.
+    /// The address at which Google's STS exchanges the subject token for an access token.
     pub token_url: Url,
-    /// Where IAM Credentials issues an ID token of the service account.
+    /// The address at which IAM Credentials issues an ID token of the service account.
     pub id_token_url: Url,
 }
 

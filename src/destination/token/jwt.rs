@@ -1,4 +1,4 @@
-//! What the router reads in an ID token. The service verifies the signature.
+//! The parts of an ID token that the router reads. The service verifies the signature.
 
 use std::time::{Duration, SystemTime};
 
