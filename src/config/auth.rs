@@ -41,11 +41,21 @@ pub(super) struct AuthNames<'a> {
     pub url: &'a str,
 }
 
-/// The variables of the target `gcp`.
-pub(super) const GCP: AuthNames<'_> =
-    AuthNames { auth: "GCP_AUTH", audience: "GCP_AUDIENCE", url: "GCP_TARGET_URL" };
+/// The variable with the text of the credentials, and the one with the name of their file.
+const CREDENTIALS: &str = "GCP_CREDENTIALS";
+const CREDENTIALS_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
 impl Vars<'_> {
+    /// Reads the ID token that requests to GCP_TARGET_URL carry.
+    pub(super) fn gcp_id_token(&mut self, url: &Url) -> Option<IdToken> {
+        let names = AuthNames { auth: "GCP_AUTH", audience: "GCP_AUDIENCE", url: "GCP_TARGET_URL" };
+        let (auth, audience) = (self.text(names.auth), self.text(names.audience));
+        if auth.as_deref().is_none_or(|auth| auth == "none") && self.text(CREDENTIALS).is_some() {
+            self.warning(CREDENTIALS, "has no effect without GCP_AUTH=id-token");
+        }
+        self.id_token(names, (auth.as_deref(), audience.as_deref()), url)
+    }
+
     /// Checks the settings `auth` and `audience` of a target, whatever they are called, and returns
     /// the ID token that its requests carry.
     pub(super) fn id_token(
@@ -92,26 +102,25 @@ impl Vars<'_> {
     /// Reads the way to ID tokens, which all targets share.
     fn issuer(&mut self) -> Option<Issuer> {
         const HOST: &str = "GCE_METADATA_HOST";
-        const TEXT: &str = "GCP_CREDENTIALS";
-        const FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
-        let read = match (self.text(TEXT), self.text(FILE)) {
+        let read = match (self.text(CREDENTIALS), self.text(CREDENTIALS_FILE)) {
             (Some(_), Some(_)) => {
-                Err((TEXT, format!("is set beside {FILE}: set only one of them")))
+                let remedy = format!("is set beside {CREDENTIALS_FILE}: set only one of them");
+                Err((CREDENTIALS, remedy))
             }
-            (Some(text), None) => federation::read(&text).map_err(|remedy| (TEXT, remedy)),
+            (Some(text), None) => federation::read(&text).map_err(|remedy| (CREDENTIALS, remedy)),
             (None, Some(path)) => {
                 let text = fs::read_to_string(&path);
                 let text = text.map_err(|error| format!("{path} cannot be read: {error}"));
                 let read = text.and_then(|text| {
                     federation::read(&text).map_err(|remedy| format!("{path} {remedy}"))
                 });
-                read.map_err(|remedy| (FILE, remedy))
+                read.map_err(|remedy| (CREDENTIALS_FILE, remedy))
             }
             (None, None) => {
                 let issuer = match self.text(HOST) {
                     // Lambda has no metadata server of Google Cloud.
                     None if self.in_lambda => Err((
-                        TEXT,
+                        CREDENTIALS,
                         "must be set for an ID token, to the JSON that `gcloud iam \
                          workload-identity-pools create-cred-config --aws` writes"
                             .into(),
@@ -225,8 +234,10 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_without_a_token_is_in_doubt() {
-        let (token, problems, doubts) = read(&[("GCP_AUDIENCE", "https://x.dev")]);
-        assert_eq!((token, problems, doubts), (None, vec![], vec!["GCP_AUDIENCE".to_owned()]));
+    fn a_setting_of_a_token_that_is_not_sent_is_in_doubt() {
+        for (name, value) in [("GCP_AUDIENCE", "https://x.dev"), ("GCP_CREDENTIALS", "{}")] {
+            let found = read(&[(name, value)]);
+            assert_eq!(found, (None, vec![], vec![name.to_owned()]));
+        }
     }
 }

@@ -4,10 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::{
-    auth::{self, IdToken},
-    vars::Vars,
-};
+use super::{auth::IdToken, vars::Vars};
 use crate::authorities::Authorities;
 
 /// Longest name or ARN of a function that the Lambda API takes, in characters
@@ -98,14 +95,12 @@ impl Vars<'_> {
     fn gcp_target(&mut self) -> Option<GcpTarget> {
         const NAME: &str = "GCP_TARGET_URL";
         let ca = self.authorities("GCP_CA_FILE");
-        let (auth, audience) = (self.text(auth::GCP.auth), self.text(auth::GCP.audience));
         let url = Url::parse(&self.text(NAME)?).ok();
         match url {
             Some(url)
                 if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
             {
-                let given = (auth.as_deref(), audience.as_deref());
-                let id_token = self.id_token(auth::GCP, given, &url);
+                let id_token = self.gcp_id_token(&url);
                 if !url.username().is_empty() || url.password().is_some() {
                     self.warning(
                         NAME,

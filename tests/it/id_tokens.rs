@@ -93,6 +93,64 @@ async fn an_account_with_outbound_identity_federation_needs_no_signed_request() 
 }
 
 #[tokio::test]
+async fn a_refusal_of_aws_says_what_to_allow_there() {
+    let clouds = Clouds::start().await;
+    let mut credentials = clouds.credentials();
+    credentials["subject_token_type"] = JWT.into();
+    let vars = [("AWS_ENDPOINT_URL_STS", clouds.aws_sts.as_str()), ("FORWARD_ATTEMPTS", "1")];
+    let router = with(&clouds, &credentials).envs(vars).start();
+    for (number, (code, text)) in [
+        ("AccessDenied", "AccessDenied (request 1): allow sts:GetWebIdentityToken"),
+        (
+            "OutboundWebIdentityFederationDisabledException",
+            "run `aws iam enable-outbound-web-identity-federation`",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        clouds.aws(code);
+        router.post(event(number)).await.expect(502).says("destination unreachable");
+        assert!(router.log().contains(text), "{text}: {}", router.log());
+    }
+    tells_no_token(&router);
+}
+
+#[tokio::test]
+async fn a_signature_by_another_key_gets_no_token() {
+    let clouds = Clouds::start().await;
+    let other = [("AWS_SECRET_ACCESS_KEY", "plainly another"), ("FORWARD_ATTEMPTS", "1")];
+    let mut of_aws = clouds.credentials();
+    of_aws["subject_token_type"] = JWT.into();
+    for (credentials, text) in [
+        (clouds.credentials(), "answered 400 invalid_grant: check that the provider trusts"),
+        (of_aws, "AWS's STS: SignatureDoesNotMatch"),
+    ] {
+        let router = with(&clouds, &credentials)
+            .envs(other)
+            .env("AWS_ENDPOINT_URL_STS", &clouds.aws_sts)
+            .start();
+        router.post(event(1)).await.expect(502).says("destination unreachable");
+        assert!(router.log().contains(text), "{}", router.log());
+        let complaints = clouds.complaints();
+        assert!(complaints[0].contains("the signature of"), "{complaints:?}");
+        tells_no_token(&router);
+    }
+    assert_eq!((clouds.delivered(), clouds.tokens().1), (vec![], 0));
+}
+
+#[tokio::test]
+async fn a_token_for_another_audience_is_refused_by_the_service() {
+    let clouds = Clouds::start().await;
+    let router = in_aws(&clouds).env("GCP_AUDIENCE", "https://other.example.com").start();
+    router.post(event(1)).await.expect(401).says("who are you?");
+    assert!(clouds.complaints()[0].contains("is not by https://accounts.google.com for"));
+    let router = in_aws(&clouds).env("GCP_AUDIENCE", &clouds.service).start();
+    router.post(event(1)).await.expect(200).says("done");
+    clouds.expect_no_complaints();
+}
+
+#[tokio::test]
 async fn a_file_can_hold_the_identity() {
     let clouds = Clouds::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -137,6 +195,8 @@ async fn on_google_cloud_the_metadata_server_has_the_token() {
 async fn sixty_four_first_deliveries_share_one_request() {
     let clouds = Clouds::start().await;
     let router = in_aws(&clouds).start();
+    router.checked();
+    assert_eq!(clouds.tokens(), (0, 0), "nothing is asked for before a delivery needs it");
     let post = async |number| router.post(event(number)).await.expect(200).says("done");
     futures_util::future::join_all((0..64).map(post)).await;
     assert_eq!((clouds.delivered().len(), clouds.tokens()), (64, (1, 1)));

@@ -37,7 +37,10 @@ pub async fn sts(clouds: Clouds, request: Request) -> Response {
     let body = axum::body::to_bytes(body, 65_536).await.unwrap();
     if let Err(fault) = verify(&parts.method, &parts.uri, &parts.headers, &body) {
         clouds.complain(format!("AWS's STS: {fault}"));
-        return reply(403, "<Error><Code>SignatureDoesNotMatch</Code></Error>");
+        return refusal(403, "SignatureDoesNotMatch");
+    }
+    if let Some(code) = clouds.code_of_aws() {
+        return refusal(403, code);
     }
     let query = parts.uri.query().unwrap_or_default();
     let from = if body.is_empty() { query.as_bytes() } else { &body };
@@ -76,9 +79,15 @@ pub async fn sts(clouds: Clouds, request: Request) -> Response {
         }
         _ => {
             clouds.complain(format!("AWS's STS does not know {given:?}"));
-            reply(400, "<Error><Code>InvalidAction</Code></Error>")
+            refusal(400, "InvalidAction")
         }
     }
+}
+
+fn refusal(status: u16, code: &str) -> Response {
+    let error =
+        format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
+    reply(status, &format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
 }
 
 fn hmac(key: &[u8], text: &str) -> Vec<u8> {

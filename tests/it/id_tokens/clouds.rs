@@ -47,6 +47,8 @@ pub struct Clouds {
 
 struct State {
     sts: Sts,
+    /// A code with which AWS's STS refuses.
+    aws: Option<&'static str>,
     /// An answer of IAM Credentials instead of a token.
     iam: Option<(u16, &'static str)>,
     /// Time in seconds for which an ID token is valid.
@@ -76,6 +78,7 @@ impl Clouds {
             iam: url(&iam),
             state: Arc::new(Mutex::new(State {
                 sts: Sts::Works,
+                aws: None,
                 iam: None,
                 life: 3600,
                 access_tokens: BTreeSet::new(),
@@ -137,6 +140,15 @@ impl Clouds {
         self.with(|state| state.sts = sts);
     }
 
+    /// Makes AWS's STS refuse with this code.
+    pub fn aws(&self, code: &'static str) {
+        self.with(|state| state.aws = Some(code));
+    }
+
+    pub fn code_of_aws(&self) -> Option<&'static str> {
+        self.with(|state| state.aws)
+    }
+
     /// Sets the answer of IAM Credentials; none: it works.
     pub fn iam(&self, answer: Option<(u16, &'static str)>) {
         self.with(|state| state.iam = answer);
@@ -162,9 +174,14 @@ impl Clouds {
         self.with(|state| std::mem::take(&mut state.delivered))
     }
 
+    /// Returns the complaints, and takes them away.
+    pub fn complaints(&self) -> Vec<String> {
+        self.with(|state| std::mem::take(&mut state.complaints))
+    }
+
     #[track_caller]
     pub fn expect_no_complaints(&self) {
-        assert_eq!(self.with(|state| state.complaints.clone()), Vec::<String>::new());
+        assert_eq!(self.complaints(), Vec::<String>::new());
     }
 
     /// Returns an ID token of the service account.
