@@ -164,8 +164,7 @@ async fn a_file_can_hold_the_identity() {
     assert!(router.log().contains("token cannot be read"), "{}", router.log());
     let end = chrono::Utc::now().timestamp() + 60;
     let audience = format!("https:{}", clouds::PROVIDER);
-    let claims =
-        serde_json::json!({ "iss": aws::ISSUER, "aud": audience, "sub": aws::ROLE, "exp": end });
+    let claims = serde_json::json!({ "iss": aws::ISSUER, "aud": audience, "sub": aws::ROLE_IN_TOKENS, "exp": end });
     std::fs::write(&file, keys::AWS.sign(&claims)).unwrap();
     router.post(event(1)).await.expect(200).says("done");
     assert_eq!(clouds.delivered(), [event(1)]);

@@ -21,6 +21,8 @@ pub const KEY_ID: &str = "ASIATESTONLY";
 pub const SECRET: &str = "plainly the secret key of a test";
 pub const SESSION: &str = "plainly/the+session=token";
 pub const ROLE: &str = "arn:aws:sts::111122223333:assumed-role/router/webhook-router";
+/// The same role in a token.
+pub const ROLE_IN_TOKENS: &str = "arn:aws:iam::111122223333:role/router";
 pub const ISSUER: &str = "https://11111111-2222-3333-4444-555555555555.tokens.sts.global.api.aws";
 
 /// The variables of a function with this role.
@@ -64,7 +66,8 @@ pub async fn sts(clouds: Clouds, request: Request) -> Response {
             ("Version", "2011-06-15"),
         ] if for_whom == audience => {
             let end = Utc::now().timestamp() + seconds.parse::<i64>().unwrap();
-            let claims = json!({ "iss": ISSUER, "aud": audience, "sub": ROLE, "exp": end });
+            let claims =
+                json!({ "iss": ISSUER, "aud": audience, "sub": ROLE_IN_TOKENS, "exp": end });
             let (token, end) = (keys::AWS.sign(&claims), DateTime::from_timestamp(end, 0).unwrap());
             reply(
                 200,

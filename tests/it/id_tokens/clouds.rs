@@ -314,7 +314,7 @@ async fn token_exchange(clouds: Clouds, request: Request) -> Response {
         other => Err(format!("does not know the type {other}")),
     };
     match role {
-        Ok(role) if role == aws::ROLE => {}
+        Ok(role) if [aws::ROLE, aws::ROLE_IN_TOKENS].contains(&role.as_str()) => {}
         Ok(other) => return refuse(format!("does not trust {other}")),
         Err(fault) => return refuse(fault),
     }
