@@ -29,7 +29,7 @@ CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
 # SAM does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 # Programs that the tests need, each with its Debian package.
-FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl redis-server:redis-server
+FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl openssl:openssl redis-server:redis-server
 PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy:: queue::

@@ -1,6 +1,6 @@
 //! Checks the services that a configuration names: the store, the targets' names, the settings of
-//! AWS, and certificates. The checks run in parallel, each with a time limit. They change nothing,
-//! and send no request to a target.
+//! AWS, ID tokens, and certificates. The checks run in parallel, each with a time limit. They change
+//! nothing, and send no request to a target.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,8 +12,8 @@ use tokio::{net::lookup_host, time::timeout};
 use crate::{
     authorities::Authorities,
     aws,
-    config::{Config, HttpTarget, LambdaTarget, StoreUrl},
-    destination,
+    config::{Config, HttpTarget, LambdaTarget, StoreUrl, Target},
+    destination::{self, IdTokens},
     finding::Finding,
 };
 
@@ -59,11 +59,7 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
     };
     let files = config.targets.iter().filter_map(|target| {
-        let name = match target.setting.as_str() {
-            "GCP_TARGET_URL" => "GCP_CA_FILE",
-            setting => setting,
-        };
-        Some((name, target.http()?.ca.as_ref()?))
+        Some((setting_of(target, "GCP_CA_FILE"), target.http()?.ca.as_ref()?))
     });
     let files = redis_ca.map(|ca| ("REDIS_CA_FILE", ca)).into_iter().chain(files);
     let files = files.map(|(name, ca)| authorities(name, ca));
@@ -82,6 +78,31 @@ async fn within(
         let text = format!("{what} did not answer within {} s", PATIENCE.as_secs());
         vec![Finding::error(subject, text)]
     })
+}
+
+/// Asks for an ID token as the first delivery does, for each target that needs one. `serve` leaves
+/// this to its deliveries.
+pub async fn id_tokens(config: &Config) -> Vec<Finding> {
+    let targets = config.targets.iter().filter_map(|target| {
+        let settings = target.http()?.id_token.clone()?;
+        Some((setting_of(target, "GCP_AUTH"), settings))
+    });
+    let findings = targets.map(|(setting, settings)| async move {
+        let audience = settings.audience.clone();
+        match IdTokens::new(settings, PATIENCE).get().await {
+            Ok(_) => Finding::ok(setting, format!("an ID token for {audience} was issued")),
+            Err(reason) => Finding::error(setting, reason),
+        }
+    });
+    join_all(findings).await
+}
+
+/// Returns the variable with this setting of a target, or the target's table.
+fn setting_of<'a>(target: &'a Target, variable: &'a str) -> &'a str {
+    match target.setting.as_str() {
+        "GCP_TARGET_URL" => variable,
+        table => table,
+    }
 }
 
 async fn http_target(setting: &str, target: &HttpTarget) -> Vec<Finding> {

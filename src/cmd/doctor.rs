@@ -59,7 +59,9 @@ async fn look(
     let address = address::settle(listen, &mut config, &mut problems);
     let has_store = address::has_store(&problems);
     let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
-    let mut findings = checkup::run(&config, store).await;
+    let (mut findings, id_tokens) =
+        tokio::join!(checkup::run(&config, store), checkup::id_tokens(&config));
+    findings.extend(id_tokens);
     if ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems)) {
         findings.push(sources(&config));
         if address::is_sound("ANSWER", &problems) {

@@ -4,6 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     SourcesText, THRESHOLD,
+    auth::AuthNames,
     targets::{
         HttpTarget, Invocation, LambdaTarget, Payload, Place, QUEUED, THIS_FUNCTION, Target,
         Targets, check_function, http_url, role,
@@ -23,10 +24,12 @@ const DESTINATIONS: &str = "DESTINATIONS";
 pub const MAX_DESTINATIONS: usize = 64;
 
 /// The variables that the table takes the place of, each with the field of a destination.
-const REPLACED: [(&str, &str); 7] = [
+const REPLACED: [(&str, &str); 9] = [
     (THRESHOLD, "bytes"),
     ("GCP_TARGET_URL", "url"),
     ("GCP_CA_FILE", "ca_file"),
+    ("GCP_AUTH", "auth"),
+    ("GCP_AUDIENCE", "audience"),
     ("AWS_TARGET_FUNCTION", "function"),
     ("AWS_TARGET_ROLE_ARN", "role_arn"),
     ("AWS_TARGET_INVOCATION", "invocation"),
@@ -35,7 +38,7 @@ const REPLACED: [(&str, &str); 7] = [
 
 /// Fields that every destination may have.
 const COMMON: [&str; 2] = ["kind", "bytes"];
-const HTTP: [&str; 2] = ["url", "ca_file"];
+const HTTP: [&str; 4] = ["url", "ca_file", "auth", "audience"];
 const LAMBDA: [&str; 4] = ["function", "role_arn", "invocation", "payload"];
 
 /// The configured table of destinations.
@@ -74,12 +77,18 @@ impl Vars<'_> {
         }
         let read =
             read(&text, variable == DESTINATIONS, &|function| self.is_this_function(function));
-        let Read { targets, shares, problems } = read;
+        let Read { mut targets, shares, problems, proofs } = read;
         problems.iter().for_each(|one| self.problem(variable, one.to_string()));
-        for target in targets.iter() {
-            if let Some(http) = target.http() {
-                self.warn_of_credentials(&target.setting, &http.url);
-            }
+        for Proof { name, auth, audience } in proofs {
+            let Some(target) = targets.get_mut(name) else { continue };
+            let Place::Http(http) = &mut target.place else { continue };
+            let setting = |field: &str| format!("{} {field}", target.setting);
+            let (of_auth, of_audience, of_url) =
+                (setting("auth"), setting("audience"), setting("url"));
+            let names = AuthNames { auth: &of_auth, audience: &of_audience, url: &of_url };
+            let settings = (auth.as_deref(), audience.as_deref());
+            http.id_token = self.id_token(names, settings, &http.url);
+            self.warn_of_credentials(&target.setting, &http.url);
         }
         Some(Table { targets, shares })
     }
@@ -96,12 +105,26 @@ struct Read {
     targets: Targets,
     shares: Shares,
     problems: Vec<Problem>,
+    /// One for each target over HTTP.
+    proofs: Vec<Proof>,
+}
+
+/// The settings of the proof of the router's identity. All targets share what lies behind it.
+struct Proof {
+    name: Route,
+    auth: Option<String>,
+    audience: Option<String>,
 }
 
 impl Read {
     /// Returns the problems, with a placeholder for the table.
     fn failed(problems: Vec<Problem>) -> Self {
-        Self { targets: Targets::default(), shares: Shares::by_threshold(0), problems }
+        Self {
+            targets: Targets::default(),
+            shares: Shares::by_threshold(0),
+            problems,
+            proofs: Vec::new(),
+        }
     }
 }
 
@@ -143,7 +166,7 @@ fn read(text: &str, is_alone: bool, is_this_function: &dyn Fn(&str) -> bool) -> 
     let (document, errors) = DeTable::parse_recoverable(text);
     let places = Text::new(text);
     let mut problems: Vec<_> = errors.iter().map(|error| places.syntax(error)).collect();
-    let (mut targets, mut bytes) = (Vec::new(), Bytes::default());
+    let (mut targets, mut proofs, mut bytes) = (Vec::new(), Vec::new(), Bytes::default());
     if !problems.is_empty() {
         // The reader of the sources reports them as well.
         problems.retain(|_| is_alone);
@@ -169,7 +192,11 @@ fn read(text: &str, is_alone: bool, is_this_function: &dyn Fn(&str) -> bool) -> 
                     };
                     let mut reader =
                         Reader::new(&places, "destination", &name, at, table, &mut problems);
-                    targets.extend(destination(&mut reader, &mut bytes, is_this_function));
+                    let read = destination(&mut reader, &mut bytes, is_this_function);
+                    if let Some((target, proof)) = read {
+                        targets.push(target);
+                        proofs.push(proof);
+                    }
                 }
             }
             (name, _) if is_alone || name == "destinations" => {
@@ -191,7 +218,7 @@ fn read(text: &str, is_alone: bool, is_this_function: &dyn Fn(&str) -> bool) -> 
         problems.push(Problem::of_text(line, "destinations", remedy));
     }
     match bytes.shares().filter(|_| problems.is_empty()) {
-        Some(shares) => Read { targets: Targets::new(targets), shares, problems },
+        Some(shares) => Read { targets: Targets::new(targets), shares, problems, proofs },
         None => Read::failed(problems),
     }
 }
@@ -201,7 +228,7 @@ fn destination(
     reader: &mut Reader<'_, '_>,
     bytes: &mut Bytes,
     is_this_function: &dyn Fn(&str) -> bool,
-) -> Option<Target> {
+) -> Option<(Target, Proof)> {
     let name = reader.name.parse::<Route>();
     if let Err(wrong) = &name {
         reader.problem("", format!("has a wrong name, which {wrong}"));
@@ -218,9 +245,11 @@ fn destination(
         "lambda" => Place::Lambda(lambda(reader, is_this_function)?),
         _ => Place::Http(http(reader)?),
     };
+    let mut text = |field: &str| reader.text(field, |text| Ok::<_, String>(text.to_owned()));
+    let (auth, audience) = (text("auth"), text("audience"));
     let name = name.ok()?;
     let setting = format!("{DESTINATIONS} [destinations.{name}]");
-    Some(Target { name, setting, place })
+    Some((Target { name, setting, place }, Proof { name, auth, audience }))
 }
 
 fn http(reader: &mut Reader<'_, '_>) -> Option<HttpTarget> {
@@ -230,7 +259,7 @@ fn http(reader: &mut Reader<'_, '_>) -> Option<HttpTarget> {
     if !reader.has("url") {
         reader.missing("url", "is the address that events are posted to");
     }
-    Some(HttpTarget { url: url?, ca })
+    Some(HttpTarget { url: url?, ca, id_token: None })
 }
 
 fn lambda(

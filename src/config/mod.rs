@@ -2,7 +2,9 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod auth;
 mod destinations;
+mod federation;
 mod inbox;
 mod log;
 mod sources;
@@ -20,15 +22,17 @@ use std::{
 
 use chrono::TimeDelta;
 
-use self::{destinations::Table, sources::SourcesText, vars::Vars};
 pub use self::{
+    auth::{IdToken, Issuer},
     destinations::{MAX_DESTINATIONS, shares},
+    federation::{Federation, Subject},
     inbox::Inbox,
     log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{HttpTarget, Invocation, LambdaTarget, Payload, Place, Target, Targets},
     variables::{VARIABLES, Variable},
 };
+use self::{destinations::Table, sources::SourcesText, vars::Vars};
 use crate::{
     delivery::Reply,
     finding::Finding,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::vars::Vars;
+use super::{auth::IdToken, vars::Vars};
 use crate::{
     authorities::Authorities,
     route::{Route, Shares},
@@ -37,6 +37,10 @@ impl Targets {
 
     pub fn get(&self, name: Route) -> Option<&Target> {
         self.0.iter().find(|target| target.name == name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: Route) -> Option<&mut Target> {
+        self.0.iter_mut().find(|target| target.name == name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Target> {
@@ -89,13 +93,19 @@ pub struct HttpTarget {
     pub url: Url,
     /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
+    /// The ID token that each request carries.
+    pub id_token: Option<IdToken>,
 }
 
 /// Omits the URL's user, password and query, which may hold a token.
 impl fmt::Debug for HttpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = self.url.origin().ascii_serialization();
-        f.debug_struct("HttpTarget").field("origin", &origin).field("ca", &self.ca).finish()
+        f.debug_struct("HttpTarget")
+            .field("origin", &origin)
+            .field("ca", &self.ca)
+            .field("id_token", &self.id_token)
+            .finish()
     }
 }
 
@@ -165,7 +175,8 @@ impl Vars<'_> {
         match http_url(&self.text(NAME)?) {
             Ok(url) => {
                 self.warn_of_credentials(NAME, &url);
-                Some(HttpTarget { url, ca })
+                let id_token = self.gcp_id_token(&url);
+                Some(HttpTarget { url, ca, id_token })
             }
             Err(remedy) => {
                 self.problem(NAME, remedy);
@@ -279,7 +290,7 @@ fn is_function(text: &str) -> bool {
         }
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),

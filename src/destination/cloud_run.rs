@@ -5,15 +5,16 @@ use std::{error::Error, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Uri, header::AUTHORIZATION};
+use http::{HeaderValue, Request, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use percent_encoding::percent_decode_str;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::{
-    Destination, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, headers, kept_headers,
-    limited,
+    Destination, IdTokens, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, headers,
+    kept_headers, limited,
 };
 use crate::{
     config::HttpTarget,
@@ -27,6 +28,8 @@ pub struct CloudRun {
     uri: Uri,
     /// The user name and password of the target's URL, as a header value.
     authorization: Option<HeaderValue>,
+    /// The ID tokens that take its place, for a service that is private.
+    tokens: Option<IdTokens>,
 }
 
 impl CloudRun {
@@ -36,22 +39,28 @@ impl CloudRun {
     /// Fails if the CA cannot be used.
     pub fn new(target: &HttpTarget, timeout: Duration) -> Result<Self, String> {
         let tls = super::tls_config(target.ca.as_ref())?;
-        let client = http_client::client(Arc::new(tls), connect_timeout(timeout));
+        let connecting = connect_timeout(timeout);
+        let client = http_client::client(Arc::new(tls), connecting);
+        let tokens = target.id_token.clone().map(|token| IdTokens::new(token, connecting));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);
         let uri = url.as_str().parse().map_err(|error| format!("the URL: {error}"))?;
-        Ok(Self { client, uri, authorization })
+        Ok(Self { client, uri, authorization, tokens })
     }
 
     /// Posts the event once. A redirect is not followed: it means that the service did not process
     /// the event, and following it would send the event elsewhere.
-    async fn post(&self, event: &Outgoing<'_>) -> Result<Reply, SendError> {
+    async fn post(
+        &self,
+        event: &Outgoing<'_>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reply, SendError> {
         let mut request = Request::post(self.uri.clone())
             .body(Full::new(event.delivery.body.clone()))
             .map_err(|error| SendError::Refused(error.to_string()))?;
         *request.headers_mut() = headers(event);
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        if let Some(authorization) = authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization);
         }
         let response = self.client.request(request).await.map_err(|error| {
             let detail = chain(&error);
@@ -79,8 +88,21 @@ impl CloudRun {
 #[async_trait]
 impl Destination for CloudRun {
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
-        let posted = tokio::time::timeout(timeout, self.post(event));
-        posted.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
+        let deadline = Instant::now() + timeout;
+        let Some(tokens) = &self.tokens else {
+            let posted = timeout_at(deadline, self.post(event, self.authorization.clone()));
+            return posted.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)));
+        };
+        // Without a token, nothing of the event is sent.
+        let token = timeout_at(deadline, tokens.get()).await;
+        let token = token.unwrap_or_else(|_| Err("the ID token did not come in time".into()));
+        let token = token.map_err(SendError::not_sent)?;
+        let posted = timeout_at(deadline, self.post(event, Some(token.clone()))).await;
+        let reply = posted.unwrap_or_else(|_| Err(SendError::timed_out(timeout)));
+        if reply.as_ref().is_ok_and(|reply| reply.status == StatusCode::UNAUTHORIZED) {
+            tokens.forget(&token);
+        }
+        reply
     }
 }
 
@@ -103,7 +125,7 @@ fn take_authorization(url: &mut Url) -> Option<HeaderValue> {
 
 /// Describes an error with its causes. None of the texts quotes the URL, whose query may carry a
 /// token.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

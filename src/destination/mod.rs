@@ -6,6 +6,7 @@ mod cloud_run;
 mod lambda;
 mod payload;
 mod tls;
+mod token;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,6 +18,7 @@ use http::{
 };
 pub use lambda::{Lambda, endpoint as lambda_endpoint};
 pub use tls::tls_config;
+pub use token::IdTokens;
 
 use crate::{
     config::{Place, Targets},

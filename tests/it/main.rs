@@ -27,6 +27,7 @@ mod vendors; // Signed deliveries of every vendor, intact and changed.
 mod answers; // The answers in the table of docs/answers.md.
 mod attempts; // Behaviours of destinations, and their consequences.
 mod destination; // Requests to each destination, and the results of its answers.
+mod id_tokens; // A private Cloud Run service, and the ID tokens that it asks for.
 mod idle_connections; // Idle connections to destinations and DynamoDB that break.
 mod inbox; // Accepted events: answered at once, delivered after the answer.
 mod invoke; // Requests to the processor Lambda, and the results of its answers.

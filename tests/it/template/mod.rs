@@ -40,6 +40,7 @@ fn no_statement_allows_more_than_it_needs() {
     // AWS has no resource for these actions. The template says why.
     let unlimited = [
         json!(["xray:PutTelemetryRecords", "xray:PutTraceSegments"]),
+        json!("sts:GetWebIdentityToken"),
         json!([
             "ec2:AssignPrivateIpAddresses",
             "ec2:CreateNetworkInterface",
@@ -80,6 +81,27 @@ fn no_statement_allows_more_than_it_needs() {
             _ => {}
         }
     }
+}
+
+#[test]
+fn the_role_gets_tokens_of_aws_only_for_the_provider_that_needs_them() {
+    let provider =
+        "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/aws";
+    let allowed = |more: &[(&str, &str)]| {
+        let mut found = Vec::new();
+        statements(&stack(more).resources()["RouterRole"], &mut found);
+        found.retain(|statement| statement["Action"] == "sts:GetWebIdentityToken");
+        found
+    };
+    assert!(allowed(&[]).is_empty());
+    assert!(allowed(&[("GcpAuth", "id-token")]).is_empty());
+    let found = allowed(&[("GcpWebIdentityProvider", provider)]);
+    assert_eq!(found.len(), 1);
+    let expected = json!({
+        "ForAllValues:StringEquals": { "sts:IdentityTokenAudience": format!("https:{provider}") },
+        "Null": { "sts:IdentityTokenAudience": "false" },
+    });
+    assert_eq!(found[0]["Condition"], expected);
 }
 
 /// Returns the permissions to invoke the function.

@@ -27,9 +27,10 @@ fn every_variable_of_a_deployment_can_be_set() {
         "SOURCES",
         "PUBLIC_URL",
         "META_VERIFY_TOKEN",
+        "GCP_CREDENTIALS",
     ];
-    // These variables are not for Lambda. They belong to `serve` or to emulators, have another name
-    // there, or name files, which Lambda does not have.
+    // These variables are not for Lambda. They belong to `serve`, to emulators or to Google Cloud, have
+    // another name there, or name files, which Lambda does not have.
     let elsewhere = [
         "PORT",
         "MAX_CONNECTIONS",
@@ -41,6 +42,8 @@ fn every_variable_of_a_deployment_can_be_set() {
         "REDIS_URL",
         "REDIS_CA_FILE",
         "GCP_CA_FILE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GCE_METADATA_HOST",
         "SOURCES_FILE",
         "PAYPAL_CERT_FILE",
     ];
