@@ -100,7 +100,7 @@ async fn a_refusal_of_aws_says_what_to_allow_there() {
     let vars = [("AWS_ENDPOINT_URL_STS", clouds.aws_sts.as_str()), ("FORWARD_ATTEMPTS", "1")];
     let router = with(&clouds, &credentials).envs(vars).start();
     for (number, (code, text)) in [
-        ("AccessDenied", "AccessDenied (request 1): allow sts:GetWebIdentityToken"),
+        ("AccessDenied", "AccessDenied (request of-a-test): allow sts:GetWebIdentityToken"),
         (
             "OutboundWebIdentityFederationDisabledException",
             "run `aws iam enable-outbound-web-identity-federation`",

@@ -7,7 +7,7 @@ use axum::{extract::Request, response::Response};
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -88,9 +88,10 @@ pub async fn sts(clouds: Clouds, request: Request) -> Response {
 }
 
 fn refusal(status: u16, code: &str) -> Response {
-    let error =
-        format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error>");
-    reply(status, &format!("<ErrorResponse>{error}<RequestId>1</RequestId></ErrorResponse>"))
+    let error = format!("<Error><Type>Sender</Type><Code>{code}</Code></Error>");
+    let mut answer = reply(status, &format!("<ErrorResponse>{error}</ErrorResponse>"));
+    answer.headers_mut().insert("x-amzn-requestid", HeaderValue::from_static("of-a-test"));
+    answer
 }
 
 fn hmac(key: &[u8], text: &str) -> Vec<u8> {
