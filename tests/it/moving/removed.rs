@@ -91,6 +91,9 @@ async fn removed_and_back(store: &[(&str, &str)]) {
         let why = letter["failure"]["detail"].as_str().unwrap();
         assert!(why.ends_with(WHY), "{why}");
     }
+    let key = letters[0]["key"].as_str().unwrap();
+    let inspected = operators::text(&run(&gone, &["inspect", key]).await);
+    assert!(inspected.contains("\ndestination  old\n") && inspected.contains(WHY), "{inspected}");
     let in_vain = run(&gone, &["replay", "--all"]).await;
     assert!(!in_vain.status.success());
     let said = operators::text(&in_vain);
