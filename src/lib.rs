@@ -46,6 +46,9 @@ pub mod route;
 // The sources of events: vendors, and how they sign.
 pub mod source;
 
+// Signatures of forwarded events.
+pub mod signing;
+
 // The configuration: every variable, and SOURCES.
 pub mod config;
 

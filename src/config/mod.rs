@@ -2,6 +2,7 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod forwarding;
 mod inbox;
 mod log;
 mod sources;
@@ -31,6 +32,7 @@ use crate::{
     delivery::Reply,
     finding::Finding,
     secret::Secret,
+    signing::Signer,
     source::{Answer, Fetched, Source, Sources, envelope},
 };
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub store: StoreConfig,
     pub targets: Targets,
     pub forward: Forward,
+    /// Signs what is forwarded, if FORWARD_SECRETS is set.
+    pub signer: Option<Signer>,
     pub inbox: Inbox,
     /// The shortest time for which a delivered event is remembered.
     pub dedup_ttl: Duration,
@@ -211,6 +215,7 @@ impl Config {
             store: vars.store(),
             targets,
             forward: vars.forward(),
+            signer: vars.signer(),
             inbox: vars.inbox(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
             duplicates: Duplicates {

@@ -118,7 +118,7 @@ impl Vars<'_> {
         self.problem(variable, settings::Problem { line, source, field, remedy }.to_string());
     }
 
-    fn secrets(
+    pub(super) fn secrets(
         &mut self,
         variable: &str,
         check: impl Fn(&Secret) -> Result<(), &'static str>,

@@ -77,6 +77,8 @@ pub const VARIABLES: &[Variable] = &[
         "RequestResponse waits for the Lambda's answer; Event queues the event in Lambda, and needs AWS_TARGET_PAYLOAD=request."),
     variable("AWS_TARGET_PAYLOAD", "body",
         "body: the payload is the exact bytes; request: the payload is a Function URL's event (format 2.0) with these bytes. A body that is not JSON always goes as request."),
+    variable("FORWARD_SECRETS", "",
+        "Secrets that sign what is forwarded, as Standard Webhooks (whsec_ or whsk_), separated by commas, at most 8; each one signs. The vendor's own webhook-id, webhook-timestamp and webhook-signature are then not forwarded."),
     variable("FORWARD_ATTEMPTS", "4",
         "Largest number of attempts of one delivery."),
     variable("FORWARD_BACKOFF_MS", "1000",

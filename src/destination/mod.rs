@@ -10,6 +10,7 @@ mod tls;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::Utc;
 pub use cloud_run::CloudRun;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -23,6 +24,7 @@ use crate::{
     delivery::{Delivery, Reply},
     plan::Plan,
     route::Route,
+    signing::{self, Signer},
     source::EVENT_HEADERS,
 };
 
@@ -50,6 +52,8 @@ pub struct Outgoing<'a> {
     pub attempt: u32,
     /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],
+    /// Signs the event, if FORWARD_SECRETS is set.
+    pub signer: Option<&'a Signer>,
 }
 
 /// Reasons why an attempt has no reply to pass on. The texts are for the operator.
@@ -142,9 +146,10 @@ impl Destinations {
 }
 
 /// Returns the values that a destination gets in addition to the body, by name: HTTP headers for
-/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII.
+/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII. Each call
+/// signs the event anew, with the time of this attempt.
 fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
-    let Outgoing { plan, attempt, trace, .. } = outgoing;
+    let Outgoing { delivery, plan, attempt, trace, signer } = outgoing;
     let mut particulars = vec![
         ("idempotency-key", plan.key.to_string()),
         ("x-webhook-vendor", visible_ascii(&plan.event.vendor)),
@@ -152,6 +157,9 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
         ("x-webhook-attempt", attempt.to_string()),
     ];
     particulars.extend_from_slice(trace);
+    if let Some(signer) = signer {
+        particulars.extend(signer.headers(&plan.key, &delivery.body, Utc::now()));
+    }
     particulars
 }
 
@@ -174,14 +182,17 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
 }
 
 /// Returns the vendor's signature headers, so that the destination can verify the signature again.
+/// Where the router signs, a vendor's header never takes the place of the router's.
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
     // A custom source may name headers that the router itself sets.
-    let is_ours = |name: &HeaderName| {
+    let signs = event.signer.is_some();
+    let is_ours = move |name: &HeaderName| {
         let name = name.as_str();
         ["content-type", "content-length", "host", "user-agent"].contains(&name)
             || EVENT_HEADERS.contains(&name)
+            || (signs && signing::HEADERS.contains(&name))
     };
     let names = event.plan.signature_headers().into_iter();
     names.filter(move |name| !is_ours(name)).flat_map(|name| {
@@ -317,8 +328,13 @@ mod tests {
         ];
         let delivery = testing::delivery("/webhook/s", &came, "");
         let trace = [("traceparent", "00-1".to_owned())];
-        let told =
-            headers(&Outgoing { delivery: &delivery, plan: &plan, attempt: 3, trace: &trace });
+        let told = headers(&Outgoing {
+            delivery: &delivery,
+            plan: &plan,
+            attempt: 3,
+            trace: &trace,
+            signer: None,
+        });
         for (name, value) in [
             ("idempotency-key", plan.key.to_string().as_str()),
             ("x-webhook-vendor", "acme"),
@@ -347,7 +363,8 @@ mod tests {
         let named = ["x-webhook-signature", "content-type", "host", "user-agent"];
         let came = named.map(|name| (name, "came"));
         let delivery = testing::delivery("/webhook/s", &came, "");
-        let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[] };
+        let event =
+            Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[], signer: None };
         let forwarded: Vec<_> = signature_headers(&event).map(|(name, _)| name).collect();
         assert_eq!(forwarded, ["x-webhook-signature"]);
     }

@@ -64,7 +64,8 @@ impl Router {
             return Err(SendError::Refused("no time was left to send it".into()));
         }
         let Job { delivery, plan, trace, .. } = job;
-        let event = Outgoing { delivery, plan, attempt: number, trace: &trace.headers };
+        let signer = self.signer.as_ref();
+        let event = Outgoing { delivery, plan, attempt: number, trace: &trace.headers, signer };
         destination.send(&event, left.min(self.forward.timeout)).await
     }
 }

@@ -36,6 +36,7 @@ use crate::{
     plan::{Plan, Planned, admit, needs, plan},
     queue::Queue,
     route::Route,
+    signing::Signer,
     source::Answer,
     store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
     telemetry,
@@ -65,6 +66,7 @@ pub struct Router {
     dedup_ttl: Duration,
     duplicates: Duplicates,
     forward: Forward,
+    signer: Option<Signer>,
     /// RETRY_SCHEDULE.
     schedule: Vec<Duration>,
     wake: Option<Wake>,
@@ -81,6 +83,7 @@ impl Router {
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
+            signer: config.signer.clone(),
             schedule: config.inbox.schedule.clone(),
             wake: None,
             queue: None,

@@ -56,6 +56,7 @@ pub use self::{
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
     scheme::Check,
     sign::{CannotSign, Signing},
+    standard_webhooks::shared_key,
     template::{NotATemplate, Template},
 };
 use crate::{

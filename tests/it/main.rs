@@ -31,6 +31,7 @@ mod idle_connections; // Idle connections to destinations and DynamoDB that brea
 mod inbox; // Accepted events: answered at once, delivered after the answer.
 mod invoke; // Requests to the processor Lambda, and the results of its answers.
 mod record; // The record of an event: its lifetime and its route.
+mod signing; // Signatures of what the router forwards.
 
 // Stores.
 mod clocks; // Routers with wrong clocks, and one Redis.

@@ -27,6 +27,7 @@ fn every_variable_of_a_deployment_can_be_set() {
         "SOURCES",
         "PUBLIC_URL",
         "META_VERIFY_TOKEN",
+        "FORWARD_SECRETS",
     ];
     // These variables are not for Lambda. They belong to `serve` or to emulators, have another name
     // there, or name files, which Lambda does not have.
