@@ -2,10 +2,10 @@
 //! AWS, and certificates. The checks run in parallel, each with a time limit. They change nothing,
 //! and send no request to a target.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use aws_credential_types::provider::ProvideCredentials as _;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     config::{AwsTarget, Config, GcpTarget, StoreUrl},
     destination,
     finding::Finding,
+    resolver::Resolver,
 };
 
 /// Time limit for a check.
@@ -27,7 +28,7 @@ const CREDENTIALS: &str = "AWS credentials";
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
-    let (store, gcp, aws) = tokio::join!(
+    let (store, gcp_target, aws) = tokio::join!(
         within("STORE_URL", &url, store),
         async {
             match &config.targets.gcp {
@@ -49,10 +50,16 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         StoreUrl::Redis(redis) => redis.ca.as_ref(),
         StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
     };
-    let gcp_ca = config.targets.gcp.as_ref().and_then(|gcp| gcp.ca.as_ref());
+    let gcp = config.targets.gcp.as_ref();
+    let gcp_ca = gcp.and_then(|gcp| gcp.ca.as_ref());
     let files = [("REDIS_CA_FILE", redis_ca), ("GCP_CA_FILE", gcp_ca)];
     let files = files.into_iter().filter_map(|(name, ca)| Some(authorities(name, ca?)));
-    store.into_iter().chain(files).chain(gcp).chain(aws).collect()
+    let client_certificate = gcp.and_then(|gcp| gcp.client_certificate.as_ref());
+    let files = files.chain(client_certificate.map(|client| {
+        let (name, end) = ("GCP_CLIENT_CERT_FILE", client.valid_until());
+        certificates(name, &client.path, client.count(), end)
+    }));
+    store.into_iter().chain(files).chain(gcp_target).chain(aws).collect()
 }
 
 /// Returns the findings, or a finding that reports the timeout.
@@ -72,7 +79,7 @@ async fn gcp_target(target: &GcpTarget) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    vec![resolved("GCP_TARGET_URL", host, port).await]
+    vec![resolved("GCP_TARGET_URL", host, port, &Resolver::of_target(&target.url)).await]
 }
 
 async fn aws_target(target: &AwsTarget) -> Vec<Finding> {
@@ -81,7 +88,8 @@ async fn aws_target(target: &AwsTarget) -> Vec<Finding> {
         Ok(url) => {
             let (host, port) = (url.host_str(), url.port_or_known_default());
             if let (Some(host), Some(port)) = (host, port) {
-                findings.push(resolved("AWS_TARGET_FUNCTION", host, port).await);
+                let resolver = Resolver::open();
+                findings.push(resolved("AWS_TARGET_FUNCTION", host, port, &resolver).await);
             }
         }
         // The region is absent, and `aws_settings` has reported that.
@@ -110,16 +118,21 @@ async fn aws_settings(region_of_target: Option<&str>) -> Vec<Finding> {
     vec![region, credentials]
 }
 
-/// Resolves a host's name.
-async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
+/// Resolves a host's name, and checks whether the router may connect to its addresses.
+async fn resolved(subject: &str, host: &str, port: u16, resolver: &Resolver) -> Finding {
     // A URL encloses an IPv6 address in brackets.
     let name = host.trim_matches(['[', ']']);
     if name.parse::<IpAddr>().is_ok() {
         return Finding::ok(subject, format!("{host} is an address, so it needs no DNS"));
     }
-    match lookup_host((name, port)).await.map(Iterator::count) {
-        Ok(1..) => Finding::ok(subject, format!("{host} resolves to an address")),
-        Ok(0) => Finding::error(subject, format!("{host} has no address")),
+    match lookup_host((name, port)).await.map(Iterator::collect::<Vec<_>>) {
+        Ok(addresses) if addresses.is_empty() => {
+            Finding::error(subject, format!("{host} has no address"))
+        }
+        Ok(addresses) => match resolver.check(host, &addresses) {
+            Ok(()) => Finding::ok(subject, format!("{host} resolves to an address")),
+            Err(forbidden) => Finding::error(subject, forbidden.to_string()),
+        },
         Err(error) => Finding::error(
             subject,
             format!("{host} cannot be looked up: {error}: the name or this machine's DNS is wrong"),
@@ -128,12 +141,17 @@ async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
 }
 
 fn authorities(name: &str, ca: &Authorities) -> Finding {
-    let path = ca.path.display();
-    let count = match ca.certificates.len() {
+    certificates(name, &ca.path, ca.certificates.len(), ca.valid_until())
+}
+
+/// Returns a finding about the certificates in a file, and about the time when they expire.
+fn certificates(name: &str, path: &Path, count: usize, end: Option<DateTime<Utc>>) -> Finding {
+    let path = path.display();
+    let count = match count {
         1 => "1 certificate".to_owned(),
         count => format!("{count} certificates"),
     };
-    let text = match ca.valid_until() {
+    let text = match end {
         Some(end) if end < Utc::now() + SOON => {
             let text = format!("{path} has a certificate that expires at {end}: replace it");
             return Finding::warning(name, text);

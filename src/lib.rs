@@ -13,6 +13,9 @@ pub mod finding;
 // The operator's own certificate authorities.
 pub mod authorities;
 
+// The operator's client certificate.
+pub mod client_certificate;
+
 // A request and a reply, independent of any server.
 pub mod delivery;
 
@@ -54,6 +57,9 @@ pub mod config;
 
 // Turns a delivery into a plan, without I/O.
 pub mod plan;
+
+// Name resolution for destinations.
+mod resolver;
 
 // HTTP connections to other services.
 mod http_client;

@@ -2,6 +2,7 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod client_certificate;
 mod forwarding;
 mod inbox;
 mod log;

@@ -5,7 +5,7 @@ use std::fmt;
 use url::{Host, Url};
 
 use super::vars::Vars;
-use crate::authorities::Authorities;
+use crate::{authorities::Authorities, client_certificate::ClientCertificate};
 
 /// Longest name or ARN of a function that the Lambda API takes, in characters
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
@@ -24,13 +24,18 @@ pub struct GcpTarget {
     pub url: Url,
     /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// Omits the URL's user, password and query, which may hold a token.
 impl fmt::Debug for GcpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = self.url.origin().ascii_serialization();
-        f.debug_struct("GcpTarget").field("origin", &origin).field("ca", &self.ca).finish()
+        f.debug_struct("GcpTarget")
+            .field("origin", &origin)
+            .field("ca", &self.ca)
+            .field("client_certificate", &self.client_certificate)
+            .finish()
     }
 }
 
@@ -89,6 +94,7 @@ impl Vars<'_> {
     fn gcp_target(&mut self) -> Option<GcpTarget> {
         const NAME: &str = "GCP_TARGET_URL";
         let ca = self.authorities("GCP_CA_FILE");
+        let client_certificate = self.client_certificate();
         let url = Url::parse(&self.text(NAME)?).ok();
         match url {
             Some(url)
@@ -101,7 +107,7 @@ impl Vars<'_> {
                          authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
                     );
                 }
-                Some(GcpTarget { url, ca })
+                Some(GcpTarget { url, ca, client_certificate })
             }
             _ => {
                 self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");

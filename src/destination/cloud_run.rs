@@ -19,6 +19,7 @@ use crate::{
     config::GcpTarget,
     delivery::Reply,
     http_client::{self, Connector},
+    resolver::Resolver,
 };
 
 /// A service that receives the event as the body of a POST.
@@ -35,8 +36,12 @@ impl CloudRun {
     /// # Errors
     /// Fails if the CA cannot be used.
     pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
-        let tls = super::tls_config(target.ca.as_ref())?;
-        let client = http_client::client(Arc::new(tls), connect_timeout(timeout));
+        let mut tls = super::tls_config(target.ca.as_ref())?;
+        if let Some(certificate) = &target.client_certificate {
+            certificate.add_to(&mut tls);
+        }
+        let resolver = Resolver::of_target(&target.url);
+        let client = http_client::client(Arc::new(tls), resolver, connect_timeout(timeout));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);
         let uri = url.as_str().parse().map_err(|error| format!("GCP_TARGET_URL: {error}"))?;

@@ -42,6 +42,8 @@ fn every_variable_of_a_deployment_can_be_set() {
         "REDIS_URL",
         "REDIS_CA_FILE",
         "GCP_CA_FILE",
+        "GCP_CLIENT_CERT_FILE",
+        "GCP_CLIENT_KEY_FILE",
         "SOURCES_FILE",
         "PAYPAL_CERT_FILE",
     ];
