@@ -26,12 +26,13 @@ pub use self::{
     inbox::Inbox,
     log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},
-    targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
+    targets::{HttpTarget, Invocation, LambdaTarget, Payload, Place, Target, Targets},
     variables::{VARIABLES, Variable},
 };
 use crate::{
     delivery::Reply,
     finding::Finding,
+    route::Shares,
     secret::Secret,
     signing::Signer,
     source::{Answer, Fetched, Source, Sources, envelope},
@@ -89,8 +90,8 @@ pub struct Intake {
     pub routing_secret: Secret,
     /// The previous routing secret, during a rotation. Keys under it are still looked up.
     pub previous_routing_secret: Option<Secret>,
-    /// 0 to 256.
-    pub route_threshold: u16,
+    /// The destination of each route byte.
+    pub shares: Shares,
     pub max_body_bytes: usize,
     pub unsigned: Unsigned,
     /// True if the key is derived from an envelope's `Idempotency-Key` instead of its content.
@@ -209,7 +210,7 @@ impl Config {
     pub fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<ConfigError>) {
         let mut vars = Vars::new(&get);
         let intake = vars.intake();
-        let targets = vars.targets(intake.route_threshold);
+        let targets = vars.targets(&intake.shares);
         vars.check_sources(&intake.sources, &targets);
         vars.check_answers(intake.answer, &intake.sources);
         let mut config = Self {
@@ -314,7 +315,7 @@ impl Vars<'_> {
         Intake {
             routing_secret: self.routing_secret(),
             previous_routing_secret: self.previous_routing_secret(),
-            route_threshold: self.number("ROUTE_THRESHOLD", 0..=256) as u16,
+            shares: Shares::by_threshold(self.number("ROUTE_THRESHOLD", 0..=256) as u16),
             max_body_bytes: self.number("MAX_BODY_BYTES", 1..=268_435_456) as usize,
             unsigned: match self.flag("ALLOW_UNSIGNED") {
                 true => Unsigned::FromAnyone,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Targets, vars::Vars};
 use crate::{
-    route::Route,
+    route::{Route, Shares},
     secret::Secret,
     source::{
-        Address, Certificate, Fetched, Source, Sources, envelope, secrets_variable, settings,
-        vendors,
+        Address, Certificate, Fetched, Rules, Source, Sources, envelope, secrets_variable,
+        settings, vendors,
     },
 };
 
@@ -72,31 +72,32 @@ impl Vars<'_> {
             if source.vendor.signs_url() && source.address.is_none() {
                 self.address_problem(source);
             }
-            let threshold = source.rules.threshold;
-            let may_go = |route| match source.rules.destination {
-                Some(only) => only == route,
-                None => match route {
-                    Route::Gcp => threshold.is_some_and(|threshold| threshold > 0),
-                    Route::Aws => threshold.is_some_and(|threshold| threshold < 256),
-                },
+            let Rules { destination, threshold, .. } = source.rules;
+            let (field, routes) = match (destination, threshold) {
+                (Some(only), _) => ("destination", vec![only]),
+                (None, Some(threshold)) => ("threshold", Shares::by_threshold(threshold).routes()),
+                (None, None) => continue,
             };
-            for (route, is_there, variable) in [
-                (Route::Gcp, targets.gcp.is_some(), "GCP_TARGET_URL"),
-                (Route::Aws, targets.aws.is_some(), "AWS_TARGET_FUNCTION"),
-            ] {
-                // A variable with a wrong value has its own problem.
-                if may_go(route) && !is_there && self.text(variable).is_none() {
-                    let by = if source.rules.destination.is_some() {
-                        "destination"
-                    } else {
-                        "threshold"
-                    };
+            for route in routes {
+                let remedy = match route {
+                    _ if targets.get(route).is_some() => continue,
+                    Route::GCP => self.unset(route, "GCP_TARGET_URL"),
+                    Route::AWS => self.unset(route, "AWS_TARGET_FUNCTION"),
+                    _ => Some("must be \"gcp\" or \"aws\"".to_owned()),
+                };
+                if let Some(remedy) = remedy {
                     let line = source.lines.map_or(1, |lines| lines.rule);
-                    let remedy = format!("sends events to {route}: set {variable}");
-                    self.source_problem(source, line, by, remedy);
+                    self.source_problem(source, line, field, remedy);
                 }
             }
         }
+    }
+
+    /// Returns the problem of a rule that needs a target, if its variable is not set. A variable with a
+    /// wrong value has its own problem.
+    fn unset(&self, route: Route, variable: &str) -> Option<String> {
+        let is_unset = self.text(variable).is_none();
+        is_unset.then(|| format!("sends events to {route}: set {variable}"))
     }
 
     fn address_problem(&mut self, source: &Source) {

@@ -5,22 +5,80 @@ use std::fmt;
 use url::{Host, Url};
 
 use super::vars::Vars;
-use crate::{authorities::Authorities, client_certificate::ClientCertificate};
+use crate::{
+    authorities::Authorities,
+    client_certificate::ClientCertificate,
+    route::{Route, Shares},
+};
+
+/// The settings of the targets that have names of their own.
+const GCP: &str = "GCP_TARGET_URL";
+const AWS: &str = "AWS_TARGET_FUNCTION";
 
 /// Longest name or ARN of a function that the Lambda API takes, in characters
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 const MAX_FUNCTION_CHARS: usize = 170;
 
-/// The targets that events are delivered to. A target may be absent if no event can be routed to
-/// it.
+/// The configured destinations, in the order of the table.
+#[derive(Debug, Clone, Default)]
+pub struct Targets(Vec<Target>);
+
+impl Targets {
+    pub fn new(targets: Vec<Target>) -> Self {
+        Self(targets)
+    }
+
+    pub fn get(&self, name: Route) -> Option<&Target> {
+        self.0.iter().find(|target| target.name == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.0.iter()
+    }
+
+    /// Returns the names of the destinations.
+    pub fn routes(&self) -> Vec<Route> {
+        self.0.iter().map(|target| target.name).collect()
+    }
+}
+
+/// A destination, and everything that is configured for it.
 #[derive(Debug, Clone)]
-pub struct Targets {
-    pub gcp: Option<GcpTarget>,
-    pub aws: Option<AwsTarget>,
+pub struct Target {
+    pub name: Route,
+    /// The setting that an operator changes to correct the target.
+    pub setting: String,
+    pub place: Place,
+}
+
+impl Target {
+    /// Returns the URL and its settings, unless the destination is a Lambda.
+    pub fn http(&self) -> Option<&HttpTarget> {
+        match &self.place {
+            Place::Http(http) => Some(http),
+            Place::Lambda(_) => None,
+        }
+    }
+
+    /// Returns the function and its settings, if the destination is a Lambda.
+    pub fn lambda(&self) -> Option<&LambdaTarget> {
+        match &self.place {
+            Place::Lambda(lambda) => Some(lambda),
+            Place::Http(_) => None,
+        }
+    }
+}
+
+/// The place that a destination's events are sent to.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A Cloud Run service, or another service that receives events as POST requests.
+    Http(HttpTarget),
+    Lambda(LambdaTarget),
 }
 
 #[derive(Clone)]
-pub struct GcpTarget {
+pub struct HttpTarget {
     pub url: Url,
     /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
@@ -28,10 +86,10 @@ pub struct GcpTarget {
 }
 
 /// Omits the URL's user, password and query, which may hold a token.
-impl fmt::Debug for GcpTarget {
+impl fmt::Debug for HttpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = self.url.origin().ascii_serialization();
-        f.debug_struct("GcpTarget")
+        f.debug_struct("HttpTarget")
             .field("origin", &origin)
             .field("ca", &self.ca)
             .field("client_certificate", &self.client_certificate)
@@ -40,7 +98,7 @@ impl fmt::Debug for GcpTarget {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AwsTarget {
+pub struct LambdaTarget {
     /// A name, a partial ARN or an ARN.
     pub function: String,
     pub role_arn: Option<String>,
@@ -48,7 +106,7 @@ pub struct AwsTarget {
     pub payload: Payload,
 }
 
-impl AwsTarget {
+impl LambdaTarget {
     /// Returns the region in an ARN. A region answers only for its own functions.
     pub fn region(&self) -> Option<&str> {
         self.function.strip_prefix("arn:")?.split(':').nth(2)
@@ -73,26 +131,34 @@ pub enum Payload {
 }
 
 impl Vars<'_> {
-    pub(super) fn targets(&mut self, threshold: u16) -> Targets {
+    /// Reads the targets of `gcp` and `aws`. A target may be absent if no byte belongs to it.
+    pub(super) fn targets(&mut self, shares: &Shares) -> Targets {
         let gcp = self.gcp_target();
         let aws = self.aws_target();
-        if gcp.is_none() && threshold > 0 && self.text("GCP_TARGET_URL").is_none() {
+        if gcp.is_none() && shares.count(Route::GCP) > 0 && self.text(GCP).is_none() {
             self.problem(
-                "GCP_TARGET_URL",
+                GCP,
                 "must be set to the Cloud Run service's URL (or ROUTE_THRESHOLD to 0)",
             );
         }
-        if aws.is_none() && threshold < 256 && self.text("AWS_TARGET_FUNCTION").is_none() {
+        if aws.is_none() && shares.count(Route::AWS) > 0 && self.text(AWS).is_none() {
             self.problem(
-                "AWS_TARGET_FUNCTION",
+                AWS,
                 "must be set to the processor Lambda's name or ARN (or ROUTE_THRESHOLD to 256)",
             );
         }
-        Targets { gcp, aws }
+        let gcp = gcp.map(|http| (Route::GCP, GCP, Place::Http(http)));
+        let aws = aws.map(|lambda| (Route::AWS, AWS, Place::Lambda(lambda)));
+        let targets = gcp.into_iter().chain(aws);
+        let targets = targets.map(|(name, setting, place)| {
+            let setting = setting.to_owned();
+            Target { name, setting, place }
+        });
+        Targets::new(targets.collect())
     }
 
-    fn gcp_target(&mut self) -> Option<GcpTarget> {
-        const NAME: &str = "GCP_TARGET_URL";
+    fn gcp_target(&mut self) -> Option<HttpTarget> {
+        const NAME: &str = GCP;
         let ca = self.authorities("GCP_CA_FILE");
         let client_certificate = self.client_certificate();
         let url = Url::parse(&self.text(NAME)?).ok();
@@ -107,7 +173,7 @@ impl Vars<'_> {
                          authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
                     );
                 }
-                Some(GcpTarget { url, ca, client_certificate })
+                Some(HttpTarget { url, ca, client_certificate })
             }
             _ => {
                 self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
@@ -116,7 +182,7 @@ impl Vars<'_> {
         }
     }
 
-    fn aws_target(&mut self) -> Option<AwsTarget> {
+    fn aws_target(&mut self) -> Option<LambdaTarget> {
         let invocation = match self.choice(
             "AWS_TARGET_INVOCATION",
             "RequestResponse",
@@ -140,22 +206,22 @@ impl Vars<'_> {
         if role_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:")) {
             self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
         }
-        let function = self.text("AWS_TARGET_FUNCTION")?;
+        let function = self.text(AWS)?;
         if !is_function(&function) {
             self.problem(
-                "AWS_TARGET_FUNCTION",
+                AWS,
                 "must be a function's name or ARN: NAME, NAME:ALIAS or \
                  arn:aws:lambda:REGION:ACCOUNT:function:NAME",
             );
         }
         if role_arn.is_none() && self.is_this_function(&function) {
             self.problem(
-                "AWS_TARGET_FUNCTION",
+                AWS,
                 "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself endlessly: \
                  name the processor",
             );
         }
-        Some(AwsTarget { function, role_arn, invocation, payload })
+        Some(LambdaTarget { function, role_arn, invocation, payload })
     }
 
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.

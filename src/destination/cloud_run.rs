@@ -16,7 +16,7 @@ use super::{
     limited,
 };
 use crate::{
-    config::GcpTarget,
+    config::HttpTarget,
     delivery::Reply,
     http_client::{self, Connector},
     resolver::Resolver,
@@ -35,7 +35,7 @@ impl CloudRun {
     ///
     /// # Errors
     /// Fails if the CA cannot be used.
-    pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
+    pub fn new(target: &HttpTarget, timeout: Duration) -> Result<Self, String> {
         let mut tls = super::tls_config(target.ca.as_ref())?;
         if let Some(certificate) = &target.client_certificate {
             certificate.add_to(&mut tls);
@@ -44,7 +44,7 @@ impl CloudRun {
         let client = http_client::client(Arc::new(tls), resolver, connect_timeout(timeout));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);
-        let uri = url.as_str().parse().map_err(|error| format!("GCP_TARGET_URL: {error}"))?;
+        let uri = url.as_str().parse().map_err(|error| format!("the URL: {error}"))?;
         Ok(Self { client, uri, authorization })
     }
 

@@ -54,7 +54,8 @@ pub struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,
-    /// The destination is down. The list of the store brings the event when it is up again.
+    /// The destination is down, or this process does not know it. The list of the store brings the
+    /// event later.
     Left,
     /// SQS must bring the message again.
     Again,
@@ -107,6 +108,8 @@ impl Instance {
     async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
         let mut budget = budget;
         let cause = match message.destination {
+            // Another process may know it already, or still.
+            Some(destination) if self.router.destinations().get(destination).is_err() => None,
             Some(destination) => {
                 let has_time = budget.left() > PATIENCE + self.attempt;
                 let patience = if has_time { PATIENCE } else { Duration::ZERO };

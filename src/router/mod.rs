@@ -99,6 +99,11 @@ impl Router {
         &*self.store
     }
 
+    /// Returns the configured destinations.
+    pub fn destinations(&self) -> &Destinations {
+        &self.destinations
+    }
+
     /// Refuses and logs a delivery by its head alone, before its body of `length` bytes is read.
     /// Returns `None` if the head is acceptable.
     pub fn refuse(&self, delivery: &Delivery, length: u64, origin: &Origin) -> Option<Reply> {

@@ -44,7 +44,7 @@ async fn a_client_certificate_opens_a_service_that_asks_for_one() {
     let server = TlsServer::start_for_known_clients(&authority, "localhost").await;
     let (ca, url) = (authority.file(), format!("https://localhost:{}/", server.port));
     let serve = Serve::to_url(&url)
-        .only(Route::Gcp)
+        .only(Route::GCP)
         .env("GCP_CA_FILE", ca.to_str().unwrap())
         .env("FORWARD_ATTEMPTS", "1");
     let with = |(certificate, key): (PathBuf, PathBuf)| {
@@ -144,7 +144,7 @@ async fn a_name_that_leads_to_this_machine_is_refused_at_each_attempt() {
     assert!(detail.contains(&format!("{name} resolves to ")), "{detail}");
     assert!(detail.contains(", a loopback address: correct its DNS record"), "{detail}");
 
-    let serve = Serve::to_url(&url).only(Route::Gcp).env("FORWARD_ATTEMPTS", "2");
+    let serve = Serve::to_url(&url).only(Route::GCP).env("FORWARD_ATTEMPTS", "2");
     let router = serve.env("GCP_CA_FILE", authority.file().to_str().unwrap()).start();
     router.post(PAYLOAD).await.expect(502).says("destination unreachable");
     let log = router.log();

@@ -37,16 +37,15 @@ fn signed_at(received: &Received, secrets: &[&str]) -> i64 {
 #[tokio::test]
 async fn each_attempt_is_signed_by_every_secret_with_its_own_time() {
     let sink = Sink::start().await;
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let secrets = format!("{NEW}, {OLD}");
         let router = Serve::to(&sink).only(route).env("FORWARD_SECRETS", &secrets).start();
         let later = json!({ "statusCode": 503, "headers": { "retry-after": "2" } }).to_string();
-        sink.answers(match route {
-            Route::Gcp => {
-                let later = vec![("retry-after", "2")];
-                Answer::With(StatusCode::SERVICE_UNAVAILABLE, later, Bytes::new())
-            }
-            Route::Aws => Answer::With(StatusCode::OK, vec![], later.into()),
+        sink.answers(if route == Route::AWS {
+            Answer::With(StatusCode::OK, vec![], later.into())
+        } else {
+            let later = vec![("retry-after", "2")];
+            Answer::With(StatusCode::SERVICE_UNAVAILABLE, later, Bytes::new())
         });
         let (got, ()) = tokio::join!(router.post(PAYLOAD), async {
             sink.arrived(1).await;
@@ -67,7 +66,7 @@ async fn a_vendor_s_signature_never_stands_where_the_router_s_does() {
     let (time, signature) = (now.to_string(), sign(VENDOR, "msg_1", now, body));
     let headers =
         [("webhook-id", "msg_1"), ("webhook-timestamp", &time), ("webhook-signature", &signature)];
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let serve = Serve::to(&sink).only(route).env("STANDARD_WEBHOOKS_SECRETS", VENDOR);
         let router = serve.start();
         router.post_to("standard-webhooks", &headers, body).await.expect(200);
@@ -93,7 +92,7 @@ async fn the_sample_processor_takes_only_what_the_router_signed() {
     };
     let both = format!("{OLD},{NEW}");
     for (index, (route, form)) in
-        [(Route::Gcp, "body"), (Route::Aws, "body"), (Route::Aws, "request")].iter().enumerate()
+        [(Route::GCP, "body"), (Route::AWS, "body"), (Route::AWS, "request")].iter().enumerate()
     {
         for (secrets, status) in [("", 401), (OLD, 401), (&both, 200)] {
             let vars = [("FORWARD_SECRETS", secrets), ("AWS_TARGET_PAYLOAD", form)];

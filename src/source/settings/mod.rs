@@ -214,7 +214,7 @@ fn rules(reader: &mut Reader<'_, '_>) -> Rules {
     };
     let (only, except) = (globs("only"), globs("except"));
     let destination = reader.text("destination", |text| {
-        text.parse::<Route>().map_err(|_| "must be \"gcp\" or \"aws\"")
+        text.parse::<Route>().map_err(|error| format!("names a destination, and a name {error}"))
     });
     let answer = reader.text("answer", |text| match text {
         "delivered" => Ok(Answer::Delivered),

@@ -35,7 +35,7 @@ async fn the_libraries_accept_what_the_router_forwards_and_nothing_else() {
     let sink = Sink::start().await;
     let secrets = format!("{NEW},{OLD}");
     let mut received = Vec::new();
-    for (route, payload) in [(Route::Gcp, "body"), (Route::Aws, "body"), (Route::Aws, "request")] {
+    for (route, payload) in [(Route::GCP, "body"), (Route::AWS, "body"), (Route::AWS, "request")] {
         let form = [("FORWARD_SECRETS", secrets.as_str()), ("AWS_TARGET_PAYLOAD", payload)];
         let router = Serve::to(&sink).only(route).envs(form).start();
         // Neither the spaces nor the escapes may change on the way.
