@@ -33,7 +33,7 @@ PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy:: queue::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
-	every_vendor_s_sample all_letters_are_discarded libraries::
+	every_vendor_s_sample all_letters_are_discarded libraries:: mirror::in_lambda
 NEED_LIBRARIES := libraries::
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
 # Parts of the names of tests that take long.

@@ -88,6 +88,9 @@ pub mod fetcher;
 // The log line and the metrics of a delivery.
 pub mod telemetry;
 
+// Copies of events for mirrors.
+pub mod mirror;
+
 // START HERE: the life of a delivery.
 pub mod router;
 

@@ -6,6 +6,7 @@ mod client_certificate;
 mod forwarding;
 mod inbox;
 mod log;
+mod mirror;
 mod sources;
 mod store;
 mod targets;
@@ -25,6 +26,7 @@ use self::vars::Vars;
 pub use self::{
     inbox::Inbox,
     log::{LOG, log_filter},
+    mirror::Mirroring,
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{HttpTarget, Invocation, LambdaTarget, Payload, Place, Target, Targets},
     variables::{VARIABLES, Variable},
@@ -68,6 +70,8 @@ pub struct Config {
     /// Signs what is forwarded, if FORWARD_SECRETS is set.
     pub signer: Option<Signer>,
     pub inbox: Inbox,
+    /// The mirrors, if some events are copied.
+    pub mirroring: Option<Mirroring>,
     /// The shortest time for which a delivered event is remembered.
     pub dedup_ttl: Duration,
     pub duplicates: Duplicates,
@@ -214,6 +218,7 @@ impl Config {
         vars.check_sources(&intake.sources, &targets);
         vars.check_answers(intake.answer, &intake.sources);
         let mut config = Self {
+            mirroring: vars.mirroring(&targets),
             store: vars.store(),
             targets,
             forward: vars.forward(),

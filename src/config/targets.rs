@@ -163,9 +163,7 @@ impl Vars<'_> {
         let client_certificate = self.client_certificate();
         let url = Url::parse(&self.text(NAME)?).ok();
         match url {
-            Some(url)
-                if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
-            {
+            Some(url) if is_allowed(&url) => {
                 if !url.username().is_empty() || url.password().is_some() {
                     self.warning(
                         NAME,
@@ -207,21 +205,27 @@ impl Vars<'_> {
             self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
         }
         let function = self.text(AWS)?;
-        if !is_function(&function) {
+        self.check_function(AWS, &function, role_arn.is_some());
+        Some(LambdaTarget { function, role_arn, invocation, payload })
+    }
+
+    /// Reports a function that is none, or that is this function itself. One in another account may
+    /// have the same name.
+    pub(super) fn check_function(&mut self, variable: &str, function: &str, is_elsewhere: bool) {
+        if !is_function(function) {
             self.problem(
-                AWS,
+                variable,
                 "must be a function's name or ARN: NAME, NAME:ALIAS or \
                  arn:aws:lambda:REGION:ACCOUNT:function:NAME",
             );
         }
-        if role_arn.is_none() && self.is_this_function(&function) {
+        if !is_elsewhere && self.is_this_function(function) {
             self.problem(
-                AWS,
+                variable,
                 "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself endlessly: \
                  name the processor",
             );
         }
-        Some(LambdaTarget { function, role_arn, invocation, payload })
     }
 
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
@@ -261,6 +265,11 @@ fn is_function(text: &str) -> bool {
             [name, qualifier] => is_word(name) && (qualifier == "$LATEST" || is_word(qualifier)),
             _ => false,
         }
+}
+
+/// Returns whether events may be posted to a URL.
+pub(super) fn is_allowed(url: &Url) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -54,6 +54,8 @@ pub struct Outgoing<'a> {
     pub trace: &'a [(&'static str, String)],
     /// Signs the event, if FORWARD_SECRETS is set.
     pub signer: Option<&'a Signer>,
+    /// True if this is a copy for a mirror.
+    pub is_copy: bool,
 }
 
 /// Reasons why an attempt has no reply to pass on. The texts are for the operator.
@@ -110,6 +112,17 @@ impl SendError {
     }
 }
 
+/// Creates a destination. It connects at its first use.
+///
+/// # Errors
+/// Fails if a file or the URL cannot be used.
+pub fn create(place: &Place, attempt_timeout: Duration) -> Result<Box<dyn Destination>, String> {
+    match place {
+        Place::Http(http) => Ok(Box::new(CloudRun::new(http, attempt_timeout)?)),
+        Place::Lambda(lambda) => Ok(Box::new(Lambda::new(lambda.clone(), attempt_timeout))),
+    }
+}
+
 /// The destinations that are configured, by name.
 #[derive(Default)]
 pub struct Destinations(BTreeMap<Route, Box<dyn Destination>>);
@@ -121,14 +134,9 @@ impl Destinations {
     /// Fails if a file cannot be used. The text names the file and the reason.
     pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
         let named = targets.iter().map(|target| {
-            let destination: Box<dyn Destination> = match &target.place {
-                Place::Http(http) => {
-                    let created = CloudRun::new(http, attempt_timeout);
-                    Box::new(created.map_err(|error| format!("{}: {error}", target.setting))?)
-                }
-                Place::Lambda(lambda) => Box::new(Lambda::new(lambda.clone(), attempt_timeout)),
-            };
-            Ok((target.name, destination))
+            let destination = create(&target.place, attempt_timeout);
+            let destination = destination.map_err(|error| format!("{}: {error}", target.setting));
+            Ok((target.name, destination?))
         });
         named.collect()
     }
@@ -159,7 +167,7 @@ impl FromIterator<(Route, Box<dyn Destination>)> for Destinations {
 /// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII. Each call
 /// signs the event anew, with the time of this attempt.
 fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
-    let Outgoing { delivery, plan, attempt, trace, signer } = outgoing;
+    let Outgoing { delivery, plan, attempt, trace, signer, is_copy } = outgoing;
     let mut particulars = vec![
         ("idempotency-key", plan.key.to_string()),
         ("x-webhook-vendor", visible_ascii(&plan.event.vendor)),
@@ -167,6 +175,9 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
         ("x-webhook-attempt", attempt.to_string()),
     ];
     particulars.extend_from_slice(trace);
+    if *is_copy {
+        particulars.push(("x-webhook-mirror", "true".to_owned()));
+    }
     if let Some(signer) = signer {
         particulars.extend(signer.headers(&plan.key, &delivery.body, Utc::now()));
     }
@@ -346,6 +357,7 @@ mod tests {
             attempt: 3,
             trace: &trace,
             signer: None,
+            is_copy: false,
         });
         for (name, value) in [
             ("idempotency-key", plan.key.to_string().as_str()),
@@ -375,8 +387,14 @@ mod tests {
         let named = ["x-webhook-signature", "content-type", "host", "user-agent"];
         let came = named.map(|name| (name, "came"));
         let delivery = testing::delivery("/webhook/s", &came, "");
-        let event =
-            Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[], signer: None };
+        let event = Outgoing {
+            delivery: &delivery,
+            plan: &plan,
+            attempt: 1,
+            trace: &[],
+            signer: None,
+            is_copy: false,
+        };
         let forwarded: Vec<_> = signature_headers(&event).map(|(name, _)| name).collect();
         assert_eq!(forwarded, ["x-webhook-signature"]);
     }

@@ -220,7 +220,17 @@ mod tests {
 
     fn handed_to(target: &LambdaTarget, delivery: &Delivery) -> Result<Handed, SendError> {
         let plan = testing::plan(Identity::Content, "one");
-        handed(&Outgoing { delivery, plan: &plan, attempt: 3, trace: &[], signer: None }, target)
+        handed(
+            &Outgoing {
+                delivery,
+                plan: &plan,
+                attempt: 3,
+                trace: &[],
+                signer: None,
+                is_copy: false,
+            },
+            target,
+        )
     }
 
     #[test]
@@ -296,7 +306,7 @@ mod tests {
         ];
         let delivery = testing::delivery("/", &[("content-type", &"c".repeat(3000))], "7");
         let (delivery, plan, trace, signer) = (&delivery, &plan, &trace[..], signer.as_ref());
-        let event = Outgoing { delivery, plan, attempt: 3, trace, signer };
+        let event = Outgoing { delivery, plan, attempt: 3, trace, signer, is_copy: false };
         let context = handed(&event, &target(&[])).unwrap().client_context.unwrap();
         assert!(context.len() <= 3583, "{}", context.len());
         let context: Value =

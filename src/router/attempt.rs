@@ -65,7 +65,8 @@ impl Router {
         }
         let Job { delivery, plan, trace, .. } = job;
         let signer = self.signer.as_ref();
-        let event = Outgoing { delivery, plan, attempt: number, trace: &trace.headers, signer };
+        let (attempt, trace, is_copy) = (number, &trace.headers[..], false);
+        let event = Outgoing { delivery, plan, attempt, trace, signer, is_copy };
         destination.send(&event, left.min(self.forward.timeout)).await
     }
 }

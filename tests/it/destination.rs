@@ -231,7 +231,14 @@ async fn a_name_that_does_not_resolve_is_not_sent() {
 pub async fn send(destination: &CloudRun) -> Result<webhook_router::delivery::Reply, SendError> {
     let plan = plan_of("sent");
     let delivery = delivery(PAYLOAD);
-    let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[], signer: None };
+    let event = Outgoing {
+        delivery: &delivery,
+        plan: &plan,
+        attempt: 1,
+        trace: &[],
+        signer: None,
+        is_copy: false,
+    };
     destination.send(&event, TIMEOUT).await
 }
 

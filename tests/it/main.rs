@@ -30,6 +30,7 @@ mod destination; // Requests to each destination, and the results of its answers
 mod idle_connections; // Idle connections to destinations and DynamoDB that break.
 mod inbox; // Accepted events: answered at once, delivered after the answer.
 mod invoke; // Requests to the processor Lambda, and the results of its answers.
+mod mirror; // Copies of events, and mirrors that fail.
 mod network; // Client certificates, TLS versions, and names that lead to this machine.
 mod record; // The record of an event: its lifetime and its route.
 mod signing; // Signatures of what the router forwards.
