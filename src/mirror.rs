@@ -93,12 +93,12 @@ impl Mirrors {
             telemetry::copied(&plan.key, plan.route, &Copied::Dropped("there is no room for it"));
             return;
         };
-        // The delivery's own bytes count for MAX_BUFFERED_BYTES as long as somebody holds them.
-        let delivery = Delivery { body: Bytes::copy_from_slice(&kept.body), ..kept };
         let (plan, trace, mirror) = (plan.clone(), trace.to_vec(), Arc::clone(mirror));
         let (turns, timeout, end) = (Arc::clone(&self.turns), self.timeout, self.end());
         self.copies.spawn(async move {
             let _room = room;
+            // The delivery's own bytes count for MAX_BUFFERED_BYTES as long as somebody holds them.
+            let delivery = Delivery { body: Bytes::copy_from_slice(&kept.body), ..kept };
             let sending = async {
                 let _turn = turns.acquire().await;
                 let event = Outgoing {

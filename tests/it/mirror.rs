@@ -104,7 +104,9 @@ async fn a_mirror_that_hangs_refuses_or_fails_changes_no_answer() {
     {
         let sink = Sink::start().await;
         sink.answers(ok("done"));
-        let router = Serve::to(&sink).env("MIRROR_URL", mirror).start();
+        // No copy ends by its own time limit.
+        let vars = [("MIRROR_URL", mirror), ("FORWARD_TIMEOUT_MS", "29000")];
+        let router = Serve::to(&sink).envs(vars).start();
         for number in 0..EVENTS {
             let got = router.post(numbered(number)).await;
             assert_eq!((got.status, got.text()), (200, "done"), "{mirror}");
