@@ -12,7 +12,7 @@ use tokio::{net::lookup_host, time::timeout};
 use crate::{
     authorities::Authorities,
     aws,
-    config::{Config, HttpTarget, LambdaTarget, StoreUrl, Target},
+    config::{Config, HttpTarget, LambdaTarget, Mirroring, Place, StoreUrl, Target},
     destination,
     finding::Finding,
     resolver::Resolver,
@@ -29,21 +29,25 @@ const CREDENTIALS: &str = "AWS credentials";
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
-    let services = config.targets.iter().filter_map(|target| Some((target, target.http()?)));
-    let services = services.map(|(target, http)| {
-        let setting = &target.setting;
-        within(setting, "its host", http_target(setting, http))
-    });
-    let lambdas: Vec<_> =
-        config.targets.iter().filter_map(|target| Some((target, target.lambda()?))).collect();
+    let targets = config.targets.iter().map(|target| (target.setting.as_str(), &target.place));
+    let mirrors = config.mirroring.iter().flat_map(Mirroring::places);
+    let (mut services, mut lambdas) = (Vec::new(), Vec::new());
+    for (setting, place) in targets.chain(mirrors) {
+        match place {
+            Place::Http(http) => services.push((setting, http)),
+            Place::Lambda(lambda) => lambdas.push((setting, lambda)),
+        }
+    }
+    let services = services
+        .into_iter()
+        .map(|(setting, http)| within(setting, "its host", http_target(setting, http)));
     // A function's ARN has its own region.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
     let uses_aws = !lambdas.is_empty() || matches!(config.store.url, StoreUrl::DynamoDb { .. });
-    let lambdas = lambdas.into_iter().map(|(target, lambda)| {
-        let setting = &target.setting;
-        within(setting, "the Lambda API", lambda_target(setting, lambda))
-    });
+    let lambdas = lambdas
+        .into_iter()
+        .map(|(setting, lambda)| within(setting, "the Lambda API", lambda_target(setting, lambda)));
     let (store, services, aws, lambdas) = tokio::join!(
         within("STORE_URL", &url, store),
         join_all(services),

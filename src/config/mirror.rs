@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::{
-    targets::{HttpTarget, Invocation, LambdaTarget, Payload, Place, Targets},
+    targets::{
+        HttpTarget, Invocation, LambdaTarget, Payload, Place, THIS_FUNCTION, Targets,
+        check_function, http_url,
+    },
     vars::Vars,
 };
 use crate::route::Route;
@@ -25,31 +28,48 @@ pub struct Mirroring {
     pub own: BTreeMap<Route, Place>,
 }
 
+impl Mirroring {
+    /// Returns each mirror with the setting that an operator changes to correct it.
+    pub fn places(&self) -> impl Iterator<Item = (&str, &Place)> {
+        let common = self.common.iter().map(|place| match place {
+            Place::Http(_) => (URL, place),
+            Place::Lambda(_) => (FUNCTION, place),
+        });
+        common.chain(self.own.values().map(|place| ("DESTINATIONS", place)))
+    }
+}
+
 impl Vars<'_> {
     /// Reads the mirrors. Returns `None` if no event is copied.
-    pub(super) fn mirroring(&mut self, _targets: &Targets) -> Option<Mirroring> {
+    pub(super) fn mirroring(&mut self, targets: &Targets) -> Option<Mirroring> {
         let percent = self.number(PERCENT, 0..=100) as u8;
         let (url, function) = (self.mirror_url(), self.mirror_function());
         if self.text(URL).is_some() && self.text(FUNCTION).is_some() {
             self.problem(FUNCTION, format!("must not be set together with {URL}"));
         }
         let common = url.or(function);
-        let own = BTreeMap::new();
+        let own = targets.iter().filter_map(|target| {
+            let mirror = mirror_at(target.mirror.clone()?);
+            Some((target.name, mirror))
+        });
+        let own: BTreeMap<_, _> = own.collect();
         let is_used = percent > 0 && (common.is_some() || !own.is_empty());
         is_used.then_some(Mirroring { percent, common, own })
     }
 
     fn mirror_url(&mut self) -> Option<Place> {
-        let url = Url::parse(&self.text(URL)?).ok().filter(super::targets::is_allowed);
-        if url.is_none() {
-            self.problem(URL, "must be an https:// URL (http:// is allowed on loopback)");
-        }
-        Some(mirror_at(url?))
+        let url = http_url(&self.text(URL)?);
+        url.map_err(|remedy| self.problem(URL, remedy)).ok().map(mirror_at)
     }
 
     fn mirror_function(&mut self) -> Option<Place> {
         let function = self.text(FUNCTION)?;
-        self.check_function(FUNCTION, &function, false);
+        if let Err(remedy) = check_function(&function) {
+            self.problem(FUNCTION, remedy);
+        }
+        if self.is_this_function(&function) {
+            self.problem(FUNCTION, THIS_FUNCTION);
+        }
         let payload = match self.text("AWS_TARGET_PAYLOAD").as_deref() {
             Some("request") => Payload::Request,
             _ => Payload::Body,

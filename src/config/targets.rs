@@ -15,6 +15,14 @@ use crate::{
 const GCP: &str = "GCP_TARGET_URL";
 const AWS: &str = "AWS_TARGET_FUNCTION";
 
+/// The remedy for a target that is the router itself.
+pub(super) const THIS_FUNCTION: &str = "is this function (AWS_LAMBDA_FUNCTION_NAME), which would \
+                                        call itself endlessly: name the processor";
+
+/// The reason why a queued invocation needs the payload `request`.
+pub(super) const QUEUED: &str = "Lambda drops the client context of a queued event, and key, vendor \
+                                 and attempt with it";
+
 /// Longest name or ARN of a function that the Lambda API takes, in characters
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 const MAX_FUNCTION_CHARS: usize = 170;
@@ -49,6 +57,8 @@ pub struct Target {
     /// The setting that an operator changes to correct the target.
     pub setting: String,
     pub place: Place,
+    /// Gets copies of the destination's events, in place of MIRROR_URL and MIRROR_FUNCTION.
+    pub mirror: Option<Url>,
 }
 
 impl Target {
@@ -152,7 +162,7 @@ impl Vars<'_> {
         let targets = gcp.into_iter().chain(aws);
         let targets = targets.map(|(name, setting, place)| {
             let setting = setting.to_owned();
-            Target { name, setting, place }
+            Target { name, setting, place, mirror: None }
         });
         Targets::new(targets.collect())
     }
@@ -161,22 +171,26 @@ impl Vars<'_> {
         const NAME: &str = GCP;
         let ca = self.authorities("GCP_CA_FILE");
         let client_certificate = self.client_certificate();
-        let url = Url::parse(&self.text(NAME)?).ok();
-        match url {
-            Some(url) if is_allowed(&url) => {
-                if !url.username().is_empty() || url.password().is_some() {
-                    self.warning(
-                        NAME,
-                        "contains a user or a password, which each delivery carries as basic \
-                         authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
-                    );
-                }
+        match http_url(&self.text(NAME)?) {
+            Ok(url) => {
+                self.warn_of_credentials(NAME, &url);
                 Some(HttpTarget { url, ca, client_certificate })
             }
-            _ => {
-                self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
+            Err(remedy) => {
+                self.problem(NAME, remedy);
                 None
             }
+        }
+    }
+
+    /// Warns of a URL that holds a password.
+    pub(super) fn warn_of_credentials(&mut self, setting: &str, url: &Url) {
+        if !url.username().is_empty() || url.password().is_some() {
+            self.warning(
+                setting,
+                "contains a user or a password, which each delivery carries as basic \
+                 authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
+            );
         }
     }
 
@@ -196,40 +210,25 @@ impl Vars<'_> {
         if invocation == Invocation::Event && payload == Payload::Body {
             self.problem(
                 "AWS_TARGET_PAYLOAD",
-                "must be request with AWS_TARGET_INVOCATION=Event: Lambda drops the client context \
-                 of a queued event, and key, vendor and attempt with it",
+                format!("must be request with AWS_TARGET_INVOCATION=Event: {QUEUED}"),
             );
         }
         let role_arn = self.text("AWS_TARGET_ROLE_ARN");
-        if role_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:")) {
-            self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
+        if let Some(Err(remedy)) = role_arn.as_deref().map(role) {
+            self.problem("AWS_TARGET_ROLE_ARN", remedy);
         }
         let function = self.text(AWS)?;
-        self.check_function(AWS, &function, role_arn.is_some());
+        if let Err(remedy) = check_function(&function) {
+            self.problem(AWS, remedy);
+        }
+        if role_arn.is_none() && self.is_this_function(&function) {
+            self.problem(AWS, THIS_FUNCTION);
+        }
         Some(LambdaTarget { function, role_arn, invocation, payload })
     }
 
-    /// Reports a function that is none, or that is this function itself. One in another account may
-    /// have the same name.
-    pub(super) fn check_function(&mut self, variable: &str, function: &str, is_elsewhere: bool) {
-        if !is_function(function) {
-            self.problem(
-                variable,
-                "must be a function's name or ARN: NAME, NAME:ALIAS or \
-                 arn:aws:lambda:REGION:ACCOUNT:function:NAME",
-            );
-        }
-        if !is_elsewhere && self.is_this_function(function) {
-            self.problem(
-                variable,
-                "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself endlessly: \
-                 name the processor",
-            );
-        }
-    }
-
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
-    fn is_this_function(&self, target: &str) -> bool {
+    pub(super) fn is_this_function(&self, target: &str) -> bool {
         let parts: Vec<_> = target.split(':').collect();
         let (name, region) = match parts.iter().position(|part| *part == "function") {
             Some(at) => (parts.get(at + 1), at.checked_sub(2).and_then(|at| parts.get(at))),
@@ -240,6 +239,28 @@ impl Vars<'_> {
         };
         here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
     }
+}
+
+/// Reads the URL of a service.
+pub(super) fn http_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    let url =
+        url.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)));
+    url.ok_or("must be an https:// URL (http:// is allowed on loopback)")
+}
+
+/// Reads the ARN of a role.
+pub(super) fn role(text: &str) -> Result<String, &'static str> {
+    let is_arn = text.starts_with("arn:");
+    is_arn.then(|| text.to_owned()).ok_or("must be an ARN: arn:aws:iam::ACCOUNT:role/NAME")
+}
+
+/// Reads the name or the ARN of a function.
+pub(super) fn check_function(text: &str) -> Result<String, &'static str> {
+    is_function(text).then(|| text.to_owned()).ok_or(
+        "must be a function's name or ARN: NAME, NAME:ALIAS or \
+         arn:aws:lambda:REGION:ACCOUNT:function:NAME",
+    )
 }
 
 /// Returns whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.
@@ -265,11 +286,6 @@ fn is_function(text: &str) -> bool {
             [name, qualifier] => is_word(name) && (qualifier == "$LATEST" || is_word(qualifier)),
             _ => false,
         }
-}
-
-/// Returns whether events may be posted to a URL.
-pub(super) fn is_allowed(url: &Url) -> bool {
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
 fn is_loopback(url: &Url) -> bool {

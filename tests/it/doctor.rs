@@ -221,8 +221,10 @@ fn a_client_certificate_and_the_addresses_of_a_name_are_looked_at() {
         ("ROUTE_THRESHOLD", "256"),
         ("GCP_CLIENT_CERT_FILE", certificate.to_str().unwrap()),
         ("GCP_CLIENT_KEY_FILE", key.to_str().unwrap()),
+        ("MIRROR_URL", "https://nowhere.invalid/"),
     ];
     let found = findings(&vars);
+    tells(&found, "error", "MIRROR_URL: nowhere.invalid cannot be looked up");
     tells(&found, "ok", "router.certificate.pem has 1 certificate, valid until");
     tells(&found, "error", &format!("GCP_TARGET_URL: {name} resolves to "));
     let (expired, its_key) = authority.issue_expired(&["router"]);
