@@ -10,6 +10,7 @@ use crate::{
         Address, Certificate, Fetched, Rules, Source, Sources, envelope, secrets_variable,
         settings, vendors,
     },
+    table::Problem,
 };
 
 /// The text of SOURCES, or of the file that SOURCES_FILE names.

@@ -164,6 +164,30 @@ async fn an_event_that_failed_is_copied_when_it_is_delivered() {
 }
 
 #[tokio::test]
+async fn a_destination_of_a_table_can_have_a_mirror_of_its_own() {
+    let (sink, own, common) = (Sink::start().await, Sink::start().await, Sink::start().await);
+    let (url, mirror) = (&sink.url, &own.url);
+    let table = format!(
+        "[destinations.one]\nkind = \"http\"\nurl = \"{url}\"\nbytes = \"0-127\"\n\
+         mirror = \"{mirror}\"\n\
+         [destinations.two]\nkind = \"http\"\nurl = \"{url}\"\nbytes = \"128-255\"\n"
+    );
+    let vars = [("DESTINATIONS", table.as_str()), ("MIRROR_URL", &common.url)];
+    let router = Serve::new().envs(vars).start();
+    let (mut one, mut two) = (0, 0);
+    for number in 0..20 {
+        let got = router.post(numbered(number)).await.expect(200);
+        match got.header("x-webhook-destination") {
+            Some("one") => one += 1,
+            _ => two += 1,
+        }
+    }
+    stop(router);
+    assert!(one > 0 && two > 0);
+    assert_eq!((own.received().len(), common.received().len()), (one, two));
+}
+
+#[tokio::test]
 async fn a_function_can_be_a_mirror() {
     for payload in ["body", "request"] {
         let sink = Sink::start().await;

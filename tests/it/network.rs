@@ -98,6 +98,30 @@ fn a_client_certificate_that_cannot_be_used_is_named_with_its_file() {
     }
 }
 
+#[test]
+fn a_destination_of_a_table_can_have_a_client_certificate() {
+    let authority = Authority::new();
+    let (certificate, key) = client_files(&authority, "router");
+    let problems = |fields: &str| {
+        let table = format!(
+            "[destinations.one]\nkind = \"http\"\nurl = \"https://one.example\"\nbytes = \"0-255\"\n\
+             {fields}"
+        );
+        let problems = Config::read(lookup(&[("DESTINATIONS", &table)])).1;
+        problems.into_iter().map(|problem| problem.remedy).collect::<Vec<_>>()
+    };
+    let certificate = format!("client_cert_file = {certificate:?}\n");
+    let both = format!("{certificate}client_key_file = {key:?}\n");
+    assert_eq!(problems(&both), Vec::<String>::new());
+    for (fields, says) in [
+        (certificate.clone(), "must be set together with client_key_file"),
+        (format!("{certificate}client_key_file = \"/nowhere\""), "/nowhere is not a PEM file"),
+    ] {
+        let told = problems(&fields);
+        assert!(told.len() == 1 && told[0].contains(says), "{told:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_speaks_only_tls_1_1_gets_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
