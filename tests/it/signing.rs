@@ -86,8 +86,9 @@ async fn a_vendor_s_signature_never_stands_where_the_router_s_does() {
 async fn the_sample_processor_takes_only_what_the_router_signed() {
     let vars = [("PORT", "0"), ("FORWARD_SECRETS", NEW)];
     let processor = Server::start(Command::new(PROCESSOR), &vars);
+    let url = processor.url.replace("0.0.0.0", "127.0.0.1");
     let receipts = async || -> Vec<Value> {
-        let listed = get(client().get(format!("{}/receipts", processor.url)).send().await).await;
+        let listed = get(client().get(format!("{url}/receipts")).send().await).await;
         serde_json::from_slice(&listed.body).unwrap()
     };
     let both = format!("{OLD},{NEW}");
@@ -96,7 +97,7 @@ async fn the_sample_processor_takes_only_what_the_router_signed() {
     {
         for (secrets, status) in [("", 401), (OLD, 401), (&both, 200)] {
             let vars = [("FORWARD_SECRETS", secrets), ("AWS_TARGET_PAYLOAD", form)];
-            let router = Serve::to_url(&processor.url).only(*route).envs(vars).start();
+            let router = Serve::to_url(&url).only(*route).envs(vars).start();
             let got = router.post(PAYLOAD.replace("4200", &index.to_string())).await;
             assert_eq!(got.status, status, "{route} {form}: {}", got.text());
             if status == 200 {
@@ -110,7 +111,7 @@ async fn the_sample_processor_takes_only_what_the_router_signed() {
     // A stranger who has captured a request cannot make another event of it.
     let send = async |id: &str, time: i64| -> Got {
         let request = client()
-            .post(&processor.url)
+            .post(&url)
             .header("idempotency-key", "forged")
             .header("webhook-id", id)
             .header("webhook-timestamp", time.to_string())
