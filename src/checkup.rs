@@ -12,7 +12,7 @@ use tokio::{net::lookup_host, time::timeout};
 use crate::{
     authorities::Authorities,
     aws,
-    config::{Config, HttpTarget, LambdaTarget, Mirroring, Place, StoreUrl, Target},
+    config::{Config, HttpTarget, LambdaTarget, Mirroring, Place, StoreUrl},
     destination,
     finding::Finding,
     resolver::Resolver,
@@ -63,14 +63,20 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         StoreUrl::Redis(redis) => redis.ca.as_ref(),
         StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
     };
-    let http = || config.targets.iter().filter_map(Target::http);
-    let files = http().filter_map(|http| Some(("GCP_CA_FILE", http.ca.as_ref()?)));
+    let http = || {
+        let named = config.targets.iter().filter_map(|target| Some((target, target.http()?)));
+        // The files of a table are fields of its destinations.
+        named.map(|(target, http)| match target.setting.as_str() {
+            "GCP_TARGET_URL" => (["GCP_CA_FILE", "GCP_CLIENT_CERT_FILE"], http),
+            setting => ([setting, setting], http),
+        })
+    };
+    let files = http().filter_map(|([name, _], http)| Some((name, http.ca.as_ref()?)));
     let files = redis_ca.map(|ca| ("REDIS_CA_FILE", ca)).into_iter().chain(files);
     let files = files.map(|(name, ca)| authorities(name, ca));
-    let files = files.chain(http().filter_map(|http| {
+    let files = files.chain(http().filter_map(|([_, name], http)| {
         let client = http.client_certificate.as_ref()?;
-        let (name, end) = ("GCP_CLIENT_CERT_FILE", client.valid_until());
-        Some(certificates(name, &client.path, client.count(), end))
+        Some(certificates(name, &client.path, client.count(), client.valid_until()))
     }));
     let targets = services.into_iter().flatten();
     let lambdas = lambdas.into_iter().flatten();
