@@ -1,8 +1,9 @@
 """Compares the time of answers with mirrors that hang, refuse or fail to that without a mirror.
 
-Four routers run at the same time: one without a mirror, and one with each kind of mirror, which gets a
+Five routers run at the same time: two without a mirror, and one with each kind of mirror, which gets a
 copy of every event. Each round sends one event to each of them, in random order. So other load on the
-machine affects all four. They share a redis-server, and the sample destination.
+machine affects all of them, and the second one without a mirror shows how much. They share a redis-server,
+and the sample destination.
 
     make bench-mirror                     # ROUNDS=2000 and THREADS=4 unless set
 """
@@ -46,7 +47,8 @@ def start_mirrors():
     threading.Thread(target=accept, daemon=True).start()
     failing = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing)
     threading.Thread(target=failing.serve_forever, daemon=True).start()
-    ports = {"none": None, "hangs": hanging.getsockname()[1], "refuses": free_port(), "500": failing.server_port}
+    ports = {"none": None, "none (2)": None, "hangs": hanging.getsockname()[1]}
+    ports |= {"refuses": free_port(), "500": failing.server_port}
     return {name: f"http://127.0.0.1:{port}" if port else "" for name, port in ports.items()}
 
 
