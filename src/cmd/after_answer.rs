@@ -1,8 +1,9 @@
 //! The time after the answer of an invocation.
 //!
-//! Lambda freezes the process once the runtime and all extensions ask for the next invocation. The
-//! caller gets the answer before that, as soon as the runtime has sent it
+//! Lambda freezes the process once the runtime and all extensions ask for the next invocation
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-invoke>).
+//! The caller gets the answer before that, as soon as the runtime has sent it
+//! (<https://aws.amazon.com/blogs/compute/performance-and-functionality-improvements-for-aws-lambda-extensions/>).
 //! So an extension inside this process can finish work that must not delay the answer, within the
 //! invocation's time.
 
