@@ -106,7 +106,7 @@ fn kind(address: IpAddr) -> Option<&'static str> {
     };
     match address.octets() {
         [169, 254, 169, 254] => Some(METADATA),
-        // Linux connects to this machine for all of these.
+        // Linux connects to this machine for 0.0.0.0. The others of this network are no host's.
         [0, ..] => Some("an unspecified address"),
         _ if address.is_loopback() => Some("a loopback address"),
         _ if address.is_link_local() => Some("a link-local address"),
