@@ -34,7 +34,7 @@ PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy:: queue::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
-	every_vendor_s_sample all_letters_are_discarded libraries::
+	every_vendor_s_sample all_letters_are_discarded libraries:: mirror::in_lambda
 NEED_LIBRARIES := libraries::
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
 # Parts of the names of tests that take long.
@@ -50,7 +50,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -187,6 +187,10 @@ bench-cold-start: build ## Compare the cold start with that of an empty function
 
 bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)
+
+bench-mirror: fast-servers ## Compare the answers' times with mirrors that hang, refuse or fail to those without a mirror.
+	cargo build --locked --release
+	python3 benches/mirror.py
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt

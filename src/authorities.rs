@@ -46,12 +46,17 @@ impl Authorities {
 
     /// Returns the earliest time at which one of the certificates expires.
     pub fn valid_until(&self) -> Option<DateTime<Utc>> {
-        let ends = self.certificates.iter().filter_map(|certificate| {
-            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-            DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)
-        });
-        ends.min()
+        earliest_end(&self.certificates)
     }
+}
+
+/// Returns the earliest time at which one of the certificates expires.
+pub(crate) fn earliest_end(certificates: &[CertificateDer<'_>]) -> Option<DateTime<Utc>> {
+    let ends = certificates.iter().filter_map(|certificate| {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        DateTime::from_timestamp(certificate.validity().not_after.timestamp(), 0)
+    });
+    ends.min()
 }
 
 impl fmt::Debug for Authorities {

@@ -25,7 +25,7 @@ use hyper_util::client::legacy::{Client, connect::capture_connection};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-use crate::http_client;
+use crate::{http_client, resolver::Resolver};
 
 /// Time limit for reading the secret. It is read once per process.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,7 +78,8 @@ impl HttpClient for SdkClient {
         let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
         let connector = connectors.entry((connecting, waiting)).or_insert_with(|| {
             let tls = TLS.as_ref().map_err(Clone::clone);
-            let client = tls.map(|tls| http_client::client(Arc::clone(tls), connecting));
+            let client =
+                tls.map(|tls| http_client::client(Arc::clone(tls), Resolver::open(), connecting));
             SharedHttpConnector::new(SdkConnector { client, waiting })
         });
         connector.clone()

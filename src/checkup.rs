@@ -2,19 +2,20 @@
 //! AWS, ID tokens, and certificates. The checks run in parallel, each with a time limit. They change
 //! nothing, and send no request to a target.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use aws_credential_types::provider::ProvideCredentials as _;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
     authorities::Authorities,
     aws,
-    config::{Config, HttpTarget, LambdaTarget, StoreUrl, Target},
+    config::{Config, HttpTarget, LambdaTarget, Mirroring, Place, StoreUrl, Target},
     destination::{self, IdTokens},
     finding::Finding,
+    resolver::Resolver,
 };
 
 /// Time limit for a check.
@@ -28,21 +29,25 @@ const CREDENTIALS: &str = "AWS credentials";
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
-    let services = config.targets.iter().filter_map(|target| Some((target, target.http()?)));
-    let services = services.map(|(target, http)| {
-        let setting = &target.setting;
-        within(setting, "its host", http_target(setting, http))
-    });
-    let lambdas: Vec<_> =
-        config.targets.iter().filter_map(|target| Some((target, target.lambda()?))).collect();
+    let targets = config.targets.iter().map(|target| (target.setting.as_str(), &target.place));
+    let mirrors = config.mirroring.iter().flat_map(Mirroring::places);
+    let (mut services, mut lambdas) = (Vec::new(), Vec::new());
+    for (setting, place) in targets.chain(mirrors) {
+        match place {
+            Place::Http(http) => services.push((setting, http)),
+            Place::Lambda(lambda) => lambdas.push((setting, lambda)),
+        }
+    }
+    let services = services
+        .into_iter()
+        .map(|(setting, http)| within(setting, "its host", http_target(setting, http)));
     // A function's ARN has its own region.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
     let uses_aws = !lambdas.is_empty() || matches!(config.store.url, StoreUrl::DynamoDb { .. });
-    let lambdas = lambdas.into_iter().map(|(target, lambda)| {
-        let setting = &target.setting;
-        within(setting, "the Lambda API", lambda_target(setting, lambda))
-    });
+    let lambdas = lambdas
+        .into_iter()
+        .map(|(setting, lambda)| within(setting, "the Lambda API", lambda_target(setting, lambda)));
     let (store, services, aws, lambdas) = tokio::join!(
         within("STORE_URL", &url, store),
         join_all(services),
@@ -58,11 +63,16 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         StoreUrl::Redis(redis) => redis.ca.as_ref(),
         StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
     };
-    let files = config.targets.iter().filter_map(|target| {
-        Some((setting_of(target, "GCP_CA_FILE"), target.http()?.ca.as_ref()?))
-    });
+    let http = || config.targets.iter().filter_map(|target| Some((target, target.http()?)));
+    let files = http()
+        .filter_map(|(target, http)| Some((setting_of(target, "GCP_CA_FILE"), http.ca.as_ref()?)));
     let files = redis_ca.map(|ca| ("REDIS_CA_FILE", ca)).into_iter().chain(files);
     let files = files.map(|(name, ca)| authorities(name, ca));
+    let files = files.chain(http().filter_map(|(target, http)| {
+        let name = setting_of(target, "GCP_CLIENT_CERT_FILE");
+        let client = http.client_certificate.as_ref()?;
+        Some(certificates(name, &client.path, client.count(), client.valid_until()))
+    }));
     let targets = services.into_iter().flatten();
     let lambdas = lambdas.into_iter().flatten();
     store.into_iter().chain(files).chain(targets).chain(aws).chain(lambdas).collect()
@@ -110,14 +120,16 @@ async fn http_target(setting: &str, target: &HttpTarget) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    vec![resolved(setting, host, port).await]
+    vec![resolved(setting, host, port, &Resolver::of_target(&target.url)).await]
 }
 
 async fn lambda_target(setting: &str, target: &LambdaTarget) -> Vec<Finding> {
     let sdk = aws::sdk_config().await;
     match destination::lambda_endpoint(target, sdk).await {
         Ok(url) => match (url.host_str(), url.port_or_known_default()) {
-            (Some(host), Some(port)) => vec![resolved(setting, host, port).await],
+            (Some(host), Some(port)) => {
+                vec![resolved(setting, host, port, &Resolver::open()).await]
+            }
             _ => Vec::new(),
         },
         // `aws_settings` reports that the region is absent.
@@ -145,16 +157,21 @@ async fn aws_settings(region_of_target: Option<&str>) -> Vec<Finding> {
     vec![region, credentials]
 }
 
-/// Resolves a host's name.
-async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
+/// Resolves a host's name, and checks whether the router may connect to its addresses.
+async fn resolved(subject: &str, host: &str, port: u16, resolver: &Resolver) -> Finding {
     // A URL encloses an IPv6 address in brackets.
     let name = host.trim_matches(['[', ']']);
     if name.parse::<IpAddr>().is_ok() {
         return Finding::ok(subject, format!("{host} is an address, so it needs no DNS"));
     }
-    match lookup_host((name, port)).await.map(Iterator::count) {
-        Ok(1..) => Finding::ok(subject, format!("{host} resolves to an address")),
-        Ok(0) => Finding::error(subject, format!("{host} has no address")),
+    match lookup_host((name, port)).await.map(Iterator::collect::<Vec<_>>) {
+        Ok(addresses) if addresses.is_empty() => {
+            Finding::error(subject, format!("{host} has no address"))
+        }
+        Ok(addresses) => match resolver.check(host, &addresses) {
+            Ok(()) => Finding::ok(subject, format!("{host} resolves to an address")),
+            Err(forbidden) => Finding::error(subject, forbidden.to_string()),
+        },
         Err(error) => Finding::error(
             subject,
             format!("{host} cannot be looked up: {error}: the name or this machine's DNS is wrong"),
@@ -163,12 +180,17 @@ async fn resolved(subject: &str, host: &str, port: u16) -> Finding {
 }
 
 fn authorities(name: &str, ca: &Authorities) -> Finding {
-    let path = ca.path.display();
-    let count = match ca.certificates.len() {
+    certificates(name, &ca.path, ca.certificates.len(), ca.valid_until())
+}
+
+/// Returns a finding about the certificates in a file, and about the time when they expire.
+fn certificates(name: &str, path: &Path, count: usize, end: Option<DateTime<Utc>>) -> Finding {
+    let path = path.display();
+    let count = match count {
         1 => "1 certificate".to_owned(),
         count => format!("{count} certificates"),
     };
-    let text = match ca.valid_until() {
+    let text = match end {
         Some(end) if end < Utc::now() + SOON => {
             let text = format!("{path} has a certificate that expires at {end}: replace it");
             return Finding::warning(name, text);

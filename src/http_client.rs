@@ -25,9 +25,14 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{
+    ClientConfig, RootCertStore,
+    version::{TLS12, TLS13},
+};
 use tokio::net::TcpStream;
 use tower_service::Service;
+
+use crate::resolver::Resolver;
 
 /// Longest idle time after which a connection is still used. Events in a burst share connections;
 /// after a longer pause, a new connection is made.
@@ -48,16 +53,21 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Creates a client for HTTP/1.1, and for HTTP/2 if `tls` offers it. `connect_timeout` covers the
 /// whole connection, including TLS.
-pub fn client<B>(tls: Arc<ClientConfig>, connect_timeout: Duration) -> Client<Connector, B>
+pub fn client<B>(
+    tls: Arc<ClientConfig>,
+    resolver: Resolver,
+    connect_timeout: Duration,
+) -> Client<Connector, B>
 where
     B: Body + Send + 'static,
     B::Data: Send,
 {
-    client_of(tls, connect_timeout, WallTimer::default())
+    client_of(tls, resolver, connect_timeout, WallTimer::default())
 }
 
 fn client_of<B>(
     tls: Arc<ClientConfig>,
+    resolver: Resolver,
     connect_timeout: Duration,
     pool_timer: WallTimer,
 ) -> Client<Connector, B>
@@ -65,7 +75,7 @@ where
     B: Body + Send + 'static,
     B::Data: Send,
 {
-    let mut tcp = HttpConnector::new();
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
     // The connector around this one accepts or rejects the scheme.
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -84,14 +94,15 @@ where
         .build(connector)
 }
 
-/// Creates the TLS settings for HTTP/2 and HTTP/1.1, with ring as in the rest of this binary.
+/// Creates the TLS settings for HTTP/2 and HTTP/1.1, with ring as in the rest of this binary. A peer
+/// must speak TLS 1.2 or 1.3.
 ///
 /// # Errors
 /// Fails if the provider does not support the TLS versions.
 pub fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
@@ -101,7 +112,7 @@ pub fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
 /// Makes connections. One timeout covers name resolution, TCP and TLS.
 #[derive(Clone)]
 pub struct Connector {
-    https: HttpsConnector<HttpConnector>,
+    https: HttpsConnector<HttpConnector<Resolver>>,
     timeout: Duration,
 }
 
@@ -199,7 +210,8 @@ mod tests {
         });
         let timer = WallTimer::default();
         let tls = Arc::new(tls(RootCertStore::empty()).unwrap());
-        let client = client_of::<Empty<Bytes>>(tls, Duration::from_secs(5), timer.clone());
+        let (open, patience) = (Resolver::open(), Duration::from_secs(5));
+        let client = client_of::<Empty<Bytes>>(tls, open, patience, timer.clone());
         let request = async || {
             let response = client.get(uri.clone()).await.unwrap();
             response.into_body().collect().await.unwrap();

@@ -40,6 +40,12 @@ pub fn route_byte(secret: &Secret, logical: &str) -> u8 {
     hmac_sha256(secret.expose().as_bytes(), &[b"route|", logical.as_bytes()])[0]
 }
 
+/// Returns the byte, 0 to 255, that decides whether a mirror gets a copy of the event. It is the
+/// neighbour of the route byte, and independent of it.
+pub fn mirror_byte(secret: &Secret, logical: &str) -> u8 {
+    hmac_sha256(secret.expose().as_bytes(), &[b"route|", logical.as_bytes()])[1]
+}
+
 /// Computes the HMAC-SHA256 of the concatenated parts.
 pub fn hmac_sha256(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]

@@ -13,6 +13,9 @@ pub mod finding;
 // The operator's own certificate authorities.
 pub mod authorities;
 
+// The operator's client certificate.
+pub mod client_certificate;
+
 // A request and a reply, independent of any server.
 pub mod delivery;
 
@@ -49,11 +52,17 @@ mod table;
 // The sources of events: vendors, and how they sign.
 pub mod source;
 
+// Signatures of forwarded events.
+pub mod signing;
+
 // The configuration: every variable, and SOURCES.
 pub mod config;
 
 // Turns a delivery into a plan, without I/O.
 pub mod plan;
+
+// Name resolution for destinations.
+mod resolver;
 
 // HTTP connections to other services.
 mod http_client;
@@ -81,6 +90,9 @@ pub mod fetcher;
 
 // The log line and the metrics of a delivery.
 pub mod telemetry;
+
+// Copies of events for mirrors.
+pub mod mirror;
 
 // START HERE: the life of a delivery.
 pub mod router;

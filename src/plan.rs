@@ -13,7 +13,7 @@ use crate::{
     delivery::{Delivery, Reply},
     error::{Error, SignatureFault},
     event::{Event, Identity},
-    key::{Key, route_byte},
+    key::{Key, mirror_byte, route_byte},
     lowercase::python_lower,
     route::Route,
     source::{
@@ -56,6 +56,8 @@ pub struct Plan {
     pub previous_key: Option<Key>,
     pub route: Route,
     pub answer: Answer,
+    /// The byte that decides whether a mirror gets a copy. `None` if no mirror does.
+    pub mirror_byte: Option<u8>,
     /// The source of the event. `None` for an envelope, and for a source that is no longer
     /// configured.
     source: Option<Arc<Source>>,
@@ -69,8 +71,8 @@ impl Plan {
     /// Restores the plan of an event that a store has kept. The event was verified when it came in.
     /// No vendor waits for the answer, so it may come after the delivery.
     pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
-        let answer = Answer::Delivered;
-        Self { event, key, previous_key: None, route, answer, source, _verified: Verified }
+        let (previous_key, answer, mirror_byte) = (None, Answer::Delivered, None);
+        Self { event, key, previous_key, route, answer, mirror_byte, source, _verified: Verified }
     }
 
     /// Returns the names of the vendor's signature headers. A receiver gets these headers to verify
@@ -197,7 +199,9 @@ fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
         threshold.map_or_else(|| intake.shares.of(byte), |least| Route::by_threshold(byte, least))
     });
     let answer = rules.and_then(|rules| rules.answer).unwrap_or(intake.answer);
-    Plan { event, key, previous_key, route, answer, source: source.cloned(), _verified: Verified }
+    let mirror_byte = Some(mirror_byte(&intake.routing_secret, &logical));
+    let source = source.cloned();
+    Plan { event, key, previous_key, route, answer, mirror_byte, source, _verified: Verified }
 }
 
 /// The kind of a delivery, as its head shows it.

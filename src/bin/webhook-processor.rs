@@ -17,9 +17,12 @@ use webhook_router::{cmd::processor, telemetry};
 struct Cli {}
 
 const VARIABLES: &str = "Variables:
-  PORT          listen on this port of all addresses [default: 127.0.0.1:9090]
-  PROCESSOR_DB  SQLite file of the receipts [default: in memory]
-  RUST_LOG      log level [default: info]";
+  FORWARD_SECRETS  accept only events that one of these secrets signed: the router's
+                   FORWARD_SECRETS, or whpk_ and the public key of a private one
+                   [default: accept all events]
+  PORT             listen on this port of all addresses [default: 127.0.0.1:9090]
+  PROCESSOR_DB     SQLite file of the receipts [default: in memory]
+  RUST_LOG         log level [default: info]";
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use lambda_runtime::{
@@ -17,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use super::{
+    after_answer,
     fronts::{Front, NotAnEvent},
     function::Function,
     inbox, redrive,
@@ -27,6 +29,9 @@ use super::{
 use crate::{
     config::Config, delivery::Reply, inbox::Instance, outcome::Origin, queue::Queue, telemetry,
 };
+
+/// Longest time for which a copy keeps an instance after its answer.
+const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
 /// inbox's queue, and requests from callers that may invoke the function directly.
@@ -41,6 +46,17 @@ pub async fn run() -> anyhow::Result<()> {
     let mut router = super::router(&config).await?;
     if let Some(url) = &config.inbox.queue_url {
         router = router.with_queue(Queue::new(url.clone()));
+    }
+    // A mirror that hangs must not keep an instance from the next invocation for long.
+    let mut answered = None;
+    if let Some(mirrors) = super::mirrors(&config, config.forward.timeout.min(COPY_TIMEOUT))? {
+        match after_answer::finish_copies(Arc::clone(&mirrors)).await {
+            Ok(registered) => {
+                router = router.with_mirrors(mirrors);
+                answered = Some(registered);
+            }
+            Err(error) => tracing::error!("no copies for mirrors: {error:#}"),
+        }
     }
     let router = Arc::new(router);
     let inbox = Arc::new(Instance::new(Arc::clone(&router), config.forward.timeout));
@@ -93,8 +109,12 @@ pub async fn run() -> anyhow::Result<()> {
     let (tracker, stopped) = (invocations.clone(), stopping.clone());
     let until_stopped = MapFutureLayer::new(move |answering| {
         let (answering, stopped) = (tracker.track_future(answering), stopped.clone());
+        let told = answered.clone();
         async move {
             let answered = answering.await;
+            if let Some(told) = told {
+                told.tell();
+            }
             if stopped.is_cancelled() {
                 // The next invocation must go to another instance.
                 future::pending().await

@@ -3,6 +3,7 @@
 
 // Parts that commands share.
 pub mod address;
+mod after_answer;
 mod arguments;
 mod backlog;
 mod filters;
@@ -38,7 +39,7 @@ pub mod serve;
 pub mod sources;
 pub mod variables;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
@@ -46,6 +47,7 @@ use crate::{
     aws,
     config::{self, Config, StoreConfig, StoreUrl},
     destination::Destinations,
+    mirror::Mirrors,
     router::Router,
     store::{self, Store},
 };
@@ -95,6 +97,16 @@ pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Stor
         anyhow::ensure!(path.exists(), "there is no store at {} (STORE_URL)", path.display());
     }
     store::open(config).await.context("the store cannot be used (STORE_URL)")
+}
+
+/// Creates the configured mirrors, if there are any. `timeout` limits one copy.
+///
+/// # Errors
+/// Fails if a mirror's URL cannot be used.
+fn mirrors(config: &Config, timeout: Duration) -> anyhow::Result<Option<Arc<Mirrors>>> {
+    let Some(mirroring) = &config.mirroring else { return Ok(None) };
+    let mirrors = Mirrors::new(mirroring, timeout, config.serving.max_buffered_bytes);
+    mirrors.map(|mirrors| Some(Arc::new(mirrors))).map_err(anyhow::Error::msg)
 }
 
 /// Creates the router from the configured parts.

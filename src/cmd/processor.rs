@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 
@@ -18,7 +18,14 @@ use super::{
     started_by_lambda,
     stop::stop_signal,
 };
-use crate::config::{LOG, log_filter};
+use crate::{
+    config::{LOG, log_filter},
+    secret::Secret,
+    source::envelope,
+};
+
+/// The variable of the router's secrets. The router has one of the same name.
+const SECRETS: &str = "FORWARD_SECRETS";
 
 /// Runs the processor: in Lambda if Lambda started the process, else as an HTTP server.
 ///
@@ -32,7 +39,8 @@ pub async fn run() -> anyhow::Result<()> {
     let path = variable("PROCESSOR_DB").unwrap_or_else(|| ":memory:".into());
     let processor = Processor::open(&path)
         .with_context(|| format!("cannot open {path} (PROCESSOR_DB): its folder must exist"))?;
-    let processor = Arc::new(processor);
+    let secrets = secrets(&variable(SECRETS).unwrap_or_default())?;
+    let processor = Arc::new(processor.with_secrets(secrets));
     if started_by_lambda() {
         return run_in_lambda(processor).await;
     }
@@ -48,6 +56,17 @@ pub async fn run() -> anyhow::Result<()> {
     let stop = stop_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
     Ok(receipts::serve(listener, processor, stop).await?)
+}
+
+/// Reads the secrets of the router, or the public keys of its private keys.
+fn secrets(list: &str) -> anyhow::Result<Vec<Secret>> {
+    let secrets = list.split(',').map(str::trim).filter(|secret| !secret.is_empty());
+    let checked = secrets.map(|secret| {
+        let secret = Secret::new(secret);
+        let problem = envelope::check_secret(&secret).err();
+        problem.map_or(Ok(secret), |problem| Err(anyhow!("{SECRETS}: each secret {problem}")))
+    });
+    checked.collect()
 }
 
 async fn run_in_lambda(processor: Arc<Processor>) -> anyhow::Result<()> {

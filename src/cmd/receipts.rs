@@ -8,6 +8,9 @@
 //! It accepts events as Cloud Run gets them: a POST with the key in `Idempotency-Key`. It also
 //! accepts both forms that a Lambda function gets: the body as payload, with the key in the client
 //! context, or a Function URL's event, with the key in its headers.
+//!
+//! With secrets, it accepts only events that the router signed (FORWARD_SECRETS). Then the signed
+//! `webhook-id` is the key, because nobody else can choose it.
 
 use std::{
     collections::HashMap,
@@ -15,7 +18,9 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
+use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -27,7 +32,11 @@ use super::{
 };
 use crate::{
     delivery::{Delivery, Reply},
+    error::Error,
     outcome::Origin,
+    secret::Secret,
+    signing,
+    source::{Check, envelope},
 };
 
 /// Largest event that the server accepts. It equals the router's default limit.
@@ -35,6 +44,9 @@ const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 /// Largest numbers of open connections and of buffered bytes.
 const MAX_CONNECTIONS: usize = 1024;
 const MAX_BUFFERED_BYTES: usize = 64 * 1024 * 1024;
+/// Largest difference between a signature's timestamp and now, as the libraries for Standard Webhooks
+/// have it.
+const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 /// Largest number of receipts in a listing, which shows the newest.
 const LISTED: u32 = 1000;
 
@@ -59,6 +71,8 @@ pub struct Receipt {
 /// The sample destination.
 pub struct Processor {
     receipts: Mutex<Connection>,
+    /// The secrets, any of which must have signed an event. If there are none, nothing is verified.
+    secrets: Vec<Secret>,
 }
 
 impl Processor {
@@ -74,7 +88,12 @@ impl Processor {
                  content_type TEXT, deliveries INTEGER, bytes INTEGER, sha256 TEXT
              )",
         )?;
-        Ok(Self { receipts: Mutex::new(receipts) })
+        Ok(Self { receipts: Mutex::new(receipts), secrets: Vec::new() })
+    }
+
+    /// Returns the same processor, which accepts only events that one of these secrets signed.
+    pub fn with_secrets(self, secrets: Vec<Secret>) -> Self {
+        Self { secrets, ..self }
     }
 
     /// Answers an HTTP request.
@@ -86,7 +105,7 @@ impl Processor {
             (&Method::POST, _) if is_invoke => {
                 let reply = self.invoked(client_context(&request.headers), &request.body);
                 let queued = request.header("x-amz-invocation-type") == Some("Event");
-                if queued { Reply::text(StatusCode::ACCEPTED, "") } else { reply }
+                if queued { Reply::text(StatusCode::ACCEPTED, "") } else { payload(reply) }
             }
             (&Method::POST, _) => self.receive("http", &request.body, header(request)),
             _ => Reply::text(StatusCode::NOT_FOUND, "POST an event, or GET /receipts"),
@@ -108,10 +127,17 @@ impl Processor {
     }
 
     fn receive(&self, via: &str, body: &[u8], text: impl Fn(&str) -> String) -> Reply {
+        let key = match self.verify(body, &text) {
+            Ok(key) => key,
+            Err(refusal) => {
+                tracing::warn!(via, bytes = body.len(), error = %refusal, "refused");
+                return refusal.reply();
+            }
+        };
         let sha256 = hex::encode(Sha256::digest(body));
         // `cargo lambda watch` drops the client context. The hash of the body then identifies the
         // event.
-        let key = Some(text("idempotency-key")).filter(|key| !key.is_empty());
+        let key = Some(key).filter(|key| !key.is_empty());
         let receipt = Receipt {
             key: key.unwrap_or_else(|| format!("sha256:{sha256}")),
             via: via.into(),
@@ -129,6 +155,31 @@ impl Processor {
             tracing::info!(key, via, vendor, event_type, bytes, deliveries, "received");
         }
         answer(noted.map(|deliveries| serde_json::json!({ "processed": deliveries == 1 })))
+    }
+
+    /// Checks that the router signed an event, if there are secrets, and returns the event's key. It
+    /// is empty if nothing names the event.
+    fn verify(&self, body: &[u8], text: impl Fn(&str) -> String) -> Result<String, Error> {
+        if self.secrets.is_empty() {
+            return Ok(text("idempotency-key"));
+        }
+        let headers = signing::HEADERS.into_iter().filter_map(|name| {
+            let value = HeaderValue::try_from(text(name)).ok()?;
+            Some((HeaderName::from_static(name), value))
+        });
+        let delivery = Delivery {
+            method: Method::POST,
+            path: envelope::PATH.to_owned(),
+            query: None,
+            headers: headers.collect(),
+            body: Bytes::copy_from_slice(body),
+        };
+        let (secrets, now, tolerance) = (&self.secrets[..], Utc::now(), TOLERANCE);
+        let check =
+            Check { delivery: &delivery, secrets, url: None, tolerance, now, fetched: None };
+        envelope::verify(&check)?;
+        let [id, ..] = signing::HEADERS;
+        Ok(text(id))
     }
 
     /// Stores the receipt, and returns the number of the event's deliveries. One statement is one
@@ -217,6 +268,16 @@ fn client_context(headers: &HeaderMap) -> Option<HashMap<String, String>> {
     let json = encoded.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
     let context = json.and_then(|json| serde_json::from_slice::<ClientContext>(&json).ok());
     context.map(|context| context.custom)
+}
+
+/// Returns a refusal as a function gives it: in the payload of an invocation that worked.
+fn payload(reply: Reply) -> Reply {
+    if reply.status.is_success() {
+        return reply;
+    }
+    let body = String::from_utf8_lossy(&reply.body);
+    let payload = serde_json::json!({ "statusCode": reply.status.as_u16(), "body": body });
+    Reply::text(StatusCode::OK, payload.to_string())
 }
 
 fn answer(result: rusqlite::Result<impl Serialize>) -> Reply {

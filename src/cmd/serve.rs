@@ -1,6 +1,6 @@
 //! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::routing;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -20,10 +20,14 @@ use crate::{
     delivery::Reply,
     finding::Finding,
     inbox::{self, Budgets, Lanes},
+    mirror::Mirrors,
     router::{Budget, Router},
     store,
     telemetry::{self, Backlog},
 };
+
+/// Time for the copies that mirrors have not taken when everything else is done. The rest is dropped.
+const COPIES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
@@ -34,7 +38,7 @@ const MAX_METRICS_CONNECTIONS: usize = 32;
 /// # Errors
 /// Fails if the configuration, the store or an address cannot be used.
 pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
-    let Start { config, router, lanes, listener, metrics } = start(listen).await?;
+    let Start { config, router, lanes, mirrors, listener, metrics } = start(listen).await?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -65,6 +69,9 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         listen_on(listener, &router, handler, &config, stop_once).await?;
         // The workers finish the attempts under way.
         workers.await?;
+        if let Some(mirrors) = mirrors {
+            mirrors.finish(COPIES_PATIENCE).await;
+        }
         Ok::<_, anyhow::Error>(())
     };
     tokio::select! {
@@ -81,6 +88,7 @@ struct Start {
     router: Arc<Router>,
     /// The lanes of the inbox that the router wakes.
     lanes: Lanes,
+    mirrors: Option<Arc<Mirrors>>,
     listener: TcpListener,
     metrics: Option<TcpListener>,
 }
@@ -107,8 +115,12 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     match listener {
         Ok(listener) if problems.is_empty() => {
             let (wake, lanes) = inbox::lanes(config.targets.routes());
-            let router = Arc::new(super::router(&config).await?.with_wake(wake));
-            Ok(Start { config, router, lanes, listener, metrics })
+            let mut router = super::router(&config).await?.with_wake(wake);
+            let mirrors = super::mirrors(&config, config.forward.timeout)?;
+            if let Some(mirrors) = &mirrors {
+                router = router.with_mirrors(Arc::clone(mirrors));
+            }
+            Ok(Start { config, router: Arc::new(router), lanes, mirrors, listener, metrics })
         }
         // Opening the store would create it although `serve` does not start.
         _ => {

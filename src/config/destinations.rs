@@ -1,5 +1,7 @@
 //! The table of destinations: their places, and their shares of the route bytes.
 
+use std::path::PathBuf;
+
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -13,6 +15,7 @@ use super::{
 };
 use crate::{
     authorities::Authorities,
+    client_certificate::{ClientCertificate, Unusable},
     route::{Route, Shares},
     table::{Problem, Reader, Text, float},
 };
@@ -24,12 +27,14 @@ const DESTINATIONS: &str = "DESTINATIONS";
 pub const MAX_DESTINATIONS: usize = 64;
 
 /// The variables that the table takes the place of, each with the field of a destination.
-const REPLACED: [(&str, &str); 9] = [
+const REPLACED: [(&str, &str); 11] = [
     (THRESHOLD, "bytes"),
     ("GCP_TARGET_URL", "url"),
     ("GCP_CA_FILE", "ca_file"),
     ("GCP_AUTH", "auth"),
     ("GCP_AUDIENCE", "audience"),
+    ("GCP_CLIENT_CERT_FILE", CERTIFICATE),
+    ("GCP_CLIENT_KEY_FILE", KEY),
     ("AWS_TARGET_FUNCTION", "function"),
     ("AWS_TARGET_ROLE_ARN", "role_arn"),
     ("AWS_TARGET_INVOCATION", "invocation"),
@@ -37,8 +42,10 @@ const REPLACED: [(&str, &str); 9] = [
 ];
 
 /// Fields that every destination may have.
-const COMMON: [&str; 2] = ["kind", "bytes"];
-const HTTP: [&str; 4] = ["url", "ca_file", "auth", "audience"];
+const COMMON: [&str; 3] = ["kind", "bytes", "mirror"];
+const HTTP: [&str; 6] = ["url", "ca_file", CERTIFICATE, KEY, "auth", "audience"];
+const CERTIFICATE: &str = "client_cert_file";
+const KEY: &str = "client_key_file";
 const LAMBDA: [&str; 4] = ["function", "role_arn", "invocation", "payload"];
 
 /// The configured table of destinations.
@@ -241,6 +248,7 @@ fn destination(
         reader.missing("kind", "is \"cloud-run\", \"http\" or \"lambda\"");
     }
     take_bytes(reader, name.as_ref().ok().copied(), bytes);
+    let mirror = reader.text("mirror", http_url);
     let place = match kind?.as_str() {
         "lambda" => Place::Lambda(lambda(reader, is_this_function)?),
         _ => Place::Http(http(reader)?),
@@ -249,17 +257,37 @@ fn destination(
     let (auth, audience) = (text("auth"), text("audience"));
     let name = name.ok()?;
     let setting = format!("{DESTINATIONS} [destinations.{name}]");
-    Some((Target { name, setting, place }, Proof { name, auth, audience }))
+    Some((Target { name, setting, place, mirror }, Proof { name, auth, audience }))
 }
 
 fn http(reader: &mut Reader<'_, '_>) -> Option<HttpTarget> {
     reader.only_fields(&[&COMMON[..], &HTTP].concat());
     let ca = reader.text("ca_file", |path| Authorities::read(path.as_ref()));
+    let client_certificate = client_certificate(reader);
     let url = reader.text("url", http_url);
     if !reader.has("url") {
         reader.missing("url", "is the address that events are posted to");
     }
-    Some(HttpTarget { url: url?, ca, id_token: None })
+    Some(HttpTarget { url: url?, ca, client_certificate, id_token: None })
+}
+
+fn client_certificate(reader: &mut Reader<'_, '_>) -> Option<ClientCertificate> {
+    let mut file = |field| reader.text(field, |path| Ok::<_, &str>(PathBuf::from(path)));
+    match (file(CERTIFICATE), file(KEY)) {
+        (Some(certificate), Some(key)) => match ClientCertificate::read(&certificate, &key) {
+            Ok(read) => return Some(read),
+            Err(Unusable::Certificate(remedy)) => reader.problem(CERTIFICATE, remedy),
+            Err(Unusable::Key(remedy)) => reader.problem(KEY, remedy),
+        },
+        (Some(_), None) if !reader.has(KEY) => {
+            reader.problem(CERTIFICATE, format!("must be set together with {KEY}"));
+        }
+        (None, Some(_)) if !reader.has(CERTIFICATE) => {
+            reader.problem(KEY, format!("must be set together with {CERTIFICATE}"));
+        }
+        _ => {}
+    }
+    None
 }
 
 fn lambda(

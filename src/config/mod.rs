@@ -3,10 +3,13 @@
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
 mod auth;
+mod client_certificate;
 mod destinations;
 mod federation;
+mod forwarding;
 mod inbox;
 mod log;
+mod mirror;
 mod sources;
 mod store;
 mod targets;
@@ -28,6 +31,7 @@ pub use self::{
     federation::{Federation, Subject},
     inbox::Inbox,
     log::{LOG, log_filter},
+    mirror::Mirroring,
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{HttpTarget, Invocation, LambdaTarget, Payload, Place, Target, Targets},
     variables::{VARIABLES, Variable},
@@ -38,6 +42,7 @@ use crate::{
     finding::Finding,
     route::Shares,
     secret::Secret,
+    signing::Signer,
     source::{Answer, Fetched, Source, Sources, envelope},
 };
 
@@ -69,7 +74,11 @@ pub struct Config {
     pub store: StoreConfig,
     pub targets: Targets,
     pub forward: Forward,
+    /// Signs what is forwarded, if FORWARD_SECRETS is set.
+    pub signer: Option<Signer>,
     pub inbox: Inbox,
+    /// The mirrors, if some events are copied.
+    pub mirroring: Option<Mirroring>,
     /// The shortest time for which a delivered event is remembered.
     pub dedup_ttl: Duration,
     pub duplicates: Duplicates,
@@ -217,9 +226,11 @@ impl Config {
         vars.check_sources(&intake.sources, &targets, has_table);
         vars.check_answers(intake.answer, &intake.sources);
         let mut config = Self {
+            mirroring: vars.mirroring(&targets),
             store: vars.store(),
             targets,
             forward: vars.forward(),
+            signer: vars.signer(),
             inbox: vars.inbox(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
             duplicates: Duplicates {

@@ -145,7 +145,7 @@ impl Vars<'_> {
         self.problem(variable, problem.to_string());
     }
 
-    fn secrets(
+    pub(super) fn secrets(
         &mut self,
         variable: &str,
         check: impl Fn(&Secret) -> Result<(), &'static str>,

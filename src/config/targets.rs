@@ -7,6 +7,7 @@ use url::{Host, Url};
 use super::{auth::IdToken, vars::Vars};
 use crate::{
     authorities::Authorities,
+    client_certificate::ClientCertificate,
     route::{Route, Shares},
 };
 
@@ -60,6 +61,8 @@ pub struct Target {
     /// The setting that an operator changes to correct the target.
     pub setting: String,
     pub place: Place,
+    /// Gets copies of the destination's events, in place of MIRROR_URL and MIRROR_FUNCTION.
+    pub mirror: Option<Url>,
 }
 
 impl Target {
@@ -93,6 +96,7 @@ pub struct HttpTarget {
     pub url: Url,
     /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
+    pub client_certificate: Option<ClientCertificate>,
     /// The ID token that each request carries.
     pub id_token: Option<IdToken>,
 }
@@ -104,6 +108,7 @@ impl fmt::Debug for HttpTarget {
         f.debug_struct("HttpTarget")
             .field("origin", &origin)
             .field("ca", &self.ca)
+            .field("client_certificate", &self.client_certificate)
             .field("id_token", &self.id_token)
             .finish()
     }
@@ -164,7 +169,7 @@ impl Vars<'_> {
         let targets = gcp.into_iter().chain(aws);
         let targets = targets.map(|(name, setting, place)| {
             let setting = setting.to_owned();
-            Target { name, setting, place }
+            Target { name, setting, place, mirror: None }
         });
         Targets::new(targets.collect())
     }
@@ -172,11 +177,12 @@ impl Vars<'_> {
     fn gcp_target(&mut self) -> Option<HttpTarget> {
         const NAME: &str = GCP;
         let ca = self.authorities("GCP_CA_FILE");
+        let client_certificate = self.client_certificate();
         match http_url(&self.text(NAME)?) {
             Ok(url) => {
                 self.warn_of_credentials(NAME, &url);
                 let id_token = self.gcp_id_token(&url);
-                Some(HttpTarget { url, ca, id_token })
+                Some(HttpTarget { url, ca, client_certificate, id_token })
             }
             Err(remedy) => {
                 self.problem(NAME, remedy);

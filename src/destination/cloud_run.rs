@@ -20,6 +20,7 @@ use crate::{
     config::HttpTarget,
     delivery::Reply,
     http_client::{self, Connector},
+    resolver::Resolver,
 };
 
 /// A service that receives the event as the body of a POST.
@@ -38,9 +39,13 @@ impl CloudRun {
     /// # Errors
     /// Fails if the CA cannot be used.
     pub fn new(target: &HttpTarget, timeout: Duration) -> Result<Self, String> {
-        let tls = super::tls_config(target.ca.as_ref())?;
+        let mut tls = super::tls_config(target.ca.as_ref())?;
+        if let Some(certificate) = &target.client_certificate {
+            certificate.add_to(&mut tls);
+        }
         let connecting = connect_timeout(timeout);
-        let client = http_client::client(Arc::new(tls), connecting);
+        let resolver = Resolver::of_target(&target.url);
+        let client = http_client::client(Arc::new(tls), resolver, connecting);
         let tokens = target.id_token.clone().map(|token| IdTokens::new(token, connecting));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);

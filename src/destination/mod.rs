@@ -11,6 +11,7 @@ mod token;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
+use chrono::Utc;
 pub use cloud_run::CloudRun;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -25,6 +26,7 @@ use crate::{
     delivery::{Delivery, Reply},
     plan::Plan,
     route::Route,
+    signing::{self, Signer},
     source::EVENT_HEADERS,
 };
 
@@ -52,6 +54,10 @@ pub struct Outgoing<'a> {
     pub attempt: u32,
     /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],
+    /// Signs the event, if FORWARD_SECRETS is set.
+    pub signer: Option<&'a Signer>,
+    /// True if this is a copy for a mirror.
+    pub is_copy: bool,
 }
 
 /// Reasons why an attempt has no reply to pass on. The texts are for the operator.
@@ -108,6 +114,17 @@ impl SendError {
     }
 }
 
+/// Creates a destination. It connects at its first use.
+///
+/// # Errors
+/// Fails if a file or the URL cannot be used.
+pub fn create(place: &Place, attempt_timeout: Duration) -> Result<Box<dyn Destination>, String> {
+    match place {
+        Place::Http(http) => Ok(Box::new(CloudRun::new(http, attempt_timeout)?)),
+        Place::Lambda(lambda) => Ok(Box::new(Lambda::new(lambda.clone(), attempt_timeout))),
+    }
+}
+
 /// The destinations that are configured, by name.
 #[derive(Default)]
 pub struct Destinations(BTreeMap<Route, Box<dyn Destination>>);
@@ -119,14 +136,9 @@ impl Destinations {
     /// Fails if a file cannot be used. The text names the file and the reason.
     pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
         let named = targets.iter().map(|target| {
-            let destination: Box<dyn Destination> = match &target.place {
-                Place::Http(http) => {
-                    let created = CloudRun::new(http, attempt_timeout);
-                    Box::new(created.map_err(|error| format!("{}: {error}", target.setting))?)
-                }
-                Place::Lambda(lambda) => Box::new(Lambda::new(lambda.clone(), attempt_timeout)),
-            };
-            Ok((target.name, destination))
+            let destination = create(&target.place, attempt_timeout);
+            let destination = destination.map_err(|error| format!("{}: {error}", target.setting));
+            Ok((target.name, destination?))
         });
         named.collect()
     }
@@ -154,9 +166,10 @@ impl FromIterator<(Route, Box<dyn Destination>)> for Destinations {
 }
 
 /// Returns the values that a destination gets in addition to the body, by name: HTTP headers for
-/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII.
+/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII. Each call
+/// signs the event anew, with the time of this attempt.
 fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
-    let Outgoing { plan, attempt, trace, .. } = outgoing;
+    let Outgoing { delivery, plan, attempt, trace, signer, is_copy } = outgoing;
     let mut particulars = vec![
         ("idempotency-key", plan.key.to_string()),
         ("x-webhook-vendor", visible_ascii(&plan.event.vendor)),
@@ -164,6 +177,12 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
         ("x-webhook-attempt", attempt.to_string()),
     ];
     particulars.extend_from_slice(trace);
+    if *is_copy {
+        particulars.push(("x-webhook-mirror", "true".to_owned()));
+    }
+    if let Some(signer) = signer {
+        particulars.extend(signer.headers(&plan.key, &delivery.body, Utc::now()));
+    }
     particulars
 }
 
@@ -186,14 +205,17 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
 }
 
 /// Returns the vendor's signature headers, so that the destination can verify the signature again.
+/// Where the router signs, a vendor's header never takes the place of the router's.
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
     // A custom source may name headers that the router itself sets.
-    let is_ours = |name: &HeaderName| {
+    let signs = event.signer.is_some();
+    let is_ours = move |name: &HeaderName| {
         let name = name.as_str();
         ["content-type", "content-length", "host", "user-agent"].contains(&name)
             || EVENT_HEADERS.contains(&name)
+            || (signs && signing::HEADERS.contains(&name))
     };
     let names = event.plan.signature_headers().into_iter();
     names.filter(move |name| !is_ours(name)).flat_map(|name| {
@@ -331,8 +353,14 @@ mod tests {
         ];
         let delivery = testing::delivery("/webhook/s", &came, "");
         let trace = [("traceparent", "00-1".to_owned())];
-        let told =
-            headers(&Outgoing { delivery: &delivery, plan: &plan, attempt: 3, trace: &trace });
+        let told = headers(&Outgoing {
+            delivery: &delivery,
+            plan: &plan,
+            attempt: 3,
+            trace: &trace,
+            signer: None,
+            is_copy: false,
+        });
         for (name, value) in [
             ("idempotency-key", plan.key.to_string().as_str()),
             ("x-webhook-vendor", "acme"),
@@ -361,7 +389,14 @@ mod tests {
         let named = ["x-webhook-signature", "content-type", "host", "user-agent"];
         let came = named.map(|name| (name, "came"));
         let delivery = testing::delivery("/webhook/s", &came, "");
-        let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[] };
+        let event = Outgoing {
+            delivery: &delivery,
+            plan: &plan,
+            attempt: 1,
+            trace: &[],
+            signer: None,
+            is_copy: false,
+        };
         let forwarded: Vec<_> = signature_headers(&event).map(|(name, _)| name).collect();
         assert_eq!(forwarded, ["x-webhook-signature"]);
     }

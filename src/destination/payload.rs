@@ -185,9 +185,15 @@ fn client_context(event: &Outgoing<'_>) -> String {
         let json = serde_json::to_string(context).unwrap_or_default();
         BASE64_STANDARD.encode(json)
     };
-    // Only unusually long headers make the context too long. The other entries always fit.
+    // Only unusually long headers make the context too long. The other entries, with the router's
+    // signature among them, always fit.
     let dispensable = signature.iter().map(String::as_str);
-    for dispensable in dispensable.chain(["content-type", "tracestate", "x-amzn-trace-id"]) {
+    for dispensable in dispensable.chain([
+        "content-type",
+        "tracestate",
+        "x-cloud-trace-context",
+        "x-amzn-trace-id",
+    ]) {
         if encode(&context).len() > MAX_CLIENT_CONTEXT_BYTES {
             context.custom.remove(dispensable);
         }
@@ -200,7 +206,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{config::Config, delivery::Delivery, event::Identity, route::Route, testing};
+    use crate::{
+        config::Config, delivery::Delivery, event::Identity, route::Route, secret::Secret,
+        signing::Signer, testing,
+    };
 
     fn target(vars: &[(&str, &str)]) -> LambdaTarget {
         let common = [("AWS_TARGET_FUNCTION", "p"), ("ROUTE_THRESHOLD", "0")];
@@ -211,7 +220,17 @@ mod tests {
 
     fn handed_to(target: &LambdaTarget, delivery: &Delivery) -> Result<Handed, SendError> {
         let plan = testing::plan(Identity::Content, "one");
-        handed(&Outgoing { delivery, plan: &plan, attempt: 3, trace: &[] }, target)
+        handed(
+            &Outgoing {
+                delivery,
+                plan: &plan,
+                attempt: 3,
+                trace: &[],
+                signer: None,
+                is_copy: false,
+            },
+            target,
+        )
     }
 
     #[test]
@@ -267,6 +286,36 @@ mod tests {
         }
         let lines: Vec<_> = lines.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(lines, [("x-one", "a, b"), ("x-two", "c")]);
+    }
+
+    #[test]
+    fn a_client_context_always_has_the_router_s_own_signature() {
+        let secret = |byte| format!("whsk_{}", BASE64_STANDARD.encode([byte; 32]));
+        let secrets: Vec<_> = (1..=8).map(|byte| Secret::new(secret(byte))).collect();
+        let signer = Signer::new(&secrets).unwrap();
+        let mut plan = testing::plan(Identity::Content, "one");
+        // JSON escapes each of these characters with another one.
+        plan.event.vendor = "\"".repeat(300);
+        plan.event.event_type = "\\".repeat(300);
+        let longest = || "\"".repeat(512);
+        let trace = [
+            ("traceparent", format!("00-{}-{}-01", "a".repeat(32), "b".repeat(16))),
+            ("tracestate", longest()),
+            ("x-amzn-trace-id", longest()),
+            ("x-cloud-trace-context", longest()),
+        ];
+        let delivery = testing::delivery("/", &[("content-type", &"c".repeat(3000))], "7");
+        let (delivery, plan, trace, signer) = (&delivery, &plan, &trace[..], signer.as_ref());
+        let event = Outgoing { delivery, plan, attempt: 3, trace, signer, is_copy: false };
+        let context = handed(&event, &target(&[])).unwrap().client_context.unwrap();
+        assert!(context.len() <= 3583, "{}", context.len());
+        let context: Value =
+            serde_json::from_slice(&BASE64_STANDARD.decode(context).unwrap()).unwrap();
+        let signature = context["custom"]["webhook-signature"].as_str().unwrap();
+        assert_eq!(signature.split(' ').count(), 8);
+        for name in ["idempotency-key", "webhook-id", "webhook-timestamp", "traceparent"] {
+            assert!(context["custom"][name].is_string(), "{name}");
+        }
     }
 
     #[test]

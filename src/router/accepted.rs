@@ -252,6 +252,8 @@ impl Router {
         let route = lease.details.route;
         let mut plan = Plan::kept(lease.details.clone().into(), lease.key, route, source);
         plan.answer = Answer::Accepted;
+        // An operator's replay is not copied.
+        plan.mirror_byte = lease.details.mirror_byte.filter(|_| cause != Cause::Operator);
         let mut job = Job::new(delivery, plan, by, origin);
         let pause = self.schedule.get(accepted.tries as usize + 1).copied();
         let mut attempts = lease.attempts.clone();
@@ -296,6 +298,7 @@ impl Router {
         let (ending, failure) = match settled {
             Ok(reply) => {
                 job.ended(Ending::Delivered, None, &reply);
+                self.copy(&job);
                 (Ending::Delivered, None)
             }
             Err(failure) => {

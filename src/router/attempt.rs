@@ -64,7 +64,9 @@ impl Router {
             return Err(SendError::Refused("no time was left to send it".into()));
         }
         let Job { delivery, plan, trace, .. } = job;
-        let event = Outgoing { delivery, plan, attempt: number, trace: &trace.headers };
+        let signer = self.signer.as_ref();
+        let (attempt, trace, is_copy) = (number, &trace.headers[..], false);
+        let event = Outgoing { delivery, plan, attempt, trace, signer, is_copy };
         destination.send(&event, left.min(self.forward.timeout)).await
     }
 }

@@ -32,10 +32,12 @@ use crate::{
     error::Error,
     fault,
     fetcher::Fetcher,
+    mirror::Mirrors,
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, needs, plan},
     queue::Queue,
     route::Route,
+    signing::Signer,
     source::Answer,
     store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
     telemetry,
@@ -65,10 +67,12 @@ pub struct Router {
     dedup_ttl: Duration,
     duplicates: Duplicates,
     forward: Forward,
+    signer: Option<Signer>,
     /// RETRY_SCHEDULE.
     schedule: Vec<Duration>,
     wake: Option<Wake>,
     queue: Option<Queue>,
+    mirrors: Option<Arc<Mirrors>>,
 }
 
 impl Router {
@@ -81,15 +85,22 @@ impl Router {
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
+            signer: config.signer.clone(),
             schedule: config.inbox.schedule.clone(),
             wake: None,
             queue: None,
+            mirrors: None,
         }
     }
 
     /// Returns the same router with another fetcher.
     pub fn with_fetcher(self, fetcher: Fetcher) -> Self {
         Self { fetcher, ..self }
+    }
+
+    /// Returns the same router with mirrors.
+    pub fn with_mirrors(self, mirrors: Arc<Mirrors>) -> Self {
+        Self { mirrors: Some(mirrors), ..self }
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -172,6 +183,9 @@ impl Router {
         };
         let word = ending.as_ref().map_or_else(Error::ending, |ending| *ending);
         job.ended(word, ending.as_ref().err(), &reply);
+        if let Ok(Ending::Delivered) = ending {
+            self.copy(job);
+        }
         let reply = job.plan.wish().apply(reply);
         let reply = reply
             .with_header(X_WEBHOOK_KEY, header_value(&job.plan.key))
@@ -257,6 +271,14 @@ impl Router {
             }
         };
         Forwarded { result, attempts }
+    }
+
+    /// Lets a mirror have a copy of an event that its destination has just answered. Nothing waits
+    /// for the mirror.
+    fn copy(&self, job: &Job) {
+        if let (Some(mirrors), Some(byte)) = (&self.mirrors, job.plan.mirror_byte) {
+            mirrors.copy(byte, &job.delivery, &job.plan, &job.trace.headers);
+        }
     }
 
     /// Answers a duplicate: with the first reply if that is configured and the reply was kept, else

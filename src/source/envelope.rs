@@ -21,7 +21,7 @@ pub const SECRETS: &str = "ENVELOPE_SECRETS";
 /// # Errors
 /// Fails with the form that the secret must have.
 pub fn check_secret(secret: &Secret) -> Result<(), &'static str> {
-    standard_webhooks::check_secret(secret, 16)
+    standard_webhooks::check_secret(secret, standard_webhooks::MIN_SHARED_BYTES)
 }
 
 /// Returns whether a request has the headers of a signature.

@@ -56,6 +56,7 @@ pub use self::{
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
     scheme::Check,
     sign::{CannotSign, Signing},
+    standard_webhooks::shared_key,
     template::{NotATemplate, Template},
 };
 use crate::{
@@ -69,8 +70,13 @@ const PATH: &str = "/webhook/";
 
 /// Headers that describe the event. Only the router sets them, so a vendor's header cannot replace
 /// them.
-pub const EVENT_HEADERS: [&str; 4] =
-    ["idempotency-key", "x-webhook-vendor", "x-webhook-event-type", "x-webhook-attempt"];
+pub const EVENT_HEADERS: [&str; 5] = [
+    "idempotency-key",
+    "x-webhook-vendor",
+    "x-webhook-event-type",
+    "x-webhook-attempt",
+    "x-webhook-mirror",
+];
 
 /// Verifies and reads the deliveries of one vendor. It uses no clock, no network and no store.
 pub trait Vendor: Send + Sync + fmt::Debug {

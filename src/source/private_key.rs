@@ -65,7 +65,7 @@ impl PrivateKey {
     }
 
     /// Returns an Ed25519 signature, or `None` if this is no Ed25519 key.
-    pub(super) fn sign_ed25519(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn sign_ed25519(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Ed25519(key) => Some(key.sign(message).as_ref().to_vec()),
             Self::Rsa(_) | Self::P256(_) => None,

@@ -34,6 +34,9 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// Smallest length of a shared secret of ours, in bytes.
+pub(super) const MIN_SHARED_BYTES: usize = 16;
+
 /// A key of one of the two kinds.
 enum Key {
     Hmac(Vec<u8>),
@@ -153,8 +156,19 @@ pub(super) fn check_secret(secret: &Secret, least: usize) -> Result<(), &'static
         _ if secret.expose().starts_with("whpk_") => {
             Err("must be `whpk_` and the base64 of the 32 bytes of an Ed25519 public key")
         }
-        _ if least == 16 => Err("must be `whsec_` and the base64 of at least 16 bytes"),
+        _ if least == MIN_SHARED_BYTES => {
+            Err("must be `whsec_` and the base64 of at least 16 bytes")
+        }
         _ => Err("must be `whsec_` and base64"),
+    }
+}
+
+/// Returns the bytes of a secret that both sides have: base64 of at least 16 bytes, usually after
+/// `whsec_`.
+pub fn shared_key(secret: &Secret) -> Option<Vec<u8>> {
+    match key(secret)? {
+        Key::Hmac(bytes) if bytes.len() >= MIN_SHARED_BYTES => Some(bytes),
+        Key::Hmac(_) | Key::Ed25519(_) => None,
     }
 }
 

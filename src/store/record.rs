@@ -53,6 +53,9 @@ pub struct Details {
         with = "chrono::serde::ts_milliseconds_option"
     )]
     pub accepted_at: Option<DateTime<Utc>>,
+    /// The byte that decides whether a mirror gets a copy. Only an accepted event needs it later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_byte: Option<u8>,
 }
 
 impl From<Details> for Event {
@@ -76,6 +79,7 @@ impl Details {
             route: plan.route,
             first_seen,
             accepted_at: (plan.answer == Answer::Accepted).then_some(first_seen),
+            mirror_byte: plan.mirror_byte.filter(|_| plan.answer == Answer::Accepted),
         }
     }
 

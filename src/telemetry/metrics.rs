@@ -49,6 +49,12 @@ pub(super) struct Destination {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Copies {
+    destination: Route,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Status {
     status: u16,
 }
@@ -77,6 +83,7 @@ pub(super) struct Metrics {
     filtered: Family<Sender, Counter>,
     unsettled: Counter,
     panics: Counter,
+    copies: Family<Copies, Counter>,
     overdue: Family<Destination, Gauge<f64, AtomicU64>>,
 }
 
@@ -94,6 +101,7 @@ impl Metrics {
             filtered: Family::default(),
             unsettled: Counter::default(),
             panics: Counter::default(),
+            copies: Family::default(),
             overdue: Family::default(),
         };
         let registry = &mut metrics.registry;
@@ -124,6 +132,7 @@ impl Metrics {
             "Time since the oldest accepted event of a destination was due",
             metrics.overdue.clone(),
         );
+        registry.register("copies", "Copies of events for mirrors", metrics.copies.clone());
         registry.register("panics", "Bugs that were answered with 500", metrics.panics.clone());
         metrics
     }
@@ -152,6 +161,10 @@ impl Metrics {
 
     pub(super) fn overdue(&self, destination: Route, overdue: Duration) {
         self.overdue.get_or_create(&Destination { destination }).set(overdue.as_secs_f64());
+    }
+
+    pub(super) fn copied(&self, destination: Route, outcome: &'static str) {
+        self.copies.get_or_create(&Copies { destination, outcome }).inc();
     }
 
     pub(super) fn panicked(&self) {

@@ -5,6 +5,7 @@
 mod backlog;
 mod embedded;
 mod metrics;
+mod mirrors;
 
 use std::{
     fmt::Display,
@@ -21,6 +22,7 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 pub use self::backlog::Backlog;
 use self::metrics::METRICS;
+pub use self::mirrors::{Copied, copied};
 use crate::{
     config::{LOG, log_filter},
     delivery::{Delivery, Reply},

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use webhook_router::{
     config::{
         Config, ConfigError, Invocation, LambdaTarget, Payload, StoreUrl, Target, Unsigned,
@@ -56,6 +57,24 @@ fn defaults_are_those_of_the_table() {
     let aws = LambdaTarget { function: "processor".into(), role_arn: None, invocation, payload };
     assert_eq!(config.targets.routes(), [Route::GCP, Route::AWS]);
     assert_eq!(config.targets.get(Route::AWS).unwrap().lambda(), Some(&aws));
+}
+
+#[test]
+fn secrets_that_sign_are_checked_and_never_shown() {
+    let private = format!("whsk_{}", BASE64_STANDARD.encode([7; 32]));
+    let many = vec![private.as_str(); 9].join(",");
+    let public = private.replace("whsk_", "whpk_");
+    for (secrets, says) in [
+        ("whsec_c2hvcnQ=", "the base64 of at least 16 bytes"),
+        (&public, "or `whsk_` and the base64"),
+        (&many, "must be at most 8 secrets"),
+    ] {
+        let (variable, remedy) = remedy(&[("FORWARD_SECRETS", secrets)]);
+        assert!(variable == "FORWARD_SECRETS" && remedy.contains(says), "{remedy}");
+    }
+    let vars = [&TARGETS[..], &[("FORWARD_SECRETS", private.as_str())]].concat();
+    let config = config(&vars).unwrap();
+    assert!(config.signer.is_some() && !format!("{config:?}").contains(&private));
 }
 
 #[test]

@@ -7,7 +7,11 @@ use std::{
 };
 
 use http::{StatusCode, Version};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{
+    RootCertStore,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 use tokio::net::TcpListener;
 use webhook_router::{
     authorities::Authorities,
@@ -227,7 +231,14 @@ async fn a_name_that_does_not_resolve_is_not_sent() {
 pub async fn send(destination: &CloudRun) -> Result<webhook_router::delivery::Reply, SendError> {
     let plan = plan_of("sent");
     let delivery = delivery(PAYLOAD);
-    let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 1, trace: &[] };
+    let event = Outgoing {
+        delivery: &delivery,
+        plan: &plan,
+        attempt: 1,
+        trace: &[],
+        signer: None,
+        is_copy: false,
+    };
     destination.send(&event, TIMEOUT).await
 }
 
@@ -259,13 +270,32 @@ struct Seen {
 
 impl TlsServer {
     pub async fn start(authority: &Authority, name: &str) -> Self {
+        Self::start_with(authority, name, WebPkiClientVerifier::no_client_auth()).await
+    }
+
+    /// Starts a server that takes only clients with a certificate of the authority.
+    pub async fn start_for_known_clients(authority: &Authority, name: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        for certificate in Authorities::read(&authority.file()).unwrap().certificates {
+            roots.add(certificate).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let known = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+        Self::start_with(authority, name, known.build().unwrap()).await
+    }
+
+    async fn start_with(
+        authority: &Authority,
+        name: &str,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Self {
         let (certificate, key) = authority.issue(&[name]);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -296,5 +326,10 @@ impl TlsServer {
             }
         });
         server
+    }
+
+    /// Returns the number of connections whose TLS is established.
+    pub fn connections(&self) -> u32 {
+        self.seen.lock().unwrap().connections
     }
 }

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{
 use serde_json::Value;
 
 use crate::{
+    network::{client_files, name_of_loopback},
     servers::{Authority, DynamoDbLocal, Redis, RedisCluster},
     support::{PAYLOAD, ROUTER, Server, Sink, client, end_of, post, sqlite},
 };
@@ -204,6 +205,32 @@ fn an_authority_is_looked_at() {
     let stranger = stranger.file();
     let found = of_store(&url, &[("REDIS_CA_FILE", stranger.to_str().unwrap())]);
     tells(&found, "error", "STORE_URL: rediss://localhost:");
+}
+
+#[test]
+fn a_client_certificate_and_the_addresses_of_a_name_are_looked_at() {
+    let authority = Authority::new();
+    let (certificate, key) = client_files(&authority, "router");
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path());
+    let name = name_of_loopback();
+    let url = format!("https://{name}/");
+    let vars = [
+        ("STORE_URL", store.as_str()),
+        ("GCP_TARGET_URL", &url),
+        ("ROUTE_THRESHOLD", "256"),
+        ("GCP_CLIENT_CERT_FILE", certificate.to_str().unwrap()),
+        ("GCP_CLIENT_KEY_FILE", key.to_str().unwrap()),
+        ("MIRROR_URL", "https://nowhere.invalid/"),
+    ];
+    let found = findings(&vars);
+    tells(&found, "error", "MIRROR_URL: nowhere.invalid cannot be looked up");
+    tells(&found, "ok", "router.certificate.pem has 1 certificate, valid until");
+    tells(&found, "error", &format!("GCP_TARGET_URL: {name} resolves to "));
+    let (expired, its_key) = authority.issue_expired(&["router"]);
+    std::fs::write(&certificate, expired.pem()).unwrap();
+    std::fs::write(&key, its_key.serialize_pem()).unwrap();
+    tells(&findings(&vars), "warning", "router.certificate.pem has a certificate that expires at");
 }
 
 #[tokio::test]

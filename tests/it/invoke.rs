@@ -276,7 +276,14 @@ async fn a_body_that_is_no_json_goes_as_a_request_and_base64_when_it_is_no_text(
         (b"\"\xff\"", Some(("Iv8i", true))),
     ] {
         let delivery = delivery(body);
-        let event = Outgoing { delivery: &delivery, plan: &plan, attempt: 3, trace: &[] };
+        let event = Outgoing {
+            delivery: &delivery,
+            plan: &plan,
+            attempt: 3,
+            trace: &[],
+            signer: None,
+            is_copy: false,
+        };
         lambda.send(&event, Duration::from_secs(10)).await.unwrap();
         let received = sink.take().remove(0);
         let Some((text, is_base64)) = as_request else {

@@ -1,6 +1,8 @@
 //! The vendors' own libraries: the router accepts what they sign, and they accept what the router's
 //! `event` signs. Neither accepts a changed delivery.
 
+mod forwarded;
+
 use std::{
     collections::{BTreeSet, HashMap},
     io::{BufRead as _, BufReader, Write as _},

@@ -31,8 +31,11 @@ mod id_tokens; // A private Cloud Run service, and the ID tokens that it asks fo
 mod idle_connections; // Idle connections to destinations and DynamoDB that break.
 mod inbox; // Accepted events: answered at once, delivered after the answer.
 mod invoke; // Requests to the processor Lambda, and the results of its answers.
+mod mirror; // Copies of events, and mirrors that fail.
 mod moving; // Tables of destinations: shares, shifts, destinations that are gone.
+mod network; // Client certificates, TLS versions, and names that lead to this machine.
 mod record; // The record of an event: its lifetime and its route.
+mod signing; // Signatures of what the router forwards.
 
 // Stores.
 mod clocks; // Routers with wrong clocks, and one Redis.

@@ -19,6 +19,7 @@ use super::super::{cloud_run::chain, tls_config};
 use crate::{
     config::Federation,
     http_client::{self, Connector},
+    resolver::Resolver,
     secret::Secret,
 };
 
@@ -107,7 +108,7 @@ impl Google {
     /// # Errors
     /// Fails if TLS cannot be set up.
     pub(super) fn new(timeout: Duration) -> Result<Self, String> {
-        let client = http_client::client(Arc::new(tls_config(None)?), timeout);
+        let client = http_client::client(Arc::new(tls_config(None)?), Resolver::open(), timeout);
         Ok(Self { client })
     }
 

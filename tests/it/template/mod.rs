@@ -241,6 +241,22 @@ fn the_router_may_invoke_its_target_and_nothing_else() {
 }
 
 #[test]
+fn the_router_may_also_invoke_a_mirror() {
+    let stack = stack(&[("MirrorFunction", "shadow"), ("MirrorPercent", "5")]);
+    let mut found = Vec::new();
+    statements(&stack.resources()["RouterRole"]["Properties"]["Policies"], &mut found);
+    found.retain(|one| one["Sid"] == "InvokeMirror");
+    let shadow = "arn:aws:lambda:us-east-1:123456789012:function:shadow";
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["Resource"], shadow);
+    assert_eq!(stack.config().unwrap().mirroring.unwrap().percent, 5);
+    assert!(self::stack(&[]).config().unwrap().mirroring.is_none());
+    let both = [("MirrorFunction", "shadow"), ("MirrorUrl", "https://shadow.example.com")];
+    let refused = Stack::new(&[&LEAST[..], &both].concat()).err().unwrap();
+    assert!(refused.contains("Give MirrorUrl or MirrorFunction"), "{refused}");
+}
+
+#[test]
 fn a_table_of_destinations_replaces_the_other_targets() {
     let function = |name: &str| format!("arn:aws:lambda:us-east-1:123456789012:function:{name}");
     let functions = format!("{},{}", function("one"), function("two:live"));

@@ -28,6 +28,7 @@ fn every_variable_of_a_deployment_can_be_set() {
         "PUBLIC_URL",
         "META_VERIFY_TOKEN",
         "GCP_CREDENTIALS",
+        "FORWARD_SECRETS",
     ];
     // These variables are not for Lambda. They belong to `serve`, to emulators or to Google Cloud, have
     // another name there, or name files, which Lambda does not have.
@@ -44,6 +45,8 @@ fn every_variable_of_a_deployment_can_be_set() {
         "GCP_CA_FILE",
         "GOOGLE_APPLICATION_CREDENTIALS",
         "GCE_METADATA_HOST",
+        "GCP_CLIENT_CERT_FILE",
+        "GCP_CLIENT_KEY_FILE",
         "SOURCES_FILE",
         "PAYPAL_CERT_FILE",
     ];

@@ -1,0 +1,214 @@
+//! Name resolution for destinations.
+//!
+//! Whoever controls the DNS of a target's name could lead the router's requests to this machine, or
+//! to the metadata service of its cloud, also long after the name was first looked up. So the
+//! addresses are checked at each connection, and exactly the checked addresses are connected to.
+//! Private addresses are allowed, because services in a VPC have them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+    vec,
+};
+
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use tower_service::Service;
+use url::{Host, Url};
+
+/// Resolves the names of one client with the system's resolver.
+#[derive(Clone)]
+pub struct Resolver {
+    system: GaiResolver,
+    /// True if a name may lead to every address.
+    is_open: bool,
+}
+
+impl Resolver {
+    /// Creates a resolver for the endpoints of AWS's SDKs, and of Google's tokens. Their settings and
+    /// TLS certificates protect them, and Google Cloud's metadata server has a link-local address.
+    pub fn open() -> Self {
+        Self { system: GaiResolver::new(), is_open: true }
+    }
+
+    /// Creates the resolver for a target. If its URL names `localhost`, that may be this machine. An
+    /// address in the URL needs no resolver.
+    pub fn of_target(url: &Url) -> Self {
+        let is_open = match url.host() {
+            Some(Host::Domain(name)) => {
+                let name = name.trim_end_matches('.');
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => true,
+        };
+        Self { is_open, ..Self::open() }
+    }
+
+    /// Checks the addresses of a name. One forbidden address is enough to refuse the name: it is
+    /// wrong or hostile, and it must not matter which address the router tries first.
+    ///
+    /// # Errors
+    /// Fails with the first forbidden address.
+    pub fn check(&self, host: &str, addresses: &[SocketAddr]) -> Result<(), Forbidden> {
+        let forbidden = addresses.iter().filter(|_| !self.is_open).find_map(|address| {
+            let address = address.ip();
+            let kind = kind(address)?;
+            Some(Forbidden { host: host.to_owned(), address, kind })
+        });
+        forbidden.map_or(Ok(()), Err)
+    }
+}
+
+/// A name that leads to an address where no target can be.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{host} resolves to {address}, {kind}: correct its DNS record, or name the address itself in \
+     the URL"
+)]
+pub struct Forbidden {
+    host: String,
+    address: IpAddr,
+    kind: &'static str,
+}
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.system.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (resolving, resolver) = (self.system.call(name.clone()), self.clone());
+        Box::pin(async move {
+            let addresses: Vec<_> = resolving.await?.collect();
+            resolver.check(name.as_str(), &addresses)?;
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+/// Returns the kind of an address where no target can be. Returns `None` for all others.
+fn kind(address: IpAddr) -> Option<&'static str> {
+    const METADATA: &str = "the address of a metadata service";
+    let address = match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => match address.segments() {
+            // The service of EC2 and others of its hosts, and the service of Google Cloud.
+            [0xfd00, 0xec2, ..] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => return Some(METADATA),
+            _ if address.is_loopback() => return Some("a loopback address"),
+            _ if address.is_unspecified() => return Some("an unspecified address"),
+            _ if address.is_unicast_link_local() => return Some("a link-local address"),
+            _ => embedded(address)?,
+        },
+    };
+    match address.octets() {
+        [169, 254, 169, 254] => Some(METADATA),
+        // Linux connects to this machine for 0.0.0.0. The others of this network are no host's.
+        [0, ..] => Some("an unspecified address"),
+        _ if address.is_loopback() => Some("a loopback address"),
+        _ if address.is_link_local() => Some("a link-local address"),
+        _ => None,
+    }
+}
+
+/// Returns the IPv4 address that an IPv6 address stands for: mapped (RFC 4291), or behind a NAT64
+/// gateway (RFC 6052).
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., high, low] = address.segments();
+    let is_embedded = matches!(
+        address.segments(),
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..]
+    );
+    is_embedded.then(|| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 443)).collect()
+    }
+
+    fn resolver(url: &str) -> Resolver {
+        Resolver::of_target(&url.parse().unwrap())
+    }
+
+    #[test]
+    fn a_name_does_not_lead_to_this_machine_or_its_metadata_service() {
+        let resolver = resolver("https://processor.example.com/events");
+        for (address, kind) in [
+            ("127.0.0.1", "a loopback address"),
+            ("127.255.255.254", "a loopback address"),
+            ("::1", "a loopback address"),
+            ("::ffff:127.0.0.1", "a loopback address"),
+            ("64:ff9b::127.0.0.1", "a loopback address"),
+            ("0.0.0.0", "an unspecified address"),
+            ("0.1.2.3", "an unspecified address"),
+            ("::", "an unspecified address"),
+            ("::ffff:0.0.0.0", "an unspecified address"),
+            ("169.254.0.1", "a link-local address"),
+            ("169.254.170.2", "a link-local address"),
+            ("::ffff:169.254.0.1", "a link-local address"),
+            ("fe80::1", "a link-local address"),
+            ("febf:ffff::1", "a link-local address"),
+            ("169.254.169.254", "the address of a metadata service"),
+            ("::ffff:169.254.169.254", "the address of a metadata service"),
+            ("64:ff9b::169.254.169.254", "the address of a metadata service"),
+            ("fd00:ec2::254", "the address of a metadata service"),
+            ("fd20:ce::254", "the address of a metadata service"),
+        ] {
+            // One such address among others is enough.
+            for found in [vec![address], vec!["93.184.216.34", address]] {
+                let refused = resolver.check("h", &addresses(&found)).unwrap_err().to_string();
+                let address: IpAddr = address.parse().unwrap();
+                assert!(
+                    refused.starts_with(&format!("h resolves to {address}, {kind}")),
+                    "{refused}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_may_lead_to_public_and_private_addresses() {
+        let found = [
+            "93.184.216.34",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "169.253.255.255",
+            "169.255.0.0",
+            "128.0.0.1",
+            "2606:2800:220:1::1",
+            "fd00::1",
+            "fd00:ec3::254",
+            "fec0::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+        ];
+        assert!(resolver("https://h.example").check("h", &addresses(&found)).is_ok());
+    }
+
+    #[test]
+    fn a_url_that_names_this_machine_means_it() {
+        let found = addresses(&["127.0.0.1", "::1"]);
+        for url in [
+            "http://localhost:9090",
+            "http://localhost./",
+            "https://api.localhost",
+            "https://127.0.0.1",
+            "https://[::1]",
+        ] {
+            assert!(resolver(url).check("h", &found).is_ok(), "{url}");
+        }
+        for url in ["https://localhost.example", "https://notlocalhost", "https://h.local"] {
+            assert!(resolver(url).check("h", &found).is_err(), "{url}");
+        }
+        assert!(Resolver::open().check("h", &found).is_ok());
+    }
+}
