@@ -43,6 +43,7 @@ pub use self::{
 };
 use crate::{
     key::Key,
+    limits::Room,
     outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Cause, Handled, Health, Router, Wake},
@@ -195,6 +196,10 @@ struct Lane {
     workers: usize,
     budgets: Budgets,
     running: JoinSet<(Key, Handled)>,
+    /// Waits for room at the destination. An event is taken only when there is room for its attempt.
+    waits: JoinSet<Room>,
+    /// The room that a wait brought.
+    room: Option<Room>,
     /// Events that are due, as far as this process knows.
     queue: VecDeque<Due>,
     /// Events that this process knows to be due later: events that it accepted or postponed, and
@@ -222,6 +227,8 @@ impl Lane {
             workers,
             budgets,
             running: JoinSet::new(),
+            waits: JoinSet::new(),
+            room: None,
             queue: VecDeque::new(),
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
@@ -251,6 +258,7 @@ impl Lane {
                 biased;
                 () = stop.cancelled() => break,
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
+                Some(waited) = self.waits.join_next() => self.room = waited.ok(),
                 Some(due) = woken.events.recv(), if has_room => {
                     if due.at <= Utc::now() {
                         self.queue.push_back(due);
@@ -264,6 +272,7 @@ impl Lane {
                 }
             }
         }
+        self.waits.abort_all();
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
@@ -276,11 +285,12 @@ impl Lane {
                 self.sweep().await;
             }
             self.begin_attempts();
-            if self.running.is_empty() {
+            if self.running.is_empty() && self.waits.is_empty() {
                 break;
             }
             tokio::select! {
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
+                Some(waited) = self.waits.join_next() => self.room = waited.ok(),
                 () = stop.cancelled() => break,
             }
         }
@@ -294,8 +304,8 @@ impl Lane {
         self.summary
     }
 
-    /// Begins as many attempts as there are workers and events. Unless the destination is up, it
-    /// begins one probe at a time.
+    /// Begins as many attempts as there are workers, events and room at the destination. Unless the
+    /// destination is up, it begins one probe at a time.
     fn begin_attempts(&mut self) {
         let (workers, is_probe) = match &self.gate {
             Gate::Open { .. } => (self.workers, false),
@@ -303,6 +313,8 @@ impl Lane {
             _ => (0, true),
         };
         while self.running.len() < workers
+            && !self.queue.is_empty()
+            && let Some(room) = self.room.take().or_else(|| self.router.limits().try_room(self.route))
             && let Some(Due { at, key }) = self.next_event(is_probe)
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
@@ -312,8 +324,21 @@ impl Lane {
             };
             self.running.spawn(async move {
                 let (by, origin) = (Trigger::Inbox, Origin::default());
-                (key, router.deliver_accepted(key, cause, by, origin, budgets()).await)
+                (key, router.deliver_accepted(key, cause, by, origin, budgets(), Some(room)).await)
             });
+        }
+        self.wait_for_room(workers.saturating_sub(self.running.len()).min(self.queue.len()));
+    }
+
+    /// Waits for room for so many attempts.
+    fn wait_for_room(&mut self, attempts: usize) {
+        // No event needs this room any more.
+        self.room = None;
+        if attempts == 0 {
+            self.waits.abort_all();
+        }
+        while self.waits.len() < attempts {
+            self.waits.spawn(self.router.limits().room(self.route));
         }
     }
 
@@ -362,6 +387,7 @@ impl Lane {
                 }
             }
             Handled::NotDue(at) => self.remember(Due { at, key }),
+            Handled::NoRoom(_) => self.remember(Due { at: Utc::now(), key }),
             Handled::Gone => {}
             Handled::Unreadable => {
                 self.unreadable.insert(key);

@@ -79,6 +79,9 @@ pub mod fetcher;
 // The log line and the metrics of a delivery.
 pub mod telemetry;
 
+// Limits on what is sent to each destination.
+pub mod limits;
+
 // START HERE: the life of a delivery.
 pub mod router;
 

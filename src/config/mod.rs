@@ -3,6 +3,7 @@
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
 mod inbox;
+mod limits;
 mod log;
 mod sources;
 mod store;
@@ -22,6 +23,7 @@ use chrono::TimeDelta;
 use self::vars::Vars;
 pub use self::{
     inbox::Inbox,
+    limits::Limit,
     log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},
     targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
@@ -30,6 +32,7 @@ pub use self::{
 use crate::{
     delivery::Reply,
     finding::Finding,
+    route::Route,
     secret::Secret,
     source::{Answer, Fetched, Source, Sources, envelope},
 };
@@ -60,6 +63,7 @@ pub struct Config {
     pub intake: Intake,
     pub store: StoreConfig,
     pub targets: Targets,
+    pub limits: Vec<(Route, Limit)>,
     pub forward: Forward,
     pub inbox: Inbox,
     /// The shortest time for which a delivered event is remembered.
@@ -210,6 +214,7 @@ impl Config {
         let mut config = Self {
             store: vars.store(),
             targets,
+            limits: vars.limits(),
             forward: vars.forward(),
             inbox: vars.inbox(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
