@@ -1,5 +1,5 @@
-"""Writes the seeds of the fuzz targets: bodies, times, events, deliveries and sources from the tests and the
-documentation.
+"""Writes the seeds of the fuzz targets: bodies, times, events, deliveries, sources and destinations from the
+tests and the documentation.
 
 Usage: python3 scripts/fuzz_seeds.py FOLDER
 """
@@ -56,6 +56,13 @@ for file in [ROOT / "docs/sources.md", *(ROOT / "tests/it").glob("*.rs")]:
     for block in blocks:
         if "[sources." in block:
             write("sources", re.sub(r"^ +", "", block, flags=re.M).replace("{{", "{").replace("}}", "}"))
+
+text = (ROOT / "docs/destinations.md").read_text()
+for block in re.findall(r"```toml\n(.*?)```", text, re.S):
+    write("destinations", block)
+for shares in (["0-255"], ["0-127", "128-255"], ["0-9,20-29", "10-19,30-255", "none"]):
+    tables = [f'[destinations.d{i}]\nkind = "http"\nurl = "https://x.dev"\nbytes = "{one}"\n' for i, one in enumerate(shares)]
+    write("destinations", "".join(tables))
 
 for folder in sorted(FOLDER.iterdir()):
     print(f"{len(list(folder.iterdir())):5} seeds for {folder.name}")

@@ -6,12 +6,13 @@ use std::{net::IpAddr, time::Duration};
 
 use aws_credential_types::provider::ProvideCredentials as _;
 use chrono::Utc;
+use futures_util::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
     authorities::Authorities,
     aws,
-    config::{AwsTarget, Config, GcpTarget, StoreUrl},
+    config::{Config, HttpTarget, LambdaTarget, StoreUrl, Target},
     destination,
     finding::Finding,
 };
@@ -27,32 +28,43 @@ const CREDENTIALS: &str = "AWS credentials";
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
-    let (store, gcp, aws) = tokio::join!(
+    let services = config.targets.iter().filter_map(|target| Some((target, target.http()?)));
+    let services = services.map(|(target, http)| {
+        let setting = &target.setting;
+        within(setting, "its host", http_target(setting, http))
+    });
+    let lambdas: Vec<_> =
+        config.targets.iter().filter_map(|target| Some((target, target.lambda()?))).collect();
+    // A function's ARN has its own region.
+    let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
+    let region = regions.reduce(|one, other| one.and(other)).flatten();
+    let uses_aws = !lambdas.is_empty() || matches!(config.store.url, StoreUrl::DynamoDb { .. });
+    let lambdas = lambdas.into_iter().map(|(target, lambda)| {
+        let setting = &target.setting;
+        within(setting, "the Lambda API", lambda_target(setting, lambda))
+    });
+    let (store, services, aws, lambdas) = tokio::join!(
         within("STORE_URL", &url, store),
+        join_all(services),
         async {
-            match &config.targets.gcp {
-                Some(gcp) => within("GCP_TARGET_URL", "its host", gcp_target(gcp)).await,
-                None => Vec::new(),
+            match uses_aws {
+                true => within(AWS, "AWS's settings", aws_settings(region)).await,
+                false => Vec::new(),
             }
         },
-        async {
-            match &config.targets.aws {
-                Some(aws) => within("AWS_TARGET_FUNCTION", "the Lambda API", aws_target(aws)).await,
-                None if matches!(config.store.url, StoreUrl::DynamoDb { .. }) => {
-                    within(AWS, "AWS's settings", aws_settings(None)).await
-                }
-                None => Vec::new(),
-            }
-        },
+        join_all(lambdas),
     );
     let redis_ca = match &config.store.url {
         StoreUrl::Redis(redis) => redis.ca.as_ref(),
         StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
     };
-    let gcp_ca = config.targets.gcp.as_ref().and_then(|gcp| gcp.ca.as_ref());
-    let files = [("REDIS_CA_FILE", redis_ca), ("GCP_CA_FILE", gcp_ca)];
-    let files = files.into_iter().filter_map(|(name, ca)| Some(authorities(name, ca?)));
-    store.into_iter().chain(files).chain(gcp).chain(aws).collect()
+    let http = config.targets.iter().filter_map(Target::http);
+    let files = http.filter_map(|http| Some(("GCP_CA_FILE", http.ca.as_ref()?)));
+    let files = redis_ca.map(|ca| ("REDIS_CA_FILE", ca)).into_iter().chain(files);
+    let files = files.map(|(name, ca)| authorities(name, ca));
+    let targets = services.into_iter().flatten();
+    let lambdas = lambdas.into_iter().flatten();
+    store.into_iter().chain(files).chain(targets).chain(aws).chain(lambdas).collect()
 }
 
 /// Returns the findings, or a finding that reports the timeout.
@@ -67,28 +79,25 @@ async fn within(
     })
 }
 
-async fn gcp_target(target: &GcpTarget) -> Vec<Finding> {
+async fn http_target(setting: &str, target: &HttpTarget) -> Vec<Finding> {
     let (Some(host), Some(port)) = (target.url.host_str(), target.url.port_or_known_default())
     else {
         return Vec::new();
     };
-    vec![resolved("GCP_TARGET_URL", host, port).await]
+    vec![resolved(setting, host, port).await]
 }
 
-async fn aws_target(target: &AwsTarget) -> Vec<Finding> {
-    let mut findings = aws_settings(target.region()).await;
-    match destination::lambda_endpoint(target, aws::sdk_config().await).await {
-        Ok(url) => {
-            let (host, port) = (url.host_str(), url.port_or_known_default());
-            if let (Some(host), Some(port)) = (host, port) {
-                findings.push(resolved("AWS_TARGET_FUNCTION", host, port).await);
-            }
-        }
-        // The region is absent, and `aws_settings` has reported that.
-        Err(_) if findings.iter().any(Finding::is_problem) => {}
-        Err(error) => findings.push(Finding::error("AWS_ENDPOINT_URL_LAMBDA", error)),
+async fn lambda_target(setting: &str, target: &LambdaTarget) -> Vec<Finding> {
+    let sdk = aws::sdk_config().await;
+    match destination::lambda_endpoint(target, sdk).await {
+        Ok(url) => match (url.host_str(), url.port_or_known_default()) {
+            (Some(host), Some(port)) => vec![resolved(setting, host, port).await],
+            _ => Vec::new(),
+        },
+        // `aws_settings` reports that the region is absent.
+        Err(_) if target.region().is_none() && sdk.region().is_none() => Vec::new(),
+        Err(error) => vec![Finding::error("AWS_ENDPOINT_URL_LAMBDA", error)],
     }
-    findings
 }
 
 /// Looks for a region, unless the target's ARN has one, and for credentials.

@@ -10,9 +10,12 @@
 //! schedule of its event. So an outage uses up no schedule, except for one entry of the events that
 //! were under way when it began. The first answer other than 503 opens the lane again.
 //!
+//! The lists of destinations that are not configured have no lane. `abandoned.rs` looks after them.
+//!
 //! In Lambda, there are no workers: `instance.rs` delivers what messages bring, and `schedule.rs`
 //! sends messages for what is due and has none.
 
+mod abandoned;
 mod instance;
 mod outage;
 mod schedule;
@@ -86,10 +89,10 @@ struct Woken {
     is_behind: Arc<AtomicBool>,
 }
 
-/// Creates the lanes, and the function that wakes them.
-pub fn lanes() -> (Wake, Lanes) {
+/// Creates the lanes of the configured destinations, and the function that wakes them.
+pub fn lanes(routes: impl IntoIterator<Item = Route>) -> (Wake, Lanes) {
     let (mut senders, mut lanes) = (HashMap::new(), HashMap::new());
-    for route in Route::ALL {
+    for route in routes {
         let (sender, events) = mpsc::channel(REMEMBERED);
         let is_behind = Arc::new(AtomicBool::new(false));
         senders.insert(route, (sender, Arc::clone(&is_behind)));
@@ -122,6 +125,7 @@ pub async fn run(
         }
         tasks.spawn(lane.serve(woken, stop.clone()));
     }
+    tasks.spawn(settle_abandoned(Arc::clone(&router), budgets, stop.clone()));
     tasks.spawn(clean(router, stop));
     while tasks.join_next().await.is_some() {}
 }
@@ -146,7 +150,7 @@ pub async fn drain(
     stop: CancellationToken,
 ) -> Drained {
     let mut tasks = JoinSet::new();
-    for route in Route::ALL {
+    for route in router.destinations().routes() {
         let lane = Lane::new(Arc::clone(&router), route, workers, Arc::clone(&budgets));
         tasks.spawn(lane.drain(stop.clone()));
     }
@@ -164,9 +168,22 @@ pub async fn drain(
             Err(_panic) => sum.is_incomplete = true,
         }
     }
-    sum.down.sort_by_key(|route| route.as_str());
+    sum.down.sort();
+    let budget = || (!stop.is_cancelled()).then(|| budgets());
+    let abandoned = abandoned::settle(&router, budget, &Origin::default()).await;
+    sum.failed += abandoned.failed;
+    sum.is_incomplete |= abandoned.is_incomplete;
     clean_up(&router, &stop).await;
     sum
+}
+
+/// Settles the events whose destination is not configured, from time to time.
+async fn settle_abandoned(router: Arc<Router>, budgets: Budgets, stop: CancellationToken) {
+    let pause = || tokio::time::sleep(around(abandoned::search()));
+    let budget = || (!stop.is_cancelled()).then(|| budgets());
+    while stop.run_until_cancelled(pause()).await.is_some() {
+        abandoned::settle(&router, budget, &Origin::default()).await;
+    }
 }
 
 /// Removes the remains of interrupted acceptances from time to time.
@@ -314,7 +331,8 @@ impl Lane {
         };
         while self.running.len() < workers
             && !self.queue.is_empty()
-            && let Some(room) = self.room.take().or_else(|| self.router.limits().try_room(self.route))
+            && let Some(room) =
+                self.room.take().or_else(|| self.router.limits().try_room(self.route))
             && let Some(Due { at, key }) = self.next_event(is_probe)
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
@@ -381,7 +399,7 @@ impl Lane {
                 if let Some(at) = due {
                     self.remember(Due { at, key });
                 }
-                // An old entry of the list may lead to an event of the other destination.
+                // An old entry of the list may lead to an event of another destination.
                 if route == self.route {
                     self.learn(health);
                 }

@@ -40,8 +40,11 @@ pub mod error;
 // The event that a delivery reports.
 pub mod event;
 
-// The two routes of an event.
+// The names of destinations, and their shares of the route bytes.
 pub mod route;
+
+// The fields of tables in TOML, with their lines.
+mod table;
 
 // The sources of events: vendors, and how they sign.
 pub mod source;

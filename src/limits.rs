@@ -88,9 +88,9 @@ pub struct NoRoom {
 
 impl Limits {
     /// Creates the limits of destinations. A destination that is not named has none.
-    pub fn new(limits: &[(Route, Limit)]) -> Self {
-        let limited = limits.iter().filter(|(_, limit)| !limit.is_none());
-        Self(limited.map(|(route, limit)| (*route, Entrance::new(*route, *limit))).collect())
+    pub fn new(limits: impl IntoIterator<Item = (Route, Limit)>) -> Self {
+        let limited = limits.into_iter().filter(|(_, limit)| !limit.is_none());
+        Self(limited.map(|(route, limit)| (route, Entrance::new(route, limit))).collect())
     }
 
     /// Returns room for an attempt that begins now, if there is room and nobody waits for it.
@@ -266,12 +266,12 @@ mod tests {
 
     use super::*;
 
-    const GCP: Route = Route::Gcp;
+    const GCP: Route = Route::GCP;
 
     fn limits(max_concurrent: u32, max_per_second: u32) -> Arc<Limits> {
         let max_concurrent = NonZeroU32::new(max_concurrent);
         let max_per_second = NonZeroU32::new(max_per_second);
-        Limits::new(&[(GCP, Limit { max_concurrent, max_per_second })]).into()
+        Limits::new([(GCP, Limit { max_concurrent, max_per_second })]).into()
     }
 
     #[test]
@@ -290,11 +290,11 @@ mod tests {
     #[tokio::test]
     async fn a_destination_without_limits_always_has_room() {
         let limits = limits(1, 0);
-        let rooms: Vec<_> = (0..1000).map(|_| limits.try_room(Route::Aws)).collect();
-        assert!(rooms.iter().flatten().all(|room| room.is_at(Route::Aws)) && rooms.len() == 1000);
+        let rooms: Vec<_> = (0..1000).map(|_| limits.try_room(Route::AWS)).collect();
+        assert!(rooms.iter().flatten().all(|room| room.is_at(Route::AWS)) && rooms.len() == 1000);
         let _full = limits.room(GCP).await;
-        assert!(limits.try_room(GCP).is_none() && limits.try_room(Route::Aws).is_some());
-        let room = limits.room_within(Route::Aws, Duration::ZERO).await.unwrap();
+        assert!(limits.try_room(GCP).is_none() && limits.try_room(Route::AWS).is_some());
+        let room = limits.room_within(Route::AWS, Duration::ZERO).await.unwrap();
         assert_eq!(room.waited(), Duration::ZERO);
     }
 

@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use tracing::Level;
 use webhook_router::{
     cmd::{
-        self, address, dead_letters, demo, doctor, drain, event, explain, inspect, pending, replay,
-        serve, sources, variables,
+        self, address, dead_letters, demo, doctor, drain, event, explain, inspect, pending,
+        plan_shift, replay, serve, sources, variables,
     },
     telemetry,
 };
@@ -49,6 +49,8 @@ enum Command {
     /// Print the key, the route and everything else that the router derives from a body. Needs no
     /// store.
     Explain(explain::Options),
+    /// Count the events that another table of destinations would move. Needs no store.
+    PlanShift(plan_shift::Options),
     /// Sign an event as its vendor does, and print or send it.
     Event(Box<event::Options>),
     /// List the sources that are served, and those that are not, with the reason.
@@ -101,6 +103,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
         Command::Explain(options) => block_on(threads, explain::run(options)),
+        Command::PlanShift(options) => block_on(threads, plan_shift::run(options)),
         Command::Event(options) => block_on(threads, event::run(*options)),
         Command::Sources(options) => block_on(threads, sources::run(options)),
         Command::Inspect(options) => block_on(threads, inspect::run(options)),

@@ -71,11 +71,9 @@ impl Outcome {
         const TOO_EARLY: u16 = 425;
         match self {
             Self::Status(status) => matches!(status, 408 | TOO_EARLY | 429 | 500..=599),
-            Self::Unreachable
-            | Self::Refused
-            | Self::Limited
-            | Self::TimedOut
-            | Self::Broken => true,
+            Self::Unreachable | Self::Refused | Self::Limited | Self::TimedOut | Self::Broken => {
+                true
+            }
         }
     }
 }

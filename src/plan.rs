@@ -191,10 +191,10 @@ fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
     let previous = intake.previous_routing_secret.as_ref();
     let previous_key = previous.map(|secret| Key::derive(secret, &logical));
     let rules = source.map(|source| &source.rules);
-    let threshold = rules.and_then(|rules| rules.threshold).unwrap_or(intake.route_threshold);
+    let threshold = rules.and_then(|rules| rules.threshold);
     let route = rules.and_then(|rules| rules.destination).unwrap_or_else(|| {
         let byte = route_byte(&intake.routing_secret, &logical);
-        if u16::from(byte) < threshold { Route::Gcp } else { Route::Aws }
+        threshold.map_or_else(|| intake.shares.of(byte), |least| Route::by_threshold(byte, least))
     });
     let answer = rules.and_then(|rules| rules.answer).unwrap_or(intake.answer);
     Plan { event, key, previous_key, route, answer, source: source.cloned(), _verified: Verified }

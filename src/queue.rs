@@ -187,7 +187,7 @@ mod tests {
 
     fn message(source: Option<&str>, millis: u64) -> Message {
         let key = testing::plan(Identity::Content, "one").key;
-        Message::new(key, Route::Gcp, source, Duration::from_millis(millis))
+        Message::new(key, Route::GCP, source, Duration::from_millis(millis))
     }
 
     #[test]

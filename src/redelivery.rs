@@ -137,8 +137,8 @@ pub struct Pending<'a> {
     filter: &'a Filter,
     /// Selects the events that are due at this time.
     due_by: Option<DateTime<Utc>>,
-    /// The destinations whose events are not listed yet.
-    routes: VecDeque<Route>,
+    /// The destinations whose events are not listed yet. `None` before the first page.
+    routes: Option<VecDeque<Route>>,
     after: Option<Due>,
     /// The keys that were listed already. An attempt while the list is read moves its event.
     seen: HashSet<Key>,
@@ -148,9 +148,20 @@ pub struct Pending<'a> {
 
 impl<'a> Pending<'a> {
     pub fn new(store: &'a dyn Store, filter: &'a Filter, due_by: Option<DateTime<Utc>>) -> Self {
-        let is_wanted = |route: &Route| filter.destination.is_none_or(|only| only == *route);
-        let routes = Route::ALL.into_iter().filter(is_wanted).collect();
-        Self { store, filter, due_by, routes, after: None, seen: HashSet::new(), corrupt: 0 }
+        let (seen, corrupt) = (HashSet::new(), 0);
+        Self { store, filter, due_by, routes: None, after: None, seen, corrupt }
+    }
+
+    /// Returns the destinations whose events are not listed yet, also those that are no longer
+    /// configured.
+    async fn routes(&mut self) -> Result<&mut VecDeque<Route>, StoreError> {
+        if self.routes.is_none() {
+            let only = self.filter.destination;
+            let all = self.store.destinations().await?;
+            let wanted = all.into_iter().filter(|route| only.is_none_or(|only| only == *route));
+            self.routes = Some(wanted.collect());
+        }
+        Ok(self.routes.get_or_insert_default())
     }
 
     /// Returns the records of the next page, or `None` after the last page. A record that cannot be
@@ -159,11 +170,11 @@ impl<'a> Pending<'a> {
     /// # Errors
     /// Fails if the store does not answer.
     pub async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError> {
-        while let Some(route) = self.routes.front() {
-            let page = self.store.due(*route, self.due_by, self.after, PAGE).await?;
+        while let Some(route) = self.routes().await?.front().copied() {
+            let page = self.store.due(route, self.due_by, self.after, PAGE).await?;
             self.after = page.last().copied();
             if page.is_empty() {
-                self.routes.pop_front();
+                self.routes().await?.pop_front();
                 continue;
             }
             let mut records = Vec::new();
@@ -357,25 +368,24 @@ async fn replay_one(
             }
         }
         // An event of the inbox need not wait for its schedule.
-        Ok(None) => match router
-            .deliver_accepted(key, Cause::Operator, by, origin, budget, None)
-            .await
-        {
-            Handled::Tried { ending, route, failure, settled, .. } => Replayed {
-                end: if settled { End::Ended(ending) } else { End::Unsettled },
-                destination: Some(route),
-                reason: failure.map(|failure| failure.to_string()),
-            },
-            Handled::NotDue(_) => Replayed::unsent(End::Ended(Ending::InProgress)),
-            Handled::NoRoom(no_room) => Replayed {
-                reason: Some(no_room.to_string()),
-                ..Replayed::unsent(End::Ended(Ending::Limited))
-            },
-            Handled::Gone => Replayed::unsent(End::Gone),
-            Handled::Unreadable | Handled::StoreUnavailable => {
-                Replayed::unsent(End::Ended(Ending::StoreUnavailable))
+        Ok(None) => {
+            match router.deliver_accepted(key, Cause::Operator, by, origin, budget, None).await {
+                Handled::Tried { ending, route, failure, settled, .. } => Replayed {
+                    end: if settled { End::Ended(ending) } else { End::Unsettled },
+                    destination: Some(route),
+                    reason: failure.map(|failure| failure.to_string()),
+                },
+                Handled::NotDue(_) => Replayed::unsent(End::Ended(Ending::InProgress)),
+                Handled::NoRoom(no_room) => Replayed {
+                    reason: Some(no_room.to_string()),
+                    ..Replayed::unsent(End::Ended(Ending::Limited))
+                },
+                Handled::Gone => Replayed::unsent(End::Gone),
+                Handled::Unreadable | Handled::StoreUnavailable => {
+                    Replayed::unsent(End::Ended(Ending::StoreUnavailable))
+                }
             }
-        },
+        }
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");
             let reason = Some(format!("its dead letter cannot be read: {error}"));

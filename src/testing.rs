@@ -41,5 +41,5 @@ pub fn plan(identity: Identity, digest: &str) -> Plan {
         identity,
     };
     let key = Key::derive(&Secret::new("of-the-tests"), &event.logical());
-    Plan::kept(event, key, Route::Gcp, None)
+    Plan::kept(event, key, Route::GCP, None)
 }

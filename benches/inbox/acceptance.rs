@@ -90,7 +90,7 @@ async fn measure(
     answer: &str,
     connections: usize,
 ) {
-    let serve = Serve::to_url(&destination(delay).await).only(Route::Gcp).env("ANSWER", answer);
+    let serve = Serve::to_url(&destination(delay).await).only(Route::GCP).env("ANSWER", answer);
     // The log costs time.
     let mut serve = serve.env("STORE_TIMEOUT_MS", "10000").env("RUST_LOG", "error");
     if let Some(redis) = redis {

@@ -83,7 +83,7 @@ impl Filled {
     async fn list_and_take(&mut self, round: usize) {
         let now = Utc::now();
         let began = Instant::now();
-        let due = self.store.due(Route::Gcp, Some(now), None, PAGE).await.unwrap();
+        let due = self.store.due(Route::GCP, Some(now), None, PAGE).await.unwrap();
         self.due.push(began.elapsed());
         assert_eq!(due.len(), PAGE);
         // Workers take events of a sweep in random order.
@@ -132,7 +132,7 @@ async fn open(url: &str) -> Arc<dyn Store> {
 
 async fn accept_one(store: &dyn Store) -> Plan {
     let mut plan = plan_of("the first of many");
-    plan.route = Route::Gcp;
+    plan.route = Route::GCP;
     let accepted = Utc::now() - TimeDelta::hours(1);
     store.accept(&plan, &delivery(PAYLOAD), accepted, accepted, accepted).await.unwrap();
     plan

@@ -4,10 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::shown::time;
-use crate::{
-    route::Route,
-    store::{Store, StoreError},
-};
+use crate::store::{Store, StoreError};
 
 /// Most events of each destination that are counted.
 const MAX_COUNTED: usize = 1000;
@@ -30,7 +27,7 @@ impl Backlog {
     /// Fails if the store does not answer.
     pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let mut backlog = Self::default();
-        for route in Route::ALL {
+        for route in store.destinations().await? {
             let due = store.due(route, None, None, MAX_COUNTED).await?;
             backlog.pending += due.len();
             backlog.has_more |= due.len() >= MAX_COUNTED;

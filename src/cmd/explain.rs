@@ -22,6 +22,7 @@ use crate::{
     delivery::{Delivery, Reply},
     key::route_byte,
     plan::{Plan, Planned, plan},
+    route::Route,
     source::{Address, Source, Vendor, envelope, secrets_variable},
 };
 
@@ -65,7 +66,7 @@ struct Explanation {
     digest: Option<String>,
     key: Option<String>,
     route_byte: Option<u8>,
-    destination: Option<&'static str>,
+    destination: Option<Route>,
     /// `delivered` if the sender gets the destination's reply, `accepted` if it is answered at once.
     answer: Option<&'static str>,
     /// The reason why the delivery is answered with 2xx, but not forwarded.
@@ -206,7 +207,7 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
         created_at: event.created_at.map(|time| time.to_string()),
         digest: Some(event.digest),
         key: Some(key.to_string()),
-        destination: Some(route.as_str()),
+        destination: Some(route),
         answer: Some(answer.as_str()),
         ..Explanation::default()
     }
@@ -255,10 +256,11 @@ fn print(
             .collect();
         writeln!(out, "  {name:<12} {shown}")?;
     }
-    let (byte, threshold) = (route_byte.unwrap_or_default(), intake.route_threshold);
-    let sign = if u16::from(byte) < threshold { "<" } else { ">=" };
-    writeln!(out, "  {:<12} {byte} ({sign} {threshold})", "route byte")?;
-    writeln!(out, "  {:<12} {}", "destination", destination.unwrap_or_default())?;
+    if let (Some(byte), Some(route)) = (route_byte, destination) {
+        let of = intake.shares.of(*byte);
+        writeln!(out, "  {:<12} {byte} ({of} has {})", "route byte", intake.shares.bytes(of))?;
+        writeln!(out, "  {:<12} {route}", "destination")?;
+    }
     let when = match explanation.answer {
         Some("accepted") => "at once, before the delivery",
         _ => "when the event is delivered",

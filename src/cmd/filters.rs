@@ -17,8 +17,8 @@ pub struct Filters {
     /// (2026-05-06T12:34:56Z) or within this period (2h, 3days).
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
-    /// Select only events for this destination.
-    #[arg(long, value_name = "gcp|aws")]
+    /// Select only events for this destination, for example `gcp`.
+    #[arg(long, value_name = "NAME")]
     destination: Option<Route>,
 }
 

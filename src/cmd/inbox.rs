@@ -174,9 +174,9 @@ mod tests {
             })
         };
         let named = json!({ "destination": { "stringValue": "aws", "dataType": "String" } });
-        let unknown = json!({ "destination": { "stringValue": "mars", "dataType": "String" } });
+        let unknown = json!({ "destination": { "stringValue": "Mars!", "dataType": "String" } });
         for (record, is_key, destination) in [
-            (record(&key, named), true, Some(crate::route::Route::Aws)),
+            (record(&key, named), true, Some(crate::route::Route::AWS)),
             (record(&key, unknown), true, None),
             (record(&key, json!({})), true, None),
             (record("nonsense", json!({})), false, None),

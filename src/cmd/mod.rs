@@ -31,6 +31,7 @@ pub mod explain;
 pub mod inspect;
 pub mod lambda;
 pub mod pending;
+pub mod plan_shift;
 pub mod processor;
 pub mod replay;
 pub mod serve;

@@ -106,7 +106,7 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     };
     match listener {
         Ok(listener) if problems.is_empty() => {
-            let (wake, lanes) = inbox::lanes();
+            let (wake, lanes) = inbox::lanes(config.targets.routes());
             let router = Arc::new(super::router(&config).await?.with_wake(wake));
             Ok(Start { config, router, lanes, listener, metrics })
         }
@@ -159,9 +159,10 @@ fn describe_inbox(config: &Config, router: &Router) {
 fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<()> {
     tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
     let backlog = Arc::new(Backlog::default());
+    let routes: Vec<_> = router.destinations().routes().collect();
     let metrics = async move || {
         let content_type = HeaderValue::from_static(telemetry::OPENMETRICS);
-        let text = telemetry::prometheus(&backlog, router.store()).await;
+        let text = telemetry::prometheus(&backlog, router.store(), &routes).await;
         response(Reply::text(StatusCode::OK, text).with_header(CONTENT_TYPE, content_type))
     };
     let nothing_else = async || response(Reply::text(StatusCode::NOT_FOUND, "GET /metrics"));

@@ -3,7 +3,11 @@
 use std::{fmt, num::NonZeroU32, ops::RangeInclusive};
 
 use super::vars::Vars;
-use crate::route::Route;
+use crate::table::Reader;
+
+/// The fields of a destination.
+pub(super) const MAX_CONCURRENT: &str = "max_concurrent";
+pub(super) const MAX_PER_SECOND: &str = "max_per_second";
 
 /// The allowed range of each limit.
 const RANGE: RangeInclusive<u32> = 1..=10_000;
@@ -18,6 +22,12 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// Reads the limits in the table of a destination.
+    pub(super) fn read(reader: &mut Reader<'_, '_>) -> Self {
+        let mut most = |field| reader.number(field, RANGE).and_then(NonZeroU32::new);
+        Self { max_concurrent: most(MAX_CONCURRENT), max_per_second: most(MAX_PER_SECOND) }
+    }
+
     /// Returns whether there is no limit.
     pub fn is_none(self) -> bool {
         self == Self::default()
@@ -34,82 +44,73 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Reads a limit.
-///
-/// # Errors
-/// Fails with the remedy if the text is no whole number in the allowed range.
-pub(super) fn limit(text: &str) -> Result<NonZeroU32, String> {
-    let number = text.parse().ok().filter(|number| RANGE.contains(number));
-    number.and_then(NonZeroU32::new).ok_or_else(|| {
-        let (least, most) = RANGE.into_inner();
-        format!("must be a whole number from {least} to {most}; without it, there is no limit")
-    })
-}
-
 impl Vars<'_> {
-    /// Reads the limits of each destination.
-    pub(super) fn limits(&mut self) -> Vec<(Route, Limit)> {
-        let destinations = [("GCP", Route::Gcp), ("AWS", Route::Aws)];
-        destinations.map(|(prefix, route)| (route, self.limits_of(prefix))).into()
-    }
-
-    fn limits_of(&mut self, prefix: &str) -> Limit {
-        Limit {
-            max_concurrent: self.limit(&format!("{prefix}_MAX_CONCURRENT")),
-            max_per_second: self.limit(&format!("{prefix}_MAX_PER_SECOND")),
-        }
-    }
-
-    fn limit(&mut self, name: &str) -> Option<NonZeroU32> {
-        match limit(&self.text(name)?) {
-            Ok(limit) => Some(limit),
-            Err(remedy) => {
-                self.problem(name, remedy);
-                None
-            }
-        }
+    /// Reads the limits of the destination whose variables begin with a prefix.
+    pub(super) fn limit(&mut self, prefix: &str) -> Limit {
+        let mut most = |field: &str| {
+            let name = format!("{prefix}_{}", field.to_uppercase());
+            self.text(&name)?;
+            let (least, most) = RANGE.into_inner();
+            NonZeroU32::new(self.number(&name, least.into()..=most.into()) as u32)
+        };
+        Limit { max_concurrent: most(MAX_CONCURRENT), max_per_second: most(MAX_PER_SECOND) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{config::Config, testing::lookup};
 
-    #[test]
-    fn a_limit_is_a_whole_number_and_not_zero() {
-        for (text, number) in [
-            ("1", Some(1)),
-            ("200", Some(200)),
-            ("10000", Some(10_000)),
-            ("0", None),
-            ("10001", None),
-            ("-1", None),
-            ("1.5", None),
-            ("many", None),
-            ("99999999999999999999", None),
-        ] {
-            assert_eq!(limit(text).ok().map(NonZeroU32::get), number, "{text}");
-        }
+    fn limits(vars: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let config = Config::from_vars(lookup(vars)).map_err(|errors| errors.to_string())?;
+        Ok(config
+            .targets
+            .iter()
+            .map(|target| format!("{}: {}", target.name, target.limit))
+            .collect())
     }
+
+    const PLACES: [(&str, &str); 2] =
+        [("GCP_TARGET_URL", "https://x.dev"), ("AWS_TARGET_FUNCTION", "p")];
 
     #[test]
     fn each_destination_has_limits_of_its_own() {
-        let vars = [
-            ("GCP_TARGET_URL", "https://x.dev"),
-            ("AWS_TARGET_FUNCTION", "p"),
-            ("GCP_MAX_CONCURRENT", "10"),
-            ("AWS_MAX_PER_SECOND", "200"),
-        ];
-        let Config { limits, .. } = Config::from_vars(lookup(&vars)).unwrap();
-        let told: Vec<_> = limits.iter().map(|(route, limit)| format!("{route}: {limit}")).collect();
-        assert_eq!(told, [
-            "gcp: at most 10 attempts at once",
-            "aws: at most 200 attempts per second"
-        ]);
-        let both = [&vars[..], &[("GCP_MAX_PER_SECOND", "5")]].concat();
-        let Config { limits, .. } = Config::from_vars(lookup(&both)).unwrap();
-        let gcp = "at most 10 attempts at once and at most 5 attempts per second";
-        assert_eq!(limits[0].1.to_string(), gcp);
+        let some = [("GCP_MAX_CONCURRENT", "10"), ("AWS_MAX_PER_SECOND", "200")];
+        let (gcp, aws) = ("gcp: at most 10 attempts at once", "at most 200 attempts per second");
+        assert_eq!(limits(&[PLACES, some].concat()).unwrap(), [gcp, &format!("aws: {aws}")]);
+        let table = "[destinations.eu]\nkind = \"http\"\nurl = \"https://x.dev\"\nbytes = \"0-255\"\n\
+                     max_concurrent = 10\nmax_per_second = 200";
+        let both = format!("eu: at most 10 attempts at once and {aws}");
+        assert_eq!(limits(&[("DESTINATIONS", table)]).unwrap(), [both]);
+        let beside = limits(&[("DESTINATIONS", table), some[0]]).unwrap_err();
+        assert!(beside.contains("GCP_MAX_CONCURRENT: must not be set beside"), "{beside}");
+    }
+
+    #[test]
+    fn a_limit_is_a_whole_number_and_not_zero() {
+        for (text, is_limit) in [
+            ("1", true),
+            ("10000", true),
+            ("0", false),
+            ("10001", false),
+            ("-1", false),
+            ("1.5", false),
+            ("99999999999999999999", false),
+        ] {
+            for name in ["GCP_MAX_CONCURRENT", "AWS_MAX_PER_SECOND"] {
+                let read = limits(&[&PLACES[..], &[(name, text)]].concat());
+                let remedy = format!("{name}: must be a whole number from 1 to 10000");
+                assert_eq!(
+                    read.clone().err().is_none_or(|text| !text.contains(&remedy)),
+                    is_limit,
+                    "{read:?}"
+                );
+            }
+            let table = format!(
+                "[destinations.eu]\nkind = \"http\"\nurl = \"https://x.dev\"\nbytes = \"0-255\"\n\
+                 max_per_second = {text}"
+            );
+            assert_eq!(limits(&[("DESTINATIONS", &table)]).is_ok(), is_limit, "{text}");
+        }
     }
 }

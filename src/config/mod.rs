@@ -2,6 +2,7 @@
 //!
 //! Variables are read once, through a lookup function, and all problems are reported together.
 
+mod destinations;
 mod inbox;
 mod limits;
 mod log;
@@ -20,24 +21,26 @@ use std::{
 
 use chrono::TimeDelta;
 
-use self::vars::Vars;
+use self::{destinations::Table, sources::SourcesText, vars::Vars};
 pub use self::{
+    destinations::{MAX_DESTINATIONS, shares},
     inbox::Inbox,
     limits::Limit,
     log::{LOG, log_filter},
     store::{RedisUrl, StoreConfig, StoreUrl},
-    targets::{AwsTarget, GcpTarget, Invocation, Payload, Targets},
+    targets::{HttpTarget, Invocation, LambdaTarget, Payload, Place, Target, Targets},
     variables::{VARIABLES, Variable},
 };
 use crate::{
     delivery::Reply,
     finding::Finding,
-    route::Route,
+    route::Shares,
     secret::Secret,
     source::{Answer, Fetched, Source, Sources, envelope},
 };
 
 const ROUTING_SECRET: &str = "ROUTING_SECRET";
+const THRESHOLD: &str = "ROUTE_THRESHOLD";
 /// The routing secret of the examples. It is the default. Lambda refuses it, and so does `serve`
 /// unless it listens on loopback.
 pub const EXAMPLE_ROUTING_SECRET: &str = "dev-not-for-prod-change-me";
@@ -63,7 +66,6 @@ pub struct Config {
     pub intake: Intake,
     pub store: StoreConfig,
     pub targets: Targets,
-    pub limits: Vec<(Route, Limit)>,
     pub forward: Forward,
     pub inbox: Inbox,
     /// The shortest time for which a delivered event is remembered.
@@ -88,8 +90,8 @@ pub struct Intake {
     pub routing_secret: Secret,
     /// The previous routing secret, during a rotation. Keys under it are still looked up.
     pub previous_routing_secret: Option<Secret>,
-    /// 0 to 256.
-    pub route_threshold: u16,
+    /// The destination of each route byte.
+    pub shares: Shares,
     pub max_body_bytes: usize,
     pub unsigned: Unsigned,
     /// True if the key is derived from an envelope's `Idempotency-Key` instead of its content.
@@ -207,14 +209,14 @@ impl Config {
     /// Reads all variables, and returns every problem. A setting with a problem is a placeholder.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<ConfigError>) {
         let mut vars = Vars::new(&get);
-        let intake = vars.intake();
-        let targets = vars.targets(intake.route_threshold);
-        vars.check_sources(&intake.sources, &targets);
+        let (intake, targets) = vars.intake();
+        let has_table = targets.is_some();
+        let targets = targets.unwrap_or_else(|| vars.targets(&intake.shares));
+        vars.check_sources(&intake.sources, &targets, has_table);
         vars.check_answers(intake.answer, &intake.sources);
         let mut config = Self {
             store: vars.store(),
             targets,
-            limits: vars.limits(),
             forward: vars.forward(),
             inbox: vars.inbox(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
@@ -254,7 +256,7 @@ impl Intake {
     /// Fails with every problem, not only the first.
     pub fn from_vars(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut vars = Vars::new(&get);
-        let intake = vars.intake();
+        let (intake, _) = vars.intake();
         vars.finish(intake)
     }
 
@@ -309,11 +311,18 @@ fn routing_secret_problem(secret: &str) -> Option<String> {
 }
 
 impl Vars<'_> {
-    fn intake(&mut self) -> Intake {
-        Intake {
+    /// Reads the settings of a plan, and the targets if the configuration has a table of them.
+    fn intake(&mut self) -> (Intake, Option<Targets>) {
+        let sources = self.sources_text();
+        let table = self.table(sources.as_ref());
+        let (shares, targets) = match table {
+            Some(Table { targets, shares }) => (shares, Some(targets)),
+            None => (Shares::by_threshold(self.number(THRESHOLD, 0..=256) as u16), None),
+        };
+        let intake = Intake {
             routing_secret: self.routing_secret(),
             previous_routing_secret: self.previous_routing_secret(),
-            route_threshold: self.number("ROUTE_THRESHOLD", 0..=256) as u16,
+            shares,
             max_body_bytes: self.number("MAX_BODY_BYTES", 1..=268_435_456) as usize,
             unsigned: match self.flag("ALLOW_UNSIGNED") {
                 true => Unsigned::FromAnyone,
@@ -325,9 +334,10 @@ impl Vars<'_> {
             ),
             envelope_secrets: self.envelope_secrets(),
             answer: self.answer(),
-            sources: self.sources(),
+            sources: self.sources(sources),
             paypal_certificate: self.paypal_certificate(),
-        }
+        };
+        (intake, targets)
     }
 
     fn forward(&mut self) -> Forward {

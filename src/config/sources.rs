@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use super::{Targets, vars::Vars};
 use crate::{
-    route::Route,
+    route::{Route, Shares},
     secret::Secret,
     source::{
-        Address, Certificate, Fetched, Source, Sources, envelope, secrets_variable, settings,
-        vendors,
+        Address, Certificate, Fetched, Rules, Source, Sources, envelope, secrets_variable,
+        settings, vendors,
     },
+    table::Problem,
 };
+
+/// The text of SOURCES, or of the file that SOURCES_FILE names.
+pub(super) struct SourcesText {
+    /// The variable that the text comes from.
+    pub variable: &'static str,
+    pub text: String,
+}
 
 impl Vars<'_> {
     pub(super) fn envelope_secrets(&mut self) -> Vec<Secret> {
@@ -18,7 +26,7 @@ impl Vars<'_> {
     }
 
     /// Reads the sources that are named after their vendors, and the sources in SOURCES.
-    pub(super) fn sources(&mut self) -> Sources {
+    pub(super) fn sources(&mut self, text: Option<SourcesText>) -> Sources {
         let mut sources = Vec::new();
         for vendor in vendors() {
             let variable = secrets_variable(vendor.name());
@@ -29,7 +37,7 @@ impl Vars<'_> {
                 sources.push(source);
             }
         }
-        if let Some((variable, text)) = self.sources_text() {
+        if let Some(SourcesText { variable, text }) = text {
             match settings::read(&text, &|name| self.text(name)) {
                 Ok(described) => sources.extend(described),
                 Err(problems) => {
@@ -67,36 +75,53 @@ impl Vars<'_> {
 
     /// Checks the settings that the sources need: the address that is signed, and the targets that
     /// their rules name.
-    pub(super) fn check_sources(&mut self, sources: &Sources, targets: &Targets) {
+    /// `has_table` says that the targets come from a table.
+    pub(super) fn check_sources(&mut self, sources: &Sources, targets: &Targets, has_table: bool) {
         for source in sources.iter() {
             if source.vendor.signs_url() && source.address.is_none() {
                 self.address_problem(source);
             }
-            let threshold = source.rules.threshold;
-            let may_go = |route| match source.rules.destination {
-                Some(only) => only == route,
-                None => match route {
-                    Route::Gcp => threshold.is_some_and(|threshold| threshold > 0),
-                    Route::Aws => threshold.is_some_and(|threshold| threshold < 256),
-                },
-            };
-            for (route, is_there, variable) in [
-                (Route::Gcp, targets.gcp.is_some(), "GCP_TARGET_URL"),
-                (Route::Aws, targets.aws.is_some(), "AWS_TARGET_FUNCTION"),
-            ] {
-                // A variable with a wrong value has its own problem.
-                if may_go(route) && !is_there && self.text(variable).is_none() {
-                    let by = if source.rules.destination.is_some() {
-                        "destination"
-                    } else {
-                        "threshold"
-                    };
+            let Rules { destination, threshold, .. } = source.rules;
+            let (field, routes) = match (destination, threshold) {
+                (Some(only), _) => ("destination", vec![only]),
+                (None, Some(_)) if has_table => {
                     let line = source.lines.map_or(1, |lines| lines.rule);
-                    let remedy = format!("sends events to {route}: set {variable}");
-                    self.source_problem(source, line, by, remedy);
+                    let remedy = "must not be set beside a table of destinations: `destination` \
+                                  takes its place"
+                        .to_owned();
+                    self.source_problem(source, line, "threshold", remedy);
+                    continue;
+                }
+                (None, Some(threshold)) => ("threshold", Shares::by_threshold(threshold).routes()),
+                (None, None) => continue,
+            };
+            for route in routes {
+                let remedy = match route {
+                    _ if targets.get(route).is_some() => continue,
+                    // A table with a problem is a placeholder.
+                    _ if has_table && targets.routes().is_empty() => continue,
+                    _ if has_table => {
+                        let names: Vec<_> =
+                            targets.iter().map(|one| one.name.to_string()).collect();
+                        Some(format!("names no destination of the table: {}", names.join(", ")))
+                    }
+                    Route::GCP => self.unset(route, "GCP_TARGET_URL"),
+                    Route::AWS => self.unset(route, "AWS_TARGET_FUNCTION"),
+                    _ => Some("must be \"gcp\" or \"aws\"".to_owned()),
+                };
+                if let Some(remedy) = remedy {
+                    let line = source.lines.map_or(1, |lines| lines.rule);
+                    self.source_problem(source, line, field, remedy);
                 }
             }
         }
+    }
+
+    /// Returns the problem of a rule that needs a target, if its variable is not set. A variable with a
+    /// wrong value has its own problem.
+    fn unset(&self, route: Route, variable: &str) -> Option<String> {
+        let is_unset = self.text(variable).is_none();
+        is_unset.then(|| format!("sends events to {route}: set {variable}"))
     }
 
     fn address_problem(&mut self, source: &Source) {
@@ -114,8 +139,8 @@ impl Vars<'_> {
     /// Reports a problem in the text of SOURCES that other variables cause.
     fn source_problem(&mut self, source: &Source, line: usize, field: &str, remedy: String) {
         let variable = if self.text("SOURCES").is_some() { "SOURCES" } else { "SOURCES_FILE" };
-        let (source, field) = (source.name.clone(), field.to_owned());
-        self.problem(variable, settings::Problem { line, source, field, remedy }.to_string());
+        let problem = Problem::new(line, "source", &source.name, field, remedy);
+        self.problem(variable, problem.to_string());
     }
 
     fn secrets(
@@ -133,24 +158,24 @@ impl Vars<'_> {
         secrets
     }
 
-    /// Returns the text of SOURCES or of the file that SOURCES_FILE names, and the variable that it
-    /// comes from.
-    fn sources_text(&mut self) -> Option<(&'static str, String)> {
-        match (self.text("SOURCES"), self.text("SOURCES_FILE")) {
+    /// Returns the text that describes the sources. It may have a table of destinations as well.
+    pub(super) fn sources_text(&mut self) -> Option<SourcesText> {
+        let (variable, text) = match (self.text("SOURCES"), self.text("SOURCES_FILE")) {
             (Some(_), Some(_)) => {
                 self.problem("SOURCES_FILE", "must not be set together with SOURCES");
-                None
+                return None;
             }
-            (Some(text), None) => Some(("SOURCES", text)),
+            (Some(text), None) => ("SOURCES", text),
             (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(("SOURCES_FILE", text)),
+                Ok(text) => ("SOURCES_FILE", text),
                 Err(error) => {
                     self.problem("SOURCES_FILE", format!("cannot be read: {error}"));
-                    None
+                    return None;
                 }
             },
-            (None, None) => None,
-        }
+            (None, None) => return None,
+        };
+        Some(SourcesText { variable, text })
     }
 
     fn public_url(&mut self) -> Option<Address> {

@@ -4,38 +4,104 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::vars::Vars;
-use crate::authorities::Authorities;
+use super::{limits::Limit, vars::Vars};
+use crate::{
+    authorities::Authorities,
+    route::{Route, Shares},
+};
+
+/// The settings of the targets that have names of their own.
+const GCP: &str = "GCP_TARGET_URL";
+const AWS: &str = "AWS_TARGET_FUNCTION";
+
+/// The remedy for a target that is the router itself.
+pub(super) const THIS_FUNCTION: &str = "is this function (AWS_LAMBDA_FUNCTION_NAME), which would \
+                                        call itself endlessly: name the processor";
+
+/// The reason why a queued invocation needs the payload `request`.
+pub(super) const QUEUED: &str = "Lambda drops the client context of a queued event, and key, vendor \
+                                 and attempt with it";
 
 /// Longest name or ARN of a function that the Lambda API takes, in characters
 /// (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 const MAX_FUNCTION_CHARS: usize = 170;
 
-/// The targets that events are delivered to. A target may be absent if no event can be routed to
-/// it.
+/// The configured destinations, in the order of the table.
+#[derive(Debug, Clone, Default)]
+pub struct Targets(Vec<Target>);
+
+impl Targets {
+    pub fn new(targets: Vec<Target>) -> Self {
+        Self(targets)
+    }
+
+    pub fn get(&self, name: Route) -> Option<&Target> {
+        self.0.iter().find(|target| target.name == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.0.iter()
+    }
+
+    /// Returns the names of the destinations.
+    pub fn routes(&self) -> Vec<Route> {
+        self.0.iter().map(|target| target.name).collect()
+    }
+}
+
+/// A destination, and everything that is configured for it.
 #[derive(Debug, Clone)]
-pub struct Targets {
-    pub gcp: Option<GcpTarget>,
-    pub aws: Option<AwsTarget>,
+pub struct Target {
+    pub name: Route,
+    /// The setting that an operator changes to correct the target.
+    pub setting: String,
+    pub place: Place,
+    pub limit: Limit,
+}
+
+impl Target {
+    /// Returns the URL and its settings, unless the destination is a Lambda.
+    pub fn http(&self) -> Option<&HttpTarget> {
+        match &self.place {
+            Place::Http(http) => Some(http),
+            Place::Lambda(_) => None,
+        }
+    }
+
+    /// Returns the function and its settings, if the destination is a Lambda.
+    pub fn lambda(&self) -> Option<&LambdaTarget> {
+        match &self.place {
+            Place::Lambda(lambda) => Some(lambda),
+            Place::Http(_) => None,
+        }
+    }
+}
+
+/// The place that a destination's events are sent to.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A Cloud Run service, or another service that receives events as POST requests.
+    Http(HttpTarget),
+    Lambda(LambdaTarget),
 }
 
 #[derive(Clone)]
-pub struct GcpTarget {
+pub struct HttpTarget {
     pub url: Url,
     /// A private CA that is trusted in addition to the public CAs.
     pub ca: Option<Authorities>,
 }
 
 /// Omits the URL's user, password and query, which may hold a token.
-impl fmt::Debug for GcpTarget {
+impl fmt::Debug for HttpTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = self.url.origin().ascii_serialization();
-        f.debug_struct("GcpTarget").field("origin", &origin).field("ca", &self.ca).finish()
+        f.debug_struct("HttpTarget").field("origin", &origin).field("ca", &self.ca).finish()
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AwsTarget {
+pub struct LambdaTarget {
     /// A name, a partial ARN or an ARN.
     pub function: String,
     pub role_arn: Option<String>,
@@ -43,7 +109,7 @@ pub struct AwsTarget {
     pub payload: Payload,
 }
 
-impl AwsTarget {
+impl LambdaTarget {
     /// Returns the region in an ARN. A region answers only for its own functions.
     pub fn region(&self) -> Option<&str> {
         self.function.strip_prefix("arn:")?.split(':').nth(2)
@@ -68,49 +134,60 @@ pub enum Payload {
 }
 
 impl Vars<'_> {
-    pub(super) fn targets(&mut self, threshold: u16) -> Targets {
+    /// Reads the targets of `gcp` and `aws`. A target may be absent if no byte belongs to it.
+    pub(super) fn targets(&mut self, shares: &Shares) -> Targets {
         let gcp = self.gcp_target();
         let aws = self.aws_target();
-        if gcp.is_none() && threshold > 0 && self.text("GCP_TARGET_URL").is_none() {
+        if gcp.is_none() && shares.count(Route::GCP) > 0 && self.text(GCP).is_none() {
             self.problem(
-                "GCP_TARGET_URL",
+                GCP,
                 "must be set to the Cloud Run service's URL (or ROUTE_THRESHOLD to 0)",
             );
         }
-        if aws.is_none() && threshold < 256 && self.text("AWS_TARGET_FUNCTION").is_none() {
+        if aws.is_none() && shares.count(Route::AWS) > 0 && self.text(AWS).is_none() {
             self.problem(
-                "AWS_TARGET_FUNCTION",
+                AWS,
                 "must be set to the processor Lambda's name or ARN (or ROUTE_THRESHOLD to 256)",
             );
         }
-        Targets { gcp, aws }
+        let (of_gcp, of_aws) = (self.limit("GCP"), self.limit("AWS"));
+        let gcp = gcp.map(|http| (Route::GCP, GCP, Place::Http(http), of_gcp));
+        let aws = aws.map(|lambda| (Route::AWS, AWS, Place::Lambda(lambda), of_aws));
+        let targets = gcp.into_iter().chain(aws);
+        let targets = targets.map(|(name, setting, place, limit)| {
+            let setting = setting.to_owned();
+            Target { name, setting, place, limit }
+        });
+        Targets::new(targets.collect())
     }
 
-    fn gcp_target(&mut self) -> Option<GcpTarget> {
-        const NAME: &str = "GCP_TARGET_URL";
+    fn gcp_target(&mut self) -> Option<HttpTarget> {
+        const NAME: &str = GCP;
         let ca = self.authorities("GCP_CA_FILE");
-        let url = Url::parse(&self.text(NAME)?).ok();
-        match url {
-            Some(url)
-                if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) =>
-            {
-                if !url.username().is_empty() || url.password().is_some() {
-                    self.warning(
-                        NAME,
-                        "contains a user or a password, which each delivery carries as basic \
-                         authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
-                    );
-                }
-                Some(GcpTarget { url, ca })
+        match http_url(&self.text(NAME)?) {
+            Ok(url) => {
+                self.warn_of_credentials(NAME, &url);
+                Some(HttpTarget { url, ca })
             }
-            _ => {
-                self.problem(NAME, "must be an https:// URL (http:// is allowed on loopback)");
+            Err(remedy) => {
+                self.problem(NAME, remedy);
                 None
             }
         }
     }
 
-    fn aws_target(&mut self) -> Option<AwsTarget> {
+    /// Warns of a URL that holds a password.
+    pub(super) fn warn_of_credentials(&mut self, setting: &str, url: &Url) {
+        if !url.username().is_empty() || url.password().is_some() {
+            self.warning(
+                setting,
+                "contains a user or a password, which each delivery carries as basic \
+                 authorization: keep the URL in the secret of SECRETS_ARN, or remove them",
+            );
+        }
+    }
+
+    fn aws_target(&mut self) -> Option<LambdaTarget> {
         let invocation = match self.choice(
             "AWS_TARGET_INVOCATION",
             "RequestResponse",
@@ -126,34 +203,25 @@ impl Vars<'_> {
         if invocation == Invocation::Event && payload == Payload::Body {
             self.problem(
                 "AWS_TARGET_PAYLOAD",
-                "must be request with AWS_TARGET_INVOCATION=Event: Lambda drops the client context \
-                 of a queued event, and key, vendor and attempt with it",
+                format!("must be request with AWS_TARGET_INVOCATION=Event: {QUEUED}"),
             );
         }
         let role_arn = self.text("AWS_TARGET_ROLE_ARN");
-        if role_arn.as_ref().is_some_and(|arn| !arn.starts_with("arn:")) {
-            self.problem("AWS_TARGET_ROLE_ARN", "must be an ARN: arn:aws:iam::ACCOUNT:role/NAME");
+        if let Some(Err(remedy)) = role_arn.as_deref().map(role) {
+            self.problem("AWS_TARGET_ROLE_ARN", remedy);
         }
-        let function = self.text("AWS_TARGET_FUNCTION")?;
-        if !is_function(&function) {
-            self.problem(
-                "AWS_TARGET_FUNCTION",
-                "must be a function's name or ARN: NAME, NAME:ALIAS or \
-                 arn:aws:lambda:REGION:ACCOUNT:function:NAME",
-            );
+        let function = self.text(AWS)?;
+        if let Err(remedy) = check_function(&function) {
+            self.problem(AWS, remedy);
         }
         if role_arn.is_none() && self.is_this_function(&function) {
-            self.problem(
-                "AWS_TARGET_FUNCTION",
-                "is this function (AWS_LAMBDA_FUNCTION_NAME), which would call itself endlessly: \
-                 name the processor",
-            );
+            self.problem(AWS, THIS_FUNCTION);
         }
-        Some(AwsTarget { function, role_arn, invocation, payload })
+        Some(LambdaTarget { function, role_arn, invocation, payload })
     }
 
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
-    fn is_this_function(&self, target: &str) -> bool {
+    pub(super) fn is_this_function(&self, target: &str) -> bool {
         let parts: Vec<_> = target.split(':').collect();
         let (name, region) = match parts.iter().position(|part| *part == "function") {
             Some(at) => (parts.get(at + 1), at.checked_sub(2).and_then(|at| parts.get(at))),
@@ -164,6 +232,28 @@ impl Vars<'_> {
         };
         here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
     }
+}
+
+/// Reads the URL of a service.
+pub(super) fn http_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    let url =
+        url.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)));
+    url.ok_or("must be an https:// URL (http:// is allowed on loopback)")
+}
+
+/// Reads the ARN of a role.
+pub(super) fn role(text: &str) -> Result<String, &'static str> {
+    let is_arn = text.starts_with("arn:");
+    is_arn.then(|| text.to_owned()).ok_or("must be an ARN: arn:aws:iam::ACCOUNT:role/NAME")
+}
+
+/// Reads the name or the ARN of a function.
+pub(super) fn check_function(text: &str) -> Result<String, &'static str> {
+    is_function(text).then(|| text.to_owned()).ok_or(
+        "must be a function's name or ARN: NAME, NAME:ALIAS or \
+         arn:aws:lambda:REGION:ACCOUNT:function:NAME",
+    )
 }
 
 /// Returns whether a text is a function's name, `NAME:QUALIFIER`, partial ARN or ARN.

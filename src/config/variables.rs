@@ -65,6 +65,8 @@ pub const VARIABLES: &[Variable] = &[
         "The answer to a duplicate: ignored sends `duplicate ignored`, replay repeats the first reply."),
     variable("REPLY_KEEP_BYTES", "65536",
         "Largest reply that is kept (64 KiB) with DUPLICATE_REPLY=replay; a duplicate of a larger one gets `duplicate ignored`."),
+    variable("DESTINATIONS", "",
+        "Up to 64 destinations with names, as TOML, each with its share of the route bytes. It replaces ROUTE_THRESHOLD and the variables of gcp and aws: see docs/destinations.md."),
     variable("GCP_TARGET_URL", "",
         "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
     variable("GCP_CA_FILE", "",

@@ -16,7 +16,7 @@ use super::{
     limited,
 };
 use crate::{
-    config::GcpTarget,
+    config::HttpTarget,
     delivery::Reply,
     http_client::{self, Connector},
 };
@@ -34,12 +34,12 @@ impl CloudRun {
     ///
     /// # Errors
     /// Fails if the CA cannot be used.
-    pub fn new(target: &GcpTarget, timeout: Duration) -> Result<Self, String> {
+    pub fn new(target: &HttpTarget, timeout: Duration) -> Result<Self, String> {
         let tls = super::tls_config(target.ca.as_ref())?;
         let client = http_client::client(Arc::new(tls), connect_timeout(timeout));
         let mut url = target.url.clone();
         let authorization = take_authorization(&mut url);
-        let uri = url.as_str().parse().map_err(|error| format!("GCP_TARGET_URL: {error}"))?;
+        let uri = url.as_str().parse().map_err(|error| format!("the URL: {error}"))?;
         Ok(Self { client, uri, authorization })
     }
 

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     aws,
-    config::{AwsTarget, Invocation},
+    config::{Invocation, LambdaTarget},
     delivery::Reply,
     json::{Document, JsonError},
 };
@@ -52,7 +52,7 @@ const MAX_CONTENT_TYPE_CHARS: usize = 64;
 
 /// A function that receives the event as its payload.
 pub struct Lambda {
-    target: AwsTarget,
+    target: LambdaTarget,
     timeout: Duration,
     /// Created for the first event, so that a cold start without one does not pay for it.
     client: OnceCell<Client>,
@@ -63,12 +63,12 @@ impl Lambda {
     /// variables and files. A region in the target's ARN takes precedence.
     ///
     /// `timeout` limits one attempt.
-    pub fn new(target: AwsTarget, timeout: Duration) -> Self {
+    pub fn new(target: LambdaTarget, timeout: Duration) -> Self {
         Self { target, timeout, client: OnceCell::new() }
     }
 
     /// Creates a destination with the caller's AWS settings.
-    pub fn with_sdk_config(target: AwsTarget, timeout: Duration, sdk: &SdkConfig) -> Self {
+    pub fn with_sdk_config(target: LambdaTarget, timeout: Duration, sdk: &SdkConfig) -> Self {
         let client = OnceCell::new_with(Some(client(sdk, &target, timeout)));
         Self { target, timeout, client }
     }
@@ -126,7 +126,7 @@ impl Destination for Lambda {
     }
 }
 
-fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Client {
+fn client(sdk: &SdkConfig, target: &LambdaTarget, attempt_timeout: Duration) -> Client {
     let connecting = connect_timeout(attempt_timeout);
     let region = target.region().map(|region| Region::new(region.to_owned()));
     let config = aws_sdk_lambda::config::Builder::from(sdk)
@@ -142,7 +142,7 @@ fn client(sdk: &SdkConfig, target: &AwsTarget, attempt_timeout: Duration) -> Cli
 ///
 /// # Errors
 /// Fails with the reason for which there is no URL: an unknown region, for example.
-pub async fn endpoint(target: &AwsTarget, sdk: &SdkConfig) -> Result<Url, String> {
+pub async fn endpoint(target: &LambdaTarget, sdk: &SdkConfig) -> Result<Url, String> {
     let region = target.region().or_else(|| sdk.region().map(AsRef::as_ref));
     let own = std::env::var("AWS_ENDPOINT_URL_LAMBDA").ok().filter(|url| !url.is_empty());
     let params = Params::builder()

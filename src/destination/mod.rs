@@ -7,7 +7,7 @@ mod lambda;
 mod payload;
 mod tls;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 pub use cloud_run::CloudRun;
@@ -19,7 +19,7 @@ pub use lambda::{Lambda, endpoint as lambda_endpoint};
 pub use tls::tls_config;
 
 use crate::{
-    config::Targets,
+    config::{Place, Targets},
     delivery::{Delivery, Reply},
     plan::Plan,
     route::Route,
@@ -106,11 +106,9 @@ impl SendError {
     }
 }
 
-/// The destinations that are configured.
-pub struct Destinations {
-    pub gcp: Option<Box<dyn Destination>>,
-    pub aws: Option<Box<dyn Destination>>,
-}
+/// The destinations that are configured, by name.
+#[derive(Default)]
+pub struct Destinations(BTreeMap<Route, Box<dyn Destination>>);
 
 impl Destinations {
     /// Creates the configured destinations. They connect at their first use.
@@ -118,12 +116,17 @@ impl Destinations {
     /// # Errors
     /// Fails if a file cannot be used. The text names the file and the reason.
     pub fn new(targets: &Targets, attempt_timeout: Duration) -> Result<Self, String> {
-        let gcp = targets.gcp.as_ref().map(|gcp| CloudRun::new(gcp, attempt_timeout));
-        let aws = targets.aws.clone().map(|aws| Lambda::new(aws, attempt_timeout));
-        Ok(Self {
-            gcp: gcp.transpose()?.map(|gcp| Box::new(gcp) as _),
-            aws: aws.map(|aws| Box::new(aws) as _),
-        })
+        let named = targets.iter().map(|target| {
+            let destination: Box<dyn Destination> = match &target.place {
+                Place::Http(http) => {
+                    let created = CloudRun::new(http, attempt_timeout);
+                    Box::new(created.map_err(|error| format!("{}: {error}", target.setting))?)
+                }
+                Place::Lambda(lambda) => Box::new(Lambda::new(lambda.clone(), attempt_timeout)),
+            };
+            Ok((target.name, destination))
+        });
+        named.collect()
     }
 
     /// Returns the destination of a route.
@@ -132,12 +135,19 @@ impl Destinations {
     /// Fails with [`SendError::Refused`] if that destination is not configured: a record may pin a
     /// route that new events no longer take.
     pub fn get(&self, route: Route) -> Result<&dyn Destination, SendError> {
-        let (destination, variable) = match route {
-            Route::Gcp => (&self.gcp, "GCP_TARGET_URL"),
-            Route::Aws => (&self.aws, "AWS_TARGET_FUNCTION"),
-        };
-        let missing = || SendError::Refused(format!("{variable} is not set"));
-        destination.as_deref().ok_or_else(missing)
+        let missing = || SendError::Refused(format!("the destination {route} is not configured"));
+        self.0.get(&route).map(|destination| &**destination).ok_or_else(missing)
+    }
+
+    /// Returns the names of the destinations, in alphabetical order.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.0.keys().copied()
+    }
+}
+
+impl FromIterator<(Route, Box<dyn Destination>)> for Destinations {
+    fn from_iter<I: IntoIterator<Item = (Route, Box<dyn Destination>)>>(named: I) -> Self {
+        Self(named.into_iter().collect())
     }
 }
 
@@ -289,18 +299,20 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_is_not_configured_is_named_by_its_variable() {
-        let none = Destinations { gcp: None, aws: None };
-        for (route, variable) in
-            [(Route::Gcp, "GCP_TARGET_URL"), (Route::Aws, "AWS_TARGET_FUNCTION")]
-        {
-            let refused = SendError::Refused(format!("{variable} is not set"));
-            assert_eq!(none.get(route).err(), Some(refused));
+    fn a_destination_that_is_not_configured_is_named() {
+        let refused = |name: &str| {
+            let text = format!("the destination {name} is not configured");
+            Some(SendError::Refused(text))
+        };
+        let none = Destinations::default();
+        for name in ["gcp", "aws", "eu-1"] {
+            assert_eq!(none.get(name.parse().unwrap()).err(), refused(name));
         }
         let vars = [("GCP_TARGET_URL", "https://x.dev"), ("ROUTE_THRESHOLD", "256")];
         let config = crate::config::Config::from_vars(testing::lookup(&vars)).unwrap();
         let one = Destinations::new(&config.targets, Duration::from_secs(1)).unwrap();
-        assert!(one.get(Route::Gcp).is_ok() && one.get(Route::Aws).is_err());
+        assert!(one.get(Route::GCP).is_ok() && one.routes().eq([Route::GCP]));
+        assert_eq!(one.get(Route::AWS).err(), refused("aws"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::{
 use serde::{Serialize, de::IgnoredAny};
 
 use super::{Outgoing, SendError, content_type, headers, particulars, signature_headers};
-use crate::config::{AwsTarget, Invocation, Payload};
+use crate::config::{Invocation, LambdaTarget, Payload};
 
 /// Most bytes of a client context, counted in its base64 form.
 const MAX_CLIENT_CONTEXT_BYTES: usize = 3583;
@@ -42,7 +42,7 @@ pub(super) struct Handed {
 ///
 /// # Errors
 /// Fails with [`SendError::Refused`] if the payload is too large for Lambda.
-pub(super) fn handed(event: &Outgoing<'_>, target: &AwsTarget) -> Result<Handed, SendError> {
+pub(super) fn handed(event: &Outgoing<'_>, target: &LambdaTarget) -> Result<Handed, SendError> {
     let body = &event.delivery.body;
     let handed = if target.payload == Payload::Body && is_json(body) {
         Handed { payload: body.clone(), client_context: Some(client_context(event)) }
@@ -200,15 +200,16 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{config::Config, delivery::Delivery, event::Identity, testing};
+    use crate::{config::Config, delivery::Delivery, event::Identity, route::Route, testing};
 
-    fn target(vars: &[(&str, &str)]) -> AwsTarget {
+    fn target(vars: &[(&str, &str)]) -> LambdaTarget {
         let common = [("AWS_TARGET_FUNCTION", "p"), ("ROUTE_THRESHOLD", "0")];
         let vars = testing::lookup(&[&common, vars].concat());
-        Config::from_vars(vars).unwrap().targets.aws.unwrap()
+        let targets = Config::from_vars(vars).unwrap().targets;
+        targets.get(Route::AWS).unwrap().lambda().unwrap().clone()
     }
 
-    fn handed_to(target: &AwsTarget, delivery: &Delivery) -> Result<Handed, SendError> {
+    fn handed_to(target: &LambdaTarget, delivery: &Delivery) -> Result<Handed, SendError> {
         let plan = testing::plan(Identity::Content, "one");
         handed(&Outgoing { delivery, plan: &plan, attempt: 3, trace: &[] }, target)
     }

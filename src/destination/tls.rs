@@ -9,11 +9,11 @@ use crate::{authorities::Authorities, http_client};
 /// The public roots are compiled in, so that a cold start reads no bundle.
 ///
 /// # Errors
-/// Fails if the CA (GCP_CA_FILE) cannot be used.
+/// Fails if the CA cannot be used.
 pub fn tls_config(ca: Option<&Authorities>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
     for certificate in ca.iter().flat_map(|ca| &ca.certificates) {
-        roots.add(certificate.clone()).map_err(|error| format!("GCP_CA_FILE: {error}"))?;
+        roots.add(certificate.clone()).map_err(|error| format!("the CA: {error}"))?;
     }
     http_client::tls(roots).map_err(|error| error.to_string())
 }

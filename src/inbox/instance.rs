@@ -55,7 +55,8 @@ pub struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,
-    /// The destination is down, or has no room. The list of the store brings the event later.
+    /// The destination is down, has no room, or is unknown to this process. The list of the store
+    /// brings the event later.
     Left,
     /// SQS must bring the message again.
     Again,
@@ -108,6 +109,10 @@ impl Instance {
     async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
         let mut budget = budget;
         let (cause, room) = match message.destination {
+            // Another process may know it already, or still.
+            Some(destination) if self.router.destinations().get(destination).is_err() => {
+                return Fate::Left;
+            }
             Some(destination) => match self.admit(destination, message.up_at, budget).await {
                 Some((cause, room)) => (cause, Some(room)),
                 None => return Fate::Left,

@@ -197,13 +197,13 @@ mod tests {
 
     #[test]
     fn a_destination_that_is_down_gets_one_probe_at_a_time() {
-        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        let (gates, gcp) = (Gates::default(), Route::GCP);
         let is_probe = |cause| matches!(cause, Some(Cause::Probe { .. }));
         assert!(is_probe(gates.cause(gcp, None)) && is_probe(gates.cause(gcp, None)));
         gates.learn(gcp, Health::Unknown);
         assert_eq!(gates.cause(gcp, None), Some(Cause::Due));
         gates.learn(gcp, Health::Down);
-        assert!(gates.cause(gcp, None).is_none() && gates.cause(Route::Aws, None).is_some());
+        assert!(gates.cause(gcp, None).is_none() && gates.cause(Route::AWS, None).is_some());
         for probes in 1..8 {
             if let Some(Gate::Closed { next_probe, .. }) = gates.gates().get_mut(&gcp) {
                 *next_probe = Utc::now();
@@ -220,7 +220,7 @@ mod tests {
     }
     #[test]
     fn a_later_answer_that_another_process_got_opens_a_gate() {
-        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        let (gates, gcp) = (Gates::default(), Route::GCP);
         gates.learn(gcp, Health::Down);
         let second = chrono::TimeDelta::seconds(1);
         assert_eq!(gates.cause(gcp, Some(Utc::now() - second)), None);
@@ -230,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_waits_for_the_probe_that_is_under_way() {
-        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        let (gates, gcp) = (Gates::default(), Route::GCP);
         gates.learn(gcp, Health::Down);
         if let Some(Gate::Closed { next_probe, .. }) = gates.gates().get_mut(&gcp) {
             *next_probe = Utc::now();
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_probe_that_made_no_attempt_gives_its_turn_to_the_next() {
-        let (gates, gcp) = (Gates::default(), Route::Gcp);
+        let (gates, gcp) = (Gates::default(), Route::GCP);
         gates.learn(gcp, Health::Down);
         gates.return_turn(gcp);
         for _ in 0..5 {

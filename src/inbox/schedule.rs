@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::Instance;
+use super::{Instance, abandoned};
 use crate::{
     outcome::{Ending, Origin},
     queue::{self, Message, Queue},
@@ -120,16 +120,21 @@ impl Instance {
     ) -> Sent {
         let until = Instant::now() + RUN;
         let run = Run { until, instance: self, queue, budget: &budget, origin };
-        let sending = join_all(Route::ALL.map(|route| run.send(route)));
-        let counting = telemetry::count_pending(self.router.store());
-        let (results, pending) = tokio::join!(sending, counting);
+        let routes: Vec<_> = self.router.destinations().routes().collect();
+        let sending = join_all(routes.iter().map(|route| run.send(*route)));
+        let counting = telemetry::count_pending(self.router.store(), &routes);
+        let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
+        let settling = abandoned::settle(&self.router, has_time, origin);
+        let (results, pending, abandoned) = tokio::join!(sending, counting, settling);
         let mut sum = Sent::default();
         for sent in &results {
             sum.add(*sent);
         }
+        sum.failed += abandoned.failed;
+        sum.is_incomplete |= abandoned.is_incomplete;
         let seen = |route| {
-            let index = Route::ALL.iter().position(|one| *one == route);
-            index.and_then(|index| results.get(index)).map_or(Duration::ZERO, |sent| sent.oldest)
+            let of_route = routes.iter().zip(&results).find(|(one, _)| **one == route);
+            of_route.map_or(Duration::ZERO, |(_, sent)| sent.oldest)
         };
         telemetry::pending(pending, seen);
         if rand::random_ratio(1, RUNS_PER_CLEANING) {
@@ -217,7 +222,8 @@ impl Run<'_> {
         }
         let Some(cause) = self.instance.gates.cause(route, None) else { return Err(Stop::Down) };
         let budget = (self.budget)();
-        match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin, None).await {
+        match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin, None).await
+        {
             Handled::Tried { ending, route: tried, health, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,

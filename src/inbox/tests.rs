@@ -20,9 +20,9 @@ async fn lane(folder: &std::path::Path) -> Lane {
     ];
     let config = Config::from_vars(lookup(&vars)).unwrap();
     let store = store::open(&config.store).await.unwrap();
-    let router = Router::new(&config, store, Destinations { gcp: None, aws: None });
+    let router = Router::new(&config, store, Destinations::default());
     let budgets: Budgets = Arc::new(move || Budget::of_attempt(&config));
-    Lane::new(Arc::new(router), Route::Gcp, 16, budgets)
+    Lane::new(Arc::new(router), Route::GCP, 16, budgets)
 }
 
 /// Asserts that many random times are spread evenly between two bounds.

@@ -52,7 +52,7 @@ fn the_route_byte_is_held_against_the_threshold() {
     let logical = plan_of(&envelope(), &intake(&[])).event.logical();
     let byte = u16::from(route_byte(&Secret::new("of-the-tests"), &logical));
     for (threshold, route) in
-        [(byte, Route::Aws), (byte + 1, Route::Gcp), (0, Route::Aws), (256, Route::Gcp)]
+        [(byte, Route::AWS), (byte + 1, Route::GCP), (0, Route::AWS), (256, Route::GCP)]
     {
         let intake = intake(&[("ROUTE_THRESHOLD", &threshold.to_string())]);
         assert_eq!(plan_of(&envelope(), &intake).route, route, "{byte}, {threshold}");
@@ -62,11 +62,11 @@ fn the_route_byte_is_held_against_the_threshold() {
 #[test]
 fn a_source_s_own_threshold_and_destination_come_first() {
     for (own, everywhere, route) in [
-        ("threshold = 0", "256", Route::Aws),
-        ("threshold = 256", "0", Route::Gcp),
-        ("destination = \"aws\"", "256", Route::Aws),
-        ("destination = \"gcp\"", "0", Route::Gcp),
-        ("", "0", Route::Aws),
+        ("threshold = 0", "256", Route::AWS),
+        ("threshold = 256", "0", Route::GCP),
+        ("destination = \"aws\"", "256", Route::AWS),
+        ("destination = \"gcp\"", "0", Route::GCP),
+        ("", "0", Route::AWS),
     ] {
         let sources = format!("{GITHUB}{own}");
         let intake = intake(&[("SOURCES", &sources), ("ROUTE_THRESHOLD", everywhere)]);

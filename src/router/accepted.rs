@@ -230,8 +230,12 @@ impl Router {
             Ok(Take::Won(taken)) => {
                 let source = self.intake.sources.at(&taken.delivery.path).ok().cloned();
                 let Taken { lease, accepted, delivery } = *taken;
-                let mut plan =
-                    Plan::kept(lease.details.clone().into(), lease.key, lease.details.route, source);
+                let mut plan = Plan::kept(
+                    lease.details.clone().into(),
+                    lease.key,
+                    lease.details.route,
+                    source,
+                );
                 plan.answer = Answer::Accepted;
                 let room = room.filter(|room| room.is_at(lease.details.route));
                 let job = Job::new(delivery, plan, by, origin).with_room(room);

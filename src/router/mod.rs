@@ -81,7 +81,7 @@ impl Router {
             fetcher: Fetcher::default(),
             store,
             destinations,
-            limits: Limits::new(&config.limits),
+            limits: Limits::new(config.targets.iter().map(|target| (target.name, target.limit))),
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
@@ -98,6 +98,11 @@ impl Router {
 
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Returns the configured destinations.
+    pub fn destinations(&self) -> &Destinations {
+        &self.destinations
     }
 
     /// Refuses and logs a delivery by its head alone, before its body of `length` bytes is read.

@@ -88,9 +88,11 @@ impl Trial {
         ];
         let config = Config::from_vars(lookup(&[&common, vars].concat())).unwrap();
         let told = Arc::new(Told::default());
-        let destination = |route| Some(Box::new(ToldDestination(route, Arc::clone(&told))) as _);
-        let destinations =
-            Destinations { gcp: destination(Route::Gcp), aws: destination(Route::Aws) };
+        let destination = |route| {
+            let destination = ToldDestination(route, Arc::clone(&told));
+            (route, Box::new(destination) as Box<dyn Destination>)
+        };
+        let destinations = [Route::GCP, Route::AWS].map(destination).into_iter().collect();
         let store = store::open(&config.store).await.unwrap();
         let router = Router::new(&config, store, destinations);
         Self { router, told, budget: Duration::from_secs(30) }
@@ -146,7 +148,7 @@ async fn an_event_is_delivered_once_and_its_duplicates_are_told_so() {
         assert_eq!(again.headers["idempotent-replayed"], "true");
         assert_eq!(again.headers["x-webhook-key"], first.headers["x-webhook-key"]);
         let [sent] = &trial.sent()[..] else { panic!("sent again") };
-        assert_eq!((sent.route, sent.attempt), (Route::Gcp, 1));
+        assert_eq!((sent.route, sent.attempt), (Route::GCP, 1));
         assert_eq!(sent.timeout, Duration::from_secs(2), "FORWARD_TIMEOUT_MS");
     }
 }
@@ -190,7 +192,7 @@ async fn an_event_keeps_its_route_when_the_threshold_is_another() {
     let other = after.post(&BODY.replace("paid", "due"), 200, "done").await;
     assert_eq!(route(&other), "aws");
     let routes: Vec<_> = after.sent().iter().map(|sent| (sent.route, sent.attempt)).collect();
-    assert_eq!(routes, [(Route::Gcp, 2), (Route::Aws, 1)]);
+    assert_eq!(routes, [(Route::GCP, 2), (Route::AWS, 1)]);
 }
 
 #[tokio::test]
@@ -290,7 +292,7 @@ async fn a_dead_letter_is_replayed_with_its_route_and_its_trigger() {
     assert_eq!(replay(letter.clone()).await, (Ending::Delivered, true));
     assert_eq!(replay(letter).await, (Ending::Duplicate, true));
     let sent: Vec<_> = elsewhere.sent().iter().map(|sent| (sent.route, sent.attempt)).collect();
-    assert_eq!(sent, [(Route::Gcp, 2), (Route::Gcp, 3)]);
+    assert_eq!(sent, [(Route::GCP, 2), (Route::GCP, 3)]);
     let record = trial.record(&reply).await;
     assert_eq!(record.attempts[2].by, Trigger::Replay);
 }

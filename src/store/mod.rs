@@ -26,11 +26,16 @@
 //! brings an event, the list has a later time than the next attempt: the time from which the message
 //! counts as lost.
 //!
+//! A store knows every destination that may have such a list, so that the events of a destination that
+//! is no longer configured are found. SQLite finds the lists in its index. Redis and DynamoDB keep the
+//! names of the destinations other than `gcp` and `aws`, and add a name before its list gets an event.
+//!
 //! A store must pass the contract test that all stores share. CONTRIBUTING.md lists what a new store
 //! needs.
 
 mod dynamodb;
 mod merge;
+mod named;
 mod record;
 mod redis;
 mod sqlite;
@@ -86,6 +91,10 @@ pub trait Store: Send + Sync {
         due: DateTime<Utc>,
         look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError>;
+
+    /// Returns the destinations that may have events in their inboxes, also those that are no longer
+    /// configured.
+    async fn destinations(&self) -> Result<Vec<Route>, StoreError>;
 
     /// Returns events of a destination's inbox, in the order of the times at which somebody must look
     /// at them: those whose time is not after `by_now`, or all if it is `None`. The list may lag a
@@ -285,7 +294,7 @@ pub struct Lease {
     /// The end of the lease by the caller's clock. In Redis, the lease starts when the claim's
     /// script runs, so it ends a little later than this.
     pub until: DateTime<Utc>,
-    /// The details from the event's first claim. Their route stays when ROUTE_THRESHOLD changes.
+    /// The details from the event's first claim. Their route stays when the shares of the destinations change.
     pub details: Details,
     /// The attempts of earlier claims.
     pub attempts: Vec<Attempt>,

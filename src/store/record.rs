@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn who_may_claim_a_record() {
         let plan = testing::plan(Identity::Content, "one");
-        let held = Claim::InFlight { until: at(100), route: Route::Gcp };
+        let held = Claim::InFlight { until: at(100), route: Route::GCP };
         let done = State::Delivered { at: None, reply: None };
         let duplicate = Claim::Delivered(record(&plan, done.clone()));
         for (state, now, answer) in [
@@ -344,12 +344,12 @@ mod tests {
         let chosen = || Identity::Header("order 7".into());
         let first = testing::plan(chosen(), "one");
         let mut other = testing::plan(chosen(), "two");
-        other.route = Route::Aws;
+        other.route = Route::AWS;
         let states =
             [in_flight(100), State::DeadLetter, State::Delivered { at: None, reply: None }];
         for state in states {
             let refused = record(&first, state.clone()).against(&other, at(200)).unwrap();
-            assert_eq!(refused, Some(Claim::OtherBody { route: Route::Gcp }), "{state:?}");
+            assert_eq!(refused, Some(Claim::OtherBody { route: Route::GCP }), "{state:?}");
         }
         assert_eq!(record(&first, State::DeadLetter).against(&first, at(0)).unwrap(), None);
         // The vendor's id identifies the event, whatever the body contains.

@@ -57,9 +57,10 @@ struct Seen {
 
 impl Backlog {
     /// Returns the state of the lists, from the store or from the last query.
-    pub(super) async fn read(&self, store: &dyn Store) -> Undelivered {
+    pub(super) async fn read(&self, store: &dyn Store, routes: &[Route]) -> Undelivered {
         let letters = self.letters.read(REFRESH, "the dead letters", letters(store));
-        let inboxes = self.inboxes.read(REFRESH_INBOXES, "the accepted events", inboxes(store));
+        let inboxes =
+            self.inboxes.read(REFRESH_INBOXES, "the accepted events", inboxes(store, routes));
         let (letters, inboxes) = tokio::join!(letters, inboxes);
         Undelivered { letters, inboxes }
     }
@@ -73,8 +74,8 @@ async fn letters(store: &dyn Store) -> Result<Seen, StoreError> {
 
 /// Returns the number of events in each inbox, up to 1000, and the age of the one that is due first,
 /// in seconds.
-pub(super) async fn pending(store: &dyn Store) -> Vec<(Route, usize, f64)> {
-    let inboxes = in_time(inboxes(store), "the accepted events").await.unwrap_or_default();
+pub(super) async fn pending(store: &dyn Store, routes: &[Route]) -> Vec<(Route, usize, f64)> {
+    let inboxes = in_time(inboxes(store, routes), "the accepted events").await.unwrap_or_default();
     inboxes.into_iter().map(|(route, seen)| (route, seen.count, seen.age())).collect()
 }
 
@@ -90,14 +91,17 @@ async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>, what: &s
     }
 }
 
-/// Reads the beginning of each inbox, and one record.
-async fn inboxes(store: &dyn Store) -> Result<Vec<(Route, Seen)>, StoreError> {
+/// Reads the beginning of each inbox, and one record. `routes` are the configured destinations. The
+/// result has the others as well, as long as they have events.
+async fn inboxes(store: &dyn Store, routes: &[Route]) -> Result<Vec<(Route, Seen)>, StoreError> {
     let mut inboxes = Vec::new();
-    for route in Route::ALL {
+    let others = store.destinations().await?.into_iter().filter(|route| !routes.contains(route));
+    for route in routes.iter().copied().chain(others) {
         let due = store.due(route, None, None, MAX_COUNTED).await?;
         let first = match due.first() {
             Some(first) => store.get(&first.key, Utc::now()).await?,
-            None => None,
+            None if routes.contains(&route) => None,
+            None => continue,
         };
         let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
         inboxes.push((route, Seen { count: due.len(), oldest }));
@@ -150,7 +154,7 @@ impl Undelivered {
             let count = Family::<Destination, Gauge>::default();
             let oldest = Family::<Destination, Gauge<f64, AtomicU64>>::default();
             for (route, inbox) in inboxes {
-                let destination = Destination { destination: route.as_str() };
+                let destination = Destination { destination: route };
                 count.get_or_create(&destination).set(inbox.count as i64);
                 oldest.get_or_create(&destination).set(inbox.age());
             }

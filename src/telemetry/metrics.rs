@@ -3,13 +3,14 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     sync::{LazyLock, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use prometheus_client::{
     encoding::{
-        EncodeLabelSet,
+        EncodeLabelSet, EncodeLabelValue, LabelValueEncoder,
         text::{encode_eof, encode_registry},
     },
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -17,6 +18,7 @@ use prometheus_client::{
 };
 
 use super::{Line, backlog::Undelivered};
+use crate::route::Route;
 
 /// The prefix of every name.
 const PREFIX: &str = "webhook_router";
@@ -34,7 +36,7 @@ pub(super) static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    destination: &'static str,
+    destination: Route,
     /// Empty for an envelope. The number of sources is small, because an operator configures them.
     source: String,
     vendor: String,
@@ -43,7 +45,7 @@ struct Labels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Destination {
-    pub(super) destination: &'static str,
+    pub(super) destination: Route,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +57,12 @@ struct Status {
 struct Sender {
     source: String,
     vendor: String,
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.as_str().encode(encoder)
+    }
 }
 
 pub(super) struct Metrics {
@@ -160,20 +168,20 @@ impl Metrics {
         }
     }
 
-    pub(super) fn overdue(&self, destination: &'static str, overdue: Duration) {
+    pub(super) fn overdue(&self, destination: Route, overdue: Duration) {
         self.overdue.get_or_create(&Destination { destination }).set(overdue.as_secs_f64());
     }
 
-    pub(super) fn waits_for_room(&self, destination: &'static str, count: i64) {
+    pub(super) fn waits_for_room(&self, destination: Route, count: i64) {
         self.waiting_for_room.get_or_create(&Destination { destination }).inc_by(count);
     }
 
-    pub(super) fn waited_for_room(&self, destination: &'static str, waited: Duration) {
+    pub(super) fn waited_for_room(&self, destination: Route, waited: Duration) {
         let seconds = waited.as_secs_f64();
         self.room_seconds.get_or_create(&Destination { destination }).observe(seconds);
     }
 
-    pub(super) fn no_room(&self, destination: &'static str) {
+    pub(super) fn no_room(&self, destination: Route) {
         self.no_room.get_or_create(&Destination { destination }).inc();
     }
 

@@ -101,8 +101,9 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Returns this process's metrics and the store's undelivered events, as Prometheus reads them.
-pub async fn prometheus(backlog: &Backlog, store: &dyn Store) -> String {
-    METRICS.text(backlog.read(store).await)
+/// `routes` are the configured destinations.
+pub async fn prometheus(backlog: &Backlog, store: &dyn Store, routes: &[Route]) -> String {
+    METRICS.text(backlog.read(store, routes).await)
 }
 
 /// Logs a request that ended in a panic, and answers it.
@@ -194,7 +195,7 @@ struct Line<'a> {
     source: Option<&'a str>,
     vendor: &'a str,
     event_type: &'a str,
-    destination: &'static str,
+    destination: Route,
     outcome: &'static str,
     status: u16,
     /// The cause of the delivery.
@@ -234,7 +235,7 @@ pub fn handled(handled: &Handled<'_>) {
         source: plan.source_name(),
         vendor: cut(&plan.event.vendor),
         event_type: cut(&plan.event.event_type),
-        destination: plan.route.as_str(),
+        destination: plan.route,
         outcome: ending.as_str(),
         status: handled.status,
         trigger: handled.trigger.as_str(),
@@ -275,7 +276,7 @@ pub fn handled(handled: &Handled<'_>) {
                         source,
                         vendor,
                         event_type,
-                        destination,
+                        %destination,
                         outcome,
                         status,
                         attempts,
@@ -336,9 +337,10 @@ pub fn scheduled(summary: &impl Serialize) {
 /// The number and age of the accepted events that are not delivered, by destination.
 pub struct Pending(Vec<(Route, usize, f64)>);
 
-/// Counts the accepted events that are not delivered. The result is empty if the store does not answer.
-pub async fn count_pending(store: &dyn Store) -> Pending {
-    Pending(backlog::pending(store).await)
+/// Counts the accepted events that are not delivered, for the configured destinations and for all
+/// others that have some. The result is empty if the store does not answer.
+pub async fn count_pending(store: &dyn Store, routes: &[Route]) -> Pending {
+    Pending(backlog::pending(store, routes).await)
 }
 
 /// Logs the number and age of the accepted events that are not delivered. The list of an inbox is not
@@ -385,22 +387,22 @@ pub fn unsent(count: usize, reason: &dyn Display) {
 
 /// Adds to the number of attempts that wait for room at a destination.
 pub fn waits_for_room(destination: Route, count: i64) {
-    METRICS.waits_for_room(destination.as_str(), count);
+    METRICS.waits_for_room(destination, count);
 }
 
 /// Records how long an attempt waited for room at a destination.
 pub fn waited_for_room(destination: Route, waited: Duration) {
-    METRICS.waited_for_room(destination.as_str(), waited);
+    METRICS.waited_for_room(destination, waited);
 }
 
 /// Counts an attempt that found no room at a destination in time.
 pub fn no_room(destination: Route) {
-    METRICS.no_room(destination.as_str());
+    METRICS.no_room(destination);
 }
 
 /// Records how long the first due event of an inbox has been due.
 pub fn overdue(destination: Route, overdue: Duration) {
-    METRICS.overdue(destination.as_str(), overdue);
+    METRICS.overdue(destination, overdue);
 }
 
 /// Logs a failed attempt that another attempt follows.

@@ -117,7 +117,7 @@ async fn a_body_of_exactly_the_limit_is_taken() {
 #[tokio::test]
 async fn a_destination_s_refusal_is_passed_on_and_the_next_delivery_tries_again() {
     let sink = Sink::start().await;
-    let router = Serve::to(&sink).only(Route::Gcp).env("FORWARD_ATTEMPTS", "1").start();
+    let router = Serve::to(&sink).only(Route::GCP).env("FORWARD_ATTEMPTS", "1").start();
     for (theirs, ours) in [
         (301, 502),
         (304, 502),
@@ -346,7 +346,7 @@ async fn a_duplicate_gets_the_first_reply_where_that_is_wanted_and_kept() {
         (&[], false),
     ] {
         // The destination is Cloud Run, because a Lambda's payload has no content type of its own.
-        let router = Serve::to(&sink).only(Route::Gcp).envs(more.iter().copied()).start();
+        let router = Serve::to(&sink).only(Route::GCP).envs(more.iter().copied()).start();
         sink.answers(first.clone());
         let got = router.post(PAYLOAD).await;
         assert_eq!((got.status, &*got.body), (202, &b"\xff\x00 verbatim"[..]));

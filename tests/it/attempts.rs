@@ -123,7 +123,7 @@ const SHORT: [(&str, &str); 4] = [
 
 #[tokio::test]
 async fn every_behaviour_of_a_destination_has_its_answer_attempts_and_state() {
-    tokio::join!(every_row(Route::Gcp, [BOTH, HTTP]), every_row(Route::Aws, [BOTH, INVOKE]),);
+    tokio::join!(every_row(Route::GCP, [BOTH, HTTP]), every_row(Route::AWS, [BOTH, INVOKE]),);
 }
 
 async fn every_row(route: Route, rows: [&'static [Row]; 2]) {
@@ -220,7 +220,7 @@ async fn what_cannot_be_reached_is_tried_again_and_free() {
     let right_name = format!("https://localhost:{}", tls.port);
     let ca = authority.file();
     let urls = [&refused, &wrong_name, "https://nowhere.invalid", &right_name];
-    let trials = [Route::Gcp, Route::Aws].map(|route| urls.map(|url| (route, url)));
+    let trials = [Route::GCP, Route::AWS].map(|route| urls.map(|url| (route, url)));
     for (route, url) in trials.into_iter().flatten() {
         let folder = tempfile::tempdir().unwrap();
         let store = sqlite(folder.path());
@@ -250,7 +250,7 @@ async fn an_attempt_that_could_not_end_in_time_is_not_begun() {
     let store = sqlite(folder.path());
     // There is time for one and a half attempts.
     let short = [("FORWARD_TIMEOUT_MS", "1000"), ("FORWARD_BUDGET_MS", "1500")];
-    let router = Serve::to_url(&rough.url).only(Route::Gcp).store(&store).envs(short).start();
+    let router = Serve::to_url(&rough.url).only(Route::GCP).store(&store).envs(short).start();
     let got = router.post(PAYLOAD).await.expect(504);
     let record = record(&store, got.header("x-webhook-key").unwrap()).await;
     assert_eq!(record.attempts.len(), 1);
@@ -262,7 +262,7 @@ async fn of_many_attempts_the_newest_twenty_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let many = [("FORWARD_ATTEMPTS", "10"), ("FORWARD_BACKOFF_MS", "1")];
-    let router = Serve::to_url(&rough.url).only(Route::Gcp).store(&store).envs(many).start();
+    let router = Serve::to_url(&rough.url).only(Route::GCP).store(&store).envs(many).start();
     for newest in [1..=10, 1..=20, 11..=30] {
         let got = router.post(PAYLOAD).await.expect(503);
         let record = record(&store, got.header("x-webhook-key").unwrap()).await;
@@ -274,7 +274,7 @@ async fn of_many_attempts_the_newest_twenty_are_kept() {
 #[tokio::test]
 async fn a_retry_after_that_fits_is_obeyed() {
     let rough = Rough::start(|_| Status(429, Some("1"))).await;
-    let serve = Serve::to_url(&rough.url).only(Route::Gcp).env("FORWARD_ATTEMPTS", "2");
+    let serve = Serve::to_url(&rough.url).only(Route::GCP).env("FORWARD_ATTEMPTS", "2");
     let router = serve.start();
     let started = std::time::Instant::now();
     let got = router.post(PAYLOAD).await;

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use webhook_router::{
-    config::{AwsTarget, Config, ConfigError, Invocation, Payload, StoreUrl, Unsigned, VARIABLES},
+    config::{
+        Config, ConfigError, Invocation, LambdaTarget, Payload, StoreUrl, Target, Unsigned,
+        VARIABLES,
+    },
+    route::{Route, Shares},
     secret::Secret,
 };
 
@@ -35,7 +39,7 @@ fn remedy(vars: &[(&str, &str)]) -> (String, String) {
 #[test]
 fn defaults_are_those_of_the_table() {
     let config = config(&TARGETS).unwrap();
-    assert_eq!(config.intake.route_threshold, 128);
+    assert_eq!(config.intake.shares, Shares::by_threshold(128));
     assert_eq!(config.intake.max_body_bytes, 6 * 1024 * 1024);
     assert_eq!(config.serving.max_connections, 4096);
     assert_eq!(config.serving.max_buffered_bytes, 48 * 1024 * 1024);
@@ -49,8 +53,9 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.redrive_limit, 20);
     assert_eq!(config.port, None);
     let (invocation, payload) = (Invocation::RequestResponse, Payload::Body);
-    let aws = AwsTarget { function: "processor".into(), role_arn: None, invocation, payload };
-    assert_eq!(config.targets.aws, Some(aws));
+    let aws = LambdaTarget { function: "processor".into(), role_arn: None, invocation, payload };
+    assert_eq!(config.targets.routes(), [Route::GCP, Route::AWS]);
+    assert_eq!(config.targets.get(Route::AWS).unwrap().lambda(), Some(&aws));
 }
 
 #[test]
@@ -318,7 +323,9 @@ fn an_event_invocation_without_a_request_as_payload_is_refused() {
         );
     }
     let request = [&TARGETS[..], &[event, ("AWS_TARGET_PAYLOAD", "request")]].concat();
-    assert_eq!(config(&request).unwrap().targets.aws.unwrap().payload, Payload::Request);
+    let targets = config(&request).unwrap().targets;
+    let aws = targets.get(Route::AWS).and_then(Target::lambda).unwrap();
+    assert_eq!(aws.payload, Payload::Request);
 }
 
 #[test]

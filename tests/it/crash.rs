@@ -87,7 +87,7 @@ async fn crash(store: Vars, step: &str, taken: bool, arrivals: usize) {
     let what = format!("{step}, {taken}");
     let sink = Sink::start().await;
     sink.answers(if taken { ok("done") } else { status(StatusCode::BAD_GATEWAY, "no") });
-    let serve = Serve::to(&sink).only(Route::Gcp).envs(store).envs([
+    let serve = Serve::to(&sink).only(Route::GCP).envs(store).envs([
         ("FORWARD_ATTEMPTS", "2"),
         // Many routers start at once. A lease lasts this budget, plus four store timeouts, plus a
         // second.

@@ -11,7 +11,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use webhook_router::{
     authorities::Authorities,
-    config::{Config, GcpTarget},
+    config::{Config, HttpTarget, Target},
     destination::{CloudRun, Destination, Outgoing, SendError},
     route::Route,
 };
@@ -27,7 +27,7 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 #[tokio::test]
 async fn both_destinations_are_told_the_same_beside_the_body() {
     let sink = Sink::start().await;
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let router = Serve::to(&sink).only(route).start();
         let request = client()
             .post(router.webhook())
@@ -42,7 +42,7 @@ async fn both_destinations_are_told_the_same_beside_the_body() {
         let received = sink.take().remove(0);
         assert_eq!(received.body, PAYLOAD);
         let invoked = received.is_invocation();
-        assert_eq!(invoked, route == Route::Aws);
+        assert_eq!(invoked, route == Route::AWS);
         for (name, value) in [
             ("content-type", Some("application/json; charset=UTF-8")),
             ("idempotency-key", got.header("x-webhook-key")),
@@ -71,7 +71,7 @@ async fn names_that_no_header_can_hold_are_encoded_and_cut_and_the_event_arrives
     let body = serde_json::json!({
         "vendor": "Ünï\r\ncode 100%", "event_type": long, "created_at": "2024-05-05",
     });
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let router = Serve::to(&sink).only(route).start();
         let request = client()
             .post(router.webhook())
@@ -81,7 +81,7 @@ async fn names_that_no_header_can_hold_are_encoded_and_cut_and_the_event_arrives
             .body(body.to_string());
         assert_eq!(get(request.send().await).await.status, 200);
         let received = sink.take().remove(0);
-        let (vendor, event_type) = if route == Route::Aws {
+        let (vendor, event_type) = if route == Route::AWS {
             let custom = received.custom();
             assert!(!custom.contains_key("content-type"));
             assert!(!custom.contains_key("tracestate"));
@@ -100,7 +100,7 @@ async fn a_destination_that_is_not_there_or_too_slow_is_502_or_504() {
     let nobody = format!("http://127.0.0.1:{}", crate::support::free_port());
     let sink = Sink::start().await;
     sink.answers(Answer::WhenTold);
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let hurried = [
             ("FORWARD_ATTEMPTS", "1"),
             ("FORWARD_TIMEOUT_MS", "300"),
@@ -139,7 +139,7 @@ async fn what_could_not_connect_was_not_sent_however_short_the_attempt_is() {
         queued.push(connection);
     }
     let url = format!("http://{address}");
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let router = Serve::to_url(&url).only(route).env("FORWARD_TIMEOUT_MS", "2000").start();
         for _ in 0..2 {
             let got = router.post(PAYLOAD).await;
@@ -173,7 +173,7 @@ async fn without_region_or_credentials_nothing_is_sent_and_the_key_is_free() {
 #[tokio::test]
 async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
     let sink = Sink::start().await;
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let router = Serve::to(&sink).only(route).start();
         let large = format!("\"{}\"", "1".repeat(4 * 1024 * 1024));
         sink.answers(Answer::With(StatusCode::OK, vec![], large.into()));
@@ -181,7 +181,7 @@ async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
         assert_eq!((got.status, got.text()), (200, "reply of more than 4194304 bytes left out"));
         assert_eq!(router.post(PAYLOAD).await.text(), "duplicate ignored");
     }
-    let router = Serve::to(&sink).only(Route::Aws).start();
+    let router = Serve::to(&sink).only(Route::AWS).start();
     let large = format!(r#"{{"statusCode":201,"body":"{}"}}"#, "1".repeat(4 * 1024 * 1024 + 1));
     sink.answers(Answer::With(StatusCode::OK, vec![], large.into()));
     let got = router.post(PAYLOAD).await;
@@ -235,10 +235,11 @@ pub fn cloud_run(url: &str, ca_file: Option<PathBuf>) -> CloudRun {
     CloudRun::new(&target(url, ca_file), TIMEOUT).unwrap()
 }
 
-fn target(url: &str, ca_file: Option<PathBuf>) -> GcpTarget {
+fn target(url: &str, ca_file: Option<PathBuf>) -> HttpTarget {
     let vars = [("GCP_TARGET_URL", url), ("ROUTE_THRESHOLD", "256")];
-    let target = Config::from_vars(lookup(&vars)).unwrap().targets.gcp.unwrap();
-    GcpTarget { ca: ca_file.map(|file| Authorities::read(&file).unwrap()), ..target }
+    let targets = Config::from_vars(lookup(&vars)).unwrap().targets;
+    let target = targets.get(Route::GCP).and_then(Target::http).unwrap().clone();
+    HttpTarget { ca: ca_file.map(|file| Authorities::read(&file).unwrap()), ..target }
 }
 
 /// The answer of [`TlsServer`]. A function could give the same answer.

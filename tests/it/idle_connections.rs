@@ -17,7 +17,7 @@ use crate::{
 async fn a_connection_that_died_idle_costs_no_delivery() {
     let sink = Sink::start().await;
     let port = sink.url.rsplit(':').next().unwrap().parse().unwrap();
-    for route in [Route::Gcp, Route::Aws] {
+    for route in [Route::GCP, Route::AWS] {
         let proxy = Proxy::start(port).await;
         let url = proxy.url();
         let router = Serve::to_url(&url).only(route).start();

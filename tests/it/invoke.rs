@@ -8,8 +8,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use webhook_router::{
     cmd::fronts,
-    config::Config,
+    config::{Config, Target},
     destination::{Destination, Lambda, Outgoing},
+    route::Route,
 };
 
 use crate::support::{
@@ -263,7 +264,8 @@ async fn an_event_invocation_is_delivered_when_lambda_has_queued_it() {
 async fn a_body_that_is_no_json_goes_as_a_request_and_base64_when_it_is_no_text() {
     let sink = Sink::start().await;
     let vars = [("AWS_TARGET_FUNCTION", "processor"), ("ROUTE_THRESHOLD", "0")];
-    let target = Config::from_vars(lookup(&vars)).unwrap().targets.aws.unwrap();
+    let targets = Config::from_vars(lookup(&vars)).unwrap().targets;
+    let target = targets.get(Route::AWS).and_then(Target::lambda).unwrap().clone();
     let lambda = Lambda::with_sdk_config(target, Duration::from_secs(10), &sdk(&sink.url));
     let plan = plan_of("sent");
     for (body, as_request) in [

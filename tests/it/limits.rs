@@ -33,7 +33,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Creates a router that sends every event to one destination, as to Cloud Run.
 fn to(url: &str, store: &str, more: &[(&str, &str)]) -> Serve {
     let common = [("STORE_TIMEOUT_MS", "20000"), ("METRICS_LISTEN", "off")];
-    Serve::to_url(url).only(Route::Gcp).store(store).envs(common).envs(more.iter().copied())
+    Serve::to_url(url).only(Route::GCP).store(store).envs(common).envs(more.iter().copied())
 }
 
 /// Sends an event as a vendor does: comes again as long as the answer is 503, at the time that the
@@ -58,9 +58,8 @@ fn retry_after(got: &Got) -> Duration {
 /// Sends many events as fast as the router answers them. Returns the number of answers.
 async fn send_all(router: &Server, count: usize, says: &'static str) -> usize {
     let client = crate::support::client();
-    let send = |number: usize| {
-        send(client.clone(), router.webhook(), event(&number.to_string()), says)
-    };
+    let send =
+        |number: usize| send(client.clone(), router.webhook(), event(&number.to_string()), says);
     let answers: Vec<_> =
         stream::iter((0..count).map(send)).buffer_unordered(SENDERS).collect().await;
     assert_eq!(answers.len(), count);
@@ -90,10 +89,8 @@ async fn a_burst_of_five_thousand_reaches_a_limited_destination_at_its_pace_in_b
     let answer = [("ANSWER", "accepted"), ("INBOX_WORKERS", "64")];
     let accepted = to(&meters[1].url, &stores[1], &[&limits[..], &answer].concat()).start();
     let began = Instant::now();
-    let (answers, accepts) = tokio::join!(
-        send_all(&delivered, COUNT, "done"),
-        send_all(&accepted, COUNT, "accepted")
-    );
+    let (answers, accepts) =
+        tokio::join!(send_all(&delivered, COUNT, "done"), send_all(&accepted, COUNT, "accepted"));
     assert!(answers > COUNT && accepts == COUNT, "{answers} answers, {accepts} acceptances");
     wait_for("all events arrive", Path::new(""), || meters[1].count() >= COUNT);
     println!("{answers} answers in {:?}", began.elapsed());
@@ -162,7 +159,9 @@ async fn an_event_without_room_is_answered_with_503_and_kept_as_a_dead_letter() 
     let line = lines(&router).pop().unwrap();
     assert_eq!((&line["outcome"], &line["level"]), (&"limited".into(), &"WARN".into()));
     assert_eq!((&line["reason"], &line["attempts"]), (&no_room.into(), &0.into()));
-    assert!(number(&line, "room_milliseconds") >= 450.0 && number(&line, "self_milliseconds") < 400.0);
+    assert!(
+        number(&line, "room_milliseconds") >= 450.0 && number(&line, "self_milliseconds") < 400.0
+    );
     let Record { failed, attempts, state, .. } = record(&url, &key, |_| true).await;
     assert!(attempts.is_empty() && !matches!(state, State::Delivered { .. }), "{state:?}");
     let failure = failed.unwrap().failure;

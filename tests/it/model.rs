@@ -18,7 +18,6 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use webhook_router::{
     config::StoreConfig,
     outcome::Outcome,
-    route::Route,
     store::{self, State},
 };
 
@@ -313,7 +312,7 @@ impl Evidence {
 pub async fn empty(redis_url: &str) {
     let vars = [("REDIS_URL", redis_url), ("STORE_TIMEOUT_MS", "10000")];
     let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
-    for route in Route::ALL {
+    for route in store.destinations().await.unwrap() {
         while !store.due(route, None, None, 1).await.is_ok_and(|due| due.is_empty()) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

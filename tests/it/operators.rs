@@ -296,7 +296,7 @@ async fn a_letter_of_an_earlier_version_is_replayed_and_loses_its_credentials() 
     let config = StoreConfig::from_vars(lookup(&[("STORE_URL", &url)])).unwrap();
     let store = store::open(&config).await.unwrap();
     let (mut plan, now) = (plan_of("of an earlier version"), Utc::now());
-    plan.route = Route::Gcp;
+    plan.route = Route::GCP;
     let Claim::Won(lease) = store.claim(&plan, now, now + TimeDelta::minutes(1)).await.unwrap()
     else {
         panic!("claimed by another");
@@ -355,7 +355,7 @@ fn a_letter_is_left_to_the_operator_after_redrives_in_vain_and_nothing_else() {
             number,
             at: Utc::now(),
             by,
-            destination: Route::Gcp,
+            destination: Route::GCP,
             outcome,
             milliseconds: 1,
         });
@@ -418,7 +418,7 @@ async fn bad_arguments_name_the_fault_and_send_nothing() {
         (&["replay", "nonsense"], "`nonsense` is not a key"),
         (&["replay", "--all", "--per-second", "0"], "0 is not in 1..=10000"),
         (&["replay", "--all", "--since", "yesterday"], "must be a time in UTC"),
-        (&["dead-letters", "--destination", "azure"], "must be gcp or aws"),
+        (&["dead-letters", "--destination", "EU"], "must be 1 to 32 characters"),
         (&["discard"], "<KEY|--all>"),
         (&["discard", "--vendor", "stripe", "00000000"], "filters need --all"),
         (&["discard", "--yes", "00000000"], "cannot be used with"),

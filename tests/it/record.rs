@@ -36,7 +36,7 @@ async fn an_event_is_remembered_for_as_long_as_its_vendor_may_send_it_again() {
 async fn an_event_keeps_its_route_when_the_threshold_is_another() {
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let serve = Serve::to(&sink).store(&sqlite(folder.path())).env("FORWARD_ATTEMPTS", "1");
-    let (before, after) = (serve.clone().only(Route::Gcp).start(), serve.only(Route::Aws).start());
+    let (before, after) = (serve.clone().only(Route::GCP).start(), serve.only(Route::AWS).start());
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
     before.post(PAYLOAD).await.expect(503);
     sink.answers(ok("done"));

@@ -367,7 +367,7 @@ async fn scrapes_count_accepted_events_by_destination() {
     let start = || {
         let metrics = format!("127.0.0.1:{}", crate::support::free_port());
         let (url, accepted) = (redis.url(), [("ANSWER", "accepted"), ("RETRY_SCHEDULE", "1day")]);
-        let router = Serve::to(&sink).only(Route::Gcp).store(&url).envs(accepted);
+        let router = Serve::to(&sink).only(Route::GCP).store(&url).envs(accepted);
         (router.env("METRICS_LISTEN", &metrics).start(), metrics)
     };
     let scrape = async |metrics: &str| {

@@ -21,7 +21,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
         ("STORE_TIMEOUT_MS", "1000"),
     ];
     let store = store.iter().copied();
-    let router = Serve::to(&sink).only(Route::Gcp).envs(short).envs(store).start();
+    let router = Serve::to(&sink).only(Route::GCP).envs(short).envs(store).start();
     // The first use of a store takes longer than later uses.
     let warm_up = PAYLOAD.replace("4200", "1");
     while router.post(warm_up.clone()).await.status != 200 {

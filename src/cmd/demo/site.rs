@@ -23,9 +23,10 @@ use crate::{
         receipts::{self, Processor},
         sending,
     },
-    config::{AwsTarget, Config, Invocation, LOG, Payload},
+    config::{Config, LOG, Target},
     delivery::{Delivery, Reply},
-    destination::{CloudRun, Destinations, Lambda},
+    destination::{CloudRun, Destination, Lambda},
+    route::Route,
     router::Router,
     source::envelope,
     store,
@@ -49,8 +50,8 @@ pub(super) struct Site {
 
 impl Site {
     pub async fn start(folder: &Path, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
-        let (gcp, cloud_run) = start_processor(stopped.clone()).await?;
-        let (aws, lambda) = start_processor(stopped.clone()).await?;
+        let (gcp_processor, cloud_run) = start_processor(stopped.clone()).await?;
+        let (aws_processor, lambda) = start_processor(stopped.clone()).await?;
         let store = format!("sqlite:{}", folder.join("demo.db").display());
         let listener = http_server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = format!("http://{}", listener.local_addr()?);
@@ -66,22 +67,16 @@ impl Site {
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let variables: HashMap<_, _> = own.chain(vendors::variables()).collect();
         let config = Config::from_vars(|name| variables.get(name).cloned())?;
-        let gcp_target = config.targets.gcp.as_ref().context("bug: the demo has no gcp target")?;
-        let aws_target = AwsTarget {
-            function: "webhook-processor".into(),
-            role_arn: None,
-            invocation: Invocation::RequestResponse,
-            payload: Payload::Body,
-        };
+        let gcp = config.targets.get(Route::GCP).and_then(Target::http);
+        let gcp = gcp.context("bug: the demo has no gcp target")?;
+        let aws = config.targets.get(Route::AWS).and_then(Target::lambda);
+        let aws = aws.context("bug: the demo has no aws target")?;
         let timeout = config.forward.timeout;
-        let destinations = Destinations {
-            gcp: Some(Box::new(CloudRun::new(gcp_target, timeout).map_err(anyhow::Error::msg)?)),
-            aws: Some(Box::new(Lambda::with_sdk_config(
-                aws_target,
-                timeout,
-                &local_sdk_config(&lambda),
-            ))),
-        };
+        let gcp = CloudRun::new(gcp, timeout).map_err(anyhow::Error::msg)?;
+        let aws = Lambda::with_sdk_config(aws.clone(), timeout, &local_sdk_config(&lambda));
+        let destinations: [(Route, Box<dyn Destination>); 2] =
+            [(Route::GCP, Box::new(gcp)), (Route::AWS, Box::new(aws))];
+        let destinations = destinations.into_iter().collect();
         let opened = store::open(&config.store).await?;
         let router = Arc::new(Router::new(&config, opened, destinations));
         let shows_traffic = Arc::new(AtomicBool::new(false));
@@ -92,6 +87,7 @@ impl Site {
             listen_on(listener, &router, handler, &config, until(stopped)).await
         });
         let client = sending::client()?;
+        let (gcp, aws) = (gcp_processor, aws_processor);
         Ok(Self { client, router: address, cloud_run, lambda, store, shows_traffic, gcp, aws })
     }
 

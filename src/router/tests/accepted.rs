@@ -39,7 +39,7 @@ async fn an_accepted_event_wakes_a_worker_and_is_delivered_once() {
     assert_eq!(trial.sent(), []);
     trial.post(BODY, 200, "duplicate ignored").await;
     let woken = woken.lock().unwrap().clone();
-    let [(Route::Gcp, Due { at, key: woken })] = woken[..] else { panic!("{woken:?}") };
+    let [(Route::GCP, Due { at, key: woken })] = woken[..] else { panic!("{woken:?}") };
     assert!(woken == key && at >= began && at <= Utc::now());
 
     let handled = trial.attempt(key, Cause::Due).await;
@@ -47,7 +47,7 @@ async fn an_accepted_event_wakes_a_worker_and_is_delivered_once() {
     else {
         panic!("{handled:?}");
     };
-    assert_eq!((ending, route), (Ending::Delivered, Route::Gcp));
+    assert_eq!((ending, route), (Ending::Delivered, Route::GCP));
     assert!(health == Health::Up && settled);
     let record = trial.record_of(key).await;
     assert_eq!((record.attempts.len(), record.attempts[0].by), (1, Trigger::Inbox));
@@ -157,7 +157,7 @@ async fn a_dead_letter_is_accepted_anew_and_keeps_its_route() {
     let delivered = after.attempt(key, Cause::Due).await;
     assert!(matches!(delivered, Handled::Tried { ending: Ending::Delivered, .. }));
     let [sent] = &after.sent()[..] else { panic!("not sent once") };
-    assert_eq!((sent.route, sent.attempt), (Route::Gcp, 2));
+    assert_eq!((sent.route, sent.attempt), (Route::GCP, 2));
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn an_event_without_room_is_given_back_and_loses_nothing() {
     // There is time for an attempt, but none to wait.
     trial.budget = Duration::from_secs(2);
     let key = trial.accept().await;
-    let room = trial.router.limits().try_room(Route::Gcp).unwrap();
+    let room = trial.router.limits().try_room(Route::GCP).unwrap();
     for cause in [Cause::Due, Cause::Operator] {
         let handled = trial.attempt(key, cause).await;
         let Handled::NoRoom(Error::Limited { destination, .. }) = handled else {
@@ -224,7 +224,7 @@ async fn a_dead_letter_without_room_stays_as_it_is() {
     let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
     let letter = || trial.router.store().dead_letter(&key);
     let before = letter().await.unwrap().unwrap();
-    let _room = trial.router.limits().try_room(Route::Gcp).unwrap();
+    let _room = trial.router.limits().try_room(Route::GCP).unwrap();
     let (by, origin) = (Trigger::Replay, Origin::default());
     let replay = trial.router.replay(before.clone(), by, origin, trial.budget()).await;
     assert!(replay.ending == Ending::Limited && replay.settled, "{replay:?}");

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::reader::Reader;
 use crate::{
     json::Pointer,
     source::{
@@ -15,6 +14,7 @@ use crate::{
         },
         template::Template,
     },
+    table::Reader,
 };
 
 /// The fields of a description.
@@ -70,7 +70,7 @@ pub(super) fn description(reader: &mut Reader<'_, '_>) -> Option<Description> {
         _ => Vec::new(),
     };
     Some(Description {
-        name: reader.source.to_owned(),
+        name: reader.name.to_owned(),
         documentation: "",
         scheme: Some(scheme?),
         required,

@@ -3,20 +3,22 @@
 //! once.
 
 mod custom;
-mod reader;
 
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-pub use self::reader::Problem;
-use self::reader::{Reader, Text};
 use super::{
     Address, Described, Lines, Source, Vendor,
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
     secrets_variable, vendor,
 };
-use crate::{json::Pointer, route::Route, secret::Secret};
+use crate::{
+    json::Pointer,
+    route::Route,
+    secret::Secret,
+    table::{Problem, Reader, Text, float},
+};
 
 /// Fields that every source may have. A custom source may also have the fields of its description.
 const FIELDS: [&str; 13] = [
@@ -59,16 +61,19 @@ pub fn read(text: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Sour
                     let line = text.line(name.span());
                     let name = name.get_ref().to_string();
                     let DeValue::Table(table) = value.get_ref() else {
-                        problems.push(Problem::new(line, &name, "", "must be a table"));
+                        problems.push(Problem::new(line, "source", &name, "", "must be a table"));
                         continue;
                     };
-                    let mut reader = Reader::new(&text, &name, line, table, &mut problems);
+                    let mut reader =
+                        Reader::new(&text, "source", &name, line, table, &mut problems);
                     let source = source(&mut reader, get);
                     sources.extend(source);
                 }
             }
+            // The configuration reads them.
+            ("destinations", DeValue::Table(_)) => {}
             (name, _) => {
-                problems.push(Problem::new(line, "", name, "is unknown: write [sources.NAME]"));
+                problems.push(Problem::of_text(line, name, "is unknown: write [sources.NAME]"));
             }
         }
     }
@@ -76,7 +81,7 @@ pub fn read(text: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Sour
 }
 
 fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> Option<Source> {
-    let name = reader.source.to_owned();
+    let name = reader.name.to_owned();
     let is_name = |name: &str| {
         let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         (1..=63).contains(&name.len()) && name.bytes().all(allowed)
@@ -114,7 +119,7 @@ fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
         return None;
     };
     if name == "custom" {
-        if vendor(reader.source).is_some() {
+        if vendor(reader.name).is_some() {
             reader.problem(
                 "vendor",
                 "must not be \"custom\" for a source with a built-in vendor's name",
@@ -149,14 +154,14 @@ fn secrets(
     });
     let listed = reader.texts("secrets");
     let field = if from.is_some() { "secrets_from" } else { "secrets" };
-    let variable = secrets_variable(reader.source);
+    let variable = secrets_variable(reader.name);
     let (secrets, from) = match (listed, from) {
         (Some(_), Some(_)) => {
             reader.problem("secrets_from", "must not be set together with `secrets`");
             return (Vec::new(), String::new());
         }
         (Some(list), None) => {
-            if get(&variable).is_some() && super::vendor(reader.source).is_none() {
+            if get(&variable).is_some() && super::vendor(reader.name).is_none() {
                 reader.problem("secrets", format!("must not be set together with {variable}"));
             }
             if list.is_empty() {
@@ -165,9 +170,7 @@ fn secrets(
             (list, "SOURCES".to_owned())
         }
         (None, Some(from)) => {
-            if from != variable
-                && get(&variable).is_some()
-                && super::vendor(reader.source).is_none()
+            if from != variable && get(&variable).is_some() && super::vendor(reader.name).is_none()
             {
                 reader.problem("secrets_from", format!("must not be set together with {variable}"));
             }
@@ -214,7 +217,7 @@ fn rules(reader: &mut Reader<'_, '_>) -> Rules {
     };
     let (only, except) = (globs("only"), globs("except"));
     let destination = reader.text("destination", |text| {
-        text.parse::<Route>().map_err(|_| "must be \"gcp\" or \"aws\"")
+        text.parse::<Route>().map_err(|error| format!("names a destination, and a name {error}"))
     });
     let answer = reader.text("answer", |text| match text {
         "delivered" => Ok(Answer::Delivered),
@@ -247,7 +250,7 @@ fn wanted(reader: &mut Reader<'_, '_>) -> Vec<(Pointer, Wanted)> {
         let value = match value {
             DeValue::String(text) => Some(Wanted::Text(text.to_string())),
             DeValue::Boolean(is) => Some(Wanted::Bool(*is)),
-            DeValue::Integer(_) | DeValue::Float(_) => reader::float(value).map(Wanted::Number),
+            DeValue::Integer(_) | DeValue::Float(_) => float(value).map(Wanted::Number),
             _ => None,
         };
         match value {

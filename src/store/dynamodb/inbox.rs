@@ -148,6 +148,7 @@ impl DynamoDb {
     ) -> Result<Result<Route, Item>, StoreError> {
         let Acceptor { plan, now, .. } = acceptor;
         let details = Details::new(plan, *now);
+        self.name(details.route).await?;
         let mut item = acceptor.attributes(details.route);
         item.insert("key".into(), text(plan.key));
         item.insert("details".into(), text(stored::to_json(&details)));
@@ -183,6 +184,7 @@ impl DynamoDb {
         let Acceptor { plan, now, .. } = acceptor;
         let Record { details, failed, .. } = record(plan.key, found, *now)?;
         let details = details.ok_or_else(|| StoreError::corrupt("no details"))?;
+        self.name(details.route).await?;
         let set = acceptor.attributes(details.route);
         let mut remove = vec!["held_until", "expires_at", "failed_at", "failure"];
         remove.extend(letter::ATTRIBUTES.iter().filter(|name| !set.contains_key(**name)));

@@ -5,12 +5,14 @@
 //! table (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-gsi-throttling.html>).
 //! So each list is spread over sixteen partitions by the first digit of the key, and read in order by
 //! merging them.
+//!
+//! The item `webhook:destinations` keeps the names of the destinations that have lists.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
 use super::{
-    super::{StoreError, merge::merged},
+    super::{StoreError, merge::merged, named},
     DynamoDb, INDEX,
     item::{Item, entry, sort_key, string, text},
 };
@@ -23,6 +25,10 @@ pub(super) const OLD_LETTERS: &str = "1";
 /// The list of the parts of large deliveries, by the time at which they were written or a sweep
 /// last saw them.
 pub(super) const PARTS: &str = "parts";
+
+/// The key of the item that keeps the names of the destinations that have inboxes. A query cannot list
+/// the partitions of an index.
+const DESTINATIONS: &str = "webhook:destinations";
 
 /// Returns the name of a destination's inbox.
 pub(super) fn inbox(route: Route) -> String {
@@ -52,6 +58,41 @@ pub(super) fn entry_of(
 }
 
 impl DynamoDb {
+    /// Adds the name of a destination before an event is put on its list.
+    pub(super) async fn name(&self, route: Route) -> Result<(), StoreError> {
+        if self.named.lacks(route) {
+            self.client()
+                .await
+                .update_item()
+                .table_name(&self.table)
+                .key("key", text(DESTINATIONS))
+                .update_expression("ADD #destinations :name")
+                .expression_attribute_names("#destinations", "destinations")
+                .expression_attribute_values(":name", AttributeValue::Ss(vec![route.to_string()]))
+                .send()
+                .await
+                .map_err(|error| self.failed(error))?;
+            self.named.add(route);
+        }
+        Ok(())
+    }
+
+    /// Returns the destinations that may have events.
+    pub(super) async fn listed_destinations(&self) -> Result<Vec<Route>, StoreError> {
+        let got = self
+            .client()
+            .await
+            .get_item()
+            .table_name(&self.table)
+            .key("key", text(DESTINATIONS))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| self.failed(error))?;
+        let names = got.item.as_ref().and_then(|item| item.get("destinations")?.as_ss().ok());
+        Ok(named::destinations(names.into_iter().flatten().map(String::as_str)))
+    }
+
     /// Returns the times and keys of some partitions in order: those after `after`, up to `to`.
     pub(super) async fn entries(
         &self,

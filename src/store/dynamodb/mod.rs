@@ -41,7 +41,8 @@ use self::{
 };
 use super::{
     Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
-    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
+    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, named::Named,
+    new_owner, stored,
 };
 use crate::{aws, delivery::Delivery, fault, finding::Finding, key::Key, plan::Plan, route::Route};
 
@@ -57,18 +58,20 @@ pub struct DynamoDb {
     timeout: Duration,
     /// Created for the first operation.
     client: OnceCell<Client>,
+    named: Named,
 }
 
 impl DynamoDb {
     /// Creates a store in that table, with the region, credentials and endpoint of the standard AWS
     /// settings. It does not connect yet.
     pub fn new(table: String, timeout: Duration) -> Self {
-        Self { table, timeout, client: OnceCell::new() }
+        Self { table, timeout, client: OnceCell::new(), named: Named::default() }
     }
 
     /// Creates a store with the caller's region, credentials and endpoint.
     pub fn with_sdk_config(table: String, timeout: Duration, sdk: &SdkConfig) -> Self {
-        Self { table, timeout, client: OnceCell::new_with(Some(client(sdk, timeout))) }
+        let client = OnceCell::new_with(Some(client(sdk, timeout)));
+        Self { table, timeout, client, named: Named::default() }
     }
 
     async fn client(&self) -> &Client {
@@ -289,6 +292,10 @@ impl Store for DynamoDb {
     ) -> Result<Accepted, StoreError> {
         let deadline = self.deadline();
         self.within(deadline, self.accept_event(plan, delivery, [now, due, look], deadline)).await
+    }
+
+    async fn destinations(&self) -> Result<Vec<Route>, StoreError> {
+        self.within(self.deadline(), self.listed_destinations()).await
     }
 
     async fn due(

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::{Attempt, Failed, Record, Settled, State, StoreError, stored};
-use crate::key::Key;
+use crate::{key::Key, route::Route};
 
 /// The fields of a reply that are not read yet.
 pub(super) struct Fields(std::vec::IntoIter<Option<Vec<u8>>>);
@@ -11,6 +11,13 @@ pub(super) struct Fields(std::vec::IntoIter<Option<Vec<u8>>>);
 impl Fields {
     pub fn new(fields: Vec<Option<Vec<u8>>>) -> Self {
         Self(fields.into_iter())
+    }
+
+    /// Returns the destination whose list a script asks for.
+    pub fn unlisted(&self) -> Option<Route> {
+        let [Some(word), Some(name)] = self.0.as_slice() else { return None };
+        let name = str::from_utf8(name).ok().filter(|_| word == b"unlisted")?;
+        name.parse().ok()
     }
 
     pub fn bytes(&mut self) -> Option<Vec<u8>> {

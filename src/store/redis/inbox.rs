@@ -5,15 +5,16 @@
 //! moved or removed after it. So an entry may be too early, or lead to nothing, but no event is
 //! missing from the list. A look at such an entry corrects it ([`LOOKED`]).
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::{
     super::{
         Acceptance, Accepted, Details, Due, Lease, Postponed, Settled, StoreError, Take, Taken,
-        new_owner, stored,
+        named, new_owner, stored,
     },
     Redis, millis, named_digest,
     scripts::{ACCEPT, ENLIST, LOOKED, POSTPONE, RELIST, TAKE},
@@ -21,6 +22,9 @@ use super::{
 use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
 const INBOX: &str = "webhook:due";
+
+/// The names of the destinations that have lists.
+const DESTINATIONS: &str = "webhook:destinations";
 
 /// Shortest time between the two looks that remove an entry without an event. It is longer than an
 /// acceptance takes from its first write to its second.
@@ -48,6 +52,7 @@ impl Redis {
         look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
         let (key, deadline) = (plan.key, self.link.deadline());
+        self.name(plan.route, deadline).await?;
         if self.link.is_cluster {
             let (entry, look) = (key.to_string(), millis(look));
             let (list, arguments) = ([self.inbox_of(plan.route, &key)], [&entry, &look]);
@@ -67,7 +72,7 @@ impl Redis {
         let pause_of_list = (look - now).num_milliseconds().max(0).to_string();
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         arguments.extend([&delivery.body[..], pause_of_list.as_bytes()]);
-        let mut fields = self.script(&ACCEPT, &key, &arguments, deadline).await?;
+        let mut fields = self.script(&ACCEPT, &key, &[plan.route], &arguments, deadline).await?;
         let word = fields.text()?;
         if word.as_deref() != Some("stored") {
             let claim = self.taken(plan, fields, word.as_deref(), now, deadline).await?;
@@ -79,6 +84,7 @@ impl Redis {
         // The server's clock may differ from this one.
         let is_near = (listed - look).abs() < CLOCK_TOLERANCE;
         if self.link.is_cluster && (route != plan.route || !is_near) {
+            self.name(route, deadline).await?;
             self.enlist(route, &key, &millis(listed), deadline).await?;
         }
         if self.link.is_cluster && route != plan.route {
@@ -96,6 +102,7 @@ impl Redis {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Due>, StoreError> {
+        self.use_list(route);
         let to = match by_now {
             None => "+inf".to_owned(),
             Some(now) if self.is_callers_time => millis(now),
@@ -150,7 +157,7 @@ impl Redis {
         let early = if early { "early" } else { "" };
         let arguments = [self.time(now), owner.clone(), lease.to_string(), early.to_owned()];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let mut fields = self.script(&TAKE, key, &arguments, deadline).await?;
+        let mut fields = self.script(&TAKE, key, &self.used(), &arguments, deadline).await?;
         fault::point("after take writes");
         match fields.text()?.as_deref() {
             Some("won") => {
@@ -199,7 +206,9 @@ impl Redis {
             (*look - *at).num_milliseconds().max(0).to_string(),
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let mut fields = self.script(&POSTPONE, &lease.key, &arguments, deadline).await?;
+        let mut fields = self
+            .script(&POSTPONE, &lease.key, &[lease.details.route], &arguments, deadline)
+            .await?;
         fault::point("after postpone writes");
         let settled = fields.settled()?;
         if settled == Settled::Stored && self.link.is_cluster {
@@ -213,14 +222,43 @@ impl Redis {
     pub(super) async fn unlist_due(
         &self,
         key: &Key,
+        route: Option<Route>,
         due: Option<DateTime<Utc>>,
         deadline: Instant,
     ) {
-        if self.link.is_cluster && due.is_some() {
-            for route in Route::ALL {
-                self.unlist(&self.inbox_of(route, key), key, due, deadline).await;
-            }
+        if let Some(route) = route.filter(|_| self.link.is_cluster) {
+            self.unlist(&self.inbox_of(route, key), key, due, deadline).await;
         }
+    }
+
+    /// Adds the name of a destination before an event is put on its list.
+    pub(super) async fn name(&self, route: Route, deadline: Instant) -> Result<(), StoreError> {
+        self.use_list(route);
+        if self.named.lacks(route) {
+            let mut addition = redis::cmd("SADD");
+            addition.arg(DESTINATIONS).arg(route.as_str());
+            self.command::<u32>(&addition, deadline).await?;
+            self.named.add(route);
+        }
+        Ok(())
+    }
+
+    /// Returns the destinations that may have events.
+    pub(super) async fn listed_destinations(&self) -> Result<Vec<Route>, StoreError> {
+        let mut members = redis::cmd("SMEMBERS");
+        members.arg(DESTINATIONS);
+        let names: Vec<String> = self.command(&members, self.link.deadline()).await?;
+        Ok(named::destinations(names.iter().map(String::as_str)))
+    }
+
+    /// Returns the destinations whose lists this process has used.
+    pub(super) fn used(&self) -> Vec<Route> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.iter().copied().collect()
+    }
+
+    fn use_list(&self, route: Route) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(route);
     }
 
     /// Sets an entry of a list in a cluster.
@@ -247,11 +285,13 @@ impl Redis {
         let pause = SECOND_LOOK.max(self.link.timeout() * 2).as_millis();
         let arguments = [self.time(now), key.to_string(), pause.to_string(), listed.to_owned()];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        for route in Route::ALL {
-            let list = [self.inbox_of(route, key)];
-            self.script_on(&LOOKED, &list, &arguments, deadline).await?;
-        }
-        Ok(())
+        let lists: Vec<_> =
+            self.used().into_iter().map(|route| self.inbox_of(route, key)).collect();
+        // In a cluster, each list may be on another server.
+        let at_once = if self.link.is_cluster { 1 } else { lists.len() };
+        let looks = lists.chunks(at_once);
+        let looks = looks.map(|lists| self.script_on(&LOOKED, lists, &arguments, deadline));
+        try_join_all(looks).await.map(drop)
     }
 }
 

@@ -16,7 +16,9 @@
 //!
 //! `webhook:due:<destination>` is a sorted set of the keys in a destination's inbox, ordered by the
 //! time at which somebody must look at them. A single server changes it in the same script as the
-//! event. `inbox.rs` says how a cluster does.
+//! event. `inbox.rs` says how a cluster does. `webhook:destinations` is a set of the names of the
+//! destinations that have such lists. `gcp` and `aws` are not in it, because every process reads their
+//! lists.
 
 mod connection;
 mod examine;
@@ -25,7 +27,7 @@ mod inbox;
 mod lists;
 mod scripts;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -40,7 +42,9 @@ use self::{
 };
 use super::{
     Accepted, Claim, DETAILS_TTL, DeadLetter, Delivered, Details, Discarded, Due, Entry, Lease,
-    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take, new_owner, stored,
+    Page, Postponed, Record, Release, Settled, State, Store, StoreError, Take,
+    named::{ALWAYS, Named},
+    new_owner, stored,
 };
 use crate::{
     config::RedisUrl, delivery::Delivery, event::Identity, fault, finding::Finding, key::Key,
@@ -56,12 +60,17 @@ use crate::{
 pub struct Redis {
     link: Link,
     is_callers_time: bool,
+    named: Named,
+    /// The destinations whose lists this process has used.
+    used: Mutex<BTreeSet<Route>>,
 }
 
 impl Redis {
     /// Creates a store at that address. It does not connect yet.
     pub fn new(url: &RedisUrl, timeout: Duration) -> Self {
-        Self { link: Link::new(url, timeout), is_callers_time: false }
+        let used = Mutex::new(ALWAYS.into());
+        let named = Named::default();
+        Self { link: Link::new(url, timeout), is_callers_time: false, named, used }
     }
 
     /// Returns the same store with leases and lifetimes that end by the callers' time. The contract
@@ -75,18 +84,24 @@ impl Redis {
         if self.is_callers_time { millis(callers) } else { String::new() }
     }
 
-    /// Runs a script on the keys of an event.
+    /// Runs a script on the keys of an event, and on the lists of some destinations.
     async fn script(
         &self,
         script: &Lua,
         key: &Key,
+        routes: &[Route],
         arguments: &[&[u8]],
         deadline: Instant,
     ) -> Result<Fields, StoreError> {
         let mut keys = vec![key.to_string(), event_key(key)];
         if !self.link.is_cluster {
-            keys.extend(Route::ALL.map(|route| self.inbox_of(route, key)));
+            keys.extend(routes.iter().map(|route| self.inbox_of(*route, key)));
         }
+        let fields = self.script_on(script, &keys, arguments, deadline).await?;
+        let Some(other) = fields.unlisted() else { return Ok(fields) };
+        // The event has a destination that the caller does not know.
+        self.name(other, deadline).await?;
+        keys.push(self.inbox_of(other, key));
         self.script_on(script, &keys, arguments, deadline).await
     }
 
@@ -193,7 +208,7 @@ impl Store for Redis {
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let deadline = self.link.deadline();
-        let mut fields = self.script(&CLAIM, &key, &arguments, deadline).await?;
+        let mut fields = self.script(&CLAIM, &key, &[], &arguments, deadline).await?;
         let word = fields.text()?;
         match word.as_deref() {
             Some("won") => {
@@ -214,6 +229,10 @@ impl Store for Redis {
         look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
         self.accept_event(plan, delivery, now, due, look).await
+    }
+
+    async fn destinations(&self) -> Result<Vec<Route>, StoreError> {
+        self.listed_destinations().await
     }
 
     async fn due(
@@ -266,11 +285,13 @@ impl Store for Redis {
         let mut arguments: Vec<_> = texts.iter().map(String::as_bytes).collect();
         arguments.push(body);
         let deadline = self.link.deadline();
-        let mut fields = self.script(&FINISH, &lease.key, &arguments, deadline).await?;
+        let mut fields =
+            self.script(&FINISH, &lease.key, &[lease.details.route], &arguments, deadline).await?;
         let settled = fields.settled()?;
         fault::point("after finish writes");
         self.unlist_letter(&lease.key, fields.time()?, deadline).await;
-        self.unlist_due(&lease.key, fields.time()?, deadline).await;
+        let route = Some(lease.details.route);
+        self.unlist_due(&lease.key, route, fields.time()?, deadline).await;
         Ok(settled)
     }
 
@@ -302,14 +323,16 @@ impl Store for Redis {
         let deadline = self.link.deadline();
         let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
         fault::point("before letter is stored");
-        let mut fields = self.script(&FAIL, &lease.key, &arguments, deadline).await?;
+        let mut fields =
+            self.script(&FAIL, &lease.key, &[lease.details.route], &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {
             Settled::Stored => {
                 if !is_new {
                     self.list(&lease.key, &failed_at, &[], deadline).await?;
                 }
-                self.unlist_due(&lease.key, fields.time()?, deadline).await;
+                let route = Some(lease.details.route);
+                self.unlist_due(&lease.key, route, fields.time()?, deadline).await;
                 self.unlist_earlier_letter(&lease.key, fields.time()?, deadline).await;
             }
             // If this call is a repetition, the existing letter may be our own.
@@ -323,7 +346,7 @@ impl Store for Redis {
 
     async fn get(&self, key: &Key, now: DateTime<Utc>) -> Result<Option<Record>, StoreError> {
         let (time, deadline) = (self.time(now), self.link.deadline());
-        let mut fields = self.script(&GET, key, &[time.as_bytes()], deadline).await?;
+        let mut fields = self.script(&GET, key, &[], &[time.as_bytes()], deadline).await?;
         match fields.text()?.as_deref() {
             Some("elsewhere") => {
                 let (details, failed) = (fields.json()?, fields.failed()?);
@@ -414,11 +437,13 @@ impl Store for Redis {
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
         let deadline = self.link.deadline();
         let time = self.time(now);
-        let mut fields = self.script(&DISCARD, key, &[time.as_bytes()], deadline).await?;
+        let mut fields =
+            self.script(&DISCARD, key, &self.used(), &[time.as_bytes()], deadline).await?;
         match fields.text()?.as_deref() {
             Some("discarded") => {
                 self.unlist_letter(key, fields.time()?, deadline).await;
-                self.unlist_due(key, fields.time()?, deadline).await;
+                let route = fields.json::<Details>()?.map(|details| details.route);
+                self.unlist_due(key, route, fields.time()?, deadline).await;
                 Ok(Discarded::Done)
             }
             Some("in flight") => Ok(Discarded::InFlight { until: fields.end(now)?.unwrap_or(now) }),

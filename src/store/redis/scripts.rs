@@ -2,7 +2,7 @@
 //! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>).
 //!
 //! `KEYS[1]` is the key of the event, and `KEYS[2]` the second key beside it. Further keys are the
-//! lists of the inboxes, one for each destination. In a cluster, they are absent, because they are in
+//! lists of the inboxes that the event may be on. In a cluster, they are absent, because they are in
 //! other slots.
 
 use std::sync::LazyLock;
@@ -23,7 +23,9 @@ use redis::Script;
 /// If the key is not free, `taken` returns the reply to the claim or the acceptance. Otherwise, it
 /// returns no reply, but the details, the attempts and the time of the failure that the event
 /// already has. `digest` is the digest of the body if the sender named the event, and otherwise
-/// empty. `list` puts the event on the list of its destination's inbox, and `unlist` takes it off.
+/// empty. `list` puts the event on the list of its destination's inbox, and `unlist` takes it off. If
+/// that list is not among the keys, `unlisted` returns the reply that asks for it. The script has not
+/// written anything at that time.
 const COMMON: &str = "
     local function clock(given)
         if given ~= '' then return tonumber(given) end
@@ -38,11 +40,19 @@ const COMMON: &str = "
             and redis.call('GET', KEYS[1]) == '1' then return true end
         error(main.err)
     end
-    local function list(due, details)
+    local function list_of(details)
         local ending = ':' .. cjson.decode(details).route
         for i = 3, #KEYS do
-            if KEYS[i]:sub(-#ending) == ending then redis.call('ZADD', KEYS[i], due, KEYS[1]) end
+            if KEYS[i]:sub(-#ending) == ending then return KEYS[i] end
         end
+    end
+    local function unlisted(details)
+        if #KEYS == 2 or not details or list_of(details) then return nil end
+        return {'unlisted', cjson.decode(details).route}
+    end
+    local function list(due, details)
+        local name = list_of(details)
+        if name then redis.call('ZADD', name, due, KEYS[1]) end
     end
     local function unlist() for i = 3, #KEYS do redis.call('ZREM', KEYS[i], KEYS[1]) end end
     local function taken(now, owner, digest)
@@ -121,6 +131,8 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
          if redis.call('HGET', KEYS[2], 'acceptor') == owner
              and redis.call('EXISTS', KEYS[1]) == 0 then return {'stored', known} end
          details = known or details
+         local other = unlisted(details)
+         if other then return other end
          local due, look = text(now + ARGV[6]), text(now + ARGV[9])
          failed_at = failed_at or redis.call('HGET', KEYS[1], 'failed_at')
          redis.call('DEL', KEYS[1])
@@ -150,6 +162,8 @@ pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
                  return {'not due', main[4], left(main[4], now)}
              end
          end
+         local other = unlisted(redis.call('HGET', KEYS[2], 'details'))
+         if other then return other end
          local until_ = text(now + ARGV[3])
          redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_, 'due', until_,
              'look', until_)
@@ -204,8 +218,8 @@ pub(super) static RELIST: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Corrects an entry of the list of an inbox that leads to nothing, or to an event with a later
-/// time. `KEYS[1]` is the list. Arguments: a test's time, the entry, a pause, and the event's time or
+/// Corrects the entries of the lists of inboxes that lead to nothing, or to an event with a later
+/// time. The keys are the lists. Arguments: a test's time, the entry, a pause, and the event's time or
 /// nothing.
 ///
 /// In a cluster, an entry is written before its event. So an entry without an event gets a mark, half
@@ -214,14 +228,17 @@ pub(super) static RELIST: LazyLock<Lua> = LazyLock::new(|| {
 pub(super) static LOOKED: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now = clock(ARGV[1])
-         local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[2]) or 'inf')
-         if score > now then return {} end
-         if ARGV[4] ~= '' then
-             redis.call('ZADD', KEYS[1], ARGV[4], ARGV[2])
-         elseif score % 1 == 0 then
-             redis.call('ZADD', KEYS[1], text(now + ARGV[3]) .. '.5', ARGV[2])
-         else
-             redis.call('ZREM', KEYS[1], ARGV[2])
+         for _, name in ipairs(KEYS) do
+             local score = tonumber(redis.call('ZSCORE', name, ARGV[2]) or 'inf')
+             if score <= now then
+                 if ARGV[4] ~= '' then
+                     redis.call('ZADD', name, ARGV[4], ARGV[2])
+                 elseif score % 1 == 0 then
+                     redis.call('ZADD', name, text(now + ARGV[3]) .. '.5', ARGV[2])
+                 else
+                     redis.call('ZREM', name, ARGV[2])
+                 end
+             end
          end
          return {}",
     )
@@ -303,7 +320,7 @@ pub(super) static GET: LazyLock<Lua> = LazyLock::new(|| {
 });
 
 /// Deletes an event that has a dead letter or is in the inbox. Argument: a test's time. Returns the
-/// times in the lists of dead letters and of the inbox.
+/// time in the list of dead letters, the details, and the time in the list of the inbox.
 pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'until', 'delivered_at', 'due', 'failed_at',
@@ -316,9 +333,12 @@ pub(super) static DISCARD: LazyLock<Lua> = LazyLock::new(|| {
          if main[2] or not (failed_at or main[3]) then return {'none'} end
          local now = clock(ARGV[1])
          if main[1] and tonumber(main[1]) > now then return {'in flight', left(main[1], now)} end
+         local details = redis.call('HGET', KEYS[2], 'details')
+         local other = unlisted(details)
+         if other then return other end
          redis.call('UNLINK', KEYS[1], KEYS[2])
          unlist()
-         return {'discarded', failed_at or main[4], main[5] or main[3]}",
+         return {'discarded', failed_at or main[4], details, main[5] or main[3]}",
     )
 });
 

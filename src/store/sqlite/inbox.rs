@@ -61,6 +61,24 @@ fn ready(due: DateTime<Utc>, look: DateTime<Utc>) -> Option<i64> {
     (due != look).then(|| due.timestamp_millis())
 }
 
+/// Returns the destinations that have events. The query reads one entry of the index for each.
+pub(super) fn destinations(connection: &Connection) -> rusqlite::Result<Vec<Route>> {
+    connection
+        .prepare_cached(
+            "WITH RECURSIVE named (destination) AS (
+                 SELECT min(destination) FROM events WHERE due IS NOT NULL
+                 UNION ALL
+                 SELECT (SELECT min(destination) FROM events
+                         WHERE due IS NOT NULL AND destination > named.destination)
+                 FROM named WHERE named.destination IS NOT NULL)
+             SELECT destination FROM named WHERE destination IS NOT NULL",
+        )?
+        .query_map([], |row| {
+            row.get::<_, String>(0)?.parse().map_err(|_| rusqlite::Error::InvalidQuery)
+        })?
+        .collect()
+}
+
 /// Returns entries of a destination's list.
 pub(super) fn due(
     connection: &Connection,

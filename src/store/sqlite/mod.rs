@@ -206,6 +206,10 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn destinations(&self) -> Result<Vec<Route>, StoreError> {
+        self.read(inbox::destinations).await
+    }
+
     async fn due(
         &self,
         route: Route,

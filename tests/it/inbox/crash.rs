@@ -207,7 +207,7 @@ async fn crash(place: &Place, step: &str, says: Says, arrivals: usize) {
     let key = planned(&delivery(body.clone()), &intake(EXAMPLE_ROUTING_SECRET), Utc::now());
     let key = key.unwrap().key;
     let start = |serve: Serve| tokio::task::spawn_blocking(move || serve.start());
-    let first = serve.clone().only(Route::Gcp).env("FAULT_POINT", step);
+    let first = serve.clone().only(Route::GCP).env("FAULT_POINT", step);
     let mut router = start(first).await.unwrap();
     let mut is_repeated = false;
     let is_heard = loop {
@@ -235,7 +235,7 @@ async fn crash(place: &Place, step: &str, says: Says, arrivals: usize) {
         tokio::time::sleep((until - Utc::now()).to_std().unwrap_or_default()).await;
     }
     // The threshold has changed, but an accepted event keeps its route.
-    let router = start(serve.only(Route::Aws)).await.unwrap();
+    let router = start(serve.only(Route::AWS)).await.unwrap();
     while !is_heard && router.post(body.clone()).await.status != 200 {}
     let key = key.to_string();
     let record = record_in(&*place.store, &key, |record| record.accepted.is_none()).await;
@@ -246,10 +246,10 @@ async fn crash(place: &Place, step: &str, says: Says, arrivals: usize) {
     let received = sink.take();
     assert_eq!(received.len(), arrivals, "{what}\n{}", router.log());
     let route = record.details.unwrap().route;
-    assert!(!is_heard || route == Route::Gcp, "{what}");
+    assert!(!is_heard || route == Route::GCP, "{what}");
     for one in &received {
         assert!(one.body == body, "{what}: the body has changed");
-        assert_eq!(one.is_invocation(), route == Route::Aws, "{what}");
+        assert_eq!(one.is_invocation(), route == Route::AWS, "{what}");
         assert_eq!(one.told("idempotency-key").unwrap_or_default(), key, "{what}");
     }
 }

@@ -161,7 +161,7 @@ async fn a_source_decides_for_itself() {
         answer = "accepted"
     "#;
     let vars = [("SOURCES", sources), ("ALLOW_UNSIGNED", "true")];
-    let router = Serve::to(&sink).only(Route::Gcp).store(&url).envs(vars).start();
+    let router = Serve::to(&sink).only(Route::GCP).store(&url).envs(vars).start();
     let secret = [("x-secret", "plainly-fake-test-secret")];
     let got = router.post_to("quick", &secret, event("quick")).await;
     assert_eq!((got.status, got.text()), (200, "accepted"), "{}", router.log());

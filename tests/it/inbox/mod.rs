@@ -24,7 +24,7 @@ use crate::{
 
 /// Creates a router that answers at once, and sends every event to a sink as Cloud Run.
 fn accepting(sink: &Sink, store: &str) -> Serve {
-    Serve::to(sink).only(Route::Gcp).store(store).envs([
+    Serve::to(sink).only(Route::GCP).store(store).envs([
         ("ANSWER", "accepted"),
         ("FORWARD_TIMEOUT_MS", "1000"),
         ("STORE_TIMEOUT_MS", "1000"),

@@ -129,7 +129,7 @@ pub(super) async fn failed_event_is_free_and_keeps_its_route(Opened { store, .. 
 
     // The route of the first claim stays, even if the threshold has changed.
     let mut elsewhere = plan.clone();
-    elsewhere.route = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
+    elsewhere.route = if plan.route == Route::GCP { Route::AWS } else { Route::GCP };
     let retry = won(store.claim(&elsewhere, at(700), at(1700)).await);
     assert_eq!(retry.details, details(&plan, 0));
     assert_eq!(retry.attempts, letter.attempts);
@@ -211,7 +211,7 @@ pub(super) async fn chosen_name_belongs_to_one_body(Opened { store, .. }: Opened
         plan
     };
     let (first, mut other) = (named("first"), named("other"));
-    other.route = if first.route == Route::Gcp { Route::Aws } else { Route::Gcp };
+    other.route = if first.route == Route::GCP { Route::AWS } else { Route::GCP };
     let refused = Claim::OtherBody { route: first.route };
     let lease = won(store.claim(&first, at(0), at(1000)).await);
     // The name stays with its event in every state: in flight, with a dead owner, failed,
@@ -349,7 +349,7 @@ fn delivered(at: chrono::DateTime<chrono::Utc>) -> Delivered {
 }
 
 fn attempt(number: u32, outcome: Outcome) -> Attempt {
-    let (by, destination) = (Trigger::BulkReplay, Route::Aws);
+    let (by, destination) = (Trigger::BulkReplay, Route::AWS);
     Attempt { number, at: at(10), by, destination, outcome, milliseconds: 7 }
 }
 

@@ -287,19 +287,19 @@ pub(super) async fn inboxes_are_listed_by_destination_and_time_page_by_page(
     let mut all = Vec::new();
     for index in 0..25 {
         let mut plan = plan_of(&format!("listed {index}"));
-        plan.route = Route::Gcp;
+        plan.route = Route::GCP;
         // Some have the same time, and they are not in the order in which they came.
         let now = at(1000 - index / 3);
         store.accept(&plan, &delivery("{}"), now, now, now).await.unwrap();
         all.push(Due { at: now, key: plan.key });
     }
     let mut plan = plan_of("for another");
-    plan.route = Route::Aws;
+    plan.route = Route::AWS;
     store.accept(&plan, &delivery("{}"), at(0), at(0), at(0)).await.unwrap();
     all.sort();
     let mut seen: Vec<Due> = Vec::new();
     loop {
-        let page = store.due(Route::Gcp, None, seen.last().copied(), 10).await.unwrap();
+        let page = store.due(Route::GCP, None, seen.last().copied(), 10).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -310,7 +310,7 @@ pub(super) async fn inboxes_are_listed_by_destination_and_time_page_by_page(
     seen.retain(is_ours);
     assert_eq!(seen, all);
     let by = all[12].at;
-    let mut due = store.due(Route::Gcp, Some(by), None, 100).await.unwrap();
+    let mut due = store.due(Route::GCP, Some(by), None, 100).await.unwrap();
     due.retain(is_ours);
     assert_eq!(due, all.iter().copied().filter(|due| due.at <= by).collect::<Vec<_>>());
 }
@@ -391,7 +391,7 @@ async fn is_dead(store: &dyn Store, plan: &Plan) -> bool {
 }
 
 fn other(route: Route) -> Route {
-    if route == Route::Gcp { Route::Aws } else { Route::Gcp }
+    if route == Route::GCP { Route::AWS } else { Route::GCP }
 }
 
 /// Returns the largest possible delivery, with every possible byte. It is hardly compressible.
@@ -410,7 +410,7 @@ fn large_delivery() -> Delivery {
 }
 
 fn attempt(number: u32) -> Attempt {
-    let (by, destination, outcome) = (Trigger::Vendor, Route::Aws, Outcome::Status(503));
+    let (by, destination, outcome) = (Trigger::Vendor, Route::AWS, Outcome::Status(503));
     Attempt { number, at: at(10), by, destination, outcome, milliseconds: 7 }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn entry_is_moved_only_while_it_is_as_it_was_read(Opened { stor
         moved.is_some()
     };
     assert!(!relist(99, 200, 500).await);
-    let elsewhere = if plan.route == Route::Gcp { Route::Aws } else { Route::Gcp };
+    let elsewhere = if plan.route == Route::GCP { Route::AWS } else { Route::GCP };
     let entry = Due { at: at(100), key: plan.key };
     assert_eq!(store.relist(elsewhere, entry, at(200), at(500)).await.unwrap(), None);
     // One of two runs of a schedule moves the entry.

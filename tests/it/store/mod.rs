@@ -1,12 +1,13 @@
 //! The one contract of all stores, as a test for each store and clause: `store::redis::claim_is_exclusive`.
 //!
 //! A new store adds its line below and a function that opens it to `opened.rs`, and inherits every
-//! clause. A new clause is a function in `clauses.rs`, `inbox.rs` or `looks.rs` and a line in the table below. If
+//! clause. A new clause is a function in a file beside this one and a line in the table below. If
 //! the line is missing, the compiler reports an unused function.
 
 mod clauses;
 mod inbox;
 mod looks;
+mod names;
 mod opened;
 
 macro_rules! contract {
@@ -50,6 +51,9 @@ macro_rules! contract {
             contract! { $store, looks:
                 event_with_a_message_is_listed_later_than_it_is_due
                 entry_is_moved_only_while_it_is_as_it_was_read
+            }
+            contract! { $store, names:
+                inbox_of_another_process_is_found_and_used
             }
         }
     };

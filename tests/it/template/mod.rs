@@ -219,6 +219,34 @@ fn the_router_may_invoke_its_target_and_nothing_else() {
 }
 
 #[test]
+fn a_table_of_destinations_replaces_the_other_targets() {
+    let function = |name: &str| format!("arn:aws:lambda:us-east-1:123456789012:function:{name}");
+    let functions = format!("{},{}", function("one"), function("two:live"));
+    let table = "destinations = { one = { kind = \"lambda\", function = \"one\", bytes = \"0-99\" }, \
+                 two = { kind = \"lambda\", function = \"two:live\", bytes = \"100-255\" } }";
+    let given =
+        [&LEAST[..], &[("Destinations", table), ("DestinationFunctions", &functions)]].concat();
+    let stack = Stack::new(&given).unwrap();
+    let mut found = Vec::new();
+    statements(&stack.resources()["RouterRole"]["Properties"]["Policies"], &mut found);
+    found.retain(|one| one["Action"] == "lambda:InvokeFunction");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["Resource"], json!([function("one"), function("two:live")]));
+    let targets = stack.config().unwrap().targets;
+    let names: Vec<_> = targets.iter().map(|target| target.name.to_string()).collect();
+    assert_eq!(names, ["one", "two"]);
+
+    // No other target is needed. The table may be in the secret.
+    Stack::new(&[("Destinations", table)]).unwrap().config().unwrap();
+    let variables = Stack::new(&[("Destinations", "secret")]).unwrap().variables();
+    let set = |name| variables.iter().any(|(one, value)| one == name && !value.is_empty());
+    let replaced = ["DESTINATIONS", "ROUTE_THRESHOLD", "GCP_TARGET_URL", "AWS_TARGET_PAYLOAD"];
+    assert!(!replaced.into_iter().any(set));
+    let wrong = [&given[..2], &[("DestinationFunctions", "one")]].concat();
+    assert!(Stack::new(&wrong).is_err_and(|said| said.contains("DestinationFunctions")));
+}
+
+#[test]
 fn what_could_not_work_is_refused_before_anything_is_made() {
     let redis = [("Store", "redis"), ("VpcId", "vpc-1"), ("SubnetIds", "subnet-1,subnet-2")];
     let event = [("AwsTargetInvocation", "Event"), ("AwsTargetPayload", "request")];

@@ -1,34 +1,47 @@
-//! Reads the fields of one source, and collects their problems.
+//! Reads the fields of a table in a TOML text, such as `[sources.NAME]`, and collects their problems.
+//! The text is read together with the line of every value.
 
 use std::ops::{Range, RangeInclusive};
 
 use toml::de::{DeTable, DeValue};
 
-/// A problem in the text of SOURCES and its remedy. Values are not repeated, because they may be
-/// secret.
+/// A problem in a text and its remedy. Values are not repeated, because they may be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The line, counted from 1.
     pub line: usize,
-    /// Empty if the problem concerns no source.
-    pub source: String,
-    /// Empty if the problem concerns the source as a whole.
+    /// The kind and the name of the table. Empty if the problem concerns no table.
+    pub place: String,
+    /// Empty if the problem concerns the table as a whole.
     pub field: String,
     pub remedy: String,
 }
 
 impl Problem {
-    pub(super) fn new(line: usize, source: &str, field: &str, remedy: impl Into<String>) -> Self {
-        Self { line, source: source.into(), field: field.into(), remedy: remedy.into() }
+    /// Creates a problem of a table: `kind` is `source` for `[sources.NAME]`.
+    pub fn new(
+        line: usize,
+        kind: &str,
+        name: &str,
+        field: &str,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let place = format!("[{kind}s.{name}]");
+        Self { line, place, field: field.into(), remedy: remedy.into() }
+    }
+
+    /// Creates a problem that concerns no table.
+    pub fn of_text(line: usize, field: &str, remedy: impl Into<String>) -> Self {
+        Self { line, place: String::new(), field: field.into(), remedy: remedy.into() }
     }
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { line, source, field, remedy } = self;
+        let Self { line, place, field, remedy } = self;
         write!(f, "line {line}:")?;
-        if !source.is_empty() {
-            write!(f, " [sources.{source}]")?;
+        if !place.is_empty() {
+            write!(f, " {place}")?;
         }
         if !field.is_empty() {
             write!(f, " `{field}`")?;
@@ -37,8 +50,8 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// The text of SOURCES.
-pub(super) struct Text<'t>(&'t str);
+/// A text in TOML.
+pub struct Text<'t>(&'t str);
 
 impl<'t> Text<'t> {
     pub fn new(text: &'t str) -> Self {
@@ -55,15 +68,17 @@ impl<'t> Text<'t> {
     /// quotes nothing.
     pub fn syntax(&self, error: &toml::de::Error) -> Problem {
         let line = error.span().map_or(1, |span| self.line(span));
-        Problem::new(line, "", "", format!("is not TOML: {}", error.message()))
+        Problem::of_text(line, "", format!("is not TOML: {}", error.message()))
     }
 }
 
-/// The fields of one source while they are read.
-pub(super) struct Reader<'a, 'i> {
+/// The fields of one table while they are read.
+pub struct Reader<'a, 'i> {
     text: &'a Text<'a>,
-    pub source: &'a str,
-    /// The line of the source's name.
+    /// What the table describes: `source` or `destination`.
+    kind: &'static str,
+    pub name: &'a str,
+    /// The line of the table's name.
     line: usize,
     table: &'a DeTable<'i>,
     problems: &'a mut Vec<Problem>,
@@ -72,15 +87,16 @@ pub(super) struct Reader<'a, 'i> {
 impl<'a, 'i> Reader<'a, 'i> {
     pub fn new(
         text: &'a Text<'a>,
-        source: &'a str,
+        kind: &'static str,
+        name: &'a str,
         line: usize,
         table: &'a DeTable<'i>,
         problems: &'a mut Vec<Problem>,
     ) -> Self {
-        Self { text, source, line, table, problems }
+        Self { text, kind, name, line, table, problems }
     }
 
-    /// Returns the line of a field, or the line of the source if the source has no such field.
+    /// Returns the line of a field, or the line of the table if it has no such field.
     pub fn line(&self, field: &str) -> usize {
         let found = self.table.iter().find(|(name, _)| name.get_ref() == field);
         found.map_or(self.line, |(name, _)| self.text.line(name.span()))
@@ -89,7 +105,7 @@ impl<'a, 'i> Reader<'a, 'i> {
     /// Reports a problem at the line of a field.
     pub fn problem(&mut self, field: &str, remedy: impl Into<String>) {
         let line = self.line(field);
-        self.problems.push(Problem::new(line, self.source, field, remedy));
+        self.problems.push(Problem::new(line, self.kind, self.name, field, remedy));
     }
 
     pub fn missing(&mut self, field: &str, meaning: &str) {
@@ -101,7 +117,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         let names = self.table.iter().map(|(name, _)| name.get_ref().to_string());
         let unknown: Vec<_> = names.filter(|name| !known.contains(&name.as_str())).collect();
         for name in unknown {
-            self.problem(&name, "is not a field of such a source");
+            self.problem(&name, format!("is not a field of such a {}", self.kind));
         }
     }
 
@@ -189,7 +205,7 @@ impl<'a, 'i> Reader<'a, 'i> {
 }
 
 /// Returns a number as the nearest double.
-pub(super) fn float(value: &DeValue<'_>) -> Option<f64> {
+pub fn float(value: &DeValue<'_>) -> Option<f64> {
     match value {
         DeValue::Integer(integer) => {
             let integer = i64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
