@@ -16,8 +16,10 @@
 //! sends messages for what is due and has none.
 
 mod abandoned;
+mod cleaning;
 mod instance;
 mod outage;
+mod rooms;
 mod schedule;
 
 use std::{
@@ -39,14 +41,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::outage::{FIRST_PROBE, Gate, LAST_PROBE};
+use self::{
+    cleaning::{clean, clean_up},
+    outage::{FIRST_PROBE, Gate, LAST_PROBE},
+    rooms::Rooms,
+};
 pub use self::{
     instance::{Instance, Message},
     schedule::Sent,
 };
 use crate::{
     key::Key,
-    limits::Room,
     outcome::{Ending, Origin, Trigger},
     route::Route,
     router::{Budget, Cause, Handled, Health, Router, Wake},
@@ -69,9 +74,6 @@ const SWEPT: usize = 256;
 /// Most events that each list of a lane holds: accepted, due, and due later. The store lists all
 /// events.
 const REMEMBERED: usize = 4096;
-
-/// Average time between two searches for the remains of interrupted acceptances.
-const CLEANING: Duration = Duration::from_secs(3600);
 
 /// Time by which the clock of a store may be behind.
 const CLOCK_MARGIN: Duration = Duration::from_millis(5);
@@ -186,26 +188,6 @@ async fn settle_abandoned(router: Arc<Router>, budgets: Budgets, stop: Cancellat
     }
 }
 
-/// Removes the remains of interrupted acceptances from time to time.
-async fn clean(router: Arc<Router>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(around(CLEANING)) => {}
-            () = stop.cancelled() => return,
-        }
-        clean_up(&router, &stop).await;
-    }
-}
-
-/// Removes the remains of interrupted acceptances, until `stop`. The next call continues from
-/// there.
-async fn clean_up(router: &Router, stop: &CancellationToken) {
-    let swept = router.store().sweep(Utc::now());
-    if let Some(Err(error)) = stop.run_until_cancelled(swept).await {
-        tracing::warn!(%error, "the store could not be cleaned");
-    }
-}
-
 /// The workers of a destination.
 struct Lane {
     router: Arc<Router>,
@@ -213,10 +195,7 @@ struct Lane {
     workers: usize,
     budgets: Budgets,
     running: JoinSet<(Key, Handled)>,
-    /// Waits for room at the destination. An event is taken only when there is room for its attempt.
-    waits: JoinSet<Room>,
-    /// The room that a wait brought.
-    room: Option<Room>,
+    rooms: Rooms,
     /// Events that are due, as far as this process knows.
     queue: VecDeque<Due>,
     /// Events that this process knows to be due later: events that it accepted or postponed, and
@@ -244,8 +223,7 @@ impl Lane {
             workers,
             budgets,
             running: JoinSet::new(),
-            waits: JoinSet::new(),
-            room: None,
+            rooms: Rooms::default(),
             queue: VecDeque::new(),
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
@@ -275,7 +253,7 @@ impl Lane {
                 biased;
                 () = stop.cancelled() => break,
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
-                Some(waited) = self.waits.join_next() => self.room = waited.ok(),
+                () = self.rooms.next() => {}
                 Some(due) = woken.events.recv(), if has_room => {
                     if due.at <= Utc::now() {
                         self.queue.push_back(due);
@@ -289,7 +267,7 @@ impl Lane {
                 }
             }
         }
-        self.waits.abort_all();
+        self.rooms = Rooms::default();
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
@@ -302,12 +280,12 @@ impl Lane {
                 self.sweep().await;
             }
             self.begin_attempts();
-            if self.running.is_empty() && self.waits.is_empty() {
+            if self.running.is_empty() && !self.rooms.are_awaited() {
                 break;
             }
             tokio::select! {
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
-                Some(waited) = self.waits.join_next() => self.room = waited.ok(),
+                () = self.rooms.next() => {}
                 () = stop.cancelled() => break,
             }
         }
@@ -331,8 +309,7 @@ impl Lane {
         };
         while self.running.len() < workers
             && !self.queue.is_empty()
-            && let Some(room) =
-                self.room.take().or_else(|| self.router.limits().try_room(self.route))
+            && let Some(room) = self.rooms.take(self.router.limits(), self.route)
             && let Some(Due { at, key }) = self.next_event(is_probe)
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
@@ -345,19 +322,8 @@ impl Lane {
                 (key, router.deliver_accepted(key, cause, by, origin, budgets(), Some(room)).await)
             });
         }
-        self.wait_for_room(workers.saturating_sub(self.running.len()).min(self.queue.len()));
-    }
-
-    /// Waits for room for so many attempts.
-    fn wait_for_room(&mut self, attempts: usize) {
-        // No event needs this room any more.
-        self.room = None;
-        if attempts == 0 {
-            self.waits.abort_all();
-        }
-        while self.waits.len() < attempts {
-            self.waits.spawn(self.router.limits().room(self.route));
-        }
+        let more = workers.saturating_sub(self.running.len()).min(self.queue.len());
+        self.rooms.wait_for(more, self.router.limits(), self.route);
     }
 
     /// Returns the event of the next attempt. The destination may answer some events with 503, and
