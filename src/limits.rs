@@ -251,12 +251,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Returns the quota of a rate. A burst makes up for attempts that began late. It is small, because
-/// a destination sees it in addition to the rate.
-fn quota(per_second: NonZeroU32) -> Quota {
-    let rate = per_second.get();
-    let burst = (1 + rate.div_ceil(LATENESS)).min(rate / BURST);
-    Quota::per_second(per_second).allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
+/// Returns the quota of a rate. A burst makes up for attempts that began late. The pace is a little
+/// below the rate, so that no second has more attempts than the rate, even with a whole burst.
+fn quota(rate: NonZeroU32) -> Quota {
+    let burst = (1 + rate.get().div_ceil(LATENESS)).min(rate.get() / BURST).max(1);
+    let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+    Quota::per_second(at_least_one(rate.get() - (burst - 1))).allow_burst(at_least_one(burst))
 }
 
 #[cfg(test)]
@@ -282,8 +282,9 @@ mod tests {
             let quota = quota(NonZeroU32::new(rate).unwrap());
             assert_eq!(quota.burst_size().get(), burst, "{rate}");
             assert!(burst <= (rate / 20).max(1));
-            let second = quota.replenish_interval() * rate;
-            assert!(second.abs_diff(Duration::from_secs(1)) < Duration::from_micros(10));
+            // A second that begins with a whole burst has no more than the rate.
+            let others = Duration::from_secs(1).as_nanos() / quota.replenish_interval().as_nanos();
+            assert!((u128::from(rate - burst)..=u128::from(rate - burst + 1)).contains(&others));
         }
     }
 
