@@ -12,7 +12,7 @@ use tokio::{net::lookup_host, time::timeout};
 use crate::{
     authorities::Authorities,
     aws,
-    config::{Config, HttpTarget, LambdaTarget, StoreUrl, Target},
+    config::{Config, HttpTarget, LambdaTarget, StoreUrl},
     destination,
     finding::Finding,
 };
@@ -58,8 +58,13 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         StoreUrl::Redis(redis) => redis.ca.as_ref(),
         StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
     };
-    let http = config.targets.iter().filter_map(Target::http);
-    let files = http.filter_map(|http| Some(("GCP_CA_FILE", http.ca.as_ref()?)));
+    let files = config.targets.iter().filter_map(|target| {
+        let name = match target.setting.as_str() {
+            "GCP_TARGET_URL" => "GCP_CA_FILE",
+            setting => setting,
+        };
+        Some((name, target.http()?.ca.as_ref()?))
+    });
     let files = redis_ca.map(|ca| ("REDIS_CA_FILE", ca)).into_iter().chain(files);
     let files = files.map(|(name, ca)| authorities(name, ca));
     let targets = services.into_iter().flatten();

@@ -74,47 +74,49 @@ impl Vars<'_> {
     }
 
     /// Checks the settings that the sources need: the address that is signed, and the targets that
-    /// their rules name.
-    /// `has_table` says that the targets come from a table.
+    /// their rules name. `has_table` says that the targets come from a table.
     pub(super) fn check_sources(&mut self, sources: &Sources, targets: &Targets, has_table: bool) {
         for source in sources.iter() {
             if source.vendor.signs_url() && source.address.is_none() {
                 self.address_problem(source);
             }
-            let Rules { destination, threshold, .. } = source.rules;
-            let (field, routes) = match (destination, threshold) {
-                (Some(only), _) => ("destination", vec![only]),
-                (None, Some(_)) if has_table => {
-                    let line = source.lines.map_or(1, |lines| lines.rule);
-                    let remedy = "must not be set beside a table of destinations: `destination` \
-                                  takes its place"
-                        .to_owned();
-                    self.source_problem(source, line, "threshold", remedy);
-                    continue;
-                }
-                (None, Some(threshold)) => ("threshold", Shares::by_threshold(threshold).routes()),
-                (None, None) => continue,
-            };
-            for route in routes {
-                let remedy = match route {
-                    _ if targets.get(route).is_some() => continue,
-                    // A table with a problem is a placeholder.
-                    _ if has_table && targets.routes().is_empty() => continue,
-                    _ if has_table => {
-                        let names: Vec<_> =
-                            targets.iter().map(|one| one.name.to_string()).collect();
-                        Some(format!("names no destination of the table: {}", names.join(", ")))
-                    }
-                    Route::GCP => self.unset(route, "GCP_TARGET_URL"),
-                    Route::AWS => self.unset(route, "AWS_TARGET_FUNCTION"),
-                    _ => Some("must be \"gcp\" or \"aws\"".to_owned()),
-                };
-                if let Some(remedy) = remedy {
-                    let line = source.lines.map_or(1, |lines| lines.rule);
-                    self.source_problem(source, line, field, remedy);
-                }
+            if let Some((field, remedy)) = self.rule_problem(&source.rules, targets, has_table) {
+                let line = source.lines.map_or(1, |lines| lines.rule);
+                self.source_problem(source, line, field, remedy);
             }
         }
+    }
+
+    /// Returns the field that sends events to a place that is not configured, and the remedy.
+    fn rule_problem(
+        &self,
+        rules: &Rules,
+        targets: &Targets,
+        has_table: bool,
+    ) -> Option<(&'static str, String)> {
+        let (field, routes) = match (rules.destination, rules.threshold) {
+            (Some(only), _) => ("destination", vec![only]),
+            (None, Some(_)) if has_table => {
+                let remedy = "must not be set beside a table of destinations: `destination` takes \
+                              its place";
+                return Some(("threshold", remedy.into()));
+            }
+            (None, Some(threshold)) => ("threshold", Shares::by_threshold(threshold).routes()),
+            (None, None) => return None,
+        };
+        let mut missing = routes.into_iter().filter(|route| targets.get(*route).is_none());
+        let remedy = missing.find_map(|route| match route {
+            // A table with a problem is a placeholder.
+            _ if has_table && targets.routes().is_empty() => None,
+            _ if has_table => {
+                let names: Vec<_> = targets.iter().map(|one| one.name.to_string()).collect();
+                Some(format!("names no destination of the table: {}", names.join(", ")))
+            }
+            Route::GCP => self.unset(route, "GCP_TARGET_URL"),
+            Route::AWS => self.unset(route, "AWS_TARGET_FUNCTION"),
+            _ => Some("must be \"gcp\" or \"aws\"".to_owned()),
+        });
+        Some((field, remedy?))
     }
 
     /// Returns the problem of a rule that needs a target, if its variable is not set. A variable with a

@@ -97,3 +97,86 @@ async fn settle_all(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{
+        super::{Instance, Message},
+        *,
+    };
+    use crate::{
+        config::Config,
+        destination::Destinations,
+        event::Identity,
+        key::Key,
+        store::{self, State},
+        testing::{self, lookup},
+    };
+
+    /// Creates a router that knows no destination.
+    async fn router(folder: &std::path::Path) -> (Arc<Router>, impl Fn() -> Option<Budget>) {
+        let url = format!("sqlite:{}", folder.join("store.db").display());
+        let vars = [("STORE_URL", url.as_str()), ("ROUTE_THRESHOLD", "0")];
+        let vars = [&vars[..], &[("AWS_TARGET_FUNCTION", "p")]].concat();
+        let config = Config::from_vars(lookup(&vars)).unwrap();
+        let store = store::open(&config.store).await.unwrap();
+        let router = Router::new(&config, store, Destinations::default());
+        (Arc::new(router), move || Some(Budget::of_attempt(&config)))
+    }
+
+    /// Puts an event into the inbox of a destination, due this long ago.
+    async fn accept(router: &Router, destination: &str, ago: Duration) -> Key {
+        let mut plan = testing::plan(Identity::Content, &format!("{destination} {ago:?}"));
+        plan.route = destination.parse().unwrap();
+        let (delivery, due) = (testing::delivery("/webhook", &[], "{}"), Utc::now() - ago);
+        router.store().accept(&plan, &delivery, due, due, due).await.unwrap();
+        plan.key
+    }
+
+    async fn state(router: &Router, key: &Key) -> State {
+        router.store().get(key, Utc::now()).await.unwrap().unwrap().state
+    }
+
+    #[tokio::test]
+    async fn an_event_is_a_dead_letter_when_nobody_has_looked_at_it_for_some_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (router, budget) = router(folder.path()).await;
+        let second = Duration::from_secs(1);
+        let (old, aws) =
+            (accept(&router, "old", GRACE + second).await, accept(&router, "aws", GRACE * 2).await);
+        let new = accept(&router, "new", GRACE - 30 * second).await;
+        let settled = settle(&router, &budget, &Origin::default()).await;
+        assert_eq!((settled.failed, settled.is_incomplete), (2, false));
+        for (key, name) in [(old, "old"), (aws, "aws")] {
+            assert_eq!(state(&router, &key).await, State::DeadLetter);
+            let letter = router.store().dead_letter(&key).await.unwrap().unwrap();
+            let why = format!("the destination {name} is not configured");
+            assert!(letter.failure.detail.ends_with(&why), "{}", letter.failure.detail);
+        }
+        assert!(matches!(state(&router, &new).await, State::Waiting { .. }));
+        let again = settle(&router, &budget, &Origin::default()).await;
+        assert_eq!((again.failed, again.is_incomplete), (0, false));
+        let no_time = settle(&router, || None, &Origin::default()).await;
+        assert_eq!((no_time.failed, no_time.is_incomplete), (0, false));
+    }
+
+    #[tokio::test]
+    async fn a_message_for_a_destination_that_is_not_known_is_left_to_the_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let (router, budget) = router(folder.path()).await;
+        let key = accept(&router, "old", Duration::from_secs(1)).await;
+        let message = Message {
+            id: "one".into(),
+            key: Some(key),
+            destination: "old".parse().ok(),
+            up_at: None,
+        };
+        let instance = Arc::new(Instance::new(Arc::clone(&router), Duration::from_secs(1)));
+        let budget = || budget().unwrap();
+        let again = instance.consume(vec![message], budget, &Origin::default()).await;
+        assert!(again.is_empty());
+        assert!(matches!(state(&router, &key).await, State::Waiting { .. }));
+    }
+}

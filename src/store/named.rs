@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::StoreError;
 use crate::route::Route;
 
 /// Time after which a name is added again, so that a store that was emptied gets it back.
@@ -26,9 +27,22 @@ impl Named {
         !is_there && !ALWAYS.contains(&route)
     }
 
-    pub fn add(&self, route: Route) {
+    /// Handles the end of an addition.
+    ///
+    /// # Errors
+    /// Fails if the name could not be added, and this process has not added it before.
+    pub fn added(&self, route: Route, result: Result<(), StoreError>) -> Result<(), StoreError> {
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) if !named.contains_key(&route) => return Err(error),
+            // In a cluster, the server of the names may be down while that of the event works.
+            Err(error) => {
+                tracing::warn!(%route, %error, "a destination's name was not added again")
+            }
+            Ok(()) => {}
+        }
         named.insert(route, Instant::now());
+        Ok(())
     }
 }
 
@@ -50,10 +64,12 @@ mod tests {
     fn a_name_is_added_once_in_a_while() {
         let (named, eu) = (Named::default(), "eu".parse().unwrap());
         assert!(named.lacks(eu) && !named.lacks(Route::GCP) && !named.lacks(Route::AWS));
-        named.add(eu);
-        assert!(!named.lacks(eu));
+        let down = || Err(StoreError::Failed("down".into()));
+        assert!(named.added(eu, down()).is_err() && named.lacks(eu));
+        assert!(named.added(eu, Ok(())).is_ok() && !named.lacks(eu));
         named.0.lock().unwrap().insert(eu, Instant::now().checked_sub(AGAIN).unwrap());
         assert!(named.lacks(eu));
+        assert!(named.added(eu, down()).is_ok() && !named.lacks(eu));
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl DynamoDb {
     /// Adds the name of a destination before an event is put on its list.
     pub(super) async fn name(&self, route: Route) -> Result<(), StoreError> {
         if self.named.lacks(route) {
-            self.client()
+            let added = self
+                .client()
                 .await
                 .update_item()
                 .table_name(&self.table)
@@ -70,9 +71,8 @@ impl DynamoDb {
                 .expression_attribute_names("#destinations", "destinations")
                 .expression_attribute_values(":name", AttributeValue::Ss(vec![route.to_string()]))
                 .send()
-                .await
-                .map_err(|error| self.failed(error))?;
-            self.named.add(route);
+                .await;
+            self.named.added(route, added.map(drop).map_err(|error| self.failed(error)))?;
         }
         Ok(())
     }

@@ -237,8 +237,8 @@ impl Redis {
         if self.named.lacks(route) {
             let mut addition = redis::cmd("SADD");
             addition.arg(DESTINATIONS).arg(route.as_str());
-            self.command::<u32>(&addition, deadline).await?;
-            self.named.add(route);
+            let added = self.command::<u32>(&addition, deadline).await.map(drop);
+            self.named.added(route, added)?;
         }
         Ok(())
     }
