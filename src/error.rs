@@ -3,6 +3,8 @@
 //! The `Display` text of an [`Error`] has all details and goes to the log. The sender gets
 //! [`Error::reply`], which reveals no internals.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use http::{
     HeaderValue, StatusCode,
@@ -74,6 +76,15 @@ pub enum Error {
     OtherBody,
     #[error("no time is left to send it")]
     NoTime,
+    /// The limits of the destination left no room in time. Nothing was sent.
+    #[error("{destination} had no room within {:.1} s: it gets {limits}", .waited.as_secs_f64())]
+    Limited {
+        destination: String,
+        limits: String,
+        waited: Duration,
+        /// The time after which there is probably room.
+        after: Duration,
+    },
     #[error("the store does not answer: {0}")]
     Store(String),
     /// The destination did not accept the event, and the store has no dead letter of this failure.
@@ -145,6 +156,7 @@ impl Error {
             Self::InFlight { .. } => Ending::InProgress,
             Self::OtherBody => Ending::OtherBody,
             Self::NoTime => Ending::NoTime,
+            Self::Limited { .. } => Ending::Limited,
             Self::Store(_) => Ending::StoreUnavailable,
             _ => Ending::Failed,
         }
@@ -204,6 +216,10 @@ impl Error {
             Self::NotKept { until, .. } => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 seconds_between(Utc::now(), *until),
+            ),
+            Self::Limited { after, .. } => retry_after(
+                Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
+                after.as_secs_f64().ceil() as i64,
             ),
             Self::OtherBody => Reply::text(
                 Status::UNPROCESSABLE_ENTITY,

@@ -16,8 +16,10 @@
 //! sends messages for what is due and has none.
 
 mod abandoned;
+mod cleaning;
 mod instance;
 mod outage;
+mod rooms;
 mod schedule;
 
 use std::{
@@ -39,7 +41,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::outage::{FIRST_PROBE, Gate, LAST_PROBE};
+use self::{
+    cleaning::{clean, clean_up},
+    outage::{FIRST_PROBE, Gate, LAST_PROBE},
+    rooms::Rooms,
+};
 pub use self::{
     instance::{Instance, Message},
     schedule::Sent,
@@ -68,9 +74,6 @@ const SWEPT: usize = 256;
 /// Most events that each list of a lane holds: accepted, due, and due later. The store lists all
 /// events.
 const REMEMBERED: usize = 4096;
-
-/// Average time between two searches for the remains of interrupted acceptances.
-const CLEANING: Duration = Duration::from_secs(3600);
 
 /// Time by which the clock of a store may be behind.
 const CLOCK_MARGIN: Duration = Duration::from_millis(5);
@@ -185,26 +188,6 @@ async fn settle_abandoned(router: Arc<Router>, budgets: Budgets, stop: Cancellat
     }
 }
 
-/// Removes the remains of interrupted acceptances from time to time.
-async fn clean(router: Arc<Router>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(around(CLEANING)) => {}
-            () = stop.cancelled() => return,
-        }
-        clean_up(&router, &stop).await;
-    }
-}
-
-/// Removes the remains of interrupted acceptances, until `stop`. The next call continues from
-/// there.
-async fn clean_up(router: &Router, stop: &CancellationToken) {
-    let swept = router.store().sweep(Utc::now());
-    if let Some(Err(error)) = stop.run_until_cancelled(swept).await {
-        tracing::warn!(%error, "the store could not be cleaned");
-    }
-}
-
 /// The workers of a destination.
 struct Lane {
     router: Arc<Router>,
@@ -212,6 +195,7 @@ struct Lane {
     workers: usize,
     budgets: Budgets,
     running: JoinSet<(Key, Handled)>,
+    rooms: Rooms,
     /// Events that are due, as far as this process knows.
     queue: VecDeque<Due>,
     /// Events that this process knows to be due later: events that it accepted or postponed, and
@@ -239,6 +223,7 @@ impl Lane {
             workers,
             budgets,
             running: JoinSet::new(),
+            rooms: Rooms::default(),
             queue: VecDeque::new(),
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
@@ -268,6 +253,7 @@ impl Lane {
                 biased;
                 () = stop.cancelled() => break,
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
+                () = self.rooms.next() => {}
                 Some(due) = woken.events.recv(), if has_room => {
                     if due.at <= Utc::now() {
                         self.queue.push_back(due);
@@ -281,6 +267,7 @@ impl Lane {
                 }
             }
         }
+        self.rooms = Rooms::default();
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
@@ -293,11 +280,12 @@ impl Lane {
                 self.sweep().await;
             }
             self.begin_attempts();
-            if self.running.is_empty() {
+            if self.running.is_empty() && !self.rooms.are_awaited() {
                 break;
             }
             tokio::select! {
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
+                () = self.rooms.next() => {}
                 () = stop.cancelled() => break,
             }
         }
@@ -311,8 +299,8 @@ impl Lane {
         self.summary
     }
 
-    /// Begins as many attempts as there are workers and events. Unless the destination is up, it
-    /// begins one probe at a time.
+    /// Begins as many attempts as there are workers, events and room at the destination. Unless the
+    /// destination is up, it begins one probe at a time.
     fn begin_attempts(&mut self) {
         let (workers, is_probe) = match &self.gate {
             Gate::Open { .. } => (self.workers, false),
@@ -320,6 +308,8 @@ impl Lane {
             _ => (0, true),
         };
         while self.running.len() < workers
+            && !self.queue.is_empty()
+            && let Some(room) = self.rooms.take(self.router.limits(), self.route)
             && let Some(Due { at, key }) = self.next_event(is_probe)
         {
             let (router, budgets) = (Arc::clone(&self.router), Arc::clone(&self.budgets));
@@ -329,9 +319,11 @@ impl Lane {
             };
             self.running.spawn(async move {
                 let (by, origin) = (Trigger::Inbox, Origin::default());
-                (key, router.deliver_accepted(key, cause, by, origin, budgets()).await)
+                (key, router.deliver_accepted(key, cause, by, origin, budgets(), Some(room)).await)
             });
         }
+        let more = workers.saturating_sub(self.running.len()).min(self.queue.len());
+        self.rooms.wait_for(more, self.router.limits(), self.route);
     }
 
     /// Returns the event of the next attempt. The destination may answer some events with 503, and
@@ -379,6 +371,7 @@ impl Lane {
                 }
             }
             Handled::NotDue(at) => self.remember(Due { at, key }),
+            Handled::NoRoom(_) => self.remember(Due { at: Utc::now(), key }),
             Handled::Gone => {}
             Handled::Unreadable => {
                 self.unreadable.insert(key);

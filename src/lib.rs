@@ -91,6 +91,8 @@ pub mod fetcher;
 // The log line and the metrics of a delivery.
 pub mod telemetry;
 
+// Limits on what is sent to each destination.
+pub mod limits;
 // Copies of events for mirrors.
 pub mod mirror;
 

@@ -48,6 +48,8 @@ pub enum Outcome {
     /// The call was refused or never made, and fails until an operator changes something. The
     /// destination did not receive the event.
     Refused,
+    /// The destination's limits left no room in time, so the call was not made.
+    Limited,
     /// The destination may have received the event, but did not answer in time.
     TimedOut,
     /// The destination may have received the event, but the connection broke.
@@ -69,7 +71,9 @@ impl Outcome {
         const TOO_EARLY: u16 = 425;
         match self {
             Self::Status(status) => matches!(status, 408 | TOO_EARLY | 429 | 500..=599),
-            Self::Unreachable | Self::Refused | Self::TimedOut | Self::Broken => true,
+            Self::Unreachable | Self::Refused | Self::Limited | Self::TimedOut | Self::Broken => {
+                true
+            }
         }
     }
 }
@@ -87,6 +91,8 @@ pub enum Ending {
     OtherBody,
     /// No time was left to send the event, so nothing was changed.
     NoTime,
+    /// The limits of the destination left no room in time, so nothing was sent.
+    Limited,
     Failed,
     StoreUnavailable,
 }
@@ -102,6 +108,7 @@ impl Ending {
             Self::InProgress => "in_progress",
             Self::OtherBody => "other_body",
             Self::NoTime => "no_time",
+            Self::Limited => "limited",
             Self::Failed => "failed",
             Self::StoreUnavailable => "store_unavailable",
         }
@@ -132,4 +139,6 @@ pub struct Times {
     pub destination: Duration,
     /// The pauses between attempts.
     pub pauses: Duration,
+    /// The waits for room at the destination.
+    pub room: Duration,
 }

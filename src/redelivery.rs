@@ -259,7 +259,8 @@ pub struct Summary {
     pub unsettled: u32,
     /// Letters for which the store did not answer.
     pub store_unavailable: u32,
-    /// Letters whose replay did not begin, because no time was left or the replay was interrupted.
+    /// Letters whose replay did not begin, because there was no time or no room at the destination, or
+    /// the replay was interrupted.
     pub not_begun: u32,
 }
 
@@ -270,7 +271,7 @@ impl Summary {
             End::Ended(Ending::Failed | Ending::Postponed) => &mut self.failed,
             End::Ended(Ending::InProgress) => &mut self.in_progress,
             End::Ended(Ending::StoreUnavailable) => &mut self.store_unavailable,
-            End::Ended(Ending::NoTime) => &mut self.not_begun,
+            End::Ended(Ending::NoTime | Ending::Limited) => &mut self.not_begun,
             End::Ended(Ending::Accepted | Ending::Duplicate | Ending::OtherBody) | End::Gone => {
                 &mut self.gone
             }
@@ -367,18 +368,24 @@ async fn replay_one(
             }
         }
         // An event of the inbox need not wait for its schedule.
-        Ok(None) => match router.deliver_accepted(key, Cause::Operator, by, origin, budget).await {
-            Handled::Tried { ending, route, failure, settled, .. } => Replayed {
-                end: if settled { End::Ended(ending) } else { End::Unsettled },
-                destination: Some(route),
-                reason: failure.map(|failure| failure.to_string()),
-            },
-            Handled::NotDue(_) => Replayed::unsent(End::Ended(Ending::InProgress)),
-            Handled::Gone => Replayed::unsent(End::Gone),
-            Handled::Unreadable | Handled::StoreUnavailable => {
-                Replayed::unsent(End::Ended(Ending::StoreUnavailable))
+        Ok(None) => {
+            match router.deliver_accepted(key, Cause::Operator, by, origin, budget, None).await {
+                Handled::Tried { ending, route, failure, settled, .. } => Replayed {
+                    end: if settled { End::Ended(ending) } else { End::Unsettled },
+                    destination: Some(route),
+                    reason: failure.map(|failure| failure.to_string()),
+                },
+                Handled::NotDue(_) => Replayed::unsent(End::Ended(Ending::InProgress)),
+                Handled::NoRoom(no_room) => Replayed {
+                    reason: Some(no_room.to_string()),
+                    ..Replayed::unsent(End::Ended(Ending::Limited))
+                },
+                Handled::Gone => Replayed::unsent(End::Gone),
+                Handled::Unreadable | Handled::StoreUnavailable => {
+                    Replayed::unsent(End::Ended(Ending::StoreUnavailable))
+                }
             }
-        },
+        }
         Err(error) => {
             tracing::error!(%key, %error, "a dead letter cannot be read");
             let reason = Some(format!("its dead letter cannot be read: {error}"));

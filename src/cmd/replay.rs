@@ -174,7 +174,7 @@ fn line(key: Key, replayed: &Replayed) -> String {
         End::Ended(Ending::Postponed) => "failed, and is tried again later",
         End::Ended(Ending::InProgress) => "not sent, because its lease has not ended",
         End::Ended(Ending::StoreUnavailable) => "not sent",
-        End::Ended(Ending::NoTime) => "not begun",
+        End::Ended(Ending::NoTime | Ending::Limited) => "not begun",
         End::Ended(Ending::Accepted | Ending::Duplicate | Ending::OtherBody) => {
             "not sent, because it was delivered or accepted in the meantime"
         }

@@ -282,6 +282,7 @@ pub(super) fn words(outcome: Outcome) -> String {
         Outcome::Status(status) => status.to_string(),
         Outcome::Unreachable => "unreachable".into(),
         Outcome::Refused => "refused".into(),
+        Outcome::Limited => "limited".into(),
         Outcome::TimedOut => "timed out".into(),
         Outcome::Broken => "connection broken".into(),
     }

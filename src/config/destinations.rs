@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     SourcesText, THRESHOLD,
     auth::AuthNames,
+    limits::{Limit, MAX_CONCURRENT, MAX_PER_SECOND},
     targets::{
         HttpTarget, Invocation, LambdaTarget, Payload, Place, QUEUED, THIS_FUNCTION, Target,
         Targets, check_function, http_url, role,
@@ -27,7 +28,7 @@ const DESTINATIONS: &str = "DESTINATIONS";
 pub const MAX_DESTINATIONS: usize = 64;
 
 /// The variables that the table takes the place of, each with the field of a destination.
-const REPLACED: [(&str, &str); 11] = [
+const REPLACED: [(&str, &str); 15] = [
     (THRESHOLD, "bytes"),
     ("GCP_TARGET_URL", "url"),
     ("GCP_CA_FILE", "ca_file"),
@@ -39,10 +40,14 @@ const REPLACED: [(&str, &str); 11] = [
     ("AWS_TARGET_ROLE_ARN", "role_arn"),
     ("AWS_TARGET_INVOCATION", "invocation"),
     ("AWS_TARGET_PAYLOAD", "payload"),
+    ("GCP_MAX_CONCURRENT", MAX_CONCURRENT),
+    ("GCP_MAX_PER_SECOND", MAX_PER_SECOND),
+    ("AWS_MAX_CONCURRENT", MAX_CONCURRENT),
+    ("AWS_MAX_PER_SECOND", MAX_PER_SECOND),
 ];
 
 /// Fields that every destination may have.
-const COMMON: [&str; 3] = ["kind", "bytes", "mirror"];
+const COMMON: [&str; 5] = ["kind", "bytes", "mirror", MAX_CONCURRENT, MAX_PER_SECOND];
 const HTTP: [&str; 6] = ["url", "ca_file", CERTIFICATE, KEY, "auth", "audience"];
 const CERTIFICATE: &str = "client_cert_file";
 const KEY: &str = "client_key_file";
@@ -249,6 +254,7 @@ fn destination(
     }
     take_bytes(reader, name.as_ref().ok().copied(), bytes);
     let mirror = reader.text("mirror", http_url);
+    let limit = Limit::read(reader);
     let place = match kind?.as_str() {
         "lambda" => Place::Lambda(lambda(reader, is_this_function)?),
         _ => Place::Http(http(reader)?),
@@ -257,7 +263,7 @@ fn destination(
     let (auth, audience) = (text("auth"), text("audience"));
     let name = name.ok()?;
     let setting = format!("{DESTINATIONS} [destinations.{name}]");
-    Some((Target { name, setting, place, mirror }, Proof { name, auth, audience }))
+    Some((Target { name, setting, place, limit, mirror }, Proof { name, auth, audience }))
 }
 
 fn http(reader: &mut Reader<'_, '_>) -> Option<HttpTarget> {

@@ -8,6 +8,7 @@ mod destinations;
 mod federation;
 mod forwarding;
 mod inbox;
+mod limits;
 mod log;
 mod mirror;
 mod sources;
@@ -30,6 +31,7 @@ pub use self::{
     destinations::{MAX_DESTINATIONS, shares},
     federation::{Federation, Subject},
     inbox::Inbox,
+    limits::Limit,
     log::{LOG, log_filter},
     mirror::Mirroring,
     store::{RedisUrl, StoreConfig, StoreUrl},

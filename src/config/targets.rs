@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::{auth::IdToken, vars::Vars};
+use super::{auth::IdToken, limits::Limit, vars::Vars};
 use crate::{
     authorities::Authorities,
     client_certificate::ClientCertificate,
@@ -61,6 +61,7 @@ pub struct Target {
     /// The setting that an operator changes to correct the target.
     pub setting: String,
     pub place: Place,
+    pub limit: Limit,
     /// Gets copies of the destination's events, in place of MIRROR_URL and MIRROR_FUNCTION.
     pub mirror: Option<Url>,
 }
@@ -164,12 +165,13 @@ impl Vars<'_> {
                 "must be set to the processor Lambda's name or ARN (or ROUTE_THRESHOLD to 256)",
             );
         }
-        let gcp = gcp.map(|http| (Route::GCP, GCP, Place::Http(http)));
-        let aws = aws.map(|lambda| (Route::AWS, AWS, Place::Lambda(lambda)));
+        let (of_gcp, of_aws) = (self.limit("GCP"), self.limit("AWS"));
+        let gcp = gcp.map(|http| (Route::GCP, GCP, Place::Http(http), of_gcp));
+        let aws = aws.map(|lambda| (Route::AWS, AWS, Place::Lambda(lambda), of_aws));
         let targets = gcp.into_iter().chain(aws);
-        let targets = targets.map(|(name, setting, place)| {
+        let targets = targets.map(|(name, setting, place, limit)| {
             let setting = setting.to_owned();
-            Target { name, setting, place, mirror: None }
+            Target { name, setting, place, limit, mirror: None }
         });
         Targets::new(targets.collect())
     }

@@ -84,12 +84,12 @@ async fn settle_all(
                     return Ok(());
                 };
                 let (by, origin) = (Trigger::Inbox, origin.clone());
-                match router.deliver_accepted(key, Cause::Due, by, origin, budget).await {
+                match router.deliver_accepted(key, Cause::Due, by, origin, budget, None).await {
                     Handled::Tried { ending, settled, .. } => {
                         sum.failed += u32::from(ending == Ending::Failed);
                         sum.is_incomplete |= !settled;
                     }
-                    Handled::NotDue(_) | Handled::Gone => {}
+                    Handled::NotDue(_) | Handled::NoRoom(_) | Handled::Gone => {}
                     Handled::Unreadable | Handled::StoreUnavailable => sum.is_incomplete = true,
                 }
             }

@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 use super::{CLOCK_MARGIN, outage::Gates};
 use crate::{
     key::Key,
+    limits::Room,
     outcome::{Origin, Trigger},
     route::Route,
     router::{Budget, Cause, Handled, Router},
@@ -54,8 +55,8 @@ pub struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,
-    /// The destination is down, or this process does not know it. The list of the store brings the
-    /// event later.
+    /// The destination is down, has no room, or is unknown to this process. The list of the store
+    /// brings the event later.
     Left,
     /// SQS must bring the message again.
     Again,
@@ -107,35 +108,62 @@ impl Instance {
     /// Delivers the event of a message.
     async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
         let mut budget = budget;
-        let cause = match message.destination {
+        let (cause, room) = match message.destination {
             // Another process may know it already, or still.
-            Some(destination) if self.router.destinations().get(destination).is_err() => None,
-            Some(destination) => {
-                let has_time = budget.left() > PATIENCE + self.attempt;
-                let patience = if has_time { PATIENCE } else { Duration::ZERO };
-                let cause = self.gates.cause_soon(destination, message.up_at, patience).await;
-                budget.now = Utc::now();
-                cause
+            Some(destination) if self.router.destinations().get(destination).is_err() => {
+                return Fate::Left;
             }
+            Some(destination) => match self.admit(destination, message.up_at, budget).await {
+                Some((cause, room)) => (cause, Some(room)),
+                None => return Fate::Left,
+            },
             // The record decides if the message does not name the destination.
-            None => Some(Cause::Due),
+            None => (Cause::Due, None),
         };
-        let Some(cause) = cause else { return Fate::Left };
-        let mut handled = self.attempt(key, message.destination, cause, budget, &origin).await;
+        budget.now = Utc::now();
+        let mut handled =
+            self.attempt(key, message.destination, cause, budget, &origin, room).await;
         if let Handled::NotDue(at) = handled
             && let Ok(pause) = (at - Utc::now()).to_std()
             && pause <= SOON
         {
             tokio::time::sleep(pause + CLOCK_MARGIN).await;
             budget.now = Utc::now();
-            handled = self.attempt(key, message.destination, cause, budget, &origin).await;
+            handled = self.attempt(key, message.destination, cause, budget, &origin, None).await;
         }
         match handled {
             // Without a stored result, the event is due when its lease ends.
             Handled::Tried { .. } => Fate::Done,
             // Another process has the event, or the list brings it.
             Handled::NotDue(_) | Handled::Gone => Fate::Done,
+            Handled::NoRoom(_) => Fate::Left,
             Handled::Unreadable | Handled::StoreUnavailable => Fate::Again,
+        }
+    }
+
+    /// Waits until an attempt at a destination may begin, and returns its cause and its room. Returns
+    /// `None` if the destination is down, or has no room in time.
+    async fn admit(
+        &self,
+        destination: Route,
+        up_at: Option<DateTime<Utc>>,
+        budget: Budget,
+    ) -> Option<(Cause, Room)> {
+        let has_time = budget.left() > PATIENCE + self.attempt;
+        let patience = if has_time { PATIENCE } else { Duration::ZERO };
+        let cause = self.gates.cause_soon(destination, up_at, patience).await?;
+        match self.router.room(destination, budget).await {
+            // The destination may have gone down during the wait.
+            Ok(room) if cause == Cause::Due && !room.waited().is_zero() => {
+                Some((self.gates.cause(destination, up_at)?, room))
+            }
+            Ok(room) => Some((cause, room)),
+            Err(_no_room) => {
+                if matches!(cause, Cause::Probe { .. }) {
+                    self.gates.return_turn(destination);
+                }
+                None
+            }
         }
     }
 
@@ -148,9 +176,10 @@ impl Instance {
         cause: Cause,
         budget: Budget,
         origin: &Origin,
+        room: Option<Room>,
     ) -> Handled {
         let (by, origin) = (Trigger::Inbox, origin.clone());
-        let handled = self.router.deliver_accepted(key, cause, by, origin, budget).await;
+        let handled = self.router.deliver_accepted(key, cause, by, origin, budget, room).await;
         match (&handled, cause, destination) {
             (Handled::Tried { route, health, .. }, ..) => self.gates.learn(*route, *health),
             // A message that is late or doubled must not use up the turn of a probe.

@@ -222,7 +222,8 @@ impl Run<'_> {
         }
         let Some(cause) = self.instance.gates.cause(route, None) else { return Err(Stop::Down) };
         let budget = (self.budget)();
-        match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin).await {
+        match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin, None).await
+        {
             Handled::Tried { ending, route: tried, health, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,
@@ -236,7 +237,7 @@ impl Run<'_> {
                 }
             }
             // The list may lag a little.
-            Handled::NotDue(_) | Handled::Gone => Ok(None),
+            Handled::NotDue(_) | Handled::Gone | Handled::NoRoom(_) => Ok(None),
             Handled::Unreadable => {
                 sent.is_incomplete = true;
                 self.put_off(route, entry).await?;
@@ -308,7 +309,7 @@ impl Run<'_> {
         else {
             // The list may lag a little. If the entry is a remain of a cluster, this removes it.
             let budget = (self.budget)();
-            self.instance.attempt(entry.key, None, Cause::Due, budget, self.origin).await;
+            self.instance.attempt(entry.key, None, Cause::Due, budget, self.origin, None).await;
             return Ok(None);
         };
         let (State::Waiting { due: until } | State::InFlight { until, .. }) = state else {

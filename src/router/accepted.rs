@@ -26,6 +26,7 @@ use crate::{
     error::Error,
     fault,
     key::Key,
+    limits::Room,
     outcome::{Ending, Origin, Trigger},
     plan::Plan,
     queue::{MAX_DELAY, Message, Queue},
@@ -111,6 +112,8 @@ pub enum Handled {
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,
+    /// There was no room at the destination in time. The event is due.
+    NoRoom(Error),
     /// The event's record cannot be read.
     Unreadable,
     StoreUnavailable,
@@ -208,7 +211,8 @@ impl Router {
         self.queue.as_ref()
     }
 
-    /// Takes an event of the inbox, makes one attempt, and stores the result.
+    /// Takes an event of the inbox, makes one attempt, and stores the result. `room` is for the attempt.
+    /// Without room at the event's destination, the attempt waits for it under its lease.
     pub async fn deliver_accepted(
         &self,
         key: Key,
@@ -216,13 +220,29 @@ impl Router {
         by: Trigger,
         origin: Origin,
         budget: Budget,
+        room: Option<Room>,
     ) -> Handled {
         let early = cause == Cause::Operator;
         fault::point("before take");
         let take = self.store.take(&key, early, budget.now, budget.lease_until).await;
         fault::point("after take");
         match take {
-            Ok(Take::Won(taken)) => self.live_on(*taken, cause, by, origin, budget).await,
+            Ok(Take::Won(taken)) => {
+                let source = self.intake.sources.at(&taken.delivery.path).ok().cloned();
+                let Taken { lease, accepted, delivery } = *taken;
+                let mut plan = Plan::kept(
+                    lease.details.clone().into(),
+                    lease.key,
+                    lease.details.route,
+                    source,
+                );
+                plan.answer = Answer::Accepted;
+                // An operator's replay is not copied.
+                plan.mirror_byte = lease.details.mirror_byte.filter(|_| !early);
+                let room = room.filter(|room| room.is_at(lease.details.route));
+                let job = Job::new(delivery, plan, by, origin).with_room(room);
+                self.live_on(job, lease, accepted, cause, budget).await
+            }
             Ok(Take::NotDue(at)) => Handled::NotDue(at),
             Ok(Take::Gone) => Handled::Gone,
             Err(error) => {
@@ -238,27 +258,27 @@ impl Router {
     /// Makes one attempt at an event that is taken, and stores the result.
     async fn live_on(
         &self,
-        taken: Taken,
+        mut job: Job,
+        lease: Lease,
+        mut accepted: Acceptance,
         cause: Cause,
-        by: Trigger,
-        origin: Origin,
         budget: Budget,
     ) -> Handled {
-        let Taken { lease, mut accepted, delivery } = taken;
         if budget.left().is_zero() {
-            return self.give_back(&lease, accepted, budget).await;
+            return Handled::NotDue(self.give_back(&lease, accepted, budget).await);
         }
-        let source = self.intake.sources.at(&delivery.path).ok().cloned();
-        let route = lease.details.route;
-        let mut plan = Plan::kept(lease.details.clone().into(), lease.key, route, source);
-        plan.answer = Answer::Accepted;
-        // An operator's replay is not copied.
-        plan.mirror_byte = lease.details.mirror_byte.filter(|_| cause != Cause::Operator);
-        let mut job = Job::new(delivery, plan, by, origin);
+        let route = job.plan.route;
+        let room = match self.room_of(&mut job, budget).await {
+            Ok(room) => room,
+            Err(no_room) => {
+                self.give_back(&lease, accepted, budget).await;
+                return Handled::NoRoom(no_room);
+            }
+        };
         let pause = self.schedule.get(accepted.tries as usize + 1).copied();
         let mut attempts = lease.attempts.clone();
         let mut retries = Retries::scheduled(pause, cause.spares(attempts.last()));
-        let verdict = self.attempt(&mut job, &mut attempts, &mut retries, budget).await;
+        let verdict = self.attempt(&mut job, room, &mut attempts, &mut retries, budget).await;
         let health = retries.health();
         let result = match verdict {
             Verdict::TryAgain { after, failure } => {
@@ -309,12 +329,17 @@ impl Router {
         Handled::Tried { ending, route, failure, due: None, health, settled: job.settled }
     }
 
-    /// Gives an event back without an attempt, because taking it took too long. A machine that was
-    /// suspended may have lost its lease.
-    async fn give_back(&self, lease: &Lease, accepted: Acceptance, budget: Budget) -> Handled {
+    /// Gives an event back without an attempt, because there was no time or no room for it. A machine
+    /// that was suspended may have lost its lease. Returns the time at which the event is due.
+    async fn give_back(
+        &self,
+        lease: &Lease,
+        accepted: Acceptance,
+        budget: Budget,
+    ) -> DateTime<Utc> {
         let (at, attempts) = (Utc::now(), lease.attempts.clone());
         let unchanged = Postponed { at, due: at, look: at, accepted, attempts };
         until_stored(lease, || self.store.postpone(lease, &unchanged), budget).await;
-        Handled::NotDue(at)
+        at
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     destination::{FailedAnswer, NoAnswer, Outgoing, SendError},
     error::Error,
     fault,
+    limits::Room,
     outcome::Outcome,
     store::{Attempt, KEPT_ATTEMPTS, Release},
 };
@@ -29,10 +30,11 @@ pub(super) enum Verdict {
 
 impl Router {
     /// Makes the next attempt of the event's life, within the time that is left, and adds it to the
-    /// attempts that the record keeps.
+    /// attempts that the record keeps. The room is free again when the attempt has ended.
     pub(super) async fn attempt(
         &self,
         job: &mut Job,
+        room: Room,
         attempts: &mut Vec<Attempt>,
         retries: &mut Retries,
         budget: Budget,
@@ -42,6 +44,7 @@ impl Router {
         let mut took = Duration::ZERO;
         fault::point("before send");
         let sent = timed(&mut took, self.send(job, number, budget)).await;
+        drop(room);
         fault::point("after send");
         job.attempts += 1;
         job.times.destination += took;

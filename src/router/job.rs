@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
+    limits::Room,
     outcome::{Ending, Origin, Times, Trigger},
     plan::Plan,
     telemetry::{self, Handled},
@@ -25,8 +26,12 @@ pub(super) struct Job {
     /// False only if the store could not be told the result. It is true before there is a result,
     /// and after another owner has taken over, because that owner stores its own result.
     pub settled: bool,
+    /// Room for the first attempt, if the job waited for it before it took the event.
+    pub room: Option<Room>,
     origin: Origin,
     started: Instant,
+    /// The wait for `room`, if it began before the job did.
+    waited: Duration,
 }
 
 impl Job {
@@ -36,13 +41,21 @@ impl Job {
             delivery.headers.remove(name);
         }
         let trace = Trace::of(&delivery, origin.trace.as_deref());
-        let (attempts, times, settled, started) = (0, Times::default(), true, Instant::now());
-        Self { delivery, plan, by, trace, attempts, times, settled, origin, started }
+        let (attempts, times, settled, room) = (0, Times::default(), true, None);
+        let (started, waited) = (Instant::now(), Duration::ZERO);
+        Self { delivery, plan, by, trace, attempts, times, settled, room, origin, started, waited }
+    }
+
+    /// Returns the same job with room for its first attempt, which was waited for before.
+    pub fn with_room(mut self, room: Option<Room>) -> Self {
+        self.waited = room.as_ref().map(Room::waited).unwrap_or_default();
+        self.times.room += self.waited;
+        Self { room, ..self }
     }
 
     /// Logs and counts the result of the event.
     pub fn ended(&mut self, ending: Ending, error: Option<&Error>, reply: &Reply) {
-        self.times.total = self.started.elapsed();
+        self.times.total = self.waited + self.started.elapsed();
         telemetry::handled(&Handled {
             delivery: &self.delivery,
             plan: &self.plan,

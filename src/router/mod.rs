@@ -6,6 +6,7 @@ mod attempt;
 mod budget;
 mod job;
 mod retry;
+mod room;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::{
     error::Error,
     fault,
     fetcher::Fetcher,
+    limits::Limits,
     mirror::Mirrors,
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, needs, plan},
@@ -64,6 +66,7 @@ pub struct Router {
     fetcher: Fetcher,
     store: Arc<dyn Store>,
     destinations: Destinations,
+    limits: Limits,
     dedup_ttl: Duration,
     duplicates: Duplicates,
     forward: Forward,
@@ -82,6 +85,7 @@ impl Router {
             fetcher: Fetcher::default(),
             store,
             destinations,
+            limits: Limits::new(config.targets.iter().map(|target| (target.name, target.limit))),
             dedup_ttl: config.dedup_ttl,
             duplicates: config.duplicates,
             forward: config.forward,
@@ -200,6 +204,10 @@ impl Router {
         if budget.left().is_zero() {
             return Err(Error::NoTime);
         }
+        if job.by != Trigger::Vendor {
+            // A dead letter for which there is no room stays as it is.
+            job.room = Some(self.room_of(job, budget).await?);
+        }
         let claim = match job.plan.answer {
             Answer::Delivered => {
                 timed(&mut job.times.store, self.claim(&mut job.plan, budget)).await
@@ -250,12 +258,18 @@ impl Router {
         Ok(())
     }
 
-    /// Makes attempts until a verdict ends them.
+    /// Makes attempts until a verdict ends them. Each attempt waits for room at the destination first.
     async fn forward(&self, job: &mut Job, lease: &Lease, budget: Budget) -> Forwarded {
         let mut attempts = lease.attempts.clone();
         let mut retries = Retries::new(&self.forward, budget.forward_until);
+        let mut failed = None;
         let result = loop {
-            match self.attempt(job, &mut attempts, &mut retries, budget).await {
+            let room = match self.room_of(job, budget).await {
+                Ok(room) => room,
+                // There is no time for another attempt. The last one decides the answer.
+                Err(no_room) => break Err((failed.unwrap_or(no_room), retries.release())),
+            };
+            match self.attempt(job, room, &mut attempts, &mut retries, budget).await {
                 Verdict::Delivered(reply) => break Ok(reply),
                 Verdict::GiveUp { failure, release } => break Err((failure, release)),
                 Verdict::TryAgain { after, failure } => {
@@ -267,6 +281,7 @@ impl Router {
                     if budget.left().is_zero() {
                         break Err((failure, retries.release()));
                     }
+                    failed = Some(failure);
                 }
             }
         };

@@ -83,7 +83,10 @@ fn not_kept(failure: Error, why: &'static str, lease: &Lease) -> Error {
 }
 
 fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>) -> DeadLetter {
-    let outcome = attempts.last().map_or(Outcome::Unreachable, |last| last.outcome);
+    let outcome = match failure {
+        Error::Limited { .. } => Outcome::Limited,
+        _ => attempts.last().map_or(Outcome::Unreachable, |last| last.outcome),
+    };
     let answer = failure.destinations_answer().map(|answer| Excerpt::of(answer).into());
     let detail = failure.to_string().chars().take(MAX_DETAIL_CHARS).collect();
     DeadLetter {

@@ -85,6 +85,9 @@ pub(super) struct Metrics {
     panics: Counter,
     copies: Family<Copies, Counter>,
     overdue: Family<Destination, Gauge<f64, AtomicU64>>,
+    waiting_for_room: Family<Destination, Gauge>,
+    room_seconds: Family<Destination, Histogram>,
+    no_room: Family<Destination, Counter>,
 }
 
 impl Metrics {
@@ -103,6 +106,9 @@ impl Metrics {
             panics: Counter::default(),
             copies: Family::default(),
             overdue: Family::default(),
+            waiting_for_room: Family::default(),
+            room_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            no_room: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("deliveries", "Deliveries of events", metrics.deliveries.clone());
@@ -132,6 +138,18 @@ impl Metrics {
             "Time since the oldest accepted event of a destination was due",
             metrics.overdue.clone(),
         );
+        registry.register(
+            "waiting_for_room",
+            "Attempts that wait now, because a destination has limits",
+            metrics.waiting_for_room.clone(),
+        );
+        registry.register(
+            "room_seconds",
+            "Time that an attempt waited for room at a destination, if it had to wait",
+            metrics.room_seconds.clone(),
+        );
+        let no_room = metrics.no_room.clone();
+        registry.register("no_room", "Attempts that found no room in time", no_room);
         registry.register("copies", "Copies of events for mirrors", metrics.copies.clone());
         registry.register("panics", "Bugs that were answered with 500", metrics.panics.clone());
         metrics
@@ -165,6 +183,19 @@ impl Metrics {
 
     pub(super) fn copied(&self, destination: Route, outcome: &'static str) {
         self.copies.get_or_create(&Copies { destination, outcome }).inc();
+    }
+
+    pub(super) fn waits_for_room(&self, destination: Route, count: i64) {
+        self.waiting_for_room.get_or_create(&Destination { destination }).inc_by(count);
+    }
+
+    pub(super) fn waited_for_room(&self, destination: Route, waited: Duration) {
+        let seconds = waited.as_secs_f64();
+        self.room_seconds.get_or_create(&Destination { destination }).observe(seconds);
+    }
+
+    pub(super) fn no_room(&self, destination: Route) {
+        self.no_room.get_or_create(&Destination { destination }).inc();
     }
 
     pub(super) fn panicked(&self) {

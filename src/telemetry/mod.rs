@@ -211,6 +211,9 @@ struct Line<'a> {
     queue_milliseconds: Option<f64>,
     destination_milliseconds: f64,
     pause_milliseconds: f64,
+    /// Absent if the attempts did not wait for room at the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_milliseconds: Option<f64>,
     /// The rest of the time, which the router itself took.
     self_milliseconds: f64,
     settled: bool,
@@ -227,7 +230,7 @@ struct Line<'a> {
 /// Logs and counts the result of a planned event.
 pub fn handled(handled: &Handled<'_>) {
     let Handled { delivery, plan, origin, trace, ending, error, times, .. } = *handled;
-    let others = times.store + times.queue + times.destination + times.pauses;
+    let others = times.store + times.queue + times.destination + times.pauses + times.room;
     let own = times.total.saturating_sub(others);
     let line = Line {
         key: plan.key.to_string(),
@@ -245,6 +248,7 @@ pub fn handled(handled: &Handled<'_>) {
         queue_milliseconds: (!times.queue.is_zero()).then(|| milliseconds(times.queue)),
         destination_milliseconds: milliseconds(times.destination),
         pause_milliseconds: milliseconds(times.pauses),
+        room_milliseconds: (!times.room.is_zero()).then(|| milliseconds(times.room)),
         self_milliseconds: milliseconds(own),
         settled: handled.settled,
         cold_start: origin.is_cold_start,
@@ -253,7 +257,10 @@ pub fn handled(handled: &Handled<'_>) {
         request_id: origin.request_id.as_deref(),
         reason: error.map(ToString::to_string),
     };
-    let is_bad = matches!(ending, Ending::Failed | Ending::StoreUnavailable | Ending::NoTime);
+    let is_bad = matches!(
+        ending,
+        Ending::Failed | Ending::StoreUnavailable | Ending::NoTime | Ending::Limited
+    );
     match format() {
         Format::Embedded => write(&line, is_bad, true),
         Format::Json => {
@@ -378,6 +385,21 @@ pub fn unsent(count: usize, reason: &dyn Display) {
     } else {
         tracing::warn!(count, %reason, "messages not sent");
     }
+}
+
+/// Adds to the number of attempts that wait for room at a destination.
+pub fn waits_for_room(destination: Route, count: i64) {
+    METRICS.waits_for_room(destination, count);
+}
+
+/// Records how long an attempt waited for room at a destination.
+pub fn waited_for_room(destination: Route, waited: Duration) {
+    METRICS.waited_for_room(destination, waited);
+}
+
+/// Counts an attempt that found no room at a destination in time.
+pub fn no_room(destination: Route) {
+    METRICS.no_room(destination);
 }
 
 /// Records how long the first due event of an inbox has been due.

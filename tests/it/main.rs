@@ -4,7 +4,8 @@
 mod fixture;
 
 use fixture::{
-    emulator, event_source, proxy, rough_destination, servers, shared, signed_deliveries, support,
+    emulator, event_source, meter, proxy, rough_destination, servers, shared, signed_deliveries,
+    support,
 };
 
 // Key and route.
@@ -31,6 +32,7 @@ mod id_tokens; // A private Cloud Run service, and the ID tokens that it asks fo
 mod idle_connections; // Idle connections to destinations and DynamoDB that break.
 mod inbox; // Accepted events: answered at once, delivered after the answer.
 mod invoke; // Requests to the processor Lambda, and the results of its answers.
+mod limits; // Limits on what a destination gets at once and per second.
 mod mirror; // Copies of events, and mirrors that fail.
 mod moving; // Tables of destinations: shares, shifts, destinations that are gone.
 mod network; // Client certificates, TLS versions, and names that lead to this machine.

@@ -154,9 +154,11 @@ impl Stack {
                     watched.insert((text(&metric[1]), "function".into()));
                     continue;
                 };
-                if let Some((_, outcome)) = search.split_once("outcome=\"") {
-                    let outcome = outcome.split_once('"').unwrap().0;
-                    assert!(OUTCOMES.contains(&outcome), "{outcome}");
+                if let Some((_, outcomes)) = search.split_once("outcome=") {
+                    let (outcomes, _) = outcomes.split_once(" function=").unwrap();
+                    for outcome in outcomes.split('"').skip(1).step_by(2) {
+                        assert!(OUTCOMES.contains(&outcome), "{outcome}");
+                    }
                 }
                 assert!(search.contains("function=\"Router\""), "{search}");
                 let search = search.strip_prefix("SEARCH('{\"webhook-router\",").unwrap();
@@ -256,12 +258,13 @@ impl Stack {
 }
 
 /// The values of the dimension `outcome`.
-const OUTCOMES: [&str; 7] = [
+const OUTCOMES: [&str; 8] = [
     Ending::Delivered.as_str(),
     Ending::Duplicate.as_str(),
     Ending::InProgress.as_str(),
     Ending::OtherBody.as_str(),
     Ending::NoTime.as_str(),
+    Ending::Limited.as_str(),
     Ending::Failed.as_str(),
     Ending::StoreUnavailable.as_str(),
 ];

@@ -14,7 +14,7 @@ impl Trial {
 
     async fn attempt(&self, key: Key, cause: Cause) -> Handled {
         let (by, origin) = (Trigger::Inbox, Origin::default());
-        self.router.deliver_accepted(key, cause, by, origin, self.budget()).await
+        self.router.deliver_accepted(key, cause, by, origin, self.budget(), None).await
     }
 
     async fn record_of(&self, key: Key) -> Record {
@@ -188,4 +188,46 @@ async fn a_worker_that_lost_its_lease_postpones_nothing() {
     let Handled::Tried { due: None, settled: true, .. } = handled else { panic!("{handled:?}") };
     let record = trial.record_of(key).await;
     assert!(matches!(record.state, State::InFlight { owner, .. } if owner == "another"));
+}
+
+#[tokio::test]
+async fn an_event_without_room_is_given_back_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trial = Trial::new(folder.path(), &[ACCEPTS, ("GCP_MAX_CONCURRENT", "1")]).await;
+    // There is time for an attempt, but none to wait.
+    trial.budget = Duration::from_secs(2);
+    let key = trial.accept().await;
+    let room = trial.router.limits().try_room(Route::GCP).unwrap();
+    for cause in [Cause::Due, Cause::Operator] {
+        let handled = trial.attempt(key, cause).await;
+        let Handled::NoRoom(Error::Limited { destination, .. }) = handled else {
+            panic!("{handled:?}");
+        };
+        assert_eq!(destination, "gcp");
+    }
+    let record = trial.record_of(key).await;
+    assert!(matches!(record.state, State::Waiting { due } if due <= Utc::now()), "{record:?}");
+    assert_eq!((record.accepted.unwrap().tries, record.attempts.len()), (0, 0));
+    assert_eq!(trial.sent(), []);
+    drop(room);
+    let handled = trial.attempt(key, Cause::Due).await;
+    assert!(matches!(handled, Handled::Tried { ending: Ending::Delivered, .. }), "{handled:?}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_without_room_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trial = Trial::new(folder.path(), &[("GCP_MAX_CONCURRENT", "1")]).await;
+    trial.budget = Duration::from_secs(2);
+    trial.answers([answered(422, "no")]);
+    let reply = trial.post(BODY, 422, "no").await;
+    let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
+    let letter = || trial.router.store().dead_letter(&key);
+    let before = letter().await.unwrap().unwrap();
+    let _room = trial.router.limits().try_room(Route::GCP).unwrap();
+    let (by, origin) = (Trigger::Replay, Origin::default());
+    let replay = trial.router.replay(before.clone(), by, origin, trial.budget()).await;
+    assert!(replay.ending == Ending::Limited && replay.settled, "{replay:?}");
+    let after = letter().await.unwrap().unwrap();
+    assert_eq!((after.failed_at, after.failure), (before.failed_at, before.failure));
 }

@@ -5,6 +5,7 @@ mod batch; // Batches: failures, panics, timeouts, SIGTERM.
 mod cost; // Requests for each event.
 mod crash; // A crash at every step.
 mod life; // Answers, messages, schedules, the release build.
+mod limits; // A destination with limits.
 mod model; // All faults together, at random.
 mod outage; // A destination that is down.
 
