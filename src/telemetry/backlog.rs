@@ -96,7 +96,11 @@ async fn inboxes(store: &dyn Store) -> Result<Vec<(Route, Seen)>, StoreError> {
     for route in Route::ALL {
         let due = store.due(route, None, None, MAX_COUNTED).await?;
         let first = match due.first() {
-            Some(first) => store.get(&first.key, Utc::now()).await?,
+            Some(first) => match store.get(&first.key, Utc::now()).await {
+                // One record must not hide the number of all.
+                Err(StoreError::Corrupt(_)) => None,
+                record => record?,
+            },
             None => None,
         };
         let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
