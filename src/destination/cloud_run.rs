@@ -56,7 +56,7 @@ impl CloudRun {
         let response = self.client.request(request).await.map_err(|error| {
             let detail = chain(&error);
             // Name resolution, connection and TLS come before the first byte of the request.
-            if error.is_connect() { SendError::not_sent(detail) } else { SendError::broken(detail) }
+            if error.is_connect() { SendError::NotSent(detail) } else { SendError::broken(detail) }
         })?;
 
         let status = response.status();
