@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::Instance;
+use super::{Instance, instance::PATIENCE};
 use crate::{
     outcome::{Ending, Origin},
     queue::{self, Message, Queue},
@@ -38,8 +38,9 @@ const REQUESTS: usize = 8;
 /// one.
 const RUN: Duration = Duration::from_secs(50);
 
-/// Time before the end of a run in which no request begins. The requests that have begun need it.
-const LAST_REQUEST: Duration = Duration::from_secs(2);
+/// Attempts that a destination may refuse in a run because it has too much to do. After that, its
+/// events wait for the next run.
+const BUSY: u32 = 5;
 
 /// One run in this many also cleans up behind interrupted acceptances. The schedule runs each
 /// minute, so that this happens once an hour on average.
@@ -61,7 +62,7 @@ pub struct Sent {
     /// True if there was no time for all events, the store did not answer, or a record cannot be
     /// read. The next run goes on.
     pub is_incomplete: bool,
-    /// The age of the oldest event that got a message.
+    /// The age of the oldest event that got a message, or was tried in vain.
     #[serde(skip)]
     oldest: Duration,
 }
@@ -120,9 +121,10 @@ impl Instance {
     ) -> Sent {
         let until = Instant::now() + RUN;
         let run = Run { until, instance: self, queue, budget: &budget, origin };
-        let sending = join_all(Route::ALL.map(|route| run.send(route)));
-        let counting = telemetry::count_pending(self.router.store());
-        let (results, pending) = tokio::join!(sending, counting);
+        // First, because a run may need all its time. Not beside the rest, because each request at a
+        // time needs a connection.
+        let pending = telemetry::count_pending(self.router.store()).await;
+        let results = join_all(Route::ALL.map(|route| run.send(route))).await;
         let mut sum = Sent::default();
         for sent in &results {
             sum.add(*sent);
@@ -148,6 +150,12 @@ impl Run<'_> {
         self.until.saturating_duration_since(Instant::now()).min((self.budget)().left())
     }
 
+    /// Returns whether another request may begin. A request reads and moves its entries even if there is
+    /// no time to send its messages. Moving the entries back belongs to the time for settling.
+    fn has_time(&self) -> bool {
+        self.left() > 2 * self.instance.store_timeout
+    }
+
     /// Sends the messages for the events of a destination.
     async fn send(&self, route: Route) -> Sent {
         let mut sent = Sent::default();
@@ -161,7 +169,7 @@ impl Run<'_> {
 
     async fn send_all(&self, route: Route, sent: &mut Sent) -> Result<(), Stop> {
         let store = self.instance.router.store();
-        let (mut health, mut last) = (None, None);
+        let (mut health, mut last, mut refusals) = (None, None, 0);
         loop {
             let page = store.due(route, Some(Utc::now()), last, PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
@@ -171,6 +179,13 @@ impl Run<'_> {
                 && let Some(entry) = entries.next()
             {
                 health = self.try_out(route, entry, sent).await?;
+                if health == Some(Health::Busy) {
+                    health = None;
+                    refusals += 1;
+                    if refusals == BUSY {
+                        return Err(Stop::Down);
+                    }
+                }
             }
             let up_at = (health == Some(Health::Up)).then(Utc::now);
             let entries: Vec<_> = entries.collect();
@@ -180,13 +195,12 @@ impl Run<'_> {
             // The requests that have begun still end, so that their entries have messages.
             let chunks = chunks
                 .into_iter()
-                .take_while(|_| !has_stopped.load(Ordering::Relaxed) && self.left() > LAST_REQUEST);
+                .take_while(|_| !has_stopped.load(Ordering::Relaxed) && self.has_time());
             let count = entries.len().div_ceil(queue::AT_ONCE);
             let requests = chunks.map(|entries| self.request(route, up_at, entries));
             let mut requests = stream::iter(requests).buffer_unordered(REQUESTS);
             let mut made = 0;
-            // A request that is given up loses nothing: the list brings its events later.
-            while let Ok(Some(of_request)) = timeout(self.left(), requests.next()).await {
+            while let Some(of_request) = requests.next().await {
                 made += 1;
                 match of_request {
                     Ok(of_request) => {
@@ -215,13 +229,18 @@ impl Run<'_> {
         if self.left().is_zero() {
             return Err(Stop::Incomplete);
         }
-        let Some(cause) = self.instance.gates.cause(route, None) else { return Err(Stop::Down) };
+        let patience = self.left().saturating_sub(self.instance.attempt).min(PATIENCE);
+        let cause = self.instance.gates.cause_soon(route, None, patience).await;
+        let Some(cause) = cause else { return Err(Stop::Down) };
         let budget = (self.budget)();
         match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin).await {
-            Handled::Tried { ending, route: tried, health, settled, .. } => {
+            Handled::Tried { ending, route: tried, health, age, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,
-                    Ending::Postponed => sent.postponed += 1,
+                    Ending::Postponed => {
+                        sent.postponed += 1;
+                        sent.oldest = sent.oldest.max(age);
+                    }
                     _ => sent.failed += 1,
                 }
                 sent.is_incomplete |= !settled;
@@ -268,12 +287,20 @@ impl Run<'_> {
         // The entries that failed have no message, and are still due.
         let (sent, is_incomplete) = (messages.len() as u32, !errors.is_empty());
         let mut sent = Sent { sent, oldest, is_incomplete, ..Sent::default() };
-        if !messages.is_empty()
-            && let Err(unsent) = self.queue.send_patiently(&messages).await
-        {
-            telemetry::unsent(unsent.count, &unsent);
+        let is_late = self.left().is_zero();
+        let result = match messages.is_empty() || is_late {
+            true => Ok(()),
+            false => self.queue.send_patiently(&messages, self.left()).await,
+        };
+        if let Err(unsent) = &result {
+            telemetry::unsent(unsent.count, unsent);
             sent.not_sent = unsent.count as u32;
             sent.sent -= sent.not_sent;
+        }
+        if is_late {
+            (sent.sent, sent.is_incomplete) = (0, true);
+        }
+        if is_late || result.is_err() {
             // The next run tries again. A message that was sent all the same does no harm.
             let store = self.instance.router.store();
             let now = Utc::now();
@@ -315,9 +342,10 @@ impl Run<'_> {
         }
         let age = (now - accepted.at).to_std().unwrap_or_default();
         let moved = store.relist(route, entry, now, now + look_again(age)).await?;
-        // The record does not name the source. The vendor is the next best.
-        let (to, source) = (details.route, Some(details.vendor.as_str()));
-        let message = Message::new(entry.key, to, source, Duration::ZERO).with_up_at(up_at);
+        // Without a source, the vendor is the next best.
+        let source = details.source.as_deref().unwrap_or(&details.vendor);
+        let message = Message::new(entry.key, details.route, Some(source), accepted.bytes);
+        let message = message.with_up_at(up_at);
         Ok(moved.map(|entry| Moved { entry, message, age }))
     }
 

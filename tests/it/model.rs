@@ -19,7 +19,7 @@ use webhook_router::{
     config::StoreConfig,
     outcome::Outcome,
     route::Route,
-    store::{self, State},
+    store::{self, State, Store},
 };
 
 use crate::{
@@ -117,6 +117,7 @@ async fn model(answer: &str, events: usize) {
     let rough = unreliable(seed, &down, is_chosen).await;
     let redis = Redis::start(&[]);
     let redis_url = redis.url();
+    let store = opened(&redis_url).await;
     let started = AtomicUsize::new(0);
     let start = || {
         let number = started.fetch_add(1, Ordering::SeqCst);
@@ -205,7 +206,7 @@ async fn model(answer: &str, events: usize) {
         let keys = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 let keys = vendors.join_all().await;
-                empty(&redis_url).await;
+                empty(&*store).await;
                 keys
             })
         });
@@ -219,7 +220,7 @@ async fn model(answer: &str, events: usize) {
     }
 
     let killed = killed.into_iter().collect();
-    let evidence = Evidence { rough, redis_url, logs, killed, accepts, seed };
+    let evidence = Evidence { rough, store, logs, killed, accepts, seed };
     let Judged { requests, lost, dead, again, twice } = evidence.judge(&keys).await;
     println!(
         "{answer}: {events} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
@@ -236,7 +237,7 @@ async fn model(answer: &str, events: usize) {
 /// The remains when all events are settled.
 pub struct Evidence {
     pub rough: Rough,
-    pub redis_url: String,
+    pub store: Arc<dyn Store>,
     /// The logs of the routers, with their numbers.
     pub logs: Vec<(usize, String)>,
     /// The routers that were killed.
@@ -259,9 +260,7 @@ pub struct Judged {
 impl Evidence {
     /// Judges what became of the events.
     pub async fn judge(&self, keys: &[(usize, String)]) -> Judged {
-        let Self { rough, redis_url, logs, killed, accepts, seed } = self;
-        let vars = [("REDIS_URL", redis_url.as_str()), ("STORE_TIMEOUT_MS", "10000")];
-        let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+        let Self { rough, store, logs, killed, accepts, seed } = self;
         let (mut requests, mut lost, mut dead, mut again, mut twice) = (0, 0, 0, 0, 0);
         for (event, key) in keys {
             let seen = rough.seen(key);
@@ -309,10 +308,13 @@ impl Evidence {
     }
 }
 
-/// Waits until the inboxes are empty.
-pub async fn empty(redis_url: &str) {
+async fn opened(redis_url: &str) -> Arc<dyn Store> {
     let vars = [("REDIS_URL", redis_url), ("STORE_TIMEOUT_MS", "10000")];
-    let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+    store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap()
+}
+
+/// Waits until the inboxes are empty.
+pub async fn empty(store: &dyn Store) {
     for route in Route::ALL {
         while !store.due(route, None, None, 1).await.is_ok_and(|due| due.is_empty()) {
             tokio::time::sleep(Duration::from_millis(100)).await;

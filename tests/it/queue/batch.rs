@@ -2,13 +2,15 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use aws_sdk_sqs::types::Message;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{SCHEDULE, arrived, instance, one_instance, until};
+use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, until};
 use crate::{
     emulator::signal,
     event_source::{Faults, Function, Queue, Wakers, batch},
-    inbox::{event, is_delivered, record},
+    inbox::{crash::Place, event, is_delivered, record, record_in},
     servers::Redis,
     shared,
     support::{Answer, ROUTER, Sink, ok},
@@ -67,17 +69,28 @@ async fn a_sender_cannot_send_messages_or_run_the_schedule() {
 
 /// Accepts events, and returns the event of their batch and their keys.
 async fn accepted(function: &Function, queue: &Queue, count: usize) -> (String, Vec<String>) {
+    let bodies = (0..count).map(|number| event(&number.to_string()));
+    let (messages, keys) = messages_of(function, queue, bodies).await;
+    (batch(&messages), keys)
+}
+
+/// Accepts events, and returns their messages and their keys.
+async fn messages_of(
+    function: &Function,
+    queue: &Queue,
+    bodies: impl Iterator<Item = String>,
+) -> (Vec<Message>, Vec<String>) {
     let mut keys = Vec::new();
-    for number in 0..count {
-        keys.push(function.deliver(&event(&number.to_string())).await.unwrap().key);
+    for body in bodies {
+        keys.push(function.deliver(&body).await.unwrap().key);
     }
     let mut messages = Vec::new();
     until("the messages come", async || {
         messages.extend(queue.receive().await);
-        messages.len() == count
+        messages.len() == keys.len()
     })
     .await;
-    (batch(&messages), keys)
+    (messages, keys)
 }
 
 #[tokio::test]
@@ -97,15 +110,20 @@ async fn a_panic_fails_one_message_and_the_others_are_delivered() {
 }
 
 #[tokio::test]
-async fn while_the_store_does_not_answer_all_messages_come_again() {
+async fn while_the_store_does_not_answer_messages_are_left_to_the_list() {
     let redis = Redis::start(&[]);
     let url = redis.url();
     let (sink, queue, function) = one_instance(&url, &[]).await;
-    let (batch, keys) = accepted(&function, &queue, 10).await;
+    let bodies = (0..10).map(|number| event(&number.to_string()));
+    let (messages, keys) = messages_of(&function, &queue, bodies).await;
     redis.signal("STOP");
-    let answer = function.invoke(batch).await.unwrap();
+    let answer = function.invoke(batch(&messages)).await.unwrap();
     redis.signal("CONT");
-    assert_eq!((failures(&answer).len(), sink.received().len()), (10, 0));
+    // Messages in flight would fill the queue.
+    assert_eq!((failures(&answer).len(), sink.received().len()), (0, 0));
+    for message in &messages {
+        queue.delete(message).await;
+    }
     let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
     for key in &keys {
         record(&url, key, is_delivered).await;
@@ -176,4 +194,41 @@ async fn sigterm_ends_the_function_once_the_batch_is_delivered() {
     for key in &keys {
         record(&url, key, is_delivered).await;
     }
+}
+
+#[tokio::test]
+async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
+    const MEGABYTE: usize = 1024 * 1024;
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let Place { vars, store } = Place::in_shared_table().await;
+    let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let more = [
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "120"),
+        ("STORE_TIMEOUT_MS", "20000"),
+        ("FORWARD_TIMEOUT_MS", "20000"),
+    ];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &vars, &queue, &more);
+    let function = Function::of([emulator]);
+    let mut random = vec![0; 15 * MEGABYTE / 4];
+    rand::fill(&mut random[..]);
+    let noise = format!("\"{}\"", BASE64_STANDARD.encode(random));
+    let bodies = (0..10).map(|number| event(&number.to_string()).replace("1.50", &noise));
+    let (messages, keys) = messages_of(&function, &queue, bodies).await;
+    let process = function.emulator(0).function();
+    // The most memory from now on.
+    std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
+    let answer = function.invoke(batch(&messages)).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("peak: {} MB", peak / 1024);
+    assert!(failures(&answer).is_empty(), "{answer}");
+    for key in &keys {
+        record_in(&*store, key, is_delivered).await;
+    }
+    let received = sink.take();
+    assert_eq!(received.len(), 10);
+    assert!(received.iter().all(|one| one.body.len() > 5 * MEGABYTE));
+    // An instance has 256 MB, and some of them are not the function's.
+    assert!(peak < 160 * 1024, "{peak} kB");
 }
