@@ -34,6 +34,10 @@ const PAGE: usize = 400;
 /// Most requests to SQS at a time.
 const REQUESTS: usize = 8;
 
+/// Most entries that are read and moved at a time, for each request to SQS. Each needs a connection to
+/// the store.
+const ENTRIES: usize = 4;
+
 /// Longest time of a run, whatever the function's timeout is. The next run begins a minute after this
 /// one.
 const RUN: Duration = Duration::from_secs(50);
@@ -150,8 +154,8 @@ impl Run<'_> {
         self.until.saturating_duration_since(Instant::now()).min((self.budget)().left())
     }
 
-    /// Returns whether another request may begin. A request reads and moves its entries even if there is
-    /// no time to send its messages. Moving the entries back belongs to the time for settling.
+    /// Returns whether there is time to read and to move another entry. If no time is left after that to
+    /// send its message, the entry is moved back, in the time for settling.
     fn has_time(&self) -> bool {
         self.left() > 2 * self.instance.store_timeout
     }
@@ -270,8 +274,9 @@ impl Run<'_> {
     ) -> Result<Sent, Stop> {
         let count = entries.len();
         let messages = entries.into_iter().map(|entry| self.message(route, up_at, entry));
+        let messages = stream::iter(messages.collect::<Vec<_>>()).buffer_unordered(ENTRIES);
         let (mut moved, mut errors) = (Vec::new(), Vec::new());
-        for message in join_all(messages).await {
+        for message in messages.collect::<Vec<_>>().await {
             match message {
                 Ok(message) => moved.extend(message),
                 Err(error) => errors.push(error),
@@ -285,7 +290,7 @@ impl Run<'_> {
         let oldest = moved.iter().map(|moved| moved.age).max().unwrap_or_default();
         let messages: Vec<_> = moved.iter().map(|moved| moved.message.clone()).collect();
         // The entries that failed have no message, and are still due.
-        let (sent, is_incomplete) = (messages.len() as u32, !errors.is_empty());
+        let (sent, is_incomplete) = (messages.len() as u32, !errors.is_empty() || !self.has_time());
         let mut sent = Sent { sent, oldest, is_incomplete, ..Sent::default() };
         let is_late = self.left().is_zero();
         let result = match messages.is_empty() || is_late {
@@ -310,13 +315,17 @@ impl Run<'_> {
     }
 
     /// Moves an entry whose event is due to a later time, and returns the message for it. Returns
-    /// nothing for an entry that another run has moved, or that leads to no such event.
+    /// nothing for an entry that another run has moved, or that leads to no such event, and if there is
+    /// no time.
     async fn message(
         &self,
         route: Route,
         up_at: Option<DateTime<Utc>>,
         entry: Due,
     ) -> Result<Option<Moved>, StoreError> {
+        if !self.has_time() {
+            return Ok(None);
+        }
         let (store, now) = (self.instance.router.store(), Utc::now());
         let record = match store.get(&entry.key, now).await {
             Ok(record) => record,

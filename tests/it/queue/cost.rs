@@ -34,19 +34,37 @@ async fn in_a_redis_cluster_an_event_costs_eight_requests_and_a_message() {
     for node in &cluster.nodes {
         node.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "0", "slowlog-max-len", "100000"]);
     }
-    // The log of slow commands has all of them now, but not those of scripts. One argument is in a line.
+    // The log of slow commands has all of them now.
     let requests = || {
         let logs = cluster.nodes.iter().map(|node| {
             let log = node.cli(&["SLOWLOG", "GET", "-1"]);
             node.cli(&["SLOWLOG", "RESET"]);
-            let commands = ["EVALSHA", "EVAL", "ZADD", "ZRANGEBYSCORE", "TIME"];
-            log.lines().filter(|line| commands.contains(line)).count()
+            requests_in(&log)
         });
         logs.sum()
     };
     // Each inbox: the server's time and sixteen lists of what is due, and the lists again.
     let expected = Expected { accept: 3, fail: 4, deliver: 5, idle_run: 65..=80 };
     count(&[("STORE_URL", &cluster.url())], requests, expected).await;
+}
+
+/// Returns the number of requests in the log of slow commands.
+fn requests_in(log: &str) -> usize {
+    let (mut requests, mut is_request) = (0, false);
+    // Each argument is in a line, and the client follows the arguments.
+    for line in log.lines() {
+        match line {
+            // A server that does not have a script yet gets it by EVAL, which does not count.
+            "EVALSHA" | "ZADD" | "ZRANGEBYSCORE" | "TIME" => is_request = true,
+            // A script.
+            "?:0" => is_request = false,
+            client if client.starts_with("127.0.0.1:") => {
+                requests += usize::from(std::mem::take(&mut is_request));
+            }
+            _ => {}
+        }
+    }
+    requests
 }
 
 #[tokio::test]
@@ -74,8 +92,9 @@ async fn a_run_of_the_schedule_opens_few_connections() {
     let sink = Sink::start().await;
     let function = Function::of([instance(Path::new(ROUTER), &sink.url, &store, &queue, &more)]);
     function.invoke(DUE.into()).await.unwrap();
-    // Eight for each destination.
-    assert!(proxy.connections() <= 2 * 8, "{}", proxy.connections());
+    // Eight for each destination, and those that were opened while another became free. With a
+    // connection for each query, there would be more than 48.
+    assert!(proxy.connections() < 40, "{}", proxy.connections());
 }
 
 /// The numbers of requests to the store that are expected. A duplicate always makes one.
