@@ -1,6 +1,6 @@
 //! Batches of messages in which something goes wrong.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use aws_sdk_sqs::types::Message;
 use chrono::Utc;
@@ -84,13 +84,15 @@ async fn accepted_messages(
     for number in 0..count {
         keys.push(function.deliver(&event(&number.to_string())).await.unwrap().key);
     }
-    let mut messages = Vec::new();
+    // A request to SQS that was repeated has doubled its message.
+    let mut messages = BTreeMap::new();
     until("the messages come", async || {
-        messages.extend(queue.receive().await);
+        let received = queue.receive().await.into_iter();
+        messages.extend(received.map(|message| (message.body.clone(), message)));
         messages.len() == count
     })
     .await;
-    (messages, keys)
+    (messages.into_values().collect(), keys)
 }
 
 #[tokio::test]
