@@ -203,7 +203,6 @@ async fn while_sqs_does_not_answer_events_are_accepted_and_found_later() {
     let log = function.emulator(0).log();
     assert_eq!(log.matches(r#""messages_not_sent":1"#).count(), 3, "{log}");
     // After two failures, the third sender does not wait for SQS.
-    assert_eq!(log.matches("SQS did not answer in time").count(), 2, "{log}");
     assert_eq!(log.matches("the last requests to SQS failed").count(), 1, "{log}");
     // Its event has no message that could be late, so the next run has it.
     let report = function.invoke(DUE.into()).await.unwrap();
