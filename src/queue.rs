@@ -5,7 +5,10 @@
 //! That does no harm: a message holds only a key, and the store decides whether its event is due. A
 //! message that cannot be sent, or is lost, loses nothing: the store lists the event.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::{
@@ -13,7 +16,7 @@ use aws_sdk_sqs::{
     config::{retry::RetryConfig, timeout::TimeoutConfig},
     types::{MessageAttributeValue, SendMessageBatchRequestEntry},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{aws, key::Key, route::Route};
@@ -31,11 +34,20 @@ pub const DESTINATION: &str = "destination";
 /// since 1970.
 const UP_AT: &str = "up_at";
 
+/// The attribute of a message that has the length of the event's body.
+const BYTES: &str = "bytes";
+
 /// Time limit for a request, with one repetition, while the sender of an event waits for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same when nobody waits.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Number of requests that fail in a row until acceptances and postponements do without messages.
+const FAILURES: u32 = 2;
+
+/// Time for which they do.
+const PAUSE: TimeDelta = TimeDelta::seconds(30);
 
 /// The group of messages without a source.
 const NO_SOURCE: &str = "envelope";
@@ -52,18 +64,24 @@ pub struct Message {
     /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>).
     group: String,
     delay: Duration,
+    bytes: usize,
     up_at: Option<DateTime<Utc>>,
 }
 
 impl Message {
-    /// Creates a message that SQS delivers after a delay. `source` is the event's source, if it has
-    /// one.
-    pub fn new(key: Key, destination: Route, source: Option<&str>, delay: Duration) -> Self {
+    /// Creates a message that SQS delivers at once. `source` is the event's source, if it has one, and
+    /// `bytes` is the length of its body.
+    pub fn new(key: Key, destination: Route, source: Option<&str>, bytes: usize) -> Self {
         let is_allowed = |one: &char| one.is_ascii_alphanumeric() || *one == '-';
         let name = source.unwrap_or_default().chars().filter(is_allowed).take(MAX_GROUP_CHARS);
         let name: String = name.map(|one| one.to_ascii_lowercase()).collect();
         let group = if name.is_empty() { NO_SOURCE.into() } else { name };
-        Self { key, destination, group, delay: delay.min(MAX_DELAY), up_at: None }
+        Self { key, destination, group, delay: Duration::ZERO, bytes, up_at: None }
+    }
+
+    /// Returns the same message, which SQS delivers after a delay.
+    pub fn with_delay(self, delay: Duration) -> Self {
+        Self { delay: delay.min(MAX_DELAY), ..self }
     }
 
     /// Returns the same message with a time at which the destination was up. An instance that has
@@ -91,42 +109,101 @@ pub struct Queue {
     url: String,
     /// Created for the first message.
     client: OnceCell<Client>,
+    health: Mutex<Health>,
+}
+
+/// Whether SQS takes messages, as far as this process knows.
+#[derive(Debug, Default)]
+struct Health {
+    /// The number of requests that failed since the last one that did not.
+    failures: u32,
+    /// The time of the next request, if requests fail. By the wall clock, which continues while
+    /// Lambda freezes the process.
+    next: DateTime<Utc>,
+}
+
+impl Health {
+    /// Returns whether a request is worth waiting for.
+    fn is_good(&self, now: DateTime<Utc>) -> bool {
+        // The clock may have been set back.
+        self.failures < FAILURES || self.next <= now || self.next > now + PAUSE
+    }
+
+    /// Returns whether a request may begin. While requests fail, there is one in a while.
+    fn begin(&mut self, now: DateTime<Utc>) -> bool {
+        let may_begin = self.is_good(now);
+        if may_begin {
+            self.next = now + PAUSE;
+        }
+        may_begin
+    }
+
+    fn learn(&mut self, now: DateTime<Utc>, is_sent: bool) {
+        self.failures = if is_sent { 0 } else { self.failures.saturating_add(1) };
+        self.next = now + PAUSE;
+    }
 }
 
 impl Queue {
     /// Creates a queue with the region, credentials and endpoint of the standard AWS settings. It
     /// does not connect yet.
     pub fn new(url: String) -> Self {
-        Self { url, client: OnceCell::new() }
+        Self { url, client: OnceCell::new(), health: Mutex::default() }
     }
 
     async fn client(&self) -> &Client {
         self.client.get_or_init(|| async { client(aws::sdk_config().await) }).await
     }
 
-    /// Sends up to [`AT_ONCE`] messages with one request, within a second.
-    ///
-    /// # Errors
-    /// Fails if SQS does not take all of them, or does not answer in time.
-    pub async fn send(&self, messages: &[Message]) -> Result<(), Unsent> {
-        self.send_within(TIMEOUT, messages).await
+    /// Returns whether SQS takes messages, as far as this process knows.
+    pub fn is_up(&self) -> bool {
+        self.health().is_good(Utc::now())
     }
 
-    /// Sends messages as [`Queue::send`] does, but waits for up to ten seconds.
+    /// Sends a message within a second. After two requests in a row that failed, it fails at once for
+    /// half a minute, so that senders do not wait for a service that is down.
+    ///
+    /// # Errors
+    /// Fails if SQS does not take the message, or does not answer in time.
+    pub async fn send(&self, message: Message) -> Result<(), Unsent> {
+        if !self.health().begin(Utc::now()) {
+            let reason = "not tried, because the last requests to SQS failed".to_owned();
+            return Err(Unsent { count: 1, reason });
+        }
+        self.send_within(TIMEOUT, &[message]).await
+    }
+
+    /// Sends up to [`AT_ONCE`] messages with one request, and waits for up to ten seconds, but not
+    /// longer than `limit`.
     ///
     /// # Errors
     /// Fails if SQS does not take all of them, or does not answer in time.
-    pub async fn send_patiently(&self, messages: &[Message]) -> Result<(), Unsent> {
-        self.send_within(PATIENT_TIMEOUT, messages).await
+    pub async fn send_patiently(
+        &self,
+        messages: &[Message],
+        limit: Duration,
+    ) -> Result<(), Unsent> {
+        self.send_within(limit.min(PATIENT_TIMEOUT), messages).await
     }
 
     async fn send_within(&self, limit: Duration, messages: &[Message]) -> Result<(), Unsent> {
+        let sent = self.try_to_send(limit, messages).await;
+        self.health().learn(Utc::now(), sent.is_ok());
+        sent
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn try_to_send(&self, limit: Duration, messages: &[Message]) -> Result<(), Unsent> {
         let unsent = |count, reason| Err(Unsent { count, reason });
         let entries = messages.iter().enumerate().map(|(index, message)| {
             let attribute = |data_type: &str, value: String| {
                 MessageAttributeValue::builder().data_type(data_type).string_value(value).build()
             };
             let destination = attribute("String", message.destination.as_str().into())?;
+            let bytes = attribute("Number", message.bytes.to_string())?;
             let entry = SendMessageBatchRequestEntry::builder();
             let entry = match message.up_at {
                 Some(up_at) => {
@@ -139,6 +216,7 @@ impl Queue {
                 .id(index.to_string())
                 .message_body(message.key.to_string())
                 .message_attributes(DESTINATION, destination)
+                .message_attributes(BYTES, bytes)
                 .message_group_id(&message.group)
                 .delay_seconds(message.delay_seconds())
                 .build()
@@ -187,7 +265,7 @@ mod tests {
 
     fn message(source: Option<&str>, millis: u64) -> Message {
         let key = testing::plan(Identity::Content, "one").key;
-        Message::new(key, Route::GCP, source, Duration::from_millis(millis))
+        Message::new(key, Route::GCP, source, 0).with_delay(Duration::from_millis(millis))
     }
 
     #[test]
@@ -197,6 +275,25 @@ mod tests {
         {
             assert_eq!(message(None, millis).delay_seconds(), seconds, "{millis}");
         }
+    }
+
+    #[test]
+    fn after_two_failures_one_request_in_half_a_minute_is_waited_for() {
+        let (mut health, now) = (Health::default(), DateTime::UNIX_EPOCH + TimeDelta::days(1));
+        let at = |seconds| now + TimeDelta::seconds(seconds);
+        for second in 0..2 {
+            assert!(health.begin(at(second)));
+            health.learn(at(second), false);
+        }
+        assert!(!health.is_good(at(30)) && !health.begin(at(30)));
+        // Other senders do not wait for this request either.
+        assert!(health.is_good(at(31)) && health.begin(at(31)) && !health.begin(at(32)));
+        health.learn(at(32), false);
+        assert!(!health.begin(at(61)) && health.begin(at(62)));
+        health.learn(at(62), true);
+        assert!(health.begin(at(62)));
+        health.learn(at(63), false);
+        assert!(health.begin(at(63)));
     }
 
     #[test]

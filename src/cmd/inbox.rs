@@ -100,6 +100,7 @@ enum Sqs {
 struct Attributes {
     destination: Option<Attribute>,
     up_at: Option<Attribute>,
+    bytes: Option<Attribute>,
 }
 
 #[derive(Deserialize)]
@@ -114,11 +115,13 @@ impl From<Received> for Message {
         let value = |attribute: Option<Attribute>| attribute.and_then(|one| one.string_value);
         let destination = value(message_attributes.destination);
         let up_at = value(message_attributes.up_at).and_then(|millis| millis.parse().ok());
+        let bytes = value(message_attributes.bytes).and_then(|bytes| bytes.parse().ok());
         Self {
             id: message_id,
             key: body.parse().ok(),
             destination: destination.and_then(|name| name.parse().ok()),
             up_at: up_at.and_then(DateTime::from_timestamp_millis),
+            bytes: bytes.unwrap_or_default(),
         }
     }
 }
@@ -173,7 +176,11 @@ mod tests {
                 "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:inbox",
             })
         };
-        let named = json!({ "destination": { "stringValue": "aws", "dataType": "String" } });
+        let named = json!({
+            "destination": { "stringValue": "aws", "dataType": "String" },
+            "up_at": { "stringValue": "1000", "dataType": "Number" },
+            "bytes": { "stringValue": "5000", "dataType": "Number" },
+        });
         let unknown = json!({ "destination": { "stringValue": "Mars!", "dataType": "String" } });
         for (record, is_key, destination) in [
             (record(&key, named), true, Some(crate::route::Route::AWS)),
@@ -184,6 +191,8 @@ mod tests {
             let read = messages(&json!({ "Records": [record] }));
             assert_eq!((read.len(), read[0].id.as_str()), (1, "one"));
             assert_eq!((read[0].key.is_some(), read[0].destination), (is_key, destination));
+            let is_whole = destination.is_some();
+            assert_eq!((read[0].up_at.is_some(), read[0].bytes > 0), (is_whole, is_whole));
         }
     }
 

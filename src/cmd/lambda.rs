@@ -59,7 +59,8 @@ pub async fn run() -> anyhow::Result<()> {
         }
     }
     let router = Arc::new(router);
-    let inbox = Arc::new(Instance::new(Arc::clone(&router), config.forward.timeout));
+    let (attempt, store) = (config.forward.timeout, config.store.timeout);
+    let inbox = Arc::new(Instance::new(Arc::clone(&router), attempt, store));
     let stop = stop_signal()?;
     let (function, is_warm) =
         (Arc::new(Function { router, inbox, config }), AtomicBool::new(false));

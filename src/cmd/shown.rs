@@ -120,7 +120,7 @@ impl From<&Record> for Shown {
                 shown.next_attempt_at = Some(time(*due));
             }
         }
-        if let Some(Acceptance { at, tries }) = accepted {
+        if let Some(Acceptance { at, tries, .. }) = accepted {
             shown.accepted_at = Some(time(*at));
             shown.tries = Some(*tries);
             let last = attempts.last().filter(|last| last.at >= *at);

@@ -82,5 +82,5 @@ impl Vars<'_> {
 /// Returns the mirror at a URL. It trusts only public CAs, and gets no credentials but those in the
 /// URL.
 fn mirror_at(url: Url) -> Place {
-    Place::Http(HttpTarget { url, ca: None, client_certificate: None })
+    Place::Http(HttpTarget { url, ca: None, client_certificate: None, id_token: None })
 }

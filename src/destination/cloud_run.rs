@@ -70,7 +70,7 @@ impl CloudRun {
         let response = self.client.request(request).await.map_err(|error| {
             let detail = chain(&error);
             // Name resolution, connection and TLS come before the first byte of the request.
-            if error.is_connect() { SendError::not_sent(detail) } else { SendError::broken(detail) }
+            if error.is_connect() { SendError::NotSent(detail) } else { SendError::broken(detail) }
         })?;
 
         let status = response.status();
@@ -101,7 +101,7 @@ impl Destination for CloudRun {
         // Without a token, nothing of the event is sent.
         let token = timeout_at(deadline, tokens.get()).await;
         let token = token.unwrap_or_else(|_| Err("the ID token did not come in time".into()));
-        let token = token.map_err(SendError::not_sent)?;
+        let token = token.map_err(SendError::NotSent)?;
         let posted = timeout_at(deadline, self.post(event, Some(token.clone()))).await;
         let reply = posted.unwrap_or_else(|_| Err(SendError::timed_out(timeout)));
         if reply.as_ref().is_ok_and(|reply| reply.status == StatusCode::UNAUTHORIZED) {

@@ -119,7 +119,7 @@ impl Destination for Lambda {
         let deadline = Instant::now() + timeout;
         // Loading region and credentials sends nothing of the event.
         let Ok(client) = timeout_at(deadline, self.client()).await else {
-            return Err(SendError::not_sent("the AWS settings could not be loaded in time".into()));
+            return Err(SendError::NotSent("the AWS settings could not be loaded in time".into()));
         };
         let invoked = timeout_at(deadline, self.invoke(client, event));
         invoked.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
@@ -254,14 +254,14 @@ fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
         SdkError::ServiceError(refusal) if refusal.raw().status().as_u16() == TOO_MANY_REQUESTS => {
             let retry_after = refusal.raw().headers().get("retry-after");
             let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
-            SendError::NotSent { detail, retry_after: retry_after.map(Duration::from_secs) }
+            SendError::Throttled { detail, retry_after: retry_after.map(Duration::from_secs) }
         }
         SdkError::ServiceError(_) => SendError::Refused(detail),
         SdkError::ConstructionFailure(_) => SendError::Refused(detail),
         SdkError::DispatchFailure(failure)
             if failure.as_connector_error().is_some_and(was_not_sent) =>
         {
-            SendError::not_sent(detail)
+            SendError::NotSent(detail)
         }
         SdkError::TimeoutError(_) => SendError::Unknown(NoAnswer { timed_out: true, detail }),
         _ => SendError::broken(detail),
@@ -427,7 +427,7 @@ mod tests {
         assert!(matches!(refused(404, None), SendError::Refused(_)));
         assert!(matches!(refused(403, Some("7")), SendError::Refused(_)));
         let wait = |refusal| match refusal {
-            SendError::NotSent { retry_after, .. } => retry_after,
+            SendError::Throttled { retry_after, .. } => retry_after,
             other => panic!("{other:?}"),
         };
         assert_eq!(wait(refused(429, None)), None);
@@ -449,7 +449,7 @@ mod tests {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             send_error(SdkError::dispatch_failure(ConnectorError::other(error, None)))
         };
-        assert!(matches!(failed("no credentials".into()), SendError::NotSent { .. }));
+        assert!(matches!(failed("no credentials".into()), SendError::NotSent(_)));
         let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         assert!(matches!(failed(reset.into()), SendError::Unknown(_)));
     }

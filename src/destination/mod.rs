@@ -63,10 +63,14 @@ pub struct Outgoing<'a> {
 /// Reasons why an attempt has no reply to pass on. The texts are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The destination did not receive the event, but another attempt may succeed: it was
-    /// unreachable or overloaded.
+    /// The destination did not receive the event, because it was unreachable. Another attempt may
+    /// succeed.
+    #[error("{0}")]
+    NotSent(String),
+    /// The destination did not receive the event, because it has too much to do. Another attempt may
+    /// succeed soon.
     #[error("{detail}")]
-    NotSent {
+    Throttled {
         detail: String,
         /// The pause that the destination asked for.
         retry_after: Option<Duration>,
@@ -100,10 +104,6 @@ pub struct NoAnswer {
 }
 
 impl SendError {
-    fn not_sent(detail: String) -> Self {
-        Self::NotSent { detail, retry_after: None }
-    }
-
     fn timed_out(timeout: Duration) -> Self {
         let detail = format!("no answer within {} ms", timeout.as_millis());
         Self::Unknown(NoAnswer { timed_out: true, detail })

@@ -172,8 +172,10 @@ mod tests {
             key: Some(key),
             destination: "old".parse().ok(),
             up_at: None,
+            bytes: 0,
         };
-        let instance = Arc::new(Instance::new(Arc::clone(&router), Duration::from_secs(1)));
+        let (attempt, store) = (Duration::from_secs(1), Duration::from_secs(1));
+        let instance = Arc::new(Instance::new(Arc::clone(&router), attempt, store));
         let budget = || budget().unwrap();
         let again = instance.consume(vec![message], budget, &Origin::default()).await;
         assert!(again.is_empty());

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::{CLOCK_MARGIN, outage::Gates};
@@ -28,7 +29,15 @@ const SOON: Duration = Duration::from_secs(2);
 /// Time for which an attempt waits until its destination may be tried. While an attempt waits, its
 /// instance takes no further messages. Otherwise, the messages of a whole queue would be let go
 /// during a short failure.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Most kilobytes of bodies of the events that are delivered at a time. A delivery needs several times
+/// the memory of its body, and an instance has 256 MB.
+const ROOM: u32 = 8 * 1024;
+
+/// Time for which a batch lasts longer if the store does not answer. Otherwise, the messages of a
+/// whole queue would be let go during a short failure.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of an instance of the function.
 pub struct Instance {
@@ -36,6 +45,10 @@ pub struct Instance {
     pub(super) gates: Gates,
     /// The time limit for one attempt.
     pub(super) attempt: Duration,
+    /// The time limit for one operation of the store.
+    pub(super) store_timeout: Duration,
+    /// A permit for each kilobyte.
+    room: Semaphore,
 }
 
 /// A message of the queue.
@@ -49,22 +62,33 @@ pub struct Message {
     pub destination: Option<Route>,
     /// A time at which the destination was up, if the message says so.
     pub up_at: Option<DateTime<Utc>>,
+    /// The length of the event's body. Zero if the message does not say it.
+    pub bytes: usize,
+}
+
+impl Message {
+    /// Returns the room that the event needs, in kilobytes. An event that needs more than there is gets
+    /// all of it.
+    fn room(&self) -> u32 {
+        u32::try_from(self.bytes / 1024 + 1).map_or(ROOM, |room| room.min(ROOM))
+    }
 }
 
 /// The result of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,
-    /// The destination is down, has no room, or is unknown to this process. The list of the store
-    /// brings the event later.
+    /// The destination is down, has no room, or is unknown to this process, or the store is down. The list
+    /// of the store brings the event later.
     Left,
     /// SQS must bring the message again.
     Again,
 }
 
 impl Instance {
-    pub fn new(router: Arc<Router>, attempt: Duration) -> Self {
-        Self { router, gates: Gates::default(), attempt }
+    pub fn new(router: Arc<Router>, attempt: Duration, store_timeout: Duration) -> Self {
+        let (gates, room) = (Gates::default(), Semaphore::new(ROOM as usize));
+        Self { router, gates, attempt, store_timeout, room }
     }
 
     /// Delivers the events of a batch of messages, several at a time. `budget` returns the time for
@@ -77,21 +101,26 @@ impl Instance {
     ) -> Vec<String> {
         let count = messages.len();
         let fates = messages.into_iter().enumerate().map(|(index, message)| {
-            let (instance, origin, budget) = (Arc::clone(self), origin.clone(), &budget);
+            let (this, origin, budget) = (Arc::clone(self), origin.clone(), &budget);
             async move {
                 let id = message.id.clone();
                 let Some(key) = message.key else {
                     tracing::error!(message = id, "a message is not the key of an event");
                     return (id, Fate::Again);
                 };
+                let (room, has_waited) = match self.room.try_acquire_many(message.room()) {
+                    Ok(room) => (Ok(room), false),
+                    Err(_) => (self.room.acquire_many(message.room()).await, true),
+                };
                 let now = budget();
                 // The first attempts begin even if there is little time.
-                if index >= AT_ONCE && !now.has_time_for(instance.attempt) {
+                if (has_waited || index >= AT_ONCE) && !now.has_time_for(self.attempt) {
                     return (id, Fate::Again);
                 }
                 // A task of its own keeps a panic from ending the other attempts.
-                let delivering = async move { instance.deliver(key, &message, now, origin).await };
+                let delivering = async move { this.deliver(key, &message, now, origin).await };
                 let fate = tokio::spawn(delivering.in_current_span()).await;
+                drop(room);
                 // The place of a panic is in the log already.
                 (id, fate.unwrap_or(Fate::Again))
             }
@@ -137,7 +166,13 @@ impl Instance {
             // Another process has the event, or the list brings it.
             Handled::NotDue(_) | Handled::Gone => Fate::Done,
             Handled::NoRoom(_) => Fate::Left,
-            Handled::Unreadable | Handled::StoreUnavailable => Fate::Again,
+            // The store lists the event. A message that came again would stay in flight until then,
+            // and SQS stops a queue with 120,000 messages in flight.
+            Handled::StoreUnavailable => {
+                tokio::time::sleep(STORE_PAUSE.min(budget.left())).await;
+                Fate::Left
+            }
+            Handled::Unreadable => Fate::Again,
         }
     }
 

@@ -77,10 +77,20 @@ impl Gate {
     pub fn learn(&mut self, destination: Route, health: Health) -> bool {
         let (now, up_at, is_probe_due) = (Utc::now(), self.up_at(), self.is_probe_due());
         match (health, &mut *self) {
-            (Health::Down, Self::Open { .. } | Self::Unknown) => {
-                tracing::warn!(%destination, "down; its accepted events wait");
+            (Health::Down | Health::Busy, Self::Open { .. } | Self::Unknown) => {
+                if health == Health::Down {
+                    tracing::warn!(%destination, "down; its accepted events wait");
+                } else {
+                    tracing::warn!(%destination, "busy; its accepted events wait a second");
+                }
                 let next_probe = now + around(FIRST_PROBE);
                 *self = Self::Closed { probes: 0, next_probe, failed_at: now, up_at };
+            }
+            // The pause does not grow: the destination works, and takes an event now and then.
+            (Health::Busy, Self::Closed { probes, next_probe, failed_at, .. }) => {
+                let soon = now + around(FIRST_PROBE);
+                *next_probe = if is_probe_due { soon } else { soon.min(*next_probe) };
+                (*probes, *failed_at) = (0, now);
             }
             (Health::Down | Health::Unknown, Self::Closed { failed_at, .. }) => {
                 *failed_at = now;
@@ -218,6 +228,24 @@ mod tests {
         gates.learn(gcp, Health::Up);
         assert_eq!(gates.cause(gcp, None), Some(Cause::Due));
     }
+
+    #[test]
+    fn the_pause_of_a_destination_that_is_busy_does_not_grow() {
+        let (gates, aws) = (Gates::default(), Route::AWS);
+        for _ in 0..8 {
+            gates.learn(aws, Health::Busy);
+            let pause = gates.gates()[&aws].pause();
+            assert!(pause > Duration::ZERO && pause <= FIRST_PROBE * 3 / 2, "{pause:?}");
+            assert_eq!(gates.cause(aws, None), None);
+            if let Some(Gate::Closed { next_probe, .. }) = gates.gates().get_mut(&aws) {
+                *next_probe = Utc::now();
+            }
+            assert!(matches!(gates.cause(aws, None), Some(Cause::Probe { .. })));
+        }
+        gates.learn(aws, Health::Up);
+        assert_eq!(gates.cause(aws, None), Some(Cause::Due));
+    }
+
     #[test]
     fn a_later_answer_that_another_process_got_opens_a_gate() {
         let (gates, gcp) = (Gates::default(), Route::GCP);

@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Instance, abandoned};
+use super::{Instance, abandoned, instance::PATIENCE};
 use crate::{
     outcome::{Ending, Origin},
     queue::{self, Message, Queue},
@@ -34,12 +34,17 @@ const PAGE: usize = 400;
 /// Most requests to SQS at a time.
 const REQUESTS: usize = 8;
 
+/// Most entries that are read and moved at a time, for each request to SQS. Each needs a connection to
+/// the store.
+const ENTRIES: usize = 4;
+
 /// Longest time of a run, whatever the function's timeout is. The next run begins a minute after this
 /// one.
 const RUN: Duration = Duration::from_secs(50);
 
-/// Time before the end of a run in which no request begins. The requests that have begun need it.
-const LAST_REQUEST: Duration = Duration::from_secs(2);
+/// Attempts that a destination may refuse in a run because it has too much to do. After that, its
+/// events wait for the next run.
+const BUSY: u32 = 5;
 
 /// One run in this many also cleans up behind interrupted acceptances. The schedule runs each
 /// minute, so that this happens once an hour on average.
@@ -61,7 +66,7 @@ pub struct Sent {
     /// True if there was no time for all events, the store did not answer, or a record cannot be
     /// read. The next run goes on.
     pub is_incomplete: bool,
-    /// The age of the oldest event that got a message.
+    /// The age of the oldest event that got a message, or was tried in vain.
     #[serde(skip)]
     oldest: Duration,
 }
@@ -121,11 +126,13 @@ impl Instance {
         let until = Instant::now() + RUN;
         let run = Run { until, instance: self, queue, budget: &budget, origin };
         let routes: Vec<_> = self.router.destinations().routes().collect();
-        let sending = join_all(routes.iter().map(|route| run.send(*route)));
-        let counting = telemetry::count_pending(self.router.store(), &routes);
+        // First, because a run may need all its time. Not beside the rest, because each request at a
+        // time needs a connection.
+        let pending = telemetry::count_pending(self.router.store(), &routes).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
+        let sending = join_all(routes.iter().map(|route| run.send(*route)));
         let settling = abandoned::settle(&self.router, has_time, origin);
-        let (results, pending, abandoned) = tokio::join!(sending, counting, settling);
+        let (results, abandoned) = tokio::join!(sending, settling);
         let mut sum = Sent::default();
         for sent in &results {
             sum.add(*sent);
@@ -153,6 +160,12 @@ impl Run<'_> {
         self.until.saturating_duration_since(Instant::now()).min((self.budget)().left())
     }
 
+    /// Returns whether there is time to read and to move another entry. If no time is left after that to
+    /// send its message, the entry is moved back, in the time for settling.
+    fn has_time(&self) -> bool {
+        self.left() > 2 * self.instance.store_timeout
+    }
+
     /// Sends the messages for the events of a destination.
     async fn send(&self, route: Route) -> Sent {
         let mut sent = Sent::default();
@@ -166,7 +179,7 @@ impl Run<'_> {
 
     async fn send_all(&self, route: Route, sent: &mut Sent) -> Result<(), Stop> {
         let store = self.instance.router.store();
-        let (mut health, mut last) = (None, None);
+        let (mut health, mut last, mut refusals) = (None, None, 0);
         loop {
             let page = store.due(route, Some(Utc::now()), last, PAGE).await?;
             let Some(end) = page.last() else { return Ok(()) };
@@ -176,6 +189,13 @@ impl Run<'_> {
                 && let Some(entry) = entries.next()
             {
                 health = self.try_out(route, entry, sent).await?;
+                if health == Some(Health::Busy) {
+                    health = None;
+                    refusals += 1;
+                    if refusals == BUSY {
+                        return Err(Stop::Down);
+                    }
+                }
             }
             let up_at = (health == Some(Health::Up)).then(Utc::now);
             let entries: Vec<_> = entries.collect();
@@ -185,13 +205,12 @@ impl Run<'_> {
             // The requests that have begun still end, so that their entries have messages.
             let chunks = chunks
                 .into_iter()
-                .take_while(|_| !has_stopped.load(Ordering::Relaxed) && self.left() > LAST_REQUEST);
+                .take_while(|_| !has_stopped.load(Ordering::Relaxed) && self.has_time());
             let count = entries.len().div_ceil(queue::AT_ONCE);
             let requests = chunks.map(|entries| self.request(route, up_at, entries));
             let mut requests = stream::iter(requests).buffer_unordered(REQUESTS);
             let mut made = 0;
-            // A request that is given up loses nothing: the list brings its events later.
-            while let Ok(Some(of_request)) = timeout(self.left(), requests.next()).await {
+            while let Some(of_request) = requests.next().await {
                 made += 1;
                 match of_request {
                     Ok(of_request) => {
@@ -220,14 +239,19 @@ impl Run<'_> {
         if self.left().is_zero() {
             return Err(Stop::Incomplete);
         }
-        let Some(cause) = self.instance.gates.cause(route, None) else { return Err(Stop::Down) };
+        let patience = self.left().saturating_sub(self.instance.attempt).min(PATIENCE);
+        let cause = self.instance.gates.cause_soon(route, None, patience).await;
+        let Some(cause) = cause else { return Err(Stop::Down) };
         let budget = (self.budget)();
         match self.instance.attempt(entry.key, Some(route), cause, budget, self.origin, None).await
         {
-            Handled::Tried { ending, route: tried, health, settled, .. } => {
+            Handled::Tried { ending, route: tried, health, age, settled, .. } => {
                 match ending {
                     Ending::Delivered => sent.delivered += 1,
-                    Ending::Postponed => sent.postponed += 1,
+                    Ending::Postponed => {
+                        sent.postponed += 1;
+                        sent.oldest = sent.oldest.max(age);
+                    }
                     _ => sent.failed += 1,
                 }
                 sent.is_incomplete |= !settled;
@@ -257,8 +281,9 @@ impl Run<'_> {
     ) -> Result<Sent, Stop> {
         let count = entries.len();
         let messages = entries.into_iter().map(|entry| self.message(route, up_at, entry));
+        let messages = stream::iter(messages.collect::<Vec<_>>()).buffer_unordered(ENTRIES);
         let (mut moved, mut errors) = (Vec::new(), Vec::new());
-        for message in join_all(messages).await {
+        for message in messages.collect::<Vec<_>>().await {
             match message {
                 Ok(message) => moved.extend(message),
                 Err(error) => errors.push(error),
@@ -272,14 +297,22 @@ impl Run<'_> {
         let oldest = moved.iter().map(|moved| moved.age).max().unwrap_or_default();
         let messages: Vec<_> = moved.iter().map(|moved| moved.message.clone()).collect();
         // The entries that failed have no message, and are still due.
-        let (sent, is_incomplete) = (messages.len() as u32, !errors.is_empty());
+        let (sent, is_incomplete) = (messages.len() as u32, !errors.is_empty() || !self.has_time());
         let mut sent = Sent { sent, oldest, is_incomplete, ..Sent::default() };
-        if !messages.is_empty()
-            && let Err(unsent) = self.queue.send_patiently(&messages).await
-        {
-            telemetry::unsent(unsent.count, &unsent);
+        let is_late = self.left().is_zero();
+        let result = match messages.is_empty() || is_late {
+            true => Ok(()),
+            false => self.queue.send_patiently(&messages, self.left()).await,
+        };
+        if let Err(unsent) = &result {
+            telemetry::unsent(unsent.count, unsent);
             sent.not_sent = unsent.count as u32;
             sent.sent -= sent.not_sent;
+        }
+        if is_late {
+            (sent.sent, sent.is_incomplete) = (0, true);
+        }
+        if is_late || result.is_err() {
             // The next run tries again. A message that was sent all the same does no harm.
             let store = self.instance.router.store();
             let now = Utc::now();
@@ -289,13 +322,17 @@ impl Run<'_> {
     }
 
     /// Moves an entry whose event is due to a later time, and returns the message for it. Returns
-    /// nothing for an entry that another run has moved, or that leads to no such event.
+    /// nothing for an entry that another run has moved, or that leads to no such event, and if there is
+    /// no time.
     async fn message(
         &self,
         route: Route,
         up_at: Option<DateTime<Utc>>,
         entry: Due,
     ) -> Result<Option<Moved>, StoreError> {
+        if !self.has_time() {
+            return Ok(None);
+        }
         let (store, now) = (self.instance.router.store(), Utc::now());
         let record = match store.get(&entry.key, now).await {
             Ok(record) => record,
@@ -321,9 +358,10 @@ impl Run<'_> {
         }
         let age = (now - accepted.at).to_std().unwrap_or_default();
         let moved = store.relist(route, entry, now, now + look_again(age)).await?;
-        // The record does not name the source. The vendor is the next best.
-        let (to, source) = (details.route, Some(details.vendor.as_str()));
-        let message = Message::new(entry.key, to, source, Duration::ZERO).with_up_at(up_at);
+        // Without a source, the vendor is the next best.
+        let source = details.source.as_deref().unwrap_or(&details.vendor);
+        let message = Message::new(entry.key, details.route, Some(source), accepted.bytes);
+        let message = message.with_up_at(up_at);
         Ok(moved.map(|entry| Moved { entry, message, age }))
     }
 

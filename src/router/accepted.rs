@@ -105,6 +105,8 @@ pub enum Handled {
         /// The time of the next attempt, if the event was postponed.
         due: Option<DateTime<Utc>>,
         health: Health,
+        /// The time since the event's acceptance.
+        age: Duration,
         /// False only if the store could not be told the result.
         settled: bool,
     },
@@ -169,10 +171,11 @@ impl Router {
         self.send_message(job, budget.now, due, budget).await;
     }
 
-    /// Returns the time at which an event is listed whose next attempt is due at `due`. An event that gets a message is
-    /// listed at the time at which the message counts as lost.
+    /// Returns the time at which an event is listed whose next attempt is due at `due`. An event that
+    /// gets a message is listed at the time at which the message counts as lost.
     fn look(&self, now: DateTime<Utc>, due: DateTime<Utc>) -> DateTime<Utc> {
-        if self.gets_message(now, due) { due + message_lost() } else { due }
+        let is_up = self.queue.as_ref().is_some_and(Queue::is_up);
+        if is_up && self.gets_message(now, due) { due + message_lost() } else { due }
     }
 
     /// Returns whether a message brings an event that is next due at `due`. Longer delays than SQS
@@ -192,11 +195,11 @@ impl Router {
         let Some(queue) = self.queue.as_ref().filter(|_| self.gets_message(now, due)) else {
             return;
         };
-        let Plan { key, route, .. } = job.plan;
+        let (Plan { key, route, .. }, bytes) = (&job.plan, job.delivery.body.len());
         let delay = (due - Utc::now()).to_std().unwrap_or_default();
-        let message = [Message::new(key, route, job.plan.source_name(), delay)];
+        let message = Message::new(*key, *route, job.plan.source_name(), bytes).with_delay(delay);
         fault::point("before message");
-        let sent = timeout_at(budget.settle_until(), queue.send(&message));
+        let sent = timeout_at(budget.settle_until(), queue.send(message));
         let sent = timed(&mut job.times.queue, sent).await;
         fault::point("after message");
         match sent {
@@ -264,6 +267,7 @@ impl Router {
         cause: Cause,
         budget: Budget,
     ) -> Handled {
+        let age = (budget.now - accepted.at).to_std().unwrap_or_default();
         if budget.left().is_zero() {
             return Handled::NotDue(self.give_back(&lease, accepted, budget).await);
         }
@@ -308,6 +312,7 @@ impl Router {
                     failure: Some(failure),
                     due,
                     health,
+                    age,
                     settled: job.settled,
                 };
             }
@@ -326,7 +331,8 @@ impl Router {
                 (failure.ending(), Some(failure))
             }
         };
-        Handled::Tried { ending, route, failure, due: None, health, settled: job.settled }
+        let settled = job.settled;
+        Handled::Tried { ending, route, failure, due: None, health, age, settled }
     }
 
     /// Gives an event back without an attempt, because there was no time or no room for it. A machine

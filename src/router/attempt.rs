@@ -78,7 +78,7 @@ impl Router {
 fn outcome(sent: &Result<Reply, SendError>) -> Outcome {
     match sent {
         Ok(reply) => Outcome::Status(reply.status.as_u16()),
-        Err(SendError::NotSent { .. }) => Outcome::Unreachable,
+        Err(SendError::NotSent(_) | SendError::Throttled { .. }) => Outcome::Unreachable,
         Err(SendError::Refused(_)) => Outcome::Refused,
         // The sender gets the same status.
         Err(SendError::Failed(_)) => Outcome::Status(StatusCode::BAD_GATEWAY.as_u16()),
@@ -93,7 +93,9 @@ pub(super) fn answer(sent: Result<Reply, SendError>) -> Result<Reply, Error> {
     match sent {
         Ok(reply) if reply.status.is_success() => Ok(reply),
         Ok(reply) => Err(Error::Rejected(reply.into())),
-        Err(SendError::NotSent { detail, .. }) => Err(Error::Unreachable(detail)),
+        Err(SendError::NotSent(detail) | SendError::Throttled { detail, .. }) => {
+            Err(Error::Unreachable(detail))
+        }
         Err(SendError::Refused(detail)) => Err(Error::NotHandedOver(detail)),
         Err(SendError::Failed(failed)) => {
             let FailedAnswer { detail, answer } = *failed;
@@ -116,9 +118,10 @@ mod tests {
     fn an_attempt_is_recorded_and_answered_by_what_is_known_of_it() {
         let text = || "why".to_owned();
         let unknown = |timed_out| SendError::Unknown(NoAnswer { timed_out, detail: text() });
-        let not_sent = SendError::NotSent { detail: text(), retry_after: None };
+        let throttled = SendError::Throttled { detail: text(), retry_after: None };
         for (sent, recorded, answered) in [
-            (not_sent, Outcome::Unreachable, 502),
+            (SendError::NotSent(text()), Outcome::Unreachable, 502),
+            (throttled, Outcome::Unreachable, 502),
             (SendError::Refused(text()), Outcome::Refused, 502),
             (unknown(true), Outcome::TimedOut, 504),
             (unknown(false), Outcome::Broken, 502),

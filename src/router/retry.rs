@@ -52,6 +52,8 @@ pub enum Health {
     Up,
     /// It cannot be reached, or answers 503.
     Down,
+    /// It has too much to do: Lambda throttles the function, and has not called it.
+    Busy,
     /// There was no answer, or no attempt to reach it. Nothing new is known.
     Unknown,
 }
@@ -76,10 +78,11 @@ impl Retries {
         Self { pauses, release: Release::Now, health: Health::Unknown }
     }
 
-    /// Returns whether the last attempt counts for the schedule.
+    /// Returns whether the last attempt counts for the schedule. One that came to nothing because the
+    /// destination has too much to do never does.
     pub fn counts(&self) -> bool {
         let is_spared = matches!(self.pauses, Pauses::Schedule { is_spared: true, .. });
-        !(is_spared && self.health == Health::Down)
+        !(self.health == Health::Busy || is_spared && self.health == Health::Down)
     }
 
     /// Returns when the key becomes free, judged by the attempts so far.
@@ -99,7 +102,8 @@ impl Retries {
             self.release = Release::AtLeaseEnd;
         }
         self.health = match &sent {
-            Err(SendError::NotSent { .. }) => Health::Down,
+            Err(SendError::NotSent(_)) => Health::Down,
+            Err(SendError::Throttled { .. }) => Health::Busy,
             Ok(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => Health::Down,
             Ok(_) | Err(SendError::Failed(_)) => Health::Up,
             Err(SendError::Unknown(_) | SendError::Refused(_)) => Health::Unknown,
@@ -147,7 +151,8 @@ fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
         Ok(reply) if Outcome::Status(reply.status.as_u16()).is_worth_another() => {
             Some(retry_after(reply).unwrap_or_default())
         }
-        Err(SendError::NotSent { retry_after, .. }) => Some(retry_after.unwrap_or_default()),
+        Err(SendError::Throttled { retry_after, .. }) => Some(retry_after.unwrap_or_default()),
+        Err(SendError::NotSent(_)) => Some(Duration::ZERO),
         Err(SendError::Failed(_) | SendError::Unknown(_)) => Some(Duration::ZERO),
         Ok(_) | Err(SendError::Refused(_)) => None,
     }
@@ -197,8 +202,12 @@ mod tests {
         Err(SendError::Unknown(NoAnswer { timed_out, detail: String::new() }))
     }
 
-    fn not_sent(retry_after: Option<Duration>) -> Result<Reply, SendError> {
-        Err(SendError::NotSent { detail: String::new(), retry_after })
+    fn not_sent() -> Result<Reply, SendError> {
+        Err(SendError::NotSent(String::new()))
+    }
+
+    fn throttled(retry_after: Option<Duration>) -> Result<Reply, SendError> {
+        Err(SendError::Throttled { detail: String::new(), retry_after })
     }
 
     /// The pause before the next attempt.
@@ -251,14 +260,14 @@ mod tests {
             let mut retries = retries(3);
             pause(retries.judge(unknown(timed_out)));
             assert_eq!(retries.release(), Release::AtLeaseEnd);
-            pause(retries.judge(not_sent(None)));
+            pause(retries.judge(not_sent()));
             assert_eq!(release(retries.judge(answered(503))), Release::AtLeaseEnd);
         }
     }
 
     #[test]
     fn a_pause_is_no_shorter_than_asked_for_and_no_longer_than_the_backoff() {
-        for ask in [asking(429, "7"), asking(503, " 7 "), not_sent(Some(7 * SECOND))] {
+        for ask in [asking(429, "7"), asking(503, " 7 "), throttled(Some(7 * SECOND))] {
             assert_eq!(pause(retries(2).judge(ask)), 7 * SECOND);
         }
         let day = 24 * HOUR;
@@ -315,7 +324,7 @@ mod tests {
                 let verdict = retries.judge(sent);
                 (verdict, retries.counts())
             };
-            for sent in [answered(503), not_sent(None)] {
+            for sent in [answered(503), not_sent()] {
                 let (verdict, counts) = spared(sent);
                 assert_eq!((pause(verdict), counts), (Duration::ZERO, false));
             }
@@ -331,6 +340,15 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_is_throttled_never_counts() {
+        for (asked, least, most) in [(None, 0, 0), (Some(100 * SECOND), 100, 110)] {
+            let mut retries = Retries::scheduled(None, false);
+            let pause = pause(retries.judge(throttled(asked)));
+            assert!((least * SECOND..=most * SECOND).contains(&pause) && !retries.counts());
+        }
+    }
+
+    #[test]
     fn a_destination_is_down_when_it_says_so_or_cannot_be_reached() {
         let refused = Err(SendError::Refused(String::new()));
         for (sent, health) in [
@@ -338,7 +356,8 @@ mod tests {
             (answered(422), Health::Up),
             (answered(500), Health::Up),
             (answered(503), Health::Down),
-            (not_sent(None), Health::Down),
+            (not_sent(), Health::Down),
+            (throttled(None), Health::Busy),
             (unknown(true), Health::Unknown),
             (unknown(false), Health::Unknown),
             (refused, Health::Unknown),

@@ -1,8 +1,11 @@
 //! Reads several sorted lists as one.
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::StoreError;
+
+/// Most lists that are read at the same time. Each needs a connection.
+const AT_ONCE: usize = 8;
 
 /// Returns the first entries of several sorted lists in one order, after an entry. `page` returns up
 /// to a number of entries of a list after an entry. No two entries are equal.
@@ -24,8 +27,10 @@ where
     // The lists that may have more for the result, each with the last entry that was read.
     let mut open: Vec<_> = lists.iter().map(|list| (list, after.clone())).collect();
     while !open.is_empty() {
-        let pages = open.iter().map(|(list, last)| page(list, last.clone(), share));
-        let pages = try_join_all(pages).await?;
+        // Not lazy, because the compiler cannot prove that a stream of such closures is `Send`.
+        let pages: Vec<_> =
+            open.iter().map(|(list, last)| page(list, last.clone(), share)).collect();
+        let pages: Vec<_> = stream::iter(pages).buffered(AT_ONCE).try_collect().await?;
         open = open
             .into_iter()
             .zip(&pages)

@@ -43,7 +43,7 @@ mod stored;
 
 use std::{sync::Arc, time::Duration};
 
-use self::record::DETAILS_TTL;
+use self::record::{DETAILS_TTL, UNREADABLE_PAUSE};
 pub use self::{
     dynamodb::{DynamoDb, INDEX as DYNAMODB_INDEX},
     record::{
@@ -119,7 +119,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Due>, StoreError>;
 
     /// Takes a lease on an event of the inbox until `until`, unless it is under another lease, or
-    /// waits for a later time and `early` is false.
+    /// waits for a later time and `early` is false. An event that cannot be read gets no lease. The
+    /// list of a server has it an hour later again, so that it does not hold up the others.
     async fn take(
         &self,
         key: &Key,

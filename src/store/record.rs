@@ -22,6 +22,9 @@ use crate::{
 /// deletes them, so they may stay longer.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
 
+/// Time after which somebody looks again at an accepted event that cannot be read.
+pub(super) const UNREADABLE_PAUSE: Duration = Duration::from_secs(3600);
+
 /// Most attempts that a record keeps. The newest ones are kept.
 pub const KEPT_ATTEMPTS: usize = 20;
 
@@ -37,6 +40,10 @@ pub const MAX_NAME_CHARS: usize = 256;
 pub struct Details {
     /// The vendor's name. It is cut to [`MAX_NAME_CHARS`], as is the type.
     pub vendor: String,
+    /// The source that received the event. `None` for an envelope, and for an event that an earlier
+    /// version stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     pub event_type: String,
     /// `None` if the vendor gives no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +80,7 @@ impl Details {
         let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
         Self {
             vendor: cut(&plan.event.vendor),
+            source: plan.event.source.clone(),
             event_type: cut(&plan.event.event_type),
             created_at: plan.event.created_at,
             digest: plan.event.digest.clone(),
@@ -112,6 +120,15 @@ pub struct Acceptance {
     pub at: DateTime<Utc>,
     /// The number of attempts since then. Each attempt uses up an entry of RETRY_SCHEDULE.
     pub tries: u32,
+    /// The length of the body. It is zero if an earlier version accepted the event.
+    #[serde(default)]
+    pub bytes: usize,
+}
+
+impl Acceptance {
+    pub(super) fn new(at: DateTime<Utc>, delivery: &Delivery) -> Self {
+        Self { at, tries: 0, bytes: delivery.body.len() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -99,7 +99,11 @@ async fn inboxes(store: &dyn Store, routes: &[Route]) -> Result<Vec<(Route, Seen
     for route in routes.iter().copied().chain(others) {
         let due = store.due(route, None, None, MAX_COUNTED).await?;
         let first = match due.first() {
-            Some(first) => store.get(&first.key, Utc::now()).await?,
+            Some(first) => match store.get(&first.key, Utc::now()).await {
+                // One record must not hide the number of all.
+                Err(StoreError::Corrupt(_)) => None,
+                record => record?,
+            },
             None if routes.contains(&route) => None,
             None => continue,
         };

@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use webhook_router::{
     config::StoreConfig,
     outcome::Outcome,
-    store::{self, State},
+    store::{self, State, Store},
 };
 
 use crate::{
@@ -118,6 +118,7 @@ async fn model(answer: &str, events: usize) {
     let rough = unreliable(seed, &down, is_chosen).await;
     let redis = Redis::start(&[]);
     let redis_url = redis.url();
+    let store = opened(&redis_url).await;
     let started = AtomicUsize::new(0);
     let start = || {
         let number = started.fetch_add(1, Ordering::SeqCst);
@@ -207,7 +208,7 @@ async fn model(answer: &str, events: usize) {
         let keys = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 let keys = vendors.join_all().await;
-                empty(&redis_url).await;
+                empty(&*store).await;
                 keys
             })
         });
@@ -221,7 +222,7 @@ async fn model(answer: &str, events: usize) {
     }
 
     let killed = killed.into_iter().collect();
-    let evidence = Evidence { rough, redis_url, logs, killed, accepts, seed };
+    let evidence = Evidence { rough, store, logs, killed, accepts, seed };
     let Judged { requests, lost, dead, again, twice } = evidence.judge(&keys).await;
     println!(
         "{answer}: {events} events, {} deliveries of vendors, {} of them not taken; {requests} requests to the \
@@ -238,7 +239,7 @@ async fn model(answer: &str, events: usize) {
 /// The remains when all events are settled.
 pub struct Evidence {
     pub rough: Rough,
-    pub redis_url: String,
+    pub store: Arc<dyn Store>,
     /// The logs of the routers, with their numbers.
     pub logs: Vec<(usize, String)>,
     /// The routers that were killed.
@@ -261,9 +262,7 @@ pub struct Judged {
 impl Evidence {
     /// Judges what became of the events.
     pub async fn judge(&self, keys: &[(usize, String)]) -> Judged {
-        let Self { rough, redis_url, logs, killed, accepts, seed } = self;
-        let vars = [("REDIS_URL", redis_url.as_str()), ("STORE_TIMEOUT_MS", "10000")];
-        let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+        let Self { rough, store, logs, killed, accepts, seed } = self;
         let (mut requests, mut lost, mut dead, mut again, mut twice) = (0, 0, 0, 0, 0);
         for (event, key) in keys {
             let seen = rough.seen(key);
@@ -318,10 +317,13 @@ impl Evidence {
     }
 }
 
-/// Waits until the inboxes are empty.
-pub async fn empty(redis_url: &str) {
+async fn opened(redis_url: &str) -> Arc<dyn Store> {
     let vars = [("REDIS_URL", redis_url), ("STORE_TIMEOUT_MS", "10000")];
-    let store = store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap();
+    store::open(&StoreConfig::from_vars(lookup(&vars)).unwrap()).await.unwrap()
+}
+
+/// Waits until the inboxes are empty.
+pub async fn empty(store: &dyn Store) {
     for route in store.destinations().await.unwrap() {
         while !store.due(route, None, None, 1).await.is_ok_and(|due| due.is_empty()) {
             tokio::time::sleep(Duration::from_millis(100)).await;

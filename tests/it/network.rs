@@ -160,7 +160,7 @@ async fn a_name_that_leads_to_this_machine_is_refused_at_each_attempt() {
     let name = name_of_loopback();
     let server = TlsServer::start(&authority, &name).await;
     let url = format!("https://{name}:{}/", server.port);
-    let SendError::NotSent { detail, .. } =
+    let SendError::NotSent(detail) =
         send(&cloud_run(&url, Some(authority.file()))).await.unwrap_err()
     else {
         panic!("it may be tried again");

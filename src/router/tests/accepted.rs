@@ -23,7 +23,7 @@ impl Trial {
 }
 
 fn not_sent() -> Answer {
-    Err(SendError::NotSent { detail: "no such host".into(), retry_after: None })
+    Err(SendError::NotSent("no such host".into()))
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn an_accepted_event_wakes_a_worker_and_is_delivered_once() {
     assert!(woken == key && at >= began && at <= Utc::now());
 
     let handled = trial.attempt(key, Cause::Due).await;
-    let Handled::Tried { ending, route, failure: None, due: None, health, settled } = handled
+    let Handled::Tried { ending, route, failure: None, due: None, health, settled, .. } = handled
     else {
         panic!("{handled:?}");
     };

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     super::{
         Acceptance, Accepted, Details, Due, Lease, Postponed, Record, Settled, StoreError, Take,
-        Taken, new_owner, stored,
+        Taken, UNREADABLE_PAUSE, new_owner, stored,
     },
     DynamoDb, TRIES, index,
     item::{
@@ -38,6 +38,7 @@ struct Acceptor<'a> {
     /// The event's item as it was before the parts of the delivery were written.
     before: &'a Item,
     owner: &'a str,
+    accepted: Acceptance,
     now: DateTime<Utc>,
     due: DateTime<Utc>,
     look: DateTime<Utc>,
@@ -46,12 +47,11 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     /// Returns the attributes of an accepted event, except its key, details and attempts.
     fn attributes(&self, route: Route) -> Item {
-        let accepted = Acceptance { at: self.now, tries: 0 };
         let mut item = self.delivery.clone();
         item.extend([
             ("held_by".into(), text(self.owner)),
             ("accepted_by".into(), text(self.owner)),
-            ("accepted".into(), text(stored::to_json(&accepted))),
+            ("accepted".into(), text(stored::to_json(&self.accepted))),
             ("due".into(), millis(self.due)),
         ]);
         item.extend(index::entry_of(&index::inbox(route), self.look, &self.plan.key));
@@ -102,8 +102,9 @@ impl DynamoDb {
             letter::write(self.client().await, &self.table, parts).await?;
         }
         fault::point("before acceptance is stored");
+        let accepted = Acceptance::new(now, delivery);
         let (delivery, before, owner) = (&attributes, &before, owner.as_str());
-        let acceptor = Acceptor { plan, delivery, before, owner, now, due, look };
+        let acceptor = Acceptor { plan, delivery, before, owner, accepted, now, due, look };
         let accepted = self.put_accepted(&acceptor, deadline).await;
         if matches!(accepted, Ok(Accepted::Taken(_))) {
             self.delete_parts(&attributes, deadline).await;
@@ -297,13 +298,43 @@ impl DynamoDb {
             },
         };
         fault::point("after take writes");
-        let Record { details, attempts, accepted, .. } = record(*key, &item, now)?;
-        let delivery = letter::read(self.client().await, &self.table, &item).await?;
+        let taken = self.read_taken(*key, &item, owner.clone(), now, until).await;
+        if let Err(StoreError::Corrupt(_)) = taken
+            && let Err(error) = self.put_off(key, &owner, now).await
+        {
+            tracing::warn!(%key, %error, "an event that cannot be read is listed at the end of its lease");
+        }
+        Ok(Take::Won(Box::new(taken?)))
+    }
+
+    /// Reads the item that a take was won with, and its delivery.
+    async fn read_taken(
+        &self,
+        key: Key,
+        item: &Item,
+        owner: String,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<Taken, StoreError> {
+        let Record { details, attempts, accepted, .. } = record(key, item, now)?;
+        let delivery = letter::read(self.client().await, &self.table, item).await?;
         let missing = || StoreError::corrupt(format!("{key} has lost a part"));
         let details = details.ok_or_else(missing)?;
         let (accepted, delivery) = accepted.zip(delivery).ok_or_else(missing)?;
-        let lease = Lease { key: *key, owner, until, details, attempts };
-        Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
+        let lease = Lease { key, owner, until, details, attempts };
+        Ok(Taken { lease, accepted, delivery })
+    }
+
+    /// Gives back an event that was taken and cannot be read, so that it is not looked at again soon.
+    async fn put_off(&self, key: &Key, owner: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let set = Item::from([
+            ("due".into(), millis(now)),
+            ("dead_letter".into(), text(sort_key(now + UNREADABLE_PAUSE, key))),
+        ]);
+        let (update, mut values) = assignment(set, &["held_until"]);
+        values.insert(":owner".into(), text(owner));
+        let condition = "held_by = :owner AND attribute_exists(accepted)";
+        self.update_item(key, &update, condition, values).await.map(drop)
     }
 
     pub(super) async fn postpone_event(

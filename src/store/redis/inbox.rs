@@ -3,7 +3,8 @@
 //! In a cluster, a list is in another slot than an event. It is spread over sixteen lists by the
 //! first digit of the key, so that no server has all of it. An entry is written before its event, and
 //! moved or removed after it. So an entry may be too early, or lead to nothing, but no event is
-//! missing from the list. A look at such an entry corrects it ([`LOOKED`]).
+//! missing from the list. A look at such an entry corrects it ([`LOOKED`]). An acceptance looks at the
+//! event before it writes the entry, so that a duplicate writes none.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -14,10 +15,12 @@ use tokio::time::Instant;
 use super::{
     super::{
         Acceptance, Accepted, Details, Due, Lease, Postponed, Settled, StoreError, Take, Taken,
-        named, new_owner, stored,
+        UNREADABLE_PAUSE, named, new_owner, stored,
     },
-    Redis, millis, named_digest,
-    scripts::{ACCEPT, ENLIST, LOOKED, POSTPONE, RELIST, TAKE},
+    Redis,
+    fields::Fields,
+    millis, named_digest,
+    scripts::{ACCEPT, ENLIST, LOOK, LOOKED, POSTPONE, PUT_OFF, RELIST, TAKE},
 };
 use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
@@ -51,9 +54,18 @@ impl Redis {
         due: DateTime<Utc>,
         look: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
-        let (key, deadline) = (plan.key, self.link.deadline());
+        let (key, owner, deadline) = (plan.key, new_owner(), self.link.deadline());
         self.name(plan.route, deadline).await?;
         if self.link.is_cluster {
+            // A duplicate must not leave an entry.
+            let arguments = [self.time(now), owner.clone(), named_digest(plan)];
+            let arguments = arguments.each_ref().map(String::as_bytes);
+            let mut fields = self.script(&LOOK, &key, &[], &arguments, deadline).await?;
+            let word = fields.text()?;
+            if word.as_deref() != Some("free") {
+                let claim = self.taken(plan, fields, word.as_deref(), now, deadline).await?;
+                return Ok(Accepted::Taken(claim.into()));
+            }
             let (entry, look) = (key.to_string(), millis(look));
             let (list, arguments) = ([self.inbox_of(plan.route, &key)], [&entry, &look]);
             let arguments = arguments.map(|text| text.as_bytes());
@@ -62,10 +74,10 @@ impl Redis {
         fault::point("before acceptance is stored");
         let texts = [
             self.time(now),
-            new_owner(),
+            owner,
             stored::to_json(&Details::new(plan, now)),
             named_digest(plan),
-            stored::to_json(&Acceptance { at: now, tries: 0 }),
+            stored::to_json(&Acceptance::new(now, delivery)),
             (due - now).num_milliseconds().max(0).to_string(),
             stored::delivery_head(delivery),
         ];
@@ -162,19 +174,20 @@ impl Redis {
         match fields.text()?.as_deref() {
             Some("won") => {
                 let listed = fields.text()?.unwrap_or_default();
-                let missing = || StoreError::corrupt(format!("{key} has lost a part"));
-                let accepted = fields.json()?.ok_or_else(missing)?;
-                let details: Details = fields.json()?.ok_or_else(missing)?;
-                let attempts = fields.attempts()?;
-                let head = fields.text()?.ok_or_else(missing)?;
-                let delivery = stored::delivery(&head, fields.bytes().ok_or_else(missing)?)?;
+                let taken = match read_taken(fields, *key, owner.clone(), until) {
+                    Ok(taken) => taken,
+                    Err(error) => {
+                        let put_off = self.put_off(key, &owner, now, deadline).await;
+                        warn_of_stale_entry(key, put_off);
+                        return Err(error);
+                    }
+                };
                 if self.link.is_cluster {
                     // If this fails, the entry is too early, and the next look corrects it.
-                    let enlisted = self.enlist(details.route, key, &listed, deadline).await;
-                    warn_of_stale_entry(key, enlisted);
+                    let route = taken.lease.details.route;
+                    warn_of_stale_entry(key, self.enlist(route, key, &listed, deadline).await);
                 }
-                let lease = Lease { key: *key, owner, until, details, attempts };
-                Ok(Take::Won(Box::new(Taken { lease, accepted, delivery })))
+                Ok(Take::Won(Box::new(taken)))
             }
             Some("not due") => {
                 let listed = fields.text()?.unwrap_or_default();
@@ -187,6 +200,29 @@ impl Redis {
                 Ok(Take::Gone)
             }
         }
+    }
+
+    /// Gives back an event that was taken and cannot be read, so that it is not looked at again soon.
+    async fn put_off(
+        &self,
+        key: &Key,
+        owner: &str,
+        now: DateTime<Utc>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let pause = UNREADABLE_PAUSE.as_millis().to_string();
+        let arguments = [self.time(now), owner.to_owned(), pause];
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        // The destination may be what cannot be read. Only its list has the entry.
+        let routes = self.listed_destinations().await?;
+        let mut fields = self.script(&PUT_OFF, key, &routes, &arguments, deadline).await?;
+        if fields.settled()? == Settled::Stored && self.link.is_cluster {
+            let listed = fields.text()?.unwrap_or_default();
+            for route in routes {
+                self.enlist_with(&["XX"], route, key, &listed, deadline).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn postpone_event(
@@ -269,8 +305,20 @@ impl Redis {
         time: &str,
         deadline: Instant,
     ) -> Result<(), StoreError> {
+        self.enlist_with(&[], route, key, time, deadline).await
+    }
+
+    /// Sets an entry as [`Redis::enlist`] does, with options of ZADD.
+    async fn enlist_with(
+        &self,
+        options: &[&str],
+        route: Route,
+        key: &Key,
+        time: &str,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
         let mut addition = redis::cmd("ZADD");
-        addition.arg(self.inbox_of(route, key)).arg(time).arg(key.to_string());
+        addition.arg(self.inbox_of(route, key)).arg(options).arg(time).arg(key.to_string());
         self.command::<u32>(&addition, deadline).await.map(drop)
     }
 
@@ -293,6 +341,23 @@ impl Redis {
         let looks = looks.map(|lists| self.script_on(&LOOKED, lists, &arguments, deadline));
         try_join_all(looks).await.map(drop)
     }
+}
+
+/// Reads the reply to a take that was won, after the time in the list.
+fn read_taken(
+    mut fields: Fields,
+    key: Key,
+    owner: String,
+    until: DateTime<Utc>,
+) -> Result<Taken, StoreError> {
+    let missing = || StoreError::corrupt(format!("{key} has lost a part"));
+    let accepted = fields.json()?.ok_or_else(missing)?;
+    let details = fields.json()?.ok_or_else(missing)?;
+    let attempts = fields.attempts()?;
+    let head = fields.text()?.ok_or_else(missing)?;
+    let delivery = stored::delivery(&head, fields.bytes().ok_or_else(missing)?)?;
+    let lease = Lease { key, owner, until, details, attempts };
+    Ok(Taken { lease, accepted, delivery })
 }
 
 /// Logs that an entry could not be corrected. In a cluster, the server of the list may be down while

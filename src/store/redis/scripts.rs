@@ -51,7 +51,8 @@ const COMMON: &str = "
         return {'unlisted', cjson.decode(details).route}
     end
     local function list(due, details)
-        local name = list_of(details)
+        -- Without its details, the list of an event is unknown.
+        local name = details and list_of(details)
         if name then redis.call('ZADD', name, due, KEYS[1]) end
     end
     local function unlist() for i = 3, #KEYS do redis.call('ZREM', KEYS[i], KEYS[1]) end end
@@ -117,6 +118,15 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
+/// Returns the answer to an acceptance of a key that is not free, or `free`. Arguments: a test's time,
+/// owner, and the digest of the body if the sender named the event.
+pub(super) static LOOK: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local answer = taken(clock(ARGV[1]), ARGV[2], ARGV[3])
+         return answer or {'free'}",
+    )
+});
+
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
 /// if the sender named the event, the acceptance, the pause before the first attempt, head and body
 /// of the delivery, and the pause before the time in the list. Returns the details, the time for the list, and the time of the dead letter
@@ -169,8 +179,7 @@ pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
              'look', until_)
          redis.call('HSET', KEYS[2], 'owner', owner, 'until', until_)
          local kept = redis.call('HMGET', KEYS[2], 'details', 'attempts', 'head', 'body')
-         -- Without its details, the event cannot be read, and its list is unknown.
-         if kept[1] then list(until_, kept[1]) end
+         list(until_, kept[1])
          return {'won', until_, main[3], unpack(kept)}",
     )
 });
@@ -188,6 +197,22 @@ pub(super) static POSTPONE: LazyLock<Lua> = LazyLock::new(|| {
          redis.call('HDEL', KEYS[1], 'until')
          redis.call('HDEL', KEYS[2], 'until')
          list(look, redis.call('HGET', KEYS[2], 'details'))
+         return {'stored', look}",
+    )
+});
+
+/// Gives back an event that was taken and cannot be read. It stays due. Arguments: a test's time, owner,
+/// and the pause before the time in the list. Returns that time.
+pub(super) static PUT_OFF: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
+        "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'accepted')
+         if elsewhere(main) or not main[2] or main[1] ~= ARGV[2] then return {'lost'} end
+         local now = clock(ARGV[1])
+         local look = text(now + ARGV[3])
+         redis.call('HSET', KEYS[1], 'due', text(now), 'look', look)
+         redis.call('HDEL', KEYS[1], 'until')
+         redis.call('HDEL', KEYS[2], 'until')
+         for i = 3, #KEYS do redis.call('ZADD', KEYS[i], 'XX', look, KEYS[1]) end
          return {'stored', look}",
     )
 });

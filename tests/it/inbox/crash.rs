@@ -154,6 +154,13 @@ impl Place {
         places
     }
 
+    /// Creates a table in the DynamoDB that the tests share.
+    pub async fn in_shared_table() -> Self {
+        let (table, timeout) = (shared::dynamodb_table().await, Duration::from_secs(20));
+        let store = DynamoDb::with_sdk_config(table.name.clone(), timeout, &table.sdk);
+        Self { vars: table.vars().into(), store: Arc::new(store) }
+    }
+
     /// Delivers an event, because the first use of a store takes longer than any other.
     async fn warm_up(&self) {
         let sink = Sink::start().await;

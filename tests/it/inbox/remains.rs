@@ -11,13 +11,14 @@ use webhook_router::{
     outcome::Outcome,
     plan::Plan,
     store::{
-        Accepted, DeadLetter, Delivered, DynamoDb, Entry, Failure, Lease, Page, Redis, Release,
-        Settled, Store, StoreError, Take, Taken,
+        Accepted, DeadLetter, Delivered, Discarded, DynamoDb, Entry, Failure, Lease, Page, Redis,
+        Release, Settled, Store, StoreError, Take, Taken,
     },
 };
 
 use crate::{
     proxy::Proxy,
+    servers,
     shared::{self, Table},
     support::{at, delivery, lookup, plan_of, sdk},
 };
@@ -27,10 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn in_a_cluster_only_the_second_look_a_minute_later_removes_an_entry_without_an_event() {
     let cluster = shared::redis_cluster().await;
-    let vars = [("STORE_URL", cluster.url())];
-    let vars = vars.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let StoreUrl::Redis(url) = StoreConfig::from_vars(lookup(&vars)).unwrap().url else { panic!() };
-    let store = Redis::new(&url, TIMEOUT).by_callers_time();
+    let store = redis_at(&cluster.url());
     let enlist = |plan: &Plan, time: &str| {
         let list = format!("webhook:due:{}:{:x}", plan.route, plan.key.shard());
         cluster.nodes[0].cli(&["-c", "ZADD", &list, time, &plan.key.to_string()])
@@ -69,14 +67,91 @@ async fn in_a_cluster_only_the_second_look_a_minute_later_removes_an_entry_witho
     assert!(matches!(take(&plan, 610).await, Take::Won(_)));
     assert_eq!(listed(&plan, None).await, [at(710)]);
 
-    // The entry of a repeated acceptance is too early.
+    // A duplicate writes no entry, whatever the state of its event.
     let plan = plan_of("waits");
-    store.accept(&plan, &delivery("{}"), at(0), at(1000), at(1000)).await.unwrap();
-    let again = store.accept(&plan, &delivery("{}"), at(5), at(5), at(5)).await.unwrap();
-    assert!(matches!(again, Accepted::Taken(_)));
+    let accept = async |plan: &Plan, now: i64, due: i64| {
+        store.accept(plan, &delivery("{}"), at(now), at(due), at(due)).await.unwrap()
+    };
+    assert_eq!(accept(&plan, 0, 1000).await, Accepted::Stored { route: plan.route });
+    assert!(matches!(accept(&plan, 5, 5).await, Accepted::Taken(_)));
+    assert_eq!(listed(&plan, None).await, [at(1000)]);
+    // Of two acceptances at the same time, both may write an entry. This one is too early.
+    enlist(&plan, &millis(5));
     assert_eq!(listed(&plan, Some(at(5))).await, [at(5)]);
     assert_eq!(take(&plan, 5).await, Take::NotDue(at(1000)));
     assert_eq!(listed(&plan, None).await, [at(1000)]);
+    let Take::Won(taken) = take(&plan, 1000).await else { panic!("not won") };
+    let delivered = Delivered { at: at(1010), ttl: TIMEOUT, reply: None, attempts: vec![] };
+    store.finish(&taken.lease, &delivered).await.unwrap();
+    assert!(matches!(accept(&plan, 1020, 1020).await, Accepted::Taken(_)));
+    assert!(listed(&plan, None).await.is_empty());
+    let plan = plan_of("claimed");
+    store.claim(&plan, at(0), at(1000)).await.unwrap();
+    assert!(matches!(accept(&plan, 5, 5).await, Accepted::Taken(_)));
+    assert!(listed(&plan, None).await.is_empty());
+}
+
+/// Takes an event twice after a part of it was lost. `lose` removes the part.
+async fn take_unreadable(
+    store: &dyn Store,
+    plan: &Plan,
+    delivery: &Delivery,
+    lose: impl AsyncFnOnce(),
+) {
+    const HOUR: i64 = 36_000;
+    store.accept(plan, delivery, at(0), at(0), at(0)).await.unwrap();
+    lose().await;
+    let listed = async || {
+        let due = store.due(plan.route, None, None, 1000).await.unwrap();
+        due.into_iter().filter(|due| due.key == plan.key).map(|due| due.at).collect::<Vec<_>>()
+    };
+    for now in [10, 20] {
+        let taken = store.take(&plan.key, false, at(now), at(now + 300)).await;
+        assert!(matches!(taken, Err(StoreError::Corrupt(_))), "{taken:?}");
+        // It does not hold up others, and no schedule sends a message for it meanwhile.
+        assert_eq!(listed().await, [at(now + HOUR)]);
+    }
+    // An operator need not wait for a lease.
+    assert_eq!(store.discard(&plan.key, at(21)).await.unwrap(), Discarded::Done);
+    assert!(listed().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_has_lost_a_part_is_listed_an_hour_later() {
+    let redis = servers::Redis::start(&[]);
+    let cluster = shared::redis_cluster().await;
+    for (url, node) in [(redis.url(), &redis), (cluster.url(), &cluster.nodes[0])] {
+        let store = redis_at(&url);
+        for (name, command) in [("without a body", "HDEL"), ("without details", "UNLINK")] {
+            let plan = plan_of(name);
+            let second = format!("{{{}}}:event", plan.key);
+            let lost: &[&str] = if command == "HDEL" { &["body"] } else { &[] };
+            let lose = async || {
+                let removed = node.cli(&[&["-c", command, &second], lost].concat());
+                assert_eq!(removed.trim(), "1");
+            };
+            take_unreadable(&store, &plan, &delivery("{}"), lose).await;
+        }
+    }
+    let Table { name, sdk, .. } = shared::dynamodb_table().await;
+    let store = DynamoDb::with_sdk_config(name.clone(), TIMEOUT, &sdk);
+    let mut random = vec![0; 300 * 1024];
+    rand::fill(&mut random[..]);
+    let lose = async || {
+        let sdk = Client::new(&sdk);
+        let parts = sdk.scan().table_name(&name).filter_expression("attribute_exists(part)");
+        let parts = parts.projection_expression("#key").expression_attribute_names("#key", "key");
+        let part = parts.send().await.unwrap().items.unwrap().remove(0).remove("key").unwrap();
+        sdk.delete_item().table_name(&name).key("key", part).send().await.unwrap();
+    };
+    take_unreadable(&store, &plan_of("without a part"), &delivery(random), lose).await;
+}
+
+/// Opens a store whose leases end by the times that a test chooses.
+fn redis_at(url: &str) -> Redis {
+    let config = StoreConfig::from_vars(lookup(&[("STORE_URL", url)])).unwrap();
+    let StoreUrl::Redis(url) = config.url else { panic!() };
+    Redis::new(&url, TIMEOUT).by_callers_time()
 }
 
 /// An acceptance in parts whose last answer is lost. It is repeated only when the test says so.
@@ -183,12 +258,7 @@ async fn on_redis_a_repeated_acceptance_of_an_event_that_has_failed_since_stores
     let url = shared::redis_database();
     let (port, database) = url.rsplit_once(':').unwrap().1.split_once('/').unwrap();
     let proxy = Proxy::start(port.parse().unwrap()).await;
-    let store = |port: u16| {
-        let url = format!("redis://127.0.0.1:{port}/{database}");
-        let config = StoreConfig::from_vars(lookup(&[("STORE_URL", &url)])).unwrap();
-        let StoreUrl::Redis(url) = config.url else { panic!() };
-        Redis::new(&url, TIMEOUT).by_callers_time()
-    };
+    let store = |port: u16| redis_at(&format!("redis://127.0.0.1:{port}/{database}"));
     let (direct, through) = (store(port.parse().unwrap()), store(proxy.port));
     // The server knows the script, and the connection is open.
     through.accept(&plan_of("before"), &delivery("{}"), at(0), at(0), at(0)).await.unwrap();

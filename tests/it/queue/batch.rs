@@ -1,17 +1,20 @@
 //! Batches of messages in which something goes wrong.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use aws_sdk_sqs::types::Message;
+use chrono::Utc;
 use serde_json::{Value, json};
+use webhook_router::route::Route;
 
-use super::{SCHEDULE, arrived, instance, one_instance, until};
+use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, until};
 use crate::{
     emulator::signal,
-    event_source::{Faults, Function, Queue, Wakers, batch},
-    inbox::{event, is_delivered, record},
+    event_source::{DUE, Faults, Function, Queue, Wakers, batch},
+    inbox::{crash::Place, event, is_delivered, record, record_in},
     servers::Redis,
     shared,
-    support::{Answer, ROUTER, Sink, ok},
+    support::{Answer, ROUTER, Sink, delivery, ok, plan_of},
 };
 
 /// Returns the names of the messages that an answer reports as failed.
@@ -67,17 +70,29 @@ async fn a_sender_cannot_send_messages_or_run_the_schedule() {
 
 /// Accepts events, and returns the event of their batch and their keys.
 async fn accepted(function: &Function, queue: &Queue, count: usize) -> (String, Vec<String>) {
+    let (messages, keys) = accepted_messages(function, queue, count).await;
+    (batch(&messages), keys)
+}
+
+/// Accepts events, and returns their messages and their keys.
+async fn accepted_messages(
+    function: &Function,
+    queue: &Queue,
+    count: usize,
+) -> (Vec<Message>, Vec<String>) {
     let mut keys = Vec::new();
     for number in 0..count {
         keys.push(function.deliver(&event(&number.to_string())).await.unwrap().key);
     }
-    let mut messages = Vec::new();
+    // A request to SQS that was repeated has doubled its message.
+    let mut messages = BTreeMap::new();
     until("the messages come", async || {
-        messages.extend(queue.receive().await);
+        let received = queue.receive().await.into_iter();
+        messages.extend(received.map(|message| (message.body.clone(), message)));
         messages.len() == count
     })
     .await;
-    (batch(&messages), keys)
+    (messages.into_values().collect(), keys)
 }
 
 #[tokio::test]
@@ -97,15 +112,19 @@ async fn a_panic_fails_one_message_and_the_others_are_delivered() {
 }
 
 #[tokio::test]
-async fn while_the_store_does_not_answer_all_messages_come_again() {
+async fn while_the_store_does_not_answer_messages_are_left_to_the_list() {
     let redis = Redis::start(&[]);
     let url = redis.url();
     let (sink, queue, function) = one_instance(&url, &[]).await;
-    let (batch, keys) = accepted(&function, &queue, 10).await;
+    let (messages, keys) = accepted_messages(&function, &queue, 10).await;
     redis.signal("STOP");
-    let answer = function.invoke(batch).await.unwrap();
+    let answer = function.invoke(batch(&messages)).await.unwrap();
     redis.signal("CONT");
-    assert_eq!((failures(&answer).len(), sink.received().len()), (10, 0));
+    // Messages in flight would fill the queue.
+    assert_eq!((failures(&answer).len(), sink.received().len()), (0, 0));
+    for message in &messages {
+        queue.delete(message).await;
+    }
     let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
     for key in &keys {
         record(&url, key, is_delivered).await;
@@ -176,4 +195,48 @@ async fn sigterm_ends_the_function_once_the_batch_is_delivered() {
     for key in &keys {
         record(&url, key, is_delivered).await;
     }
+}
+
+#[tokio::test]
+async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
+    const BYTES: usize = 5 * 1024 * 1024;
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let Place { vars, store } = Place::in_shared_table().await;
+    let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let more = [
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "120"),
+        ("STORE_TIMEOUT_MS", "20000"),
+        ("FORWARD_TIMEOUT_MS", "20000"),
+    ];
+    let emulator = instance(Path::new(ROUTER), &sink.url, &vars, &queue, &more);
+    let (function, now) = (Function::of([emulator]), Utc::now());
+    let mut random = vec![0; BYTES];
+    rand::fill(&mut random[..]);
+    // A run of the schedule tries one of them, and sends messages for the others.
+    let mut keys = Vec::new();
+    for number in 0..11 {
+        let mut plan = plan_of(&format!("large {number}"));
+        plan.route = Route::GCP;
+        store.accept(&plan, &delivery(random.clone()), now, now, now).await.unwrap();
+        keys.push(plan.key.to_string());
+    }
+    let report = function.invoke(DUE.into()).await.unwrap();
+    assert_eq!((&report["delivered"], &report["sent"]), (&1.into(), &10.into()), "{report}");
+    let messages = queue.receive().await;
+    assert_eq!(messages.len(), 10);
+    let process = function.emulator(0).function();
+    // The most memory from now on.
+    std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
+    let answer = function.invoke(batch(&messages)).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(failures(&answer).is_empty(), "{answer}");
+    for key in &keys {
+        record_in(&*store, key, is_delivered).await;
+    }
+    let received = sink.take();
+    assert!(received.len() == 11 && received.iter().all(|one| one.body == random));
+    // Ten of them at once take 120 MB, and an instance has 256 MB for them and their base64.
+    assert!(peak < 96 * 1024, "{peak} kB");
 }

@@ -24,7 +24,47 @@ async fn on_redis_an_event_costs_three_requests_and_a_message() {
     let url = format!("redis://127.0.0.1:{}", proxy.port);
     // Each inbox: the server's time and the list of what is due, and the whole list. Commands that are
     // sent together count once.
-    count(&[("STORE_URL", &url)], &proxy, 2..=6).await;
+    let expected = Expected { accept: 1, fail: 2, deliver: 2, idle_run: 2..=6 };
+    count(&[("STORE_URL", &url)], || proxy.take(), expected).await;
+}
+
+#[tokio::test]
+async fn in_a_redis_cluster_an_event_costs_eight_requests_and_a_message() {
+    let cluster = shared::redis_cluster().await;
+    for node in &cluster.nodes {
+        node.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "0", "slowlog-max-len", "100000"]);
+    }
+    // The log of slow commands has all of them now.
+    let requests = || {
+        let logs = cluster.nodes.iter().map(|node| {
+            let log = node.cli(&["SLOWLOG", "GET", "-1"]);
+            node.cli(&["SLOWLOG", "RESET"]);
+            requests_in(&log)
+        });
+        logs.sum()
+    };
+    // Each inbox: the server's time and sixteen lists of what is due, and the lists again.
+    let expected = Expected { accept: 3, fail: 4, deliver: 5, idle_run: 65..=80 };
+    count(&[("STORE_URL", &cluster.url())], requests, expected).await;
+}
+
+/// Returns the number of requests in the log of slow commands.
+fn requests_in(log: &str) -> usize {
+    let (mut requests, mut is_request) = (0, false);
+    // Each argument is in a line, and the client follows the arguments.
+    for line in log.lines() {
+        match line {
+            // A server that does not have a script yet gets it by EVAL, which does not count.
+            "EVALSHA" | "ZADD" | "ZRANGEBYSCORE" | "TIME" => is_request = true,
+            // A script.
+            "?:0" => is_request = false,
+            client if client.starts_with("127.0.0.1:") => {
+                requests += usize::from(std::mem::take(&mut is_request));
+            }
+            _ => {}
+        }
+    }
+    requests
 }
 
 #[tokio::test]
@@ -36,10 +76,37 @@ async fn on_dynamodb_an_event_costs_three_requests_and_a_message() {
     let store = [(store.0, store.1.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint.as_str())];
     // Each inbox: sixteen queries of what is due, and of the whole list. One run of sixty also looks
     // for remains.
-    count(&[&store[..], &[("STORE_TIMEOUT_MS", "20000")]].concat(), &proxy, 64..=80).await;
+    let store = [&store[..], &[("STORE_TIMEOUT_MS", "20000")]].concat();
+    let expected = Expected { accept: 1, fail: 2, deliver: 2, idle_run: 64..=80 };
+    count(&store, || proxy.take(), expected).await;
 }
 
-async fn count(store: &[(&str, &str)], proxy: &Proxy, idle_run: RangeInclusive<usize>) {
+#[tokio::test]
+async fn a_run_of_the_schedule_opens_few_connections() {
+    let table = shared::dynamodb_table().await;
+    let (proxy, queue) = (Proxy::start(table.port).await, Queue::start(VISIBILITY, 10).await);
+    let endpoint = proxy.url();
+    let [store, _] = table.vars();
+    let store = [(store.0, store.1.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint.as_str())];
+    let more = [("STORE_TIMEOUT_MS", "20000"), ("AWS_LAMBDA_FUNCTION_TIMEOUT", "120")];
+    let sink = Sink::start().await;
+    let function = Function::of([instance(Path::new(ROUTER), &sink.url, &store, &queue, &more)]);
+    function.invoke(DUE.into()).await.unwrap();
+    // Eight for each destination, and those that were opened while another became free. With a
+    // connection for each query, there would be more than 48.
+    assert!(proxy.connections() < 40, "{}", proxy.connections());
+}
+
+/// The numbers of requests to the store that are expected. A duplicate always makes one.
+struct Expected {
+    accept: usize,
+    fail: usize,
+    deliver: usize,
+    /// A run of the schedule that finds nothing.
+    idle_run: RangeInclusive<usize>,
+}
+
+async fn count(store: &[(&str, &str)], to_store: impl Fn() -> usize, expected: Expected) {
     let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let port = queue.moto.url.rsplit_once(':').unwrap().1.parse().unwrap();
     let sqs = Proxy::start(port).await;
@@ -52,7 +119,7 @@ async fn count(store: &[(&str, &str)], proxy: &Proxy, idle_run: RangeInclusive<u
         ("FAULT_MESSAGE_LOST_MS", "600000"),
     ];
     let function = Function::of([instance(Path::new(ROUTER), &sink.url, store, &queue, &more)]);
-    let requests = || (proxy.take(), sqs.take());
+    let requests = || (to_store(), sqs.take());
     let deliver = async |name: &str, says: &str| -> Requests {
         let heard = function.deliver(&event(name)).await.unwrap();
         assert_eq!(heard.text, says, "{}", function.emulator(0).log());
@@ -84,17 +151,17 @@ async fn count(store: &[(&str, &str)], proxy: &Proxy, idle_run: RangeInclusive<u
 
     for number in 0..3 {
         let name = number.to_string();
-        assert_eq!(deliver(&name, "accepted").await, (1, 1));
+        assert_eq!(deliver(&name, "accepted").await, (expected.accept, 1));
         assert_eq!(deliver(&name, "duplicate ignored").await, (1, 0));
         sink.answers(status(StatusCode::BAD_GATEWAY, "no"));
-        assert_eq!(consume().await, (2, 1));
+        assert_eq!(consume().await, (expected.fail, 1));
         sink.answers(ok("done"));
-        assert_eq!(consume().await, (2, 0));
+        assert_eq!(consume().await, (expected.deliver, 0));
         assert_eq!(deliver(&name, "duplicate ignored").await, (1, 0));
     }
     // A run of the schedule that finds nothing.
     let report = function.invoke(DUE.into()).await.unwrap();
     assert_eq!(report["is_incomplete"], false, "{report}");
     let (of_run, messages) = requests();
-    assert!(idle_run.contains(&of_run) && messages == 0, "{of_run}, {messages}");
+    assert!(expected.idle_run.contains(&of_run) && messages == 0, "{of_run}, {messages}");
 }

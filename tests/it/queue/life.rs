@@ -1,19 +1,27 @@
 //! The life of an accepted event in Lambda.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use aws_sdk_sqs::types::MessageSystemAttributeName;
+use chrono::Utc;
 use http::StatusCode;
 use serde_json::Value;
+use webhook_router::route::Route;
 
 use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, until};
 use crate::{
     emulator::Artefact,
     event_source::{DUE, Faults, Function, Queue, Wakers, batch},
-    inbox::{event, is_delivered, record},
+    inbox::{crash::Place, event, is_delivered, record},
     servers::Redis,
     shared,
     stack::{Stack, text},
-    support::{Sink, ok, status},
+    support::{ROUTER, Sink, delivery, plan_of, status},
 };
 
 #[tokio::test]
@@ -115,63 +123,98 @@ async fn a_failed_attempt_comes_back_with_a_message_and_a_long_pause_without_one
 }
 
 #[tokio::test]
-async fn events_whose_messages_are_lost_are_found_and_get_one_message_each() {
+async fn events_without_messages_get_one_each_from_runs_that_end_in_time() {
+    // More than the page of a list.
+    const EVENTS: usize = 450;
     let url = shared::redis_database();
-    let (_sink, queue, function) = one_instance(&url, &[]).await;
-    for number in 0..35 {
-        function.deliver(&event(&number.to_string())).await.unwrap();
-    }
-    let drained = async || {
-        let mut keys = Vec::new();
-        loop {
-            let messages = queue.receive().await;
-            if messages.is_empty() {
-                return keys;
-            }
-            for message in messages {
-                queue.delete(&message).await;
-                keys.push(message.body.unwrap());
-            }
-        }
+    let store = Place::at(&url).await.store;
+    let sink = Sink::start().await;
+    // A message that was received does not come again during this test.
+    let queue = Queue::start(Duration::from_secs(600), 10).await;
+    let start = |timeout: &str| {
+        let more = [("FAULT_MESSAGE_LOST_MS", "600000"), ("AWS_LAMBDA_FUNCTION_TIMEOUT", timeout)];
+        instance(Path::new(ROUTER), &sink.url, &[("STORE_URL", &url)], &queue, &more)
     };
-    assert_eq!(drained().await.len(), 35);
-    let mut sum = (0, 0);
+    let function = Function::of([start("5")]);
+    let now = Utc::now();
+    for number in 0..EVENTS {
+        let mut plan = plan_of(&number.to_string());
+        plan.route = Route::GCP;
+        plan.event.source = (number % 2 == 0).then(|| "stripe-eu".to_owned());
+        store.accept(&plan, &delivery("{}"), now, now, now).await.unwrap();
+    }
+    let run = async || {
+        let report = function.invoke(DUE.into()).await;
+        report.expect("the run ends before its invocation")
+    };
+    let (mut sent, mut tried) = (0, 0);
+    let count = |report: &Value, name: &str| report[name].as_u64().unwrap() as usize;
+    // While SQS hangs, until the run must end, the events stay due.
+    queue.moto.signal("STOP");
+    let report = run().await;
+    queue.moto.signal("CONT");
+    assert_eq!((count(&report, "sent"), &report["is_incomplete"]), (0, &true.into()), "{report}");
+    assert!(count(&report, "not_sent") > 0, "{report}");
+    tried += count(&report, "delivered");
+    let listed = store.due(Route::GCP, Some(Utc::now()), None, 2 * EVENTS).await.unwrap();
+    assert_eq!(listed.len() + tried, EVENTS);
+    // SQS as moto emulates it is slow, and a request that is repeated makes it slower.
+    function.replace(0, start("20"));
     until("all are found", async || {
-        let report = function.invoke(DUE.into()).await.unwrap();
-        assert_eq!(report["is_incomplete"], false, "{report}");
-        let count = |name: &str| report[name].as_u64().unwrap();
-        sum = (sum.0 + count("sent"), sum.1 + count("delivered"));
-        sum.0 + sum.1 >= 35
+        let report = run().await;
+        (sent, tried) = (sent + count(&report, "sent"), tried + count(&report, "delivered"));
+        report["is_incomplete"] == false
     })
     .await;
     // Each run with something to do makes one attempt by itself.
-    assert!(sum.1 >= 1 && sum.0 + sum.1 == 35, "{sum:?}");
-    // The next run sends no message for an event that has one.
-    let report = function.invoke(DUE.into()).await.unwrap();
+    assert!(tried >= 2 && sent + tried == EVENTS, "{sent}, {tried}");
+    let report = run().await;
     assert_eq!((&report["sent"], &report["delivered"]), (&0.into(), &0.into()), "{report}");
-    let mut keys = drained().await;
-    let count = keys.len();
-    keys.sort();
-    keys.dedup();
-    assert_eq!((keys.len() as u64, count as u64), (sum.0, sum.0));
+    let (mut keys, mut groups) = (BTreeSet::new(), BTreeSet::new());
+    until("all are received", async || {
+        for message in queue.receive().await {
+            let attributes = message.attributes.unwrap();
+            groups.insert(attributes[&MessageSystemAttributeName::MessageGroupId].clone());
+            keys.insert(message.body.unwrap());
+        }
+        keys.len() >= sent
+    })
+    .await;
+    // The group is the source, or the vendor of an event without one.
+    assert_eq!(groups.into_iter().collect::<Vec<_>>(), ["stripe", "stripe-eu"]);
 }
 
 #[tokio::test]
 async fn while_sqs_does_not_answer_events_are_accepted_and_found_later() {
     let redis = Redis::start(&[]);
     let url = redis.url();
-    let (sink, queue, function) = one_instance(&url, &[]).await;
+    let more = [("FAULT_MESSAGE_LOST_MS", "600000")];
+    let (sink, queue, function) = one_instance(&url, &more).await;
     queue.moto.signal("STOP");
-    let began = std::time::Instant::now();
-    let heard = function.deliver(&event("without a message")).await.unwrap();
-    assert_eq!((heard.status, &*heard.text), (200, "accepted"));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let mut keys = Vec::new();
+    for number in 0..3 {
+        let began = Instant::now();
+        let heard = function.deliver(&event(&number.to_string())).await.unwrap();
+        assert_eq!((heard.status, &*heard.text), (200, "accepted"));
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        keys.push(heard.key);
+    }
     queue.moto.signal("CONT");
     let log = function.emulator(0).log();
-    assert!(log.contains(r#""messages_not_sent":1"#), "{log}");
-    let _wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
-    arrived(&sink, 1, &function.emulator(0)).await;
-    record(&url, &heard.key, is_delivered).await;
-    sink.answers(ok("done"));
-    assert_eq!(sink.take().len(), 1);
+    assert_eq!(log.matches(r#""messages_not_sent":1"#).count(), 3, "{log}");
+    // After two failures, the third sender does not wait for SQS.
+    assert_eq!(log.matches("the last requests to SQS failed").count(), 1, "{log}");
+    // Its event has no message that could be late, so the next run has it.
+    let report = function.invoke(DUE.into()).await.unwrap();
+    assert_eq!((&report["delivered"], &report["sent"]), (&1.into(), &0.into()), "{report}");
+    record(&url, &keys[2], is_delivered).await;
+    // The others count as lost after a while.
+    let store = Place::at(&url).await.store;
+    let wakers = Wakers::start(&queue, &function, 1, Faults::default(), SCHEDULE);
+    let _wakers = wakers.with_messages_lost_after(Duration::from_secs(1), store);
+    arrived(&sink, 3, &function.emulator(0)).await;
+    for key in &keys {
+        record(&url, key, is_delivered).await;
+    }
+    assert_eq!(sink.take().len(), 3);
 }

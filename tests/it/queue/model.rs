@@ -1,10 +1,10 @@
 //! Simulates everything that can go wrong with accepted events in Lambda at once: messages are lost,
 //! doubled, late and out of order, instances are killed in the middle of a batch, the store and SQS
 //! stall, destinations fail in every way and are down for a while. The vendors never come again after
-//! their 200. Nothing is lost, and nothing is sent again after its success was known.
+//! their 200. Nothing is lost, and nothing is sent again after its success was known. The function is the
+//! release build.
 
 use std::{
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,16 +17,17 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{SCHEDULE, VISIBILITY, instance};
 use crate::{
-    emulator::Emulator,
+    emulator::{Artefact, Emulator},
     event_source::{Faults, Function, Queue, Wakers},
+    inbox::crash::Place,
     model::{Evidence, Judged, body, empty, seed, unreliable},
     rough_destination::Behaviour::{self, Never, Status},
-    servers::Redis,
-    support::ROUTER,
+    servers::{DynamoDbLocal, Redis},
 };
 
-/// The number of events. `MODEL_EVENTS=10000 make test TEST=queue::model` sets another number.
-const EVENTS: usize = 150;
+/// The number of events on each store. `MODEL_EVENTS=10000 make test TEST=queue::model` sets another
+/// number.
+const EVENTS: usize = 75;
 const INSTANCES: usize = 4;
 /// The number of deliveries at the same time.
 const AT_ONCE: usize = 4;
@@ -34,35 +35,51 @@ const AT_ONCE: usize = 4;
 const FAULTS: Faults = Faults { lost: 0.1, doubled: 0.1, late: 0.1 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
+async fn on_redis_nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
+    let redis = Redis::start(&[]);
+    let place = Place::at(&redis.url()).await;
+    model(place, ["500", "700"], |signal| redis.signal(signal)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_dynamodb_nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
+    let dynamodb = DynamoDbLocal::start().await;
+    let place = Place::in_tables(&dynamodb, 1).await.remove(0);
+    // DynamoDB Local is slow while the machine is busy.
+    model(place, ["1500", "700"], |signal| dynamodb.signal(signal)).await;
+}
+
+/// `timeouts` are those of the store and of an attempt, in milliseconds.
+async fn model(place: Place, timeouts: [&str; 2], signal: impl Fn(&str) + Sync) {
+    let Place { vars, store } = place;
+    let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let artefact = Artefact::router();
     let events = std::env::var("MODEL_EVENTS").map_or(EVENTS, |events| events.parse().unwrap());
     let seed = seed();
     let down = Arc::new(AtomicBool::new(false));
     // This test does not wait for an hour, and an attempt without an answer takes long here.
     let is_chosen = |failure: &Behaviour| !matches!(failure, Status(_, Some("3600")) | Never);
     let rough = unreliable(seed, &down, is_chosen).await;
-    let (redis, queue) = (Redis::start(&[]), Arc::new(Queue::start(VISIBILITY, 20).await));
-    let redis_url = redis.url();
+    let queue = Arc::new(Queue::start(VISIBILITY, 20).await);
     let started = AtomicUsize::new(0);
     let start = || {
         let number = started.fetch_add(1, Ordering::SeqCst);
         let target = format!("{}/r{number}/", rough.url);
-        let store = [("STORE_URL", redis_url.as_str())];
         let more = [
             ("ROUTE_THRESHOLD", "128"),
             ("AWS_TARGET_FUNCTION", "webhook-processor"),
             ("AWS_ENDPOINT_URL_LAMBDA", &target),
             ("RETRY_SCHEDULE", "0s,200ms,500ms,1s,1s,1s,1s,1s,1s,1s,1s,1s"),
-            // A busy machine must not get more messages than it delivers.
-            ("FAULT_MESSAGE_LOST_MS", "5000"),
-            ("STORE_TIMEOUT_MS", "500"),
-            ("FORWARD_TIMEOUT_MS", "700"),
+            ("STORE_TIMEOUT_MS", timeouts[0]),
+            ("FORWARD_TIMEOUT_MS", timeouts[1]),
         ];
-        (number, instance(Path::new(ROUTER), &target, &store, &queue, &more))
+        (number, instance(&artefact.bootstrap(), &target, &vars, &queue, &more))
     };
     let (numbers, emulators): (Vec<_>, Vec<Emulator>) = (0..INSTANCES).map(|_| start()).unzip();
     let (mut numbers, function) = (numbers, Function::of(emulators));
     let wakers = Wakers::start(&queue, &function, INSTANCES - 1, FAULTS, 2 * SCHEDULE);
+    // A busy machine must not get more messages than it delivers.
+    let wakers = wakers.with_messages_lost_after(Duration::from_secs(5), Arc::clone(&store));
 
     let (under_way, mut vendors) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     for event in 0..events {
@@ -91,9 +108,9 @@ async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
                 let time = Duration::from_millis(random.random_range(100..1500));
                 match random.random_range(0..5) {
                     0 => {
-                        redis.signal("STOP");
+                        signal("STOP");
                         std::thread::sleep(time);
-                        redis.signal("CONT");
+                        signal("CONT");
                         stalls += 1;
                     }
                     1 => {
@@ -123,7 +140,7 @@ async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
         let keys = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
                 let keys = vendors.join_all().await;
-                empty(&redis_url).await;
+                empty(&*store).await;
                 keys
             })
         });
@@ -137,7 +154,7 @@ async fn nothing_accepted_is_lost_and_nothing_known_is_done_twice() {
         numbers.iter().enumerate().map(|(index, number)| (*number, function.emulator(index).log())),
     );
     let killed = killed.into_iter().collect();
-    let evidence = Evidence { rough, redis_url, logs, killed, accepts: true, seed };
+    let evidence = Evidence { rough, store, logs, killed, accepts: true, seed };
     let Judged { requests, lost, dead, again, twice } = evidence.judge(&keys).await;
     println!(
         "{events} events, {requests} requests to the destinations; {} instances killed, {stalls} \

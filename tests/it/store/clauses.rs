@@ -374,6 +374,7 @@ fn letter(plan: &Plan, lease: &Lease, outcome: Outcome) -> DeadLetter {
 fn details(plan: &Plan, first_seen: i64) -> Details {
     Details {
         vendor: plan.event.vendor.clone(),
+        source: plan.event.source.clone(),
         event_type: plan.event.event_type.clone(),
         created_at: plan.event.created_at,
         digest: plan.event.digest.clone(),
