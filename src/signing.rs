@@ -132,8 +132,8 @@ mod tests {
     fn what_cannot_sign_is_refused() {
         assert!(signer(&[]).unwrap().is_none());
         let good = format!("whsec_{}", BASE64_STANDARD.encode([1; 16]));
-        assert!(signer(&vec![&*good; MAX_SECRETS]).unwrap().is_some());
-        assert!(signer(&vec![&*good; MAX_SECRETS + 1]).is_err());
+        assert!(signer(&[&*good; MAX_SECRETS]).unwrap().is_some());
+        assert!(signer(&[&*good; MAX_SECRETS + 1]).is_err());
         let short = format!("whsec_{}", BASE64_STANDARD.encode([1; 15]));
         let public = format!("whpk_{}", BASE64_STANDARD.encode([1; 32]));
         let no_seed = format!("whsk_{}", BASE64_STANDARD.encode([1; 16]));

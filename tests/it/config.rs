@@ -62,7 +62,7 @@ fn defaults_are_those_of_the_table() {
 #[test]
 fn secrets_that_sign_are_checked_and_never_shown() {
     let private = format!("whsk_{}", BASE64_STANDARD.encode([7; 32]));
-    let many = vec![private.as_str(); 9].join(",");
+    let many = [private.as_str(); 9].join(",");
     let public = private.replace("whsk_", "whpk_");
     for (secrets, says) in [
         ("whsec_c2hvcnQ=", "the base64 of at least 16 bytes"),

@@ -47,7 +47,7 @@ fn copies(log: &str, outcome: &str) -> usize {
     log.lines().filter(is_it).count()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_the_events_is_copied_once_with_the_exact_bytes() {
     const EVENTS: usize = 60;
     const PERCENT: usize = 30;
@@ -91,7 +91,7 @@ async fn a_part_of_the_events_is_copied_once_with_the_exact_bytes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_hangs_refuses_or_fails_changes_no_answer() {
     const EVENTS: usize = 40;
     let nobody = format!("http://127.0.0.1:{}", free_port());
@@ -122,7 +122,7 @@ async fn a_mirror_that_hangs_refuses_or_fails_changes_no_answer() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_there_is_no_room_for_is_dropped_and_counted() {
     let (sink, mirror) = (Sink::start().await, Sink::start().await);
     mirror.answers(Answer::WhenTold);
@@ -149,7 +149,7 @@ async fn what_there_is_no_room_for_is_dropped_and_counted() {
     stop(router);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_failed_is_copied_when_it_is_delivered() {
     let (sink, mirror) = (Sink::start().await, Sink::start().await);
     let router = Serve::to(&sink).only(Route::GCP).env("MIRROR_URL", &mirror.url).start();
@@ -163,7 +163,7 @@ async fn an_event_that_failed_is_copied_when_it_is_delivered() {
     assert_eq!(mirror.received().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_destination_of_a_table_can_have_a_mirror_of_its_own() {
     let (sink, own, common) = (Sink::start().await, Sink::start().await, Sink::start().await);
     let (url, mirror) = (&sink.url, &own.url);
@@ -187,7 +187,7 @@ async fn a_destination_of_a_table_can_have_a_mirror_of_its_own() {
     assert_eq!((own.received().len(), common.received().len()), (one, two));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_function_can_be_a_mirror() {
     for payload in ["body", "request"] {
         let sink = Sink::start().await;
@@ -206,7 +206,7 @@ async fn a_function_can_be_a_mirror() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn in_lambda_a_copy_is_sent_within_the_invocation() {
     let (sink, mirror, folder) =
         (Sink::start().await, Sink::start().await, tempfile::tempdir().unwrap());
