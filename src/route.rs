@@ -67,7 +67,7 @@ impl FromStr for Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 
@@ -160,6 +160,7 @@ mod tests {
         for name in ["gcp", "a", "0", "eu-west_1", "7-", &longest] {
             let route: Route = name.parse().unwrap();
             assert_eq!((route.as_str(), route.to_string()), (name, name.to_owned()));
+            assert_eq!(format!("{route:>40}").len(), 40);
             let json = serde_json::to_string(&route).unwrap();
             assert_eq!(json, format!("\"{name}\""));
             assert_eq!(serde_json::from_str::<Route>(&json).unwrap(), route);
