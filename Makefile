@@ -41,7 +41,7 @@ NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signa
 LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \
 	attempts::every idle_connections:: hung_connections:: clocks:: crash:: race:: model:: unsettled:: \
 	bounds:: limits::a_burst operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
-	redis::a_server redis::a_cluster redis::a_master redis::slots
+	id_tokens::tokens_end id_tokens::a_token_that_cannot redis::a_server redis::a_cluster redis::a_master redis::slots
 SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
 # Many tests wait for servers and for pauses. So one test more than there are cores runs at once.
