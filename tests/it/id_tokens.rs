@@ -81,6 +81,22 @@ async fn a_role_of_aws_calls_the_service_with_a_token_of_google_s() {
 }
 
 #[tokio::test]
+async fn a_destination_of_a_table_gets_its_token() {
+    let clouds = Clouds::start().await;
+    let table = format!(
+        "[destinations.private]\nkind = \"cloud-run\"\nbytes = \"0-255\"\n\
+         url = \"{}/ingest?team=2\"\nauth = \"id-token\"\n",
+        clouds.service
+    );
+    let serve = Serve::new().env("DESTINATIONS", &table).envs(aws::VARS);
+    let router = serve.env("GCP_CREDENTIALS", &clouds.credentials().to_string()).start();
+    router.post(event(1)).await.expect(200).says("done");
+    assert_eq!((clouds.delivered(), clouds.tokens()), (vec![event(1)], (1, 1)));
+    tells_no_token(&router);
+    clouds.expect_no_complaints();
+}
+
+#[tokio::test]
 async fn an_account_with_outbound_identity_federation_needs_no_signed_request() {
     let clouds = Clouds::start().await;
     let mut credentials = clouds.credentials();

@@ -174,6 +174,8 @@ fn what_the_table_takes_the_place_of_must_not_be_set_beside_it() {
         ("ROUTE_THRESHOLD", "128"),
         ("GCP_TARGET_URL", "https://x.dev"),
         ("GCP_CA_FILE", "/nowhere"),
+        ("GCP_AUTH", "id-token"),
+        ("GCP_MAX_CONCURRENT", "1"),
         ("AWS_TARGET_FUNCTION", "processor"),
         ("AWS_TARGET_ROLE_ARN", "arn:aws:iam::123456789012:role/r"),
         ("AWS_TARGET_INVOCATION", "Event"),
@@ -210,6 +212,32 @@ fn a_destination_may_not_be_the_router_itself() {
             .starts_with("DESTINATIONS: line 3: [destinations.us] `function` is this function"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn a_destination_may_need_an_id_token() {
+    let us = format!("{US}bytes = \"128-255\"\n");
+    let of = |fields: &str| format!("{EU}bytes = \"0-127\"\n{fields}{us}");
+    let token = |fields: &str, more: &[(&str, &str)]| {
+        let table = of(fields);
+        let vars = [&[("DESTINATIONS", table.as_str())], more].concat();
+        let Config { targets, .. } = Config::from_vars(lookup(&vars)).unwrap();
+        let eu = targets.get("eu".parse().unwrap()).unwrap();
+        eu.http().unwrap().id_token.clone().map(|token| token.audience)
+    };
+    assert_eq!(token("auth = \"none\"\n", &[]), None);
+    let origin = "https://eu.example.com";
+    assert_eq!(token("auth = \"id-token\"\n", &[]).as_deref(), Some(origin));
+    let named = "auth = \"id-token\"\naudience = \"eu\"\n";
+    assert_eq!(token(named, &[]).as_deref(), Some("eu"));
+
+    let setting = "DESTINATIONS [destinations.eu]";
+    let wrong = problems_of(&of("auth = \"token\"\n"));
+    assert_eq!(wrong, [format!("{setting} auth: must be none or id-token")]);
+    let table = of("auth = \"id-token\"\n");
+    let vars = [("DESTINATIONS", table.as_str()), ("GCP_CREDENTIALS", "{}")];
+    let wrong = problems(&vars);
+    assert!(wrong.len() == 1 && wrong[0].starts_with("GCP_CREDENTIALS: "), "{wrong:?}");
 }
 
 #[test]

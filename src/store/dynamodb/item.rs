@@ -26,7 +26,7 @@ use std::{collections::HashMap, fmt::Display};
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
-use super::super::{Attempt, Claim, DeadLetter, Failed, Record, State, StoreError, stored};
+use super::super::{Attempt, Claim, DeadLetter, Failed, Lease, Record, State, StoreError, stored};
 use crate::{delivery::Delivery, key::Key, plan::Plan};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -113,6 +113,12 @@ pub(super) fn entry(sort_key: &str) -> Result<(DateTime<Utc>, Key), StoreError> 
 /// Returns whether an item was written by that owner.
 pub(super) fn is_held_by(item: &Item, owner: &str) -> bool {
     optional_string(item, "held_by") == Some(owner)
+}
+
+/// Returns the lease if the existing item belongs to it: the answer to this call's first try may
+/// have been lost. Otherwise returns that item.
+pub(super) fn ours(lease: Lease, found: Item) -> Result<Lease, Item> {
+    if is_held_by(&found, &lease.owner) { Ok(lease) } else { Err(found) }
 }
 
 /// Builds the expression of an update that sets some attributes and removes others. Returns it with

@@ -34,7 +34,7 @@ use tokio::{
 use self::{
     connections::client,
     item::{
-        Item, against, assignment, dead_letter, is_forgotten, is_held_by, millis, record, seconds,
+        Item, against, assignment, dead_letter, is_forgotten, millis, ours, record, seconds,
         string, text,
     },
     letter::Packed,
@@ -490,12 +490,6 @@ impl Store for DynamoDb {
             Err(_) => Ok(Discarded::None),
         }
     }
-}
-
-/// Returns the lease if the existing item belongs to it: the answer to this call's first try may
-/// have been lost. Otherwise returns that item.
-fn ours(lease: Lease, found: Item) -> Result<Lease, Item> {
-    if is_held_by(&found, &lease.owner) { Ok(lease) } else { Err(found) }
 }
 
 fn details_end(now: DateTime<Utc>) -> AttributeValue {
