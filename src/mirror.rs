@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -18,14 +18,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Mirroring,
     delivery::Delivery,
-    destination::{self, Destination, Outgoing},
+    destination::{self, Destination, NoAnswer, Outgoing, SendError},
     plan::Plan,
     route::Route,
     telemetry::{self, Copied},
 };
 
-/// Most copies that are sent at a time. The others wait.
+/// Most copies that are sent to a mirror at a time. The others wait.
 const AT_ONCE: usize = 16;
+
+/// Time for which a mirror gets no copies after one that it did not answer in time. In Lambda, each
+/// copy that is waited for keeps an instance from its next invocation.
+const REST: Duration = Duration::from_secs(30);
+
+const RESTS: &str = "the mirror did not answer an earlier copy in time";
 
 /// Unit in which the bytes of copies are counted.
 const UNIT: usize = 1024;
@@ -33,17 +39,37 @@ const UNIT: usize = 1024;
 /// Bytes that a copy needs in addition to its body and headers, rounded up.
 const OVERHEAD: usize = 2048;
 
-type Mirror = Arc<dyn Destination>;
+/// A mirror, and what the copies for it share.
+struct Mirror {
+    destination: Box<dyn Destination>,
+    turns: Semaphore,
+    /// The end of the rest. It is measured by the wall clock, because Lambda stops the other one.
+    rests_until: Mutex<SystemTime>,
+}
+
+impl Mirror {
+    fn new(destination: Box<dyn Destination>) -> Self {
+        let rests_until = Mutex::new(SystemTime::UNIX_EPOCH);
+        Self { destination, turns: Semaphore::new(AT_ONCE), rests_until }
+    }
+
+    fn rest(&self) {
+        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = SystemTime::now() + REST;
+    }
+
+    fn rests(&self) -> bool {
+        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) > SystemTime::now()
+    }
+}
 
 /// The mirrors, and the copies that wait or are under way.
 pub struct Mirrors {
     percent: u8,
-    common: Option<Mirror>,
-    own: BTreeMap<Route, Mirror>,
+    common: Option<Arc<Mirror>>,
+    own: BTreeMap<Route, Arc<Mirror>>,
     /// Time limit for one copy.
     timeout: Duration,
     room: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
     copies: TaskTracker,
     /// Ends the copies that wait or are under way.
     end: Mutex<CancellationToken>,
@@ -56,7 +82,8 @@ impl Mirrors {
     /// # Errors
     /// Fails if a mirror's URL cannot be used.
     pub fn new(config: &Mirroring, timeout: Duration, bytes: usize) -> Result<Self, String> {
-        let create = |place| destination::create(place, timeout).map(Mirror::from);
+        let create =
+            |place| destination::create(place, timeout).map(|mirror| Arc::new(Mirror::new(mirror)));
         let own = config.own.iter();
         let own = own.map(|(route, place)| Ok::<_, String>((*route, create(place)?)));
         let copies = TaskTracker::new();
@@ -68,7 +95,6 @@ impl Mirrors {
             own: own.collect::<Result<_, String>>()?,
             timeout,
             room: Arc::new(Semaphore::new(bytes / UNIT)),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
             copies,
             end: Mutex::default(),
         })
@@ -85,22 +111,28 @@ impl Mirrors {
     ) {
         let mirror = self.own.get(&plan.route).or(self.common.as_ref());
         let Some(mirror) = mirror.filter(|_| is_chosen(byte, self.percent)) else { return };
+        let dropped = |why| telemetry::copied(&plan.key, plan.route, &Copied::Dropped(why));
+        if mirror.rests() {
+            return dropped(RESTS);
+        }
         let kept = delivery.kept(&plan.signature_headers());
         let headers = kept.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         let bytes = OVERHEAD + kept.body.len() + headers.sum::<usize>();
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) else {
-            telemetry::copied(&plan.key, plan.route, &Copied::Dropped("there is no room for it"));
-            return;
+            return dropped("there is no room for it");
         };
         let (plan, trace, mirror) = (plan.clone(), trace.to_vec(), Arc::clone(mirror));
-        let (turns, timeout, end) = (Arc::clone(&self.turns), self.timeout, self.end());
+        let (timeout, end) = (self.timeout, self.end());
         self.copies.spawn(async move {
             let _room = room;
             // The delivery's own bytes count for MAX_BUFFERED_BYTES as long as somebody holds them.
             let delivery = Delivery { body: Bytes::copy_from_slice(&kept.body), ..kept };
             let sending = async {
-                let _turn = turns.acquire().await;
+                let _turn = mirror.turns.acquire().await;
+                if mirror.rests() {
+                    return Copied::Dropped(RESTS);
+                }
                 let event = Outgoing {
                     delivery: &delivery,
                     plan: &plan,
@@ -109,14 +141,22 @@ impl Mirrors {
                     signer: None,
                     is_copy: true,
                 };
-                match mirror.send(&event, timeout).await {
+                match mirror.destination.send(&event, timeout).await {
                     Ok(reply) if reply.status.is_success() => Copied::Sent,
                     Ok(reply) => Copied::Failed(format!("the answer {}", reply.status.as_u16())),
-                    Err(error) => Copied::Failed(error.to_string()),
+                    Err(error) => {
+                        if matches!(&error, SendError::Unknown(NoAnswer { timed_out: true, .. })) {
+                            mirror.rest();
+                        }
+                        Copied::Failed(error.to_string())
+                    }
                 }
             };
             let copied = end.run_until_cancelled(sending).await;
-            let copied = copied.unwrap_or(Copied::Dropped("its time has ended"));
+            let copied = copied.unwrap_or_else(|| {
+                mirror.rest();
+                Copied::Dropped("its time has ended")
+            });
             telemetry::copied(&plan.key, plan.route, &copied);
         });
     }

@@ -56,7 +56,7 @@ pub struct Plan {
     pub previous_key: Option<Key>,
     pub route: Route,
     pub answer: Answer,
-    /// The byte that decides whether a mirror gets a copy. `None` if no mirror does.
+    /// The byte that decides whether a mirror gets a copy. `None` if the event is never copied.
     pub mirror_byte: Option<u8>,
     /// The source of the event. `None` for an envelope, and for a source that is no longer
     /// configured.

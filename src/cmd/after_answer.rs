@@ -60,9 +60,11 @@ pub async fn finish_copies(mirrors: Arc<Mirrors>) -> anyhow::Result<Answered> {
         .await
         .map_err(anyhow::Error::from_boxed)?;
     tokio::spawn(async move {
-        if let Err(error) = extension.run().await {
-            tracing::error!(%error, "copies for mirrors are sent no more");
-        }
+        // Lambda waits for an extension that asks for nothing more until the function's timeout. A new
+        // instance registers it again.
+        let error = extension.run().await.err().map(|error| error.to_string());
+        tracing::error!(error, "the extension that sends copies to mirrors has ended");
+        std::process::exit(1);
     });
     Ok(answered)
 }

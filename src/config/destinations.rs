@@ -8,6 +8,7 @@ use super::{
     SourcesText, THRESHOLD,
     auth::AuthNames,
     limits::{Limit, MAX_CONCURRENT, MAX_PER_SECOND},
+    mirror::mirror_at,
     targets::{
         HttpTarget, Invocation, LambdaTarget, Payload, Place, QUEUED, THIS_FUNCTION, Target,
         Targets, check_function, http_url, role,
@@ -253,7 +254,7 @@ fn destination(
         reader.missing("kind", "is \"cloud-run\", \"http\" or \"lambda\"");
     }
     take_bytes(reader, name.as_ref().ok().copied(), bytes);
-    let mirror = reader.text("mirror", http_url);
+    let mirror = reader.text("mirror", http_url).map(mirror_at);
     let limit = Limit::read(reader);
     let place = match kind?.as_str() {
         "lambda" => Place::Lambda(lambda(reader, is_this_function)?),

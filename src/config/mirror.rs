@@ -49,8 +49,9 @@ impl Vars<'_> {
         }
         let common = url.or(function);
         let own = targets.iter().filter_map(|target| {
-            let mirror = mirror_at(target.mirror.clone()?);
-            Some((target.name, mirror))
+            let mirror = target.mirror.clone()?;
+            self.warn_of_credentials(&target.setting, &mirror.url);
+            Some((target.name, Place::Http(mirror)))
         });
         let own: BTreeMap<_, _> = own.collect();
         let is_used = percent > 0 && (common.is_some() || !own.is_empty());
@@ -59,7 +60,9 @@ impl Vars<'_> {
 
     fn mirror_url(&mut self) -> Option<Place> {
         let url = http_url(&self.text(URL)?);
-        url.map_err(|remedy| self.problem(URL, remedy)).ok().map(mirror_at)
+        let url = url.map_err(|remedy| self.problem(URL, remedy)).ok()?;
+        self.warn_of_credentials(URL, &url);
+        Some(Place::Http(mirror_at(url)))
     }
 
     fn mirror_function(&mut self) -> Option<Place> {
@@ -81,6 +84,6 @@ impl Vars<'_> {
 
 /// Returns the mirror at a URL. It trusts only public CAs, and gets no credentials but those in the
 /// URL.
-fn mirror_at(url: Url) -> Place {
-    Place::Http(HttpTarget { url, ca: None, client_certificate: None, id_token: None })
+pub(super) fn mirror_at(url: Url) -> HttpTarget {
+    HttpTarget { url, ca: None, client_certificate: None, id_token: None }
 }

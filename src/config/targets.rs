@@ -63,7 +63,7 @@ pub struct Target {
     pub place: Place,
     pub limit: Limit,
     /// Gets copies of the destination's events, in place of MIRROR_URL and MIRROR_FUNCTION.
-    pub mirror: Option<Url>,
+    pub mirror: Option<HttpTarget>,
 }
 
 impl Target {

@@ -104,7 +104,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("MIRROR_URL", "",
         "URL that gets copies of a part of the events, marked X-Webhook-Mirror: true; https, or http on loopback. Its answers change nothing."),
     variable("MIRROR_FUNCTION", "",
-        "Name or ARN of a Lambda that gets these copies instead of MIRROR_URL, with AWS_TARGET_PAYLOAD as the form of the payload."),
+        "Name or ARN of a Lambda that gets these copies instead of MIRROR_URL, with AWS_TARGET_PAYLOAD as the form of the payload (body beside a table of destinations)."),
     variable("MIRROR_PERCENT", "100",
         "Of 100 events, the number that the mirror gets a copy of: 0 to 100. A byte of the event's key material chooses, so a repeated run chooses the same events."),
     variable("FORWARD_SECRETS", "",

@@ -2,8 +2,8 @@
 //! the destination.
 //!
 //! Another process may still know the destination, or know it already: while a new configuration is
-//! rolled out, both are in use. It delivers the event soon after it is due. So this process leaves the
-//! event alone until nobody has looked at it for some minutes.
+//! rolled out, both are in use. There, the destination may be down or at its limit, so that the event
+//! waits. So this process leaves the event alone until it is long overdue.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Time after which an event that is due, and that no process tries, counts as abandoned.
-const GRACE: Duration = Duration::from_secs(300);
+const GRACE: Duration = Duration::from_secs(3600);
 
 /// Average time between two searches for abandoned events.
 const SEARCH: Duration = Duration::from_secs(60);

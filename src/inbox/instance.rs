@@ -33,7 +33,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Most kilobytes of bodies of the events that are delivered at a time. A delivery needs several times
 /// the memory of its body, and an instance has 256 MB.
-const ROOM: u32 = 8 * 1024;
+const MEMORY: u32 = 8 * 1024;
 
 /// Time for which a batch lasts longer if the store does not answer. Otherwise, the messages of a
 /// whole queue would be let go during a short failure.
@@ -48,7 +48,7 @@ pub struct Instance {
     /// The time limit for one operation of the store.
     pub(super) store_timeout: Duration,
     /// A permit for each kilobyte.
-    room: Semaphore,
+    memory: Semaphore,
 }
 
 /// A message of the queue.
@@ -67,10 +67,10 @@ pub struct Message {
 }
 
 impl Message {
-    /// Returns the room that the event needs, in kilobytes. An event that needs more than there is gets
+    /// Returns the memory that the event needs, in kilobytes. An event that needs more than there is gets
     /// all of it.
-    fn room(&self) -> u32 {
-        u32::try_from(self.bytes / 1024 + 1).map_or(ROOM, |room| room.min(ROOM))
+    fn units(&self) -> u32 {
+        u32::try_from(self.bytes / 1024 + 1).map_or(MEMORY, |units| units.min(MEMORY))
     }
 }
 
@@ -87,8 +87,8 @@ enum Fate {
 
 impl Instance {
     pub fn new(router: Arc<Router>, attempt: Duration, store_timeout: Duration) -> Self {
-        let (gates, room) = (Gates::default(), Semaphore::new(ROOM as usize));
-        Self { router, gates, attempt, store_timeout, room }
+        let (gates, memory) = (Gates::default(), Semaphore::new(MEMORY as usize));
+        Self { router, gates, attempt, store_timeout, memory }
     }
 
     /// Delivers the events of a batch of messages, several at a time. `budget` returns the time for
@@ -108,19 +108,14 @@ impl Instance {
                     tracing::error!(message = id, "a message is not the key of an event");
                     return (id, Fate::Again);
                 };
-                let (room, has_waited) = match self.room.try_acquire_many(message.room()) {
-                    Ok(room) => (Ok(room), false),
-                    Err(_) => (self.room.acquire_many(message.room()).await, true),
-                };
                 let now = budget();
                 // The first attempts begin even if there is little time.
-                if (has_waited || index >= AT_ONCE) && !now.has_time_for(self.attempt) {
+                if index >= AT_ONCE && !now.has_time_for(self.attempt) {
                     return (id, Fate::Again);
                 }
                 // A task of its own keeps a panic from ending the other attempts.
                 let delivering = async move { this.deliver(key, &message, now, origin).await };
                 let fate = tokio::spawn(delivering.in_current_span()).await;
-                drop(room);
                 // The place of a panic is in the log already.
                 (id, fate.unwrap_or(Fate::Again))
             }
@@ -148,6 +143,21 @@ impl Instance {
             },
             // The record decides if the message does not name the destination.
             None => (Cause::Due, None),
+        };
+        // An event that waits for its destination needs no memory yet.
+        let _memory = match self.memory.try_acquire_many(message.units()) {
+            Ok(memory) => memory,
+            Err(_) => {
+                let memory = self.memory.acquire_many(message.units()).await;
+                let memory = memory.expect("the semaphore is never closed");
+                if !budget.has_time_for(self.attempt) {
+                    if let (Some(destination), Cause::Probe { .. }) = (message.destination, cause) {
+                        self.gates.return_turn(destination);
+                    }
+                    return Fate::Again;
+                }
+                memory
+            }
         };
         budget.now = Utc::now();
         let mut handled =

@@ -38,6 +38,9 @@ const REQUESTS: usize = 8;
 /// the store.
 const ENTRIES: usize = 4;
 
+/// Most destinations whose events are sent at a time.
+const DESTINATIONS: usize = 2;
+
 /// Longest time of a run, whatever the function's timeout is. The next run begins a minute after this
 /// one.
 const RUN: Duration = Duration::from_secs(50);
@@ -130,7 +133,9 @@ impl Instance {
         // time needs a connection.
         let pending = telemetry::count_pending(self.router.store(), &routes).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
-        let sending = join_all(routes.iter().map(|route| run.send(*route)));
+        // Each destination has many requests at a time.
+        let sending = stream::iter(routes.iter().copied().map(|route| run.send(route)));
+        let sending = sending.buffered(DESTINATIONS).collect::<Vec<_>>();
         let settling = abandoned::settle(&self.router, has_time, origin);
         let (results, abandoned) = tokio::join!(sending, settling);
         let mut sum = Sent::default();

@@ -262,7 +262,15 @@ impl Redis {
         due: Option<DateTime<Utc>>,
         deadline: Instant,
     ) {
-        if let Some(route) = route.filter(|_| self.link.is_cluster) {
+        if !self.link.is_cluster {
+            return;
+        }
+        let routes = match route {
+            Some(route) => vec![route],
+            // The event has lost its details. An entry that stays is removed by two looks.
+            None => self.listed_destinations().await.unwrap_or_default(),
+        };
+        for route in routes {
             self.unlist(&self.inbox_of(route, key), key, due, deadline).await;
         }
     }
