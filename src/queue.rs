@@ -112,7 +112,7 @@ pub struct Queue {
     health: Mutex<Health>,
 }
 
-/// Whether SQS takes messages, as far as this process knows.
+/// Knows whether SQS takes messages.
 #[derive(Debug, Default)]
 struct Health {
     /// The number of requests that failed since the last one that did not.

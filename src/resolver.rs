@@ -1,6 +1,6 @@
 //! Name resolution for destinations.
 //!
-//! Whoever controls the DNS of a target's name could lead the router's requests to this machine, or
+//! A person who controls the DNS of a target's name could lead the router's requests to this machine, or
 //! to the metadata service of its cloud, also long after the name was first looked up. So the
 //! addresses are checked at each connection, and exactly the checked addresses are connected to.
 //! Private addresses are allowed, because services in a VPC have them.

@@ -75,7 +75,7 @@ impl<'t> Text<'t> {
 /// The fields of one table while they are read.
 pub struct Reader<'a, 'i> {
     text: &'a Text<'a>,
-    /// What the table describes: `source` or `destination`.
+    /// The kind of the table: `source` or `destination`.
     kind: &'static str,
     pub name: &'a str,
     /// The line of the table's name.

@@ -52,7 +52,7 @@ pub enum Health {
     Up,
     /// It cannot be reached, or answers 503.
     Down,
-    /// It has too much to do: Lambda throttles the function, and has not called it.
+    /// The destination has too much to do: Lambda throttles the function, and has not called it.
     Busy,
     /// There was no answer, or no attempt to reach it. Nothing new is known.
     Unknown,

@@ -3,13 +3,13 @@
 use super::{Format, METRICS, embedded, format, line, print_line};
 use crate::{key::Key, route::Route};
 
-/// What became of a copy.
+/// The end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Copied {
     Sent,
     /// The mirror did not take it, for this reason.
     Failed(String),
-    /// It was not sent, for this reason.
+    /// The copy was not sent, for this reason.
     Dropped(&'static str),
 }
 
