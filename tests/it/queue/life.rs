@@ -63,9 +63,10 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
     let log = function.emulator(0).log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let pending: Vec<_> = lines.filter(|line| line["message"] == "pending").collect();
-    let (last, mut there) = (&pending[pending.len() - 2..], BTreeSet::new());
-    for (line, destination) in last.iter().zip(["gcp", "aws"]) {
-        assert_eq!(line["destination"], destination);
+    // One line for each destination, and this function has one.
+    let (last, mut there) = (&pending[pending.len() - 1..], BTreeSet::new());
+    for line in last {
+        assert_eq!(line["destination"], "gcp");
         assert_eq!((&line["pending"], &line["first_due_age_seconds"]), (&0.into(), &0.0.into()));
         let directives = line["_aws"]["CloudWatchMetrics"].as_array().unwrap();
         for directive in directives {
