@@ -60,6 +60,14 @@ fn tells_no_token(router: &Server) {
     }
 }
 
+/// Checks that the first delivery asks for one token, and reaches the service with it.
+async fn delivers_with_a_token(router: &Server, clouds: &Clouds) {
+    router.post(event(1)).await.expect(200).says("done");
+    assert_eq!((clouds.delivered(), clouds.tokens()), (vec![event(1)], (1, 1)));
+    tells_no_token(router);
+    clouds.expect_no_complaints();
+}
+
 #[tokio::test]
 async fn a_role_of_aws_calls_the_service_with_a_token_of_google_s() {
     let clouds = Clouds::start().await;
@@ -90,10 +98,7 @@ async fn a_destination_of_a_table_gets_its_token() {
     );
     let serve = Serve::new().env("DESTINATIONS", &table).envs(aws::VARS);
     let router = serve.env("GCP_CREDENTIALS", &clouds.credentials().to_string()).start();
-    router.post(event(1)).await.expect(200).says("done");
-    assert_eq!((clouds.delivered(), clouds.tokens()), (vec![event(1)], (1, 1)));
-    tells_no_token(&router);
-    clouds.expect_no_complaints();
+    delivers_with_a_token(&router, &clouds).await;
 }
 
 #[tokio::test]
@@ -102,10 +107,7 @@ async fn an_account_with_outbound_identity_federation_needs_no_signed_request() 
     let mut credentials = clouds.credentials();
     credentials["subject_token_type"] = JWT.into();
     let router = with(&clouds, &credentials).env("AWS_ENDPOINT_URL_STS", &clouds.aws_sts).start();
-    router.post(event(1)).await.expect(200).says("done");
-    assert_eq!((clouds.delivered(), clouds.tokens()), (vec![event(1)], (1, 1)));
-    tells_no_token(&router);
-    clouds.expect_no_complaints();
+    delivers_with_a_token(&router, &clouds).await;
 }
 
 #[tokio::test]
