@@ -50,7 +50,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -82,7 +82,7 @@ AGAIN = $(MAKE) --no-print-directory
 test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-faulty
 	cargo test --locked --no-run
 	@echo 'Building the functions beside the tests; the output is in $(FUNCTIONS_LOG).'
-	@nice -n 19 $(AGAIN) build-sam build > $(FUNCTIONS_LOG) 2>&1 & functions=$$!; \
+	@nice -n 19 env -u RUSTFLAGS -u RUSTC_WORKSPACE_WRAPPER $(AGAIN) build-sam build > $(FUNCTIONS_LOG) 2>&1 & functions=$$!; \
 	trap 'kill $$functions 2> /dev/null' EXIT; set -x; \
 	cargo test --locked -- $(NEED_FUNCTIONS:%=--skip %) && \
 	{ wait $$functions || { cat $(FUNCTIONS_LOG); exit 1; }; } && \
@@ -120,15 +120,21 @@ fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Feed the readers of untrusted text wi
 			-artifact_prefix=$(FUZZ)/found- || exit 1; \
 	done
 
+build-all: ## Compile everything in the debug profile, also the benchmarks and the fuzz targets.
+	cargo build --locked --all-targets
+	cargo build --locked --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features
+
 # A build with fault points. The tests run it in the emulator of cargo-lambda.
 build-faulty:
 	cargo build --locked --features fault-points
 
 check: lint lint-template ## Check formatting, lints, documentation and the templates.
 
-lint: ## Check formatting, lints and documentation.
+format:
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+
+lint: format ## Check formatting, lints and documentation.
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet

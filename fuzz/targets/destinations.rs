@@ -1,7 +1,7 @@
 //! The TOML of DESTINATIONS: every text is a table or a list of problems. In a table, each byte belongs to a
 //! destination, and the bytes of all destinations, read again from their texts, are the table.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use webhook_router::config::{Config, shares};
@@ -35,3 +35,6 @@ fuzz_target!(|text: &str| {
         }
     }
 });
+
+#[cfg(not(feature = "libfuzzer"))]
+fn main() {}

@@ -1,6 +1,6 @@
 //! The events of a function's fronts: every event is answered in the shape of its front.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -32,3 +32,6 @@ fuzz_target!(|event: &str| {
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer["statusCode"], Value::from(status));
 });
+
+#[cfg(not(feature = "libfuzzer"))]
+fn main() {}

@@ -1,7 +1,7 @@
 //! The TOML of SOURCES: every text is a list of sources or a list of problems, each with a line of the
 //! text. Each source is found at its path.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use webhook_router::config::Config;
@@ -26,3 +26,6 @@ fuzz_target!(|text: &str| {
         Err(problems) => assert!(!problems.to_string().is_empty()),
     }
 });
+
+#[cfg(not(feature = "libfuzzer"))]
+fn main() {}

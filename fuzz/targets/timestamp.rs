@@ -1,6 +1,6 @@
 //! The reader of timestamps: the text that a timestamp prints is read as the same timestamp.
 
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 use libfuzzer_sys::fuzz_target;
 use webhook_router::timestamp::Timestamp;
@@ -10,3 +10,6 @@ fuzz_target!(|text: &str| {
         assert_eq!(Timestamp::parse(&time.to_string()), Ok(time), "{time}");
     }
 });
+
+#[cfg(not(feature = "libfuzzer"))]
+fn main() {}
