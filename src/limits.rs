@@ -62,7 +62,7 @@ struct Entrance {
     taken: Mutex<Option<f64>>,
 }
 
-/// The right to make one attempt at a destination. When it is dropped, the attempt has ended.
+/// The right to make one attempt at a destination. A room that is dropped was not needed.
 #[must_use = "an attempt must hold its room until it ends"]
 pub struct Room {
     route: Route,
@@ -198,6 +198,13 @@ impl Entrance {
     fn taken(&self) -> Option<f64> {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Adds the time of an attempt to the average.
+    fn add(&self, last: Duration) {
+        let last = last.as_secs_f64();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken = Some(taken.map_or(last, |average| average + WEIGHT * (last - average)));
+    }
 }
 
 impl Room {
@@ -219,17 +226,15 @@ impl Room {
         }
     }
 
+    /// Gives the room back after an attempt. Its time counts in the average.
+    pub fn end_attempt(self) {
+        let Some(Place { entrance, since, .. }) = &self.place else { return };
+        entrance.add(since.elapsed());
+    }
+
     /// Returns how long the attempt waited for the room.
     pub fn waited(&self) -> Duration {
         self.waited
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let last = self.since.elapsed().as_secs_f64();
-        let mut taken = self.entrance.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        *taken = Some(taken.map_or(last, |average| average + WEIGHT * (last - average)));
     }
 }
 
@@ -356,6 +361,33 @@ mod tests {
             assert!(count <= 125 + 4, "{count} from {from:?}");
         }
         assert!(times[249] >= Duration::from_millis(490), "{:?}", times[249]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_attempts_count_in_the_average_time() {
+        let limits = limits(1, 0);
+        let entrance = &limits.0[&GCP];
+        // Rooms that nobody needs any more say nothing about attempts.
+        for _ in 0..100 {
+            drop(limits.try_room(GCP));
+            drop(limits.room(GCP).await);
+            drop(limits.room_within(GCP, Duration::from_secs(1)).await);
+            let _ = limits.try_room(GCP).map(Room::too_late);
+        }
+        assert_eq!(entrance.taken(), None);
+        let attempt = async |seconds| {
+            let room = limits.room(GCP).await;
+            sleep(Duration::from_secs(seconds)).await;
+            assert!(limits.try_room(GCP).is_none());
+            room.end_attempt();
+        };
+        attempt(8).await;
+        assert_eq!(entrance.taken(), Some(8.0));
+        drop(limits.try_room(GCP));
+        assert_eq!(entrance.taken(), Some(8.0));
+        attempt(16).await;
+        assert_eq!(entrance.taken(), Some(9.0));
+        assert_eq!(entrance.no_room(Duration::ZERO).after, Duration::from_secs(9));
     }
 
     #[tokio::test]
