@@ -62,7 +62,7 @@ struct Entrance {
     taken: Mutex<Option<f64>>,
 }
 
-/// The right to make one attempt at a destination. When it is dropped, the attempt has ended.
+/// The right to make one attempt at a destination. A room that is dropped was not needed.
 #[must_use = "an attempt must hold its room until it ends"]
 pub struct Room {
     route: Route,
@@ -198,6 +198,13 @@ impl Entrance {
     fn taken(&self) -> Option<f64> {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Adds the time of an attempt to the average.
+    fn add(&self, last: Duration) {
+        let last = last.as_secs_f64();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken = Some(taken.map_or(last, |average| average + WEIGHT * (last - average)));
+    }
 }
 
 impl Room {
@@ -219,17 +226,15 @@ impl Room {
         }
     }
 
+    /// Gives the room back after an attempt. Its time counts in the average.
+    pub fn end_attempt(self) {
+        let Some(Place { entrance, since, .. }) = &self.place else { return };
+        entrance.add(since.elapsed());
+    }
+
     /// Returns how long the attempt waited for the room.
     pub fn waited(&self) -> Duration {
         self.waited
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let last = self.since.elapsed().as_secs_f64();
-        let mut taken = self.entrance.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        *taken = Some(taken.map_or(last, |average| average + WEIGHT * (last - average)));
     }
 }
 
@@ -356,6 +361,32 @@ mod tests {
             assert!(count <= 125 + 4, "{count} from {from:?}");
         }
         assert!(times[249] >= Duration::from_millis(490), "{:?}", times[249]);
+    }
+
+    #[tokio::test]
+    async fn only_attempts_count_in_the_average_time() {
+        let limits = limits(1, 0);
+        let entrance = &limits.0[&GCP];
+        // Rooms that nobody needs any more say nothing about attempts.
+        let unneeded = async || {
+            drop(limits.try_room(GCP));
+            drop(limits.room(GCP).await);
+            drop(limits.room_within(GCP, Duration::from_secs(1)).await);
+            let _ = limits.try_room(GCP).map(Room::too_late);
+        };
+        unneeded().await;
+        assert_eq!(entrance.taken(), None);
+        for seconds in [None, Some(8.0)] {
+            *entrance.taken.lock().unwrap() = seconds;
+            limits.try_room(GCP).unwrap().end_attempt();
+            let average = entrance.taken().unwrap();
+            let share = seconds.map_or(0.0, |seconds| seconds * (1.0 - WEIGHT));
+            assert!((share..share + 0.5).contains(&average), "{average}");
+            unneeded().await;
+            assert_eq!(entrance.taken(), Some(average));
+        }
+        // The place is free again.
+        assert!(limits.try_room(GCP).is_some());
     }
 
     #[tokio::test]

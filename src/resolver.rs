@@ -92,12 +92,10 @@ impl Service<Name> for Resolver {
 
 /// Returns the kind of an address where no target can be. Returns `None` for all others.
 fn kind(address: IpAddr) -> Option<&'static str> {
-    const METADATA: &str = "the address of a metadata service";
     let address = match address {
         IpAddr::V4(address) => address,
         IpAddr::V6(address) => match address.segments() {
-            // The service of EC2 and others of its hosts, and the service of Google Cloud.
-            [0xfd00, 0xec2, ..] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => return Some(METADATA),
+            segments if is_metadata_v6(segments) => return Some(METADATA),
             _ if address.is_loopback() => return Some("a loopback address"),
             _ if address.is_unspecified() => return Some("an unspecified address"),
             _ if address.is_unicast_link_local() => return Some("a link-local address"),
@@ -105,12 +103,53 @@ fn kind(address: IpAddr) -> Option<&'static str> {
         },
     };
     match address.octets() {
-        [169, 254, 169, 254] => Some(METADATA),
+        octets if is_metadata_v4(octets) => Some(METADATA),
         // Linux connects to this machine for 0.0.0.0. The others of this network are no host's.
         [0, ..] => Some("an unspecified address"),
         _ if address.is_loopback() => Some("a loopback address"),
         _ if address.is_link_local() => Some("a link-local address"),
         _ => None,
+    }
+}
+
+const METADATA: &str = "the address of a metadata service";
+
+/// Returns whether a cloud has its metadata service, or another service of each machine's host, at an
+/// address. Further ones are link-local, such as 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent
+/// Cloud and 169.254.42.42 of Scaleway.
+fn is_metadata_v4(octets: [u8; 4]) -> bool {
+    match octets {
+        // AWS, Google Cloud, Azure, Oracle Cloud, DigitalOcean, OpenStack and others.
+        [169, 254, 169, 254]
+        // Alibaba Cloud (<https://www.alibabacloud.com/help/en/ens/instance-metadata>).
+        | [100, 100, 100, 200]
+        // Azure's host, a public address
+        // (<https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>).
+        | [168, 63, 129, 16]
+        // Oracle Cloud Classic and Cloud at Customer
+        // (<https://docs.oracle.com/en/cloud/cloud-at-customer/occ-get-started/retrieve-predefined-instance-metadata.html>).
+        | [192, 0, 0, 192] => true,
+        _ => false,
+    }
+}
+
+/// Returns the same for IPv6. These addresses are private, and not link-local.
+fn is_metadata_v6(segments: [u16; 8]) -> bool {
+    match segments {
+        // AWS: fd00:ec2::254, and further services of each machine's host, such as fd00:ec2::23 of EKS
+        // (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
+        [0xfd00, 0xec2, ..]
+        // Google Cloud (<https://cloud.google.com/compute/docs/metadata/querying-metadata>).
+        | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+        // Alibaba Cloud and Oracle Cloud (DataSourceAliYun.py and DataSourceOracle.py of cloud-init:
+        // <https://github.com/canonical/cloud-init/tree/main/cloudinit/sources>).
+        | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]
+        | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+        // Akamai (<https://docs.cloud-init.io/en/latest/reference/datasources/akamai.html>).
+        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1]
+        // Scaleway (<https://docs.cloud-init.io/en/latest/reference/datasources/scaleway.html>).
+        | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42] => true,
+        _ => false,
     }
 }
 
@@ -160,6 +199,17 @@ mod tests {
             ("64:ff9b::169.254.169.254", "the address of a metadata service"),
             ("fd00:ec2::254", "the address of a metadata service"),
             ("fd20:ce::254", "the address of a metadata service"),
+            ("fd00:ec2::23", "the address of a metadata service"),
+            ("fd00:c1::a9fe:a9fe", "the address of a metadata service"),
+            ("fd00:42::42", "the address of a metadata service"),
+            ("fd00:100::100:200", "the address of a metadata service"),
+            ("fd00:a9fe:a9fe::1", "the address of a metadata service"),
+            ("100.100.100.200", "the address of a metadata service"),
+            ("::ffff:100.100.100.200", "the address of a metadata service"),
+            ("64:ff9b::168.63.129.16", "the address of a metadata service"),
+            ("168.63.129.16", "the address of a metadata service"),
+            ("192.0.0.192", "the address of a metadata service"),
+            ("169.254.42.42", "a link-local address"),
         ] {
             // One such address among others is enough.
             for found in [vec![address], vec!["93.184.216.34", address]] {
@@ -181,12 +231,20 @@ mod tests {
             "172.16.0.1",
             "192.168.0.1",
             "100.64.0.1",
+            "100.100.100.199",
+            "168.63.129.15",
+            "192.0.0.191",
             "169.253.255.255",
             "169.255.0.0",
             "128.0.0.1",
             "2606:2800:220:1::1",
             "fd00::1",
             "fd00:ec3::254",
+            "fd20:ce::255",
+            "fd00:c1::a9fe:a9ff",
+            "fd00:42::43",
+            "fd00:100::100:201",
+            "fd00:a9fe:a9fe::2",
             "fec0::1",
             "::ffff:10.0.0.1",
             "64:ff9b::10.0.0.1",

@@ -128,19 +128,24 @@ impl Shares {
     /// Describes the bytes of a destination as the configuration has them, for example
     /// `0-9,20-29`.
     pub fn bytes(&self, route: Route) -> String {
-        let mut ranges: Vec<RangeInclusive<u8>> = Vec::new();
-        for byte in (0..=255).filter(|byte| self.of(*byte) == route) {
-            match ranges.last_mut() {
-                Some(last) if byte > 0 && *last.end() == byte - 1 => *last = *last.start()..=byte,
-                _ => ranges.push(byte..=byte),
-            }
-        }
-        let texts = ranges.iter().map(|range| match (range.start(), range.end()) {
-            (first, last) if first == last => first.to_string(),
-            (first, last) => format!("{first}-{last}"),
-        });
-        texts.collect::<Vec<_>>().join(",")
+        ranges((0..=255).filter(|byte| self.of(*byte) == route))
     }
+}
+
+/// Describes bytes in ascending order as ranges: `0-9,20-29`.
+pub fn ranges(bytes: impl IntoIterator<Item = u8>) -> String {
+    let mut ranges: Vec<RangeInclusive<u8>> = Vec::new();
+    for byte in bytes {
+        match ranges.last_mut() {
+            Some(last) if byte > 0 && *last.end() == byte - 1 => *last = *last.start()..=byte,
+            _ => ranges.push(byte..=byte),
+        }
+    }
+    let texts = ranges.iter().map(|range| match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    });
+    texts.collect::<Vec<_>>().join(",")
 }
 
 impl fmt::Debug for Shares {

@@ -102,10 +102,14 @@ impl<'a, 'i> Reader<'a, 'i> {
         found.map_or(self.line, |(name, _)| self.text.line(name.span()))
     }
 
+    /// Creates a problem at the line of a field.
+    pub fn at(&self, field: &str, remedy: impl Into<String>) -> Problem {
+        Problem::new(self.line(field), self.kind, self.name, field, remedy)
+    }
+
     /// Reports a problem at the line of a field.
     pub fn problem(&mut self, field: &str, remedy: impl Into<String>) {
-        let line = self.line(field);
-        self.problems.push(Problem::new(line, self.kind, self.name, field, remedy));
+        self.problems.push(self.at(field, remedy));
     }
 
     pub fn missing(&mut self, field: &str, meaning: &str) {

@@ -33,13 +33,9 @@ pub enum Issuer {
     Federation(Arc<Federation>),
 }
 
-/// The names of a target's settings, for messages.
-#[derive(Clone, Copy)]
-pub(super) struct AuthNames<'a> {
-    pub auth: &'a str,
-    pub audience: &'a str,
-    pub url: &'a str,
-}
+const AUTH: &str = "GCP_AUTH";
+/// The setting that asks for an ID token.
+const WITH_TOKEN: &str = "GCP_AUTH=id-token";
 
 /// The variable with the text of the credentials, and the one with the name of their file.
 const CREDENTIALS: &str = "GCP_CREDENTIALS";
@@ -48,59 +44,37 @@ const CREDENTIALS_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 impl Vars<'_> {
     /// Reads the ID token that requests to GCP_TARGET_URL carry.
     pub(super) fn gcp_id_token(&mut self, url: &Url) -> Option<IdToken> {
-        let names = AuthNames { auth: "GCP_AUTH", audience: "GCP_AUDIENCE", url: "GCP_TARGET_URL" };
-        let (auth, audience) = (self.text(names.auth), self.text(names.audience));
-        if auth.as_deref().is_none_or(|auth| auth == "none") && self.text(CREDENTIALS).is_some() {
-            self.warning(CREDENTIALS, "has no effect without GCP_AUTH=id-token");
-        }
-        self.id_token(names, (auth.as_deref(), audience.as_deref()), url)
-    }
-
-    /// Checks the settings `auth` and `audience` of a target, whatever they are called, and returns
-    /// the ID token that its requests carry.
-    pub(super) fn id_token(
-        &mut self,
-        names: AuthNames<'_>,
-        (auth, audience): (Option<&str>, Option<&str>),
-        url: &Url,
-    ) -> Option<IdToken> {
+        const AUDIENCE: &str = "GCP_AUDIENCE";
+        let auth = self.text(AUTH).map_or(Ok(false), |text| is_id_token(&text));
+        let given = self.text(AUDIENCE);
         match auth {
-            Some("id-token") => {}
-            None | Some("none") => {
-                if audience.is_some() {
-                    let text = format!("has no effect without {}=id-token", names.auth);
-                    self.warning(names.audience, text);
+            Ok(true) => {}
+            Ok(false) => {
+                for unused in [AUDIENCE, CREDENTIALS] {
+                    if self.text(unused).is_some() {
+                        self.warning(unused, no_effect(WITH_TOKEN));
+                    }
                 }
                 return None;
             }
-            Some(_) => {
-                self.problem(names.auth, "must be none or id-token");
+            Err(remedy) => {
+                self.problem(AUTH, remedy);
                 return None;
             }
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            let remedy = format!(
-                "contains a user or a password, and {}=id-token sends an ID token in their place: \
-                 remove one of them",
-                names.auth
-            );
-            self.problem(names.url, remedy);
+        if has_user(url) {
+            self.problem("GCP_TARGET_URL", instead_of_user(WITH_TOKEN));
         }
-        let is_sound = |text: &str| {
-            text.len() <= MAX_AUDIENCE_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if audience.is_some_and(|audience| !is_sound(audience)) {
-            let remedy = "must be the service's URL or another of its audiences, in ASCII and \
-                          without spaces";
-            self.problem(names.audience, remedy);
+        let read = given.as_deref().map(audience);
+        if let Some(Err(remedy)) = read {
+            self.problem(AUDIENCE, remedy);
         }
-        let origin = || url.origin().ascii_serialization();
-        let audience = audience.map_or_else(origin, str::to_owned);
+        let audience = given.unwrap_or_else(|| origin(url));
         Some(IdToken { audience, issuer: self.issuer()? })
     }
 
     /// Reads the way to ID tokens, which all targets share.
-    fn issuer(&mut self) -> Option<Issuer> {
+    pub(super) fn issuer(&mut self) -> Option<Issuer> {
         const HOST: &str = "GCE_METADATA_HOST";
         let read = match (self.text(CREDENTIALS), self.text(CREDENTIALS_FILE)) {
             (Some(_), Some(_)) => {
@@ -149,12 +123,52 @@ impl Vars<'_> {
     }
 }
 
+/// Reads whether requests carry an ID token.
+pub(super) fn is_id_token(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "none" => Ok(false),
+        "id-token" => Ok(true),
+        _ => Err("must be none or id-token"),
+    }
+}
+
+/// Reads the audience of an ID token.
+pub(super) fn audience(text: &str) -> Result<String, &'static str> {
+    let is_sound =
+        text.len() <= MAX_AUDIENCE_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_sound
+        .then(|| text.to_owned())
+        .ok_or("must be the service's URL or another of its audiences, in ASCII and without spaces")
+}
+
+/// Returns the audience of a Cloud Run service that is called by its own URL.
+pub(super) fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// Returns the warning about a setting of a token that is not sent.
+pub(super) fn no_effect(setting: &str) -> String {
+    format!("has no effect without {setting}")
+}
+
+/// Returns the remedy for a URL with a user or a password, whose place the token takes.
+pub(super) fn instead_of_user(setting: &str) -> String {
+    format!(
+        "contains a user or a password, and {setting} sends an ID token in their place: remove one \
+         of them"
+    )
+}
+
+/// Returns whether a URL has a user or a password.
+pub(super) fn has_user(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
 /// Returns whether a text is a host with an optional port, and nothing else.
 fn is_host(text: &str) -> bool {
     let url = Url::parse(&format!("http://{text}/")).ok();
     url.is_some_and(|url| {
-        let has_user = !url.username().is_empty() || url.password().is_some();
-        !has_user && url.path() == "/" && url.query().is_none() && url.fragment().is_none()
+        !has_user(&url) && url.path() == "/" && url.query().is_none() && url.fragment().is_none()
     })
 }
 

@@ -1,12 +1,16 @@
 //! The table of destinations: their places, and their shares of the route bytes.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use toml::de::{DeTable, DeValue};
+use url::Url;
 
 use super::{
     SourcesText, THRESHOLD,
-    auth::AuthNames,
+    auth::{IdToken, audience, has_user, instead_of_user, is_id_token, no_effect, origin},
     limits::{Limit, MAX_CONCURRENT, MAX_PER_SECOND},
     mirror::mirror_at,
     targets::{
@@ -18,7 +22,7 @@ use super::{
 use crate::{
     authorities::Authorities,
     client_certificate::{ClientCertificate, Unusable},
-    route::{Route, Shares},
+    route::{self, Route, Shares},
     table::{Problem, Reader, Text, float},
 };
 
@@ -33,8 +37,8 @@ const REPLACED: [(&str, &str); 15] = [
     (THRESHOLD, "bytes"),
     ("GCP_TARGET_URL", "url"),
     ("GCP_CA_FILE", "ca_file"),
-    ("GCP_AUTH", "auth"),
-    ("GCP_AUDIENCE", "audience"),
+    ("GCP_AUTH", AUTH),
+    ("GCP_AUDIENCE", AUDIENCE),
     ("GCP_CLIENT_CERT_FILE", CERTIFICATE),
     ("GCP_CLIENT_KEY_FILE", KEY),
     ("AWS_TARGET_FUNCTION", "function"),
@@ -49,9 +53,11 @@ const REPLACED: [(&str, &str); 15] = [
 
 /// Fields that every destination may have.
 const COMMON: [&str; 5] = ["kind", "bytes", "mirror", MAX_CONCURRENT, MAX_PER_SECOND];
-const HTTP: [&str; 6] = ["url", "ca_file", CERTIFICATE, KEY, "auth", "audience"];
+const HTTP: [&str; 6] = ["url", "ca_file", CERTIFICATE, KEY, AUTH, AUDIENCE];
 const CERTIFICATE: &str = "client_cert_file";
 const KEY: &str = "client_key_file";
+const AUTH: &str = "auth";
+const AUDIENCE: &str = "audience";
 const LAMBDA: [&str; 4] = ["function", "role_arn", "invocation", "payload"];
 
 /// The configured table of destinations.
@@ -88,22 +94,146 @@ impl Vars<'_> {
                 );
             }
         }
-        let read =
-            read(&text, variable == DESTINATIONS, &|function| self.is_this_function(function));
-        let Read { mut targets, shares, problems, proofs } = read;
+        let Read { targets, shares, problems } =
+            self.read(&text, variable, variable == DESTINATIONS);
         problems.iter().for_each(|one| self.problem(variable, one.to_string()));
-        for Proof { name, auth, audience } in proofs {
-            let Some(target) = targets.get_mut(name) else { continue };
-            let Place::Http(http) = &mut target.place else { continue };
-            let setting = |field: &str| format!("{} {field}", target.setting);
-            let (of_auth, of_audience, of_url) =
-                (setting("auth"), setting("audience"), setting("url"));
-            let names = AuthNames { auth: &of_auth, audience: &of_audience, url: &of_url };
-            let settings = (auth.as_deref(), audience.as_deref());
-            http.id_token = self.id_token(names, settings, &http.url);
-            self.warn_of_credentials(&target.setting, &http.url);
-        }
         Some(Table { targets, shares })
+    }
+
+    /// Reads a table from a variable's text. `is_alone` says that the text has nothing else.
+    fn read(&mut self, text: &str, variable: &str, is_alone: bool) -> Read {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let places = Text::new(text);
+        let mut problems: Vec<_> = errors.iter().map(|error| places.syntax(error)).collect();
+        let (mut targets, mut bytes) = (Vec::new(), Bytes::default());
+        if !problems.is_empty() {
+            // The reader of the sources reports them as well.
+            problems.retain(|_| is_alone);
+            return Read::failed(problems);
+        }
+        let mut line = 1;
+        for (name, value) in document.get_ref() {
+            let at = places.line(name.span());
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                ("destinations", DeValue::Table(tables)) => {
+                    line = at;
+                    if tables.len() > MAX_DESTINATIONS {
+                        let remedy = format!("must have at most {MAX_DESTINATIONS} tables");
+                        problems.push(Problem::of_text(at, "destinations", remedy));
+                    }
+                    for (name, value) in tables {
+                        let at = places.line(name.span());
+                        let name = name.get_ref().to_string();
+                        let DeValue::Table(table) = value.get_ref() else {
+                            let problem =
+                                Problem::new(at, "destination", &name, "", "must be a table");
+                            problems.push(problem);
+                            continue;
+                        };
+                        let mut reader =
+                            Reader::new(&places, "destination", &name, at, table, &mut problems);
+                        targets.extend(self.destination(&mut reader, variable, &mut bytes));
+                    }
+                }
+                (name, _) if is_alone || name == "destinations" => {
+                    let remedy = "is unknown: write [destinations.NAME]";
+                    problems.push(Problem::of_text(at, name, remedy));
+                }
+                // The reader of the sources reports everything else.
+                _ => {}
+            }
+        }
+        // Bytes that cannot be read are not missing as well.
+        let missing = bytes.missing();
+        if bytes.are_readable && !missing.is_empty() {
+            let (missing, belong) = named(&missing);
+            let remedy = format!(
+                "must give every byte from 0 to 255 to a destination: {missing} {belong} to none"
+            );
+            problems.push(Problem::of_text(line, "destinations", remedy));
+        }
+        match bytes.shares().filter(|_| problems.is_empty()) {
+            Some(shares) => Read { targets: Targets::new(targets), shares, problems },
+            None => Read::failed(problems),
+        }
+    }
+
+    /// Reads one destination, and takes its bytes.
+    fn destination(
+        &mut self,
+        reader: &mut Reader<'_, '_>,
+        variable: &str,
+        bytes: &mut Bytes,
+    ) -> Option<Target> {
+        let name = reader.name.parse::<Route>();
+        if let Err(wrong) = &name {
+            reader.problem("", format!("has a wrong name, which {wrong}"));
+        }
+        let kind = reader.text("kind", |text| match text {
+            "cloud-run" | "http" | "lambda" => Ok(text.to_owned()),
+            _ => Err("must be \"cloud-run\", \"http\" or \"lambda\""),
+        });
+        if !reader.has("kind") {
+            reader.missing("kind", "is \"cloud-run\", \"http\" or \"lambda\"");
+        }
+        take_bytes(reader, name.as_ref().ok().copied(), bytes);
+        let mirror = reader.text("mirror", http_url).map(mirror_at);
+        let limit = Limit::read(reader);
+        let setting = format!("{variable} [destinations.{}]", reader.name);
+        let place = match kind?.as_str() {
+            "lambda" => {
+                let is_this_function = |function: &str| self.is_this_function(function);
+                Place::Lambda(lambda(reader, &is_this_function)?)
+            }
+            _ => {
+                let http = self.http(reader, variable)?;
+                self.warn_of_credentials(&setting, &http.url);
+                Place::Http(http)
+            }
+        };
+        Some(Target { name: name.ok()?, setting, place, limit, mirror })
+    }
+
+    fn http(&mut self, reader: &mut Reader<'_, '_>, variable: &str) -> Option<HttpTarget> {
+        reader.only_fields(&[&COMMON[..], &HTTP].concat());
+        let ca = reader.text("ca_file", |path| Authorities::read(path.as_ref()));
+        let client_certificate = client_certificate(reader);
+        let url = reader.text("url", http_url);
+        if !reader.has("url") {
+            reader.missing("url", "is the address that events are posted to");
+        }
+        let id_token = self.table_id_token(reader, variable, url.as_ref());
+        Some(HttpTarget { url: url?, ca, client_certificate, id_token })
+    }
+
+    /// Reads the ID token that requests to a destination carry. A URL that cannot be read is `None`.
+    fn table_id_token(
+        &mut self,
+        reader: &mut Reader<'_, '_>,
+        variable: &str,
+        url: Option<&Url>,
+    ) -> Option<IdToken> {
+        const WITH_TOKEN: &str = "auth = \"id-token\"";
+        let auth = reader.text(AUTH, is_id_token);
+        let given = reader.text(AUDIENCE, audience);
+        match auth {
+            Some(true) => {}
+            // A value that is wrong may mean an ID token.
+            None if reader.has(AUTH) => return None,
+            Some(false) | None => {
+                if reader.has(AUDIENCE) {
+                    let unused = reader.at(AUDIENCE, no_effect(WITH_TOKEN));
+                    self.warning(variable, unused.to_string());
+                }
+                return None;
+            }
+        }
+        if url.is_some_and(has_user) {
+            reader.problem("url", instead_of_user(WITH_TOKEN));
+        }
+        // All destinations share what lies behind the token.
+        let issuer = self.issuer();
+        Some(IdToken { audience: given.or_else(|| url.map(origin))?, issuer: issuer? })
     }
 }
 
@@ -118,26 +248,12 @@ struct Read {
     targets: Targets,
     shares: Shares,
     problems: Vec<Problem>,
-    /// One for each target over HTTP.
-    proofs: Vec<Proof>,
-}
-
-/// The settings of the proof of the router's identity. All targets share what lies behind it.
-struct Proof {
-    name: Route,
-    auth: Option<String>,
-    audience: Option<String>,
 }
 
 impl Read {
     /// Returns the problems, with a placeholder for the table.
     fn failed(problems: Vec<Problem>) -> Self {
-        Self {
-            targets: Targets::default(),
-            shares: Shares::by_threshold(0),
-            problems,
-            proofs: Vec::new(),
-        }
+        Self { targets: Targets::default(), shares: Shares::by_threshold(0), problems }
     }
 }
 
@@ -166,116 +282,13 @@ pub fn shares(text: &str) -> Result<Shares, Vec<Problem>> {
             _ => problem(places.line(name.span()), "must be a whole number from 0 to 256"),
         },
         None if has_table(text) => {
-            let Read { shares, problems, .. } = read(text, false, &|_| false);
+            // The shares depend on no variable.
+            let mut vars = Vars::new(&|_| None);
+            let Read { shares, problems, .. } = vars.read(text, DESTINATIONS, false);
             if problems.is_empty() { Ok(shares) } else { Err(problems) }
         }
         None => problem(1, "is missing: the text has neither it nor [destinations.NAME]"),
     }
-}
-
-/// Reads a table. `is_alone` says that the text has nothing else. `is_this_function` returns whether
-/// the name of a function means the router itself.
-fn read(text: &str, is_alone: bool, is_this_function: &dyn Fn(&str) -> bool) -> Read {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let places = Text::new(text);
-    let mut problems: Vec<_> = errors.iter().map(|error| places.syntax(error)).collect();
-    let (mut targets, mut proofs, mut bytes) = (Vec::new(), Vec::new(), Bytes::default());
-    if !problems.is_empty() {
-        // The reader of the sources reports them as well.
-        problems.retain(|_| is_alone);
-        return Read::failed(problems);
-    }
-    let mut line = 1;
-    for (name, value) in document.get_ref() {
-        let at = places.line(name.span());
-        match (name.get_ref().as_ref(), value.get_ref()) {
-            ("destinations", DeValue::Table(tables)) => {
-                line = at;
-                if tables.len() > MAX_DESTINATIONS {
-                    let remedy = format!("must have at most {MAX_DESTINATIONS} tables");
-                    problems.push(Problem::of_text(at, "destinations", remedy));
-                }
-                for (name, value) in tables {
-                    let at = places.line(name.span());
-                    let name = name.get_ref().to_string();
-                    let DeValue::Table(table) = value.get_ref() else {
-                        let problem = Problem::new(at, "destination", &name, "", "must be a table");
-                        problems.push(problem);
-                        continue;
-                    };
-                    let mut reader =
-                        Reader::new(&places, "destination", &name, at, table, &mut problems);
-                    let read = destination(&mut reader, &mut bytes, is_this_function);
-                    if let Some((target, proof)) = read {
-                        targets.push(target);
-                        proofs.push(proof);
-                    }
-                }
-            }
-            (name, _) if is_alone || name == "destinations" => {
-                let remedy = "is unknown: write [destinations.NAME]";
-                problems.push(Problem::of_text(at, name, remedy));
-            }
-            // The reader of the sources reports everything else.
-            _ => {}
-        }
-    }
-    // Bytes that cannot be read are not missing as well.
-    if let Some((first, last)) = bytes.gap().filter(|_| bytes.are_readable) {
-        let missing = match first == last {
-            true => format!("byte {first} belongs"),
-            false => format!("bytes {first}-{last} belong"),
-        };
-        let remedy =
-            format!("must give every byte from 0 to 255 to a destination: {missing} to none");
-        problems.push(Problem::of_text(line, "destinations", remedy));
-    }
-    match bytes.shares().filter(|_| problems.is_empty()) {
-        Some(shares) => Read { targets: Targets::new(targets), shares, problems, proofs },
-        None => Read::failed(problems),
-    }
-}
-
-/// Reads one destination, and takes its bytes.
-fn destination(
-    reader: &mut Reader<'_, '_>,
-    bytes: &mut Bytes,
-    is_this_function: &dyn Fn(&str) -> bool,
-) -> Option<(Target, Proof)> {
-    let name = reader.name.parse::<Route>();
-    if let Err(wrong) = &name {
-        reader.problem("", format!("has a wrong name, which {wrong}"));
-    }
-    let kind = reader.text("kind", |text| match text {
-        "cloud-run" | "http" | "lambda" => Ok(text.to_owned()),
-        _ => Err("must be \"cloud-run\", \"http\" or \"lambda\""),
-    });
-    if !reader.has("kind") {
-        reader.missing("kind", "is \"cloud-run\", \"http\" or \"lambda\"");
-    }
-    take_bytes(reader, name.as_ref().ok().copied(), bytes);
-    let mirror = reader.text("mirror", http_url).map(mirror_at);
-    let limit = Limit::read(reader);
-    let place = match kind?.as_str() {
-        "lambda" => Place::Lambda(lambda(reader, is_this_function)?),
-        _ => Place::Http(http(reader)?),
-    };
-    let mut text = |field: &str| reader.text(field, |text| Ok::<_, String>(text.to_owned()));
-    let (auth, audience) = (text("auth"), text("audience"));
-    let name = name.ok()?;
-    let setting = format!("{DESTINATIONS} [destinations.{name}]");
-    Some((Target { name, setting, place, limit, mirror }, Proof { name, auth, audience }))
-}
-
-fn http(reader: &mut Reader<'_, '_>) -> Option<HttpTarget> {
-    reader.only_fields(&[&COMMON[..], &HTTP].concat());
-    let ca = reader.text("ca_file", |path| Authorities::read(path.as_ref()));
-    let client_certificate = client_certificate(reader);
-    let url = reader.text("url", http_url);
-    if !reader.has("url") {
-        reader.missing("url", "is the address that events are posted to");
-    }
-    Some(HttpTarget { url: url?, ca, client_certificate, id_token: None })
 }
 
 fn client_certificate(reader: &mut Reader<'_, '_>) -> Option<ClientCertificate> {
@@ -353,15 +366,13 @@ impl Bytes {
         Some(Shares::new(routes))
     }
 
-    /// Returns the first and the last byte of the first gap.
-    fn gap(&self) -> Option<(usize, usize)> {
-        let first = self.routes.iter().position(Option::is_none)?;
-        let length = self.routes[first..].iter().take_while(|route| route.is_none()).count();
-        Some((first, first + length - 1))
+    /// Returns the bytes that belong to no destination.
+    fn missing(&self) -> Vec<u8> {
+        (0..=255).filter(|byte| self.routes[usize::from(*byte)].is_none()).collect()
     }
 }
 
-/// Reads the bytes of a destination, and reports each byte that another destination has.
+/// Reads the bytes of a destination, and reports those that another destination has.
 fn take_bytes(reader: &mut Reader<'_, '_>, name: Option<Route>, bytes: &mut Bytes) {
     if !reader.has("bytes") {
         bytes.are_readable = false;
@@ -372,18 +383,31 @@ fn take_bytes(reader: &mut Reader<'_, '_>, name: Option<Route>, bytes: &mut Byte
         bytes.are_readable = false;
         return;
     };
-    let mut conflict = None;
+    let mut conflicts = BTreeMap::<Route, BTreeSet<u8>>::new();
     for byte in ranges.into_iter().flatten() {
-        let place = &mut bytes.routes[usize::from(byte)];
-        match place {
-            None => *place = Some(name),
-            Some(_) if conflict.is_some() => {}
-            Some(other) if *other == name => conflict = Some(format!("has byte {byte} twice")),
-            Some(other) => conflict = Some(format!("has byte {byte}, which belongs to {other}")),
+        match &mut bytes.routes[usize::from(byte)] {
+            Some(other) => {
+                conflicts.entry(*other).or_default().insert(byte);
+            }
+            free => *free = Some(name),
         }
     }
-    if let Some(conflict) = conflict {
+    for (other, shared) in conflicts {
+        let (shared, belong) = named(&shared.into_iter().collect::<Vec<_>>());
+        let conflict = match other == name {
+            true => format!("has {shared} twice"),
+            false => format!("has {shared}, which {belong} to {other}"),
+        };
         reader.problem("bytes", conflict);
+    }
+}
+
+/// Names bytes as ranges, and returns the form of the verb that fits them.
+fn named(bytes: &[u8]) -> (String, &'static str) {
+    let ranges = route::ranges(bytes.iter().copied());
+    match bytes.len() {
+        1 => (format!("byte {ranges}"), "belongs"),
+        _ => (format!("bytes {ranges}"), "belong"),
     }
 }
 

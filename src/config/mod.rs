@@ -230,8 +230,8 @@ impl Config {
         let mut config = Self {
             mirroring: vars.mirroring(&targets),
             store: vars.store(),
+            forward: vars.forward(&targets),
             targets,
-            forward: vars.forward(),
             signer: vars.signer(),
             inbox: vars.inbox(),
             dedup_ttl: Duration::from_secs(vars.number("DEDUP_TTL_SECONDS", 1..=31_536_000)),
@@ -355,20 +355,33 @@ impl Vars<'_> {
         (intake, targets)
     }
 
-    fn forward(&mut self) -> Forward {
+    fn forward(&mut self, targets: &Targets) -> Forward {
         let (timeout, budget) =
             (self.millis("FORWARD_TIMEOUT_MS"), self.millis("FORWARD_BUDGET_MS"));
         // In Lambda, the invocation's remaining time is the budget.
-        if timeout > budget && !self.in_lambda {
-            self.warning(
-                "FORWARD_TIMEOUT_MS",
-                format!(
-                    "{} is more than FORWARD_BUDGET_MS ({}), so an attempt ends early and there is \
-                     no time for a second one: set FORWARD_TIMEOUT_MS below FORWARD_BUDGET_MS",
-                    timeout.as_millis(),
-                    budget.as_millis()
-                ),
-            );
+        if timeout >= budget && !self.in_lambda {
+            let limited = targets.iter().find(|target| !target.limit.is_none());
+            // A single attempt that has the whole budget may be intended.
+            let consequence = match limited {
+                Some(limited) => Some(format!(
+                    "no attempt waits for room at {}, which has limits: an event that finds none is \
+                     answered with 503 at once",
+                    limited.name
+                )),
+                None if timeout > budget => {
+                    Some("an attempt ends early and there is no time for a second one".to_owned())
+                }
+                None => None,
+            };
+            if let Some(consequence) = consequence {
+                let is = if timeout > budget { "is more than" } else { "equals" };
+                let (timeout, budget) = (timeout.as_millis(), budget.as_millis());
+                let text = format!(
+                    "{timeout} {is} FORWARD_BUDGET_MS ({budget}), so {consequence}: set \
+                     FORWARD_TIMEOUT_MS below FORWARD_BUDGET_MS"
+                );
+                self.warning("FORWARD_TIMEOUT_MS", text);
+            }
         }
         Forward {
             attempts: self.number("FORWARD_ATTEMPTS", 1..=20) as u32,

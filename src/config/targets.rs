@@ -4,7 +4,11 @@ use std::fmt;
 
 use url::{Host, Url};
 
-use super::{auth::IdToken, limits::Limit, vars::Vars};
+use super::{
+    auth::{IdToken, has_user},
+    limits::Limit,
+    vars::Vars,
+};
 use crate::{
     authorities::Authorities,
     client_certificate::ClientCertificate,
@@ -38,10 +42,6 @@ impl Targets {
 
     pub fn get(&self, name: Route) -> Option<&Target> {
         self.0.iter().find(|target| target.name == name)
-    }
-
-    pub(super) fn get_mut(&mut self, name: Route) -> Option<&mut Target> {
-        self.0.iter_mut().find(|target| target.name == name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Target> {
@@ -195,7 +195,7 @@ impl Vars<'_> {
 
     /// Warns of a URL that holds a password.
     pub(super) fn warn_of_credentials(&mut self, setting: &str, url: &Url) {
-        if !url.username().is_empty() || url.password().is_some() {
+        if has_user(url) {
             self.warning(
                 setting,
                 "contains a user or a password, which each delivery carries as basic \

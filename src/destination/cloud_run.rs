@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{
     Destination, IdTokens, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, headers,
-    kept_headers, limited,
+    kept_headers, limited, token::Pass,
 };
 use crate::{
     config::HttpTarget,
@@ -94,20 +94,29 @@ impl CloudRun {
 impl Destination for CloudRun {
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
         let deadline = Instant::now() + timeout;
-        let Some(tokens) = &self.tokens else {
-            let posted = timeout_at(deadline, self.post(event, self.authorization.clone()));
-            return posted.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)));
+        let post = async |authorization| {
+            let posted = timeout_at(deadline, self.post(event, authorization)).await;
+            posted.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
         };
-        // Without a token, nothing of the event is sent.
-        let token = timeout_at(deadline, tokens.get()).await;
-        let token = token.unwrap_or_else(|_| Err("the ID token did not come in time".into()));
-        let token = token.map_err(SendError::NotSent)?;
-        let posted = timeout_at(deadline, self.post(event, Some(token.clone()))).await;
-        let reply = posted.unwrap_or_else(|_| Err(SendError::timed_out(timeout)));
-        if reply.as_ref().is_ok_and(|reply| reply.status == StatusCode::UNAUTHORIZED) {
-            tokens.forget(&token);
+        let Some(tokens) = &self.tokens else { return post(self.authorization.clone()).await };
+        let mut is_second = false;
+        loop {
+            // Without a token, nothing of the event is sent.
+            let pass = timeout_at(deadline, tokens.get()).await;
+            let pass = pass.unwrap_or_else(|_| Err("the ID token did not come in time".into()));
+            let Pass { header, is_new } = pass.map_err(SendError::NotSent)?;
+            let reply = post(Some(header.clone())).await;
+            if !reply.as_ref().is_ok_and(|reply| reply.status == StatusCode::UNAUTHORIZED) {
+                return reply;
+            }
+            tokens.forget(&header);
+            // A token that was kept may have been revoked since, so a new one may help. With a new
+            // one, the answer will not change.
+            if is_new || is_second {
+                return reply;
+            }
+            is_second = true;
         }
-        reply
     }
 }
 

@@ -44,7 +44,7 @@ impl Router {
         let mut took = Duration::ZERO;
         fault::point("before send");
         let sent = timed(&mut took, self.send(job, number, budget)).await;
-        drop(room);
+        room.end_attempt();
         fault::point("after send");
         job.attempts += 1;
         job.times.destination += took;

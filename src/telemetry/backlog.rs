@@ -4,6 +4,7 @@
 use std::{sync::atomic::AtomicU64, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, stream};
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
@@ -30,6 +31,9 @@ const REFRESH_INBOXES: Duration = Duration::from_secs(60);
 /// must still get the other metrics.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Most inboxes that are read at a time.
+const AT_ONCE: usize = 8;
+
 /// Most dead letters that are counted, and most events of an inbox. A longer list costs no more.
 const MAX_COUNTED: usize = 1000;
 
@@ -40,7 +44,8 @@ pub struct Backlog {
     inboxes: Latest<Vec<(Route, Seen)>>,
 }
 
-/// The events that are not delivered. `None` if the store did not answer.
+/// The events that are not delivered. `None` if the store did not answer. Inboxes that were not read in
+/// time are missing.
 #[derive(Debug, Default)]
 pub(super) struct Undelivered {
     letters: Option<Seen>,
@@ -58,59 +63,93 @@ struct Seen {
 impl Backlog {
     /// Returns the state of the lists, from the store or from the last query.
     pub(super) async fn read(&self, store: &dyn Store, routes: &[Route]) -> Undelivered {
-        let letters = self.letters.read(REFRESH, "the dead letters", letters(store));
-        let inboxes =
-            self.inboxes.read(REFRESH_INBOXES, "the accepted events", inboxes(store, routes));
+        let letters = self.letters.read(REFRESH, letters(store));
+        let inboxes = self.inboxes.read(REFRESH_INBOXES, inboxes(store, routes));
         let (letters, inboxes) = tokio::join!(letters, inboxes);
         Undelivered { letters, inboxes }
     }
 }
 
-async fn letters(store: &dyn Store) -> Result<Seen, StoreError> {
-    let entries = store.dead_letters(Page { limit: MAX_COUNTED, after: None }).await?;
-    let oldest = entries.first().map(|entry| entry.failed_at);
-    Ok(Seen { count: entries.len(), oldest })
-}
-
-/// Returns the number of events in each inbox, up to 1000, and the age of the one that is due first,
-/// in seconds.
-pub(super) async fn pending(store: &dyn Store, routes: &[Route]) -> Vec<(Route, usize, f64)> {
-    let inboxes = in_time(inboxes(store, routes), "the accepted events").await.unwrap_or_default();
-    inboxes.into_iter().map(|(route, seen)| (route, seen.count, seen.age())).collect()
-}
-
-/// Waits for an answer of the store, but not for long.
-async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>, what: &str) -> Option<T> {
-    let late = || Err(StoreError::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
-    match timeout(PATIENCE, asked).await.unwrap_or_else(|_| late()) {
-        Ok(answer) => Some(answer),
+async fn letters(store: &dyn Store) -> Option<Seen> {
+    let read = in_time(store.dead_letters(Page { limit: MAX_COUNTED, after: None })).await;
+    match read {
+        Ok(entries) => {
+            let oldest = entries.first().map(|entry| entry.failed_at);
+            Some(Seen { count: entries.len(), oldest })
+        }
         Err(error) => {
-            tracing::warn!(%error, "{what} cannot be counted");
+            tracing::warn!(%error, "the dead letters cannot be counted");
             None
         }
     }
 }
 
-/// Reads the beginning of each inbox, and one record. `routes` are the configured destinations. The
-/// result has the others as well, as long as they have events.
-async fn inboxes(store: &dyn Store, routes: &[Route]) -> Result<Vec<(Route, Seen)>, StoreError> {
+/// Returns the number of events in each inbox, up to 1000, and the age of the one that is due first,
+/// in seconds.
+pub(super) async fn pending(store: &dyn Store, routes: &[Route]) -> Vec<(Route, usize, f64)> {
+    let inboxes = inboxes(store, routes).await.unwrap_or_default();
+    inboxes.into_iter().map(|(route, seen)| (route, seen.count, seen.age())).collect()
+}
+
+/// Waits for an answer of the store, but not for long.
+async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = || Err(StoreError::Failed(format!("no answer within {} s", PATIENCE.as_secs())));
+    timeout(PATIENCE, asked).await.unwrap_or_else(|_| late())
+}
+
+/// Reads the inboxes of the configured destinations, `routes`, and those of the others that have
+/// events. Returns what could be read in time, or `None` if that is nothing.
+async fn inboxes(store: &dyn Store, routes: &[Route]) -> Option<Vec<(Route, Seen)>> {
     let mut inboxes = Vec::new();
-    let others = store.destinations().await?.into_iter().filter(|route| !routes.contains(route));
-    for route in routes.iter().copied().chain(others) {
-        let due = store.due(route, None, None, MAX_COUNTED).await?;
-        let first = match due.first() {
-            Some(first) => match store.get(&first.key, Utc::now()).await {
-                // One record must not hide the number of all.
-                Err(StoreError::Corrupt(_)) => None,
-                record => record?,
-            },
-            None if routes.contains(&route) => None,
-            None => continue,
-        };
-        let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
-        inboxes.push((route, Seen { count: due.len(), oldest }));
+    let read = in_time(async {
+        add(&mut inboxes, store, routes.to_vec()).await?;
+        let mut others = store.destinations().await?;
+        others.retain(|route| !routes.contains(route));
+        add(&mut inboxes, store, others).await
+    });
+    if let Err(error) = read.await {
+        let counted = inboxes.len();
+        tracing::warn!(%error, counted, "the accepted events of some destinations cannot be counted");
+        if inboxes.is_empty() {
+            return None;
+        }
     }
-    Ok(inboxes)
+    inboxes.retain(|(route, seen)| seen.count > 0 || routes.contains(route));
+    Some(inboxes)
+}
+
+/// Reads several inboxes at a time, and adds each as soon as it is read. One that cannot be read does
+/// not hide the others.
+async fn add(
+    inboxes: &mut Vec<(Route, Seen)>,
+    store: &dyn Store,
+    routes: Vec<Route>,
+) -> Result<(), StoreError> {
+    let reads = stream::iter(routes).map(|route| inbox(store, route));
+    let mut reads = reads.buffer_unordered(AT_ONCE);
+    let mut result = Ok(());
+    while let Some(read) = reads.next().await {
+        match read {
+            Ok(inbox) => inboxes.push(inbox),
+            Err(error) => result = Err(error),
+        }
+    }
+    result
+}
+
+/// Reads the beginning of an inbox, and one record.
+async fn inbox(store: &dyn Store, route: Route) -> Result<(Route, Seen), StoreError> {
+    let due = store.due(route, None, None, MAX_COUNTED).await?;
+    let first = match due.first() {
+        Some(first) => match store.get(&first.key, Utc::now()).await {
+            // One record must not hide the number of all.
+            Err(StoreError::Corrupt(_)) => None,
+            record => record?,
+        },
+        None => None,
+    };
+    let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
+    Ok((route, Seen { count: due.len(), oldest }))
 }
 
 /// An answer of the store that is reused for some time.
@@ -125,19 +164,14 @@ impl<T> Default for Latest<T> {
 
 impl<T: Clone> Latest<T> {
     /// Returns the last answer, or asks for a new one when it is old.
-    async fn read(
-        &self,
-        refresh: Duration,
-        what: &str,
-        asked: impl Future<Output = Result<T, StoreError>>,
-    ) -> Option<T> {
+    async fn read(&self, refresh: Duration, asked: impl Future<Output = Option<T>>) -> Option<T> {
         let mut last = self.0.lock().await;
         if let Some((read_at, answer)) = &*last
             && read_at.elapsed() < refresh
         {
             return answer.clone();
         }
-        let answer = in_time(asked, what).await;
+        let answer = asked.await;
         *last = Some((Instant::now(), answer.clone()));
         answer
     }

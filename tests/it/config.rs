@@ -231,6 +231,30 @@ fn an_attempt_that_may_outlast_the_budget_is_warned_of() {
 }
 
 #[test]
+fn a_limited_destination_for_whose_room_nothing_waits_is_warned_of() {
+    let limit = ("AWS_MAX_PER_SECOND", "5");
+    let with = |timeout| {
+        warnings(&[("FORWARD_BUDGET_MS", "5000"), ("FORWARD_TIMEOUT_MS", timeout), limit])
+    };
+    for (timeout, is) in [("5000", "5000 equals"), ("5001", "5001 is more than")] {
+        let said = format!(
+            "FORWARD_TIMEOUT_MS: {is} FORWARD_BUDGET_MS (5000), so no attempt waits for room at aws, \
+             which has limits: an event that finds none is answered with 503 at once: set \
+             FORWARD_TIMEOUT_MS below FORWARD_BUDGET_MS"
+        );
+        assert_eq!(with(timeout), [said]);
+    }
+    assert_eq!(with("4999"), Vec::<String>::new());
+    let table = "[destinations.eu]\nkind = \"http\"\nurl = \"https://x.dev\"\nbytes = \"0-255\"\n\
+                 max_concurrent = 2\n";
+    let own = [("ROUTING_SECRET", "sixteen-bytes---"), ("DESTINATIONS", table)];
+    let budget = [("FORWARD_BUDGET_MS", "10000")];
+    let config = config(&[&own[..], &budget].concat()).unwrap();
+    let texts: Vec<_> = config.doubts.iter().map(ToString::to_string).collect();
+    assert!(texts.len() == 1 && texts[0].contains("room at eu"), "{texts:?}");
+}
+
+#[test]
 fn a_password_in_a_target_s_url_is_warned_of_and_not_shown() {
     for url in ["https://user:plainly-a-secret@x.dev/?t=plainly-a-secret", "https://user@x.dev"] {
         let vars = [("GCP_TARGET_URL", url)];

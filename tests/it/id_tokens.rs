@@ -4,6 +4,8 @@
 mod aws;
 mod clouds;
 mod keys;
+mod outage; // Google's STS fails or is late.
+mod revoked; // The service refuses a token before its end.
 
 use std::{
     process::Command,
@@ -252,76 +254,6 @@ async fn tokens_end_during_the_run_and_no_delivery_notices() {
     clouds.expect_no_complaints();
 }
 
-/// Every way in which Google's STS fails, and what the log says about it.
-const FAULTS: [(Sts, &str); 8] = [
-    (Sts::Hangs, "no answer within 750 ms"),
-    (Sts::Answers(503, "try again"), "answered 503"),
-    (Sts::Answers(200, "<html>REQUEST</html>"), "the answer of Google's STS has no token"),
-    (Sts::Answers(200, r#"{"access_token":7}"#), "the answer of Google's STS has no token"),
-    (Sts::Answers(200, r#"{"access_token":"a\nb"}"#), "Google's STS answered no access token"),
-    (Sts::Answers(307, "elsewhere"), "answered 307"),
-    (
-        Sts::Answers(400, r#"{"error":"invalid_target","error_description":"REQUEST"}"#),
-        "answered 400 invalid_target: check `audience`",
-    ),
-    (
-        Sts::Answers(400, r#"{"error":"invalid_grant","error_description":"REQUEST"}"#),
-        "check that the provider trusts this AWS account",
-    ),
-];
-
-#[tokio::test]
-async fn while_google_s_sts_fails_the_sender_hears_of_it_in_time_and_no_event_is_lost() {
-    let clouds = Clouds::start().await;
-    let vars =
-        [("FORWARD_ATTEMPTS", "2"), ("FORWARD_TIMEOUT_MS", "1000"), ("FORWARD_BUDGET_MS", "5000")];
-    let router = in_aws(&clouds).envs(vars).start();
-    for (number, (fault, text)) in FAULTS.into_iter().enumerate() {
-        clouds.sts(fault);
-        let (started, asked) = (Instant::now(), clouds.tokens().0);
-        router.post(event(number)).await.expect(502).says("destination unreachable");
-        assert!(started.elapsed() < Duration::from_secs(5), "{text}: {:?}", started.elapsed());
-        assert_eq!(clouds.tokens().0 - asked, 2, "{text}: a token is asked for in each attempt");
-        assert!(router.log().contains(text), "{text}: {}", router.log());
-    }
-    assert_eq!(clouds.delivered(), Vec::<String>::new());
-    tells_no_token(&router);
-    // The vendor sends each event again.
-    clouds.sts(Sts::Works);
-    for number in 0..FAULTS.len() {
-        router.post(event(number)).await.expect(200).says("done");
-    }
-    assert_eq!(clouds.delivered().len(), FAULTS.len());
-    clouds.expect_no_complaints();
-}
-
-#[tokio::test]
-async fn an_accepted_event_waits_until_google_s_sts_is_back() {
-    let clouds = Clouds::start().await;
-    let (closed, _port) = Sink::closed();
-    let mut credentials = clouds.credentials();
-    // Nothing listens there.
-    credentials["token_url"] = format!("{}/v1/token", closed.url).into();
-    let vars = [
-        ("ANSWER", "accepted"),
-        ("RETRY_SCHEDULE", "0s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s"),
-    ];
-    let folder = tempfile::tempdir().unwrap();
-    let store = crate::support::sqlite(folder.path());
-    let mut down = with(&clouds, &credentials).envs(vars).store(&store).start();
-    for number in 0..5 {
-        down.post(event(number)).await.expect(200).says("accepted");
-    }
-    let reason = "Google's STS (127.0.0.1";
-    crate::servers::wait_for("the first attempt", folder.path(), || down.log().contains(reason));
-    down.kill();
-    let up = in_aws(&clouds).envs(vars).store(&store).start();
-    delivered(&clouds, 5).await;
-    assert_eq!(clouds.tokens(), (1, 1));
-    tells_no_token(&up);
-    clouds.expect_no_complaints();
-}
-
 #[tokio::test]
 async fn a_refusal_of_iam_credentials_says_what_to_grant() {
     let clouds = Clouds::start().await;
@@ -409,18 +341,6 @@ async fn a_token_that_cannot_be_renewed_is_used_until_its_end() {
     clouds.sts(Sts::Works);
     router.post(event(number)).await.expect(200);
     clouds.expect_no_complaints();
-}
-
-#[tokio::test]
-async fn a_token_that_the_service_refuses_is_not_used_again() {
-    let clouds = Clouds::start().await;
-    let router = in_aws(&clouds).start();
-    router.post(event(0)).await.expect(200);
-    clouds.revoke();
-    router.post(event(1)).await.expect(401).says("who are you?");
-    router.post(event(1)).await.expect(200).says("done");
-    assert_eq!(clouds.tokens(), (2, 2));
-    assert_eq!(clouds.delivered(), [event(0), event(1)]);
 }
 
 /// A source whose senders prove who they are with `Authorization`.

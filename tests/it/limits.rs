@@ -5,14 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use webhook_router::{
+    config::StoreConfig,
     outcome::Outcome,
     route::Route,
-    store::{Record, State},
+    store::{self, Page, Record, State, Store},
 };
 
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
     meter::Meter,
     operators::{self, run, text},
     shared,
-    support::{Answer, Got, Serve, Server, Sink, get, ok, post, sqlite, status},
+    support::{Answer, Got, Serve, Server, Sink, get, lookup, ok, post, sqlite, status},
 };
 
 /// Most requests of a burst at a time.
@@ -35,8 +37,14 @@ fn to(url: &str, store: &str, more: &[(&str, &str)]) -> Serve {
 }
 
 /// Sends an event as a vendor does: comes again as long as the answer is 503, at the time that the
-/// answer names. Returns the number of answers.
-async fn send(client: reqwest::Client, url: String, body: String, says: &'static str) -> usize {
+/// answer names. Until then, the store has its dead letter. Returns the number of answers.
+async fn send(
+    client: reqwest::Client,
+    url: String,
+    store: Arc<dyn Store>,
+    body: String,
+    says: &'static str,
+) -> usize {
     for answers in 1.. {
         let got = post(&client, &url, body.clone()).await;
         if got.status == 200 {
@@ -44,6 +52,11 @@ async fn send(client: reqwest::Client, url: String, body: String, says: &'static
             return answers;
         }
         assert_eq!((got.status, got.text()), (503, "try again later"));
+        let key = got.header("x-webhook-key").unwrap().parse().unwrap();
+        let record = store.get(&key, Utc::now()).await.unwrap().unwrap();
+        assert_eq!(record.state, State::DeadLetter);
+        assert_eq!(record.failed.unwrap().failure.outcome, Outcome::Limited);
+        assert!(record.attempts.is_empty());
         tokio::time::sleep(retry_after(&got)).await;
     }
     unreachable!()
@@ -54,10 +67,17 @@ fn retry_after(got: &Got) -> Duration {
 }
 
 /// Sends many events as fast as the router answers them. Returns the number of answers.
-async fn send_all(router: &Server, count: usize, says: &'static str) -> usize {
+async fn send_all(
+    router: &Server,
+    store: &Arc<dyn Store>,
+    count: usize,
+    says: &'static str,
+) -> usize {
     let client = crate::support::client();
-    let send =
-        |number: usize| send(client.clone(), router.webhook(), event(&number.to_string()), says);
+    let send = |number: usize| {
+        let (client, store) = (client.clone(), Arc::clone(store));
+        send(client, router.webhook(), store, event(&number.to_string()), says)
+    };
     let answers: Vec<_> =
         stream::iter((0..count).map(send)).buffer_unordered(SENDERS).collect().await;
     assert_eq!(answers.len(), count);
@@ -79,18 +99,22 @@ async fn a_burst_of_five_thousand_reaches_a_limited_destination_at_its_pace_in_b
     const COUNT: usize = 5000;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let limits = [("GCP_MAX_CONCURRENT", "10"), ("GCP_MAX_PER_SECOND", "200")];
-    // An attempt waits for up to five seconds, and the queue is a little longer. No attempt times
-    // out, because its event would arrive twice.
-    let waits = [("FORWARD_BUDGET_MS", "25000"), ("FORWARD_TIMEOUT_MS", "20000")];
+    // An attempt waits for up to four seconds, and the queue takes five. No attempt times out, because
+    // its event would arrive twice.
+    let waits = [("FORWARD_BUDGET_MS", "24000"), ("FORWARD_TIMEOUT_MS", "20000")];
     let meters = [(); 2].map(|()| Meter::start(Duration::from_millis(20)));
-    let stores = [(); 2].map(|()| shared::redis_database());
-    let delivered = to(&meters[0].url, &stores[0], &[&limits[..], &waits].concat()).start();
+    let urls = [(); 2].map(|()| shared::redis_database());
+    let stores = [opened(&urls[0]).await, opened(&urls[1]).await];
+    let delivered = to(&meters[0].url, &urls[0], &[&limits[..], &waits].concat()).start();
     let answer = [("ANSWER", "accepted"), ("FORWARD_TIMEOUT_MS", "20000")];
-    let accepted = to(&meters[1].url, &stores[1], &[&limits[..], &answer].concat()).start();
+    let accepted = to(&meters[1].url, &urls[1], &[&limits[..], &answer].concat()).start();
     let began = Instant::now();
-    let (answers, accepts) =
-        tokio::join!(send_all(&delivered, COUNT, "done"), send_all(&accepted, COUNT, "accepted"));
+    let (answers, accepts) = tokio::join!(
+        send_all(&delivered, &stores[0], COUNT, "done"),
+        send_all(&accepted, &stores[1], COUNT, "accepted")
+    );
     assert_eq!(accepts, COUNT);
+    assert!(answers > COUNT, "no event was without room");
     until("all accepted events arrive", || meters[1].count() >= COUNT).await;
     println!("{answers} answers in {:?}", began.elapsed());
     // The rate is a limit, so it cannot be faster.
@@ -98,6 +122,23 @@ async fn a_burst_of_five_thousand_reaches_a_limited_destination_at_its_pace_in_b
     for meter in &meters {
         assert_is_spared(meter, COUNT);
     }
+    for store in &stores {
+        // The last results may not be stored yet.
+        while !store.due(Route::GCP, None, None, 1).await.unwrap().is_empty() {
+            assert!(began.elapsed() < 180 * SECOND, "an accepted event is not delivered");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // A dead letter of an event that the destination got would be delivered again.
+        let letters = store.dead_letters(Page { limit: 10, after: None }).await.unwrap();
+        assert_eq!(letters, []);
+    }
+}
+
+/// Opens the store of a router.
+async fn opened(url: &str) -> Arc<dyn Store> {
+    let vars = [("STORE_URL", url), ("STORE_TIMEOUT_MS", "20000")];
+    let config = StoreConfig::from_vars(lookup(&vars)).unwrap();
+    store::open(&config).await.unwrap()
 }
 
 /// Waits until a condition is true.

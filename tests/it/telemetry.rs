@@ -1,11 +1,12 @@
 //! The log line of a delivery, the metrics, and the data that neither may contain.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 use webhook_router::{route::Route, trace::Trace};
 
 use crate::{
+    proxy::Proxy,
     servers::{DynamoDbLocal, Redis},
     support::{
         PAYLOAD, ROUTER, Serve, Server, Sink, client, delivery, get, post, sign, status, venv,
@@ -396,6 +397,45 @@ async fn scrapes_count_accepted_events_by_destination() {
     let (_another, metrics) = start();
     let got = scrape(&metrics).await;
     assert!(got.text().contains("webhook_router_pending{destination=\"gcp\"} 1000\n"));
+}
+
+#[tokio::test]
+async fn a_slow_store_hides_no_destination_and_a_slower_one_only_some() {
+    const DESTINATIONS: usize = 64;
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    let table: String = (0..DESTINATIONS)
+        .map(|number| {
+            let bytes = if number == 0 { "0-255" } else { "none" };
+            let url = &sink.url;
+            format!("[destinations.d{number}]\nkind = \"http\"\nurl = {url:?}\nbytes = {bytes:?}\n")
+        })
+        .collect();
+    let add = "for i = 1, 5 do redis.call('ZADD', 'webhook:due:d' .. i, 9e12 + i, \
+               'webhook:dedup:' .. string.format('%064x', i)) end";
+    redis.cli(&["EVAL", add, "0"]);
+    let counts = async |delay| {
+        let proxy = Proxy::start(redis.port).await;
+        let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+        let store = format!("redis://127.0.0.1:{}", proxy.port);
+        let vars = [("DESTINATIONS", &*table), ("METRICS_LISTEN", &metrics)];
+        let router = Serve::new().store(&store).envs(vars).env("STORE_TIMEOUT_MS", "20000").start();
+        router.checked();
+        proxy.delay(Duration::from_millis(delay));
+        let got = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
+        let of_inbox = |line: &&str| line.starts_with("webhook_router_pending{");
+        let lines: Vec<_> = got.text().lines().filter(of_inbox).map(str::to_owned).collect();
+        // No destination is told wrongly because another one is missing.
+        for line in &lines {
+            let expected = (1..=5).any(|number| line.contains(&format!("\"d{number}\"")));
+            assert!(line.ends_with(if expected { "} 1" } else { "} 0" }), "{line}");
+        }
+        let warns = router.log().contains("of some destinations cannot be counted");
+        (lines.len(), warns)
+    };
+    // One after another, they would take longer than the two seconds that a scrape waits.
+    assert_eq!(counts(35).await, (DESTINATIONS, false));
+    let (some, warns) = counts(600).await;
+    assert!((1..DESTINATIONS).contains(&some) && warns, "{some} {warns}");
 }
 
 #[tokio::test]

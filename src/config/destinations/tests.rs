@@ -44,7 +44,6 @@ fn a_table_gives_each_byte_a_place() {
         let lambda = targets.get(us).unwrap().lambda().unwrap();
         assert_eq!((lambda.invocation, lambda.payload), (Invocation::Event, Payload::Request));
         assert!(lambda.role_arn.is_some());
-        assert_eq!(targets.get(eu).unwrap().setting, "DESTINATIONS [destinations.eu]");
         assert_eq!(targets.get(run).unwrap().http().unwrap().url.as_str(), "http://localhost:1/");
     }
 }
@@ -60,6 +59,9 @@ fn the_bytes_must_cover_0_to_255_once_and_an_error_names_the_byte() {
         ("0-100", "100-255", "DESTINATIONS: line 8: [destinations.us] `bytes` has byte 100, which belongs to eu".into()),
         ("0-99,7", "100-255", "DESTINATIONS: line 4: [destinations.eu] `bytes` has byte 7 twice".into()),
         ("0-256", "100-255", "DESTINATIONS: line 4: [destinations.eu] `bytes` has 256, and a byte is a number from 0 to 255".into()),
+        ("3-99", "105-254", format!("DESTINATIONS: line 1: `destinations` {all}: bytes 0-2,100-104,255 belong to none")),
+        ("0-110", "100-109,7,5,108-255", "DESTINATIONS: line 8: [destinations.us] `bytes` has bytes 5,7,100-110, which belong to eu".into()),
+        ("0-99,7,50-52,51", "100-255", "DESTINATIONS: line 4: [destinations.eu] `bytes` has bytes 7,50-52 twice".into()),
         ("9-0", "100-255", "DESTINATIONS: line 4: [destinations.eu] `bytes` has 9-0, which begins with the larger byte".into()),
     ] {
         let problems = problems_of(&format!("{EU}bytes = \"{eu}\"\n{US}bytes = \"{us}\"\n"));
@@ -71,6 +73,23 @@ fn the_bytes_must_cover_0_to_255_once_and_an_error_names_the_byte() {
             "`bytes` must have bytes and ranges of bytes, such as \"0-9,20-29\", or be \"none\"";
         assert!(problems.len() == 1 && problems[0].ends_with(form), "{malformed}: {problems:?}");
     }
+}
+
+#[test]
+fn all_bytes_that_belong_to_none_or_to_several_are_named_at_once() {
+    let lab = EU.replace("eu", "lab") + "bytes = \"3,8-20\"\n";
+    let table = format!("{EU}bytes = \"0-9\"\n{lab}{US}bytes = \"9-11,200-254\"\n");
+    let expected = [
+        "line 8: [destinations.lab] `bytes` has bytes 3,8-9, which belong to eu",
+        "line 12: [destinations.us] `bytes` has byte 9, which belongs to eu",
+        "line 12: [destinations.us] `bytes` has bytes 10-11, which belong to lab",
+        "line 1: `destinations` must give every byte from 0 to 255 to a destination: bytes \
+         21-199,255 belong to none",
+    ];
+    assert_eq!(problems_of(&table), expected.map(|one| format!("DESTINATIONS: {one}")));
+    // The shares of `plan-shift` have the same problems.
+    let of_shares: Vec<_> = shares(&table).unwrap_err().iter().map(Problem::to_string).collect();
+    assert_eq!(of_shares, expected);
 }
 
 #[test]
@@ -237,13 +256,84 @@ fn a_destination_may_need_an_id_token() {
     let named = "auth = \"id-token\"\naudience = \"eu\"\n";
     assert_eq!(token(named, &[]).as_deref(), Some("eu"));
 
-    let setting = "DESTINATIONS [destinations.eu]";
-    let wrong = problems_of(&of("auth = \"token\"\n"));
-    assert_eq!(wrong, [format!("{setting} auth: must be none or id-token")]);
     let table = of("auth = \"id-token\"\n");
     let vars = [("DESTINATIONS", table.as_str()), ("GCP_CREDENTIALS", "{}")];
     let wrong = problems(&vars);
     assert!(wrong.len() == 1 && wrong[0].starts_with("GCP_CREDENTIALS: "), "{wrong:?}");
+}
+
+#[test]
+fn problems_of_id_tokens_are_told_with_all_others_of_the_table() {
+    let auth = "auth = \"id-token\"\n";
+    let user = EU.replace("https://eu", "https://user:plainly@eu");
+    let with_user = "line 3: [destinations.eu] `url` contains a user or a password, and auth = \
+                     \"id-token\" sends an ID token in their place: remove one of them";
+    let audience = "line 6: [destinations.eu] `audience` must be the service's URL or another of its \
+                    audiences, in ASCII and without spaces";
+    for (table, said) in [
+        (
+            format!("{EU}auth = \"token\"\n"),
+            vec!["line 4: [destinations.eu] `auth` must be none or id-token"],
+        ),
+        (
+            format!("{EU}auth = 1\n"),
+            vec!["line 4: [destinations.eu] `auth` must be a text in quotes"],
+        ),
+        (format!("{EU}\n{auth}audience = \"a b\"\n"), vec![audience]),
+        (format!("{user}{auth}"), vec![with_user]),
+        // The URL cannot be read, and the audience is checked all the same.
+        (
+            format!("{EU}\n{auth}audience = \"a b\"\n").replace("https://", "ftp://"),
+            vec![
+                "line 3: [destinations.eu] `url` must be an https:// URL (http:// is allowed on loopback)",
+                audience,
+            ],
+        ),
+    ] {
+        // Another field of the table has a problem as well.
+        let table = format!("{table}bytes = \"0-127\"\n{US}bytes = \"127-255\"\n");
+        let line = 1 + table.lines().position(|line| line.contains("127-255")).unwrap();
+        let shares =
+            format!("line {line}: [destinations.us] `bytes` has byte 127, which belongs to eu");
+        for variable in ["DESTINATIONS", "SOURCES"] {
+            let all = said.iter().copied().chain([shares.as_str()]);
+            let all: Vec<_> = all.map(|one| format!("{variable}: {one}")).collect();
+            assert_eq!(problems(&[(variable, &table)]), all);
+        }
+    }
+    // The credentials are checked although the table has a problem.
+    let table = format!("{EU}{auth}bytes = \"1-255\"\n");
+    let wrong = problems(&[("DESTINATIONS", &table), ("GCP_CREDENTIALS", "{}")]);
+    assert!(wrong.len() == 2 && wrong[0].starts_with("GCP_CREDENTIALS: "), "{wrong:?}");
+}
+
+#[test]
+fn an_audience_that_no_token_has_is_in_doubt() {
+    let table = format!("{EU}bytes = \"0-255\"\naudience = \"eu\"\n");
+    for variable in ["DESTINATIONS", "SOURCES"] {
+        let (config, problems) = Config::read(lookup(&[(variable, &table)]));
+        assert!(problems.is_empty(), "{problems:?}");
+        let said = "line 5: [destinations.eu] `audience` has no effect without auth = \"id-token\"";
+        let doubts: Vec<_> = config.doubts.iter().map(|one| (&*one.subject, &*one.text)).collect();
+        assert_eq!(doubts, [(variable, said)]);
+    }
+}
+
+#[test]
+fn a_setting_is_named_by_the_variable_that_has_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sources.toml");
+    let table = format!("{EU}bytes = \"0-255\"\n");
+    std::fs::write(&file, &table).unwrap();
+    for (variable, value) in [
+        ("DESTINATIONS", table.as_str()),
+        ("SOURCES", table.as_str()),
+        ("SOURCES_FILE", file.to_str().unwrap()),
+    ] {
+        let config = Config::from_vars(lookup(&[(variable, value)])).unwrap();
+        let settings: Vec<_> = config.targets.iter().map(|one| one.setting.as_str()).collect();
+        assert_eq!(settings, [format!("{variable} [destinations.eu]")]);
+    }
 }
 
 #[test]

@@ -85,6 +85,14 @@ impl State {
     }
 }
 
+/// A token for one request.
+pub struct Pass {
+    /// The value of `Authorization`.
+    pub header: HeaderValue,
+    /// True if the token was issued while its delivery waited for it.
+    pub is_new: bool,
+}
+
 /// The ID tokens for one audience.
 pub struct IdTokens {
     settings: IdToken,
@@ -100,25 +108,27 @@ impl IdTokens {
         Self { settings, timeout, google: OnceCell::new(), state: Mutex::default() }
     }
 
-    /// Returns a token as the value of `Authorization`.
+    /// Returns a token: the one that is kept, or a new one.
     ///
     /// # Errors
     /// Fails with the reason and the remedy, which quote no token.
-    pub async fn get(&self) -> Result<HeaderValue, String> {
+    pub async fn get(&self) -> Result<Pass, String> {
+        let kept = |header| Ok(Pass { header, is_new: false });
         let step = self.state().step(SystemTime::now());
         let (request, current) = match step {
-            Step::Use(header) => return Ok(header),
+            Step::Use(header) => return kept(header),
             Step::Ask(request, current) => (request, current),
         };
         let answer = request.get_or_init(|| self.ask()).await;
         match (answer, current) {
-            (Ok(header), _) => Ok(header.clone()),
-            (Err(_), Some(current)) => Ok(current),
+            (Ok(header), _) => Ok(Pass { header: header.clone(), is_new: true }),
+            (Err(_), Some(current)) => kept(current),
             (Err(reason), None) => Err(reason.clone()),
         }
     }
 
-    /// Forgets a token that the service did not accept: this machine's clock may be wrong.
+    /// Forgets a token that the service did not accept: it may be revoked, its key may be replaced,
+    /// or this machine's clock may be wrong. If another token has taken its place, that one stays.
     pub fn forget(&self, refused: &HeaderValue) {
         let mut state = self.state();
         if state.token.as_ref().is_some_and(|token| token.header == *refused) {

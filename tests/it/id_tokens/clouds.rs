@@ -31,6 +31,8 @@ pub enum Sts {
     Hangs,
     /// Answers with this status and text, in which REQUEST is what came.
     Answers(u16, &'static str),
+    /// Works after this time.
+    IsLate(Duration),
 }
 
 /// All services, each on a port of its own.
@@ -59,6 +61,10 @@ struct State {
     asked: usize,
     delivered: Vec<String>,
     used: BTreeSet<String>,
+    /// True if the service refuses every token.
+    is_closed: bool,
+    /// The number of requests that the service refused.
+    refused: usize,
     complaints: Vec<String>,
 }
 
@@ -87,6 +93,8 @@ impl Clouds {
                 asked: 0,
                 delivered: Vec::new(),
                 used: BTreeSet::new(),
+                is_closed: false,
+                refused: 0,
                 complaints: Vec::new(),
             })),
         };
@@ -164,6 +172,16 @@ impl Clouds {
         self.with(|state| state.revoked = state.used.clone());
     }
 
+    /// Makes the service refuse every token, also those that are not issued yet.
+    pub fn close(&self, is_closed: bool) {
+        self.with(|state| state.is_closed = is_closed);
+    }
+
+    /// Returns the number of requests that the service refused, and begins to count anew.
+    pub fn refused(&self) -> usize {
+        self.with(|state| std::mem::take(&mut state.refused))
+    }
+
     /// Returns the number of requests for a token, and the number of tokens that were issued.
     pub fn tokens(&self) -> (usize, usize) {
         self.with(|state| (state.asked, state.issued))
@@ -224,7 +242,7 @@ async fn private_service(clouds: Clouds, request: Request) -> Response {
     let token = bearer(&parts.headers).map(str::to_owned);
     let verified = token.and_then(|token| {
         let claims = keys::GOOGLE.verify(&token, GOOGLE, &clouds.service)?;
-        let is_revoked = clouds.with(|state| state.revoked.contains(&token));
+        let is_revoked = clouds.with(|state| state.is_closed || state.revoked.contains(&token));
         (claims["email"] == ACCOUNT && !is_revoked).then_some(token).ok_or("another caller".into())
     });
     match verified {
@@ -236,6 +254,7 @@ async fn private_service(clouds: Clouds, request: Request) -> Response {
             reply(200, "done")
         }
         Err(fault) => {
+            clouds.with(|state| state.refused += 1);
             if fault != "another caller" {
                 clouds.complain(format!("the service: {fault}"));
             }
@@ -270,6 +289,7 @@ async fn token_exchange(clouds: Clouds, request: Request) -> Response {
     match clouds.with(|state| state.sts.clone()) {
         Sts::Works => {}
         Sts::Hangs => std::future::pending().await,
+        Sts::IsLate(by) => tokio::time::sleep(by).await,
         Sts::Answers(status, text) => {
             let came = String::from_utf8(body.to_vec()).unwrap();
             let mut answer = reply(status, &text.replace("REQUEST", &came));

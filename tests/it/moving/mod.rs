@@ -2,6 +2,7 @@
 
 mod removed; // Events whose destination is no longer in the table.
 mod shares; // Shares, the same places everywhere, and what a shift moves.
+mod shift; // A shift while events are under way.
 
 use crate::support::Serve;
 

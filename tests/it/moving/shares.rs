@@ -12,7 +12,7 @@ use super::{event, serve, table};
 use crate::support::{ROUTER, Server, Sink, delivery, end_of, lookup, ok, planned, sqlite, status};
 
 /// Names and bytes of five destinations.
-const FIVE: [(&str, &str); 5] = [
+pub(super) const FIVE: [(&str, &str); 5] = [
     ("eu-1", "0-99"),
     ("eu-2", "100-149,250-255"),
     ("us_east", "150-199"),
@@ -21,7 +21,7 @@ const FIVE: [(&str, &str); 5] = [
 ];
 
 /// The same destinations after a shift: `eu-1` gives bytes to `asia` and to a new destination.
-const SHIFTED: [(&str, &str); 6] = [
+pub(super) const SHIFTED: [(&str, &str); 6] = [
     ("eu-1", "0-59"),
     ("new", "60-79"),
     ("asia", "80-99,200-229"),
@@ -34,7 +34,7 @@ fn table_of(rows: &[(&str, &str)], url: &str) -> String {
     table(&rows.iter().map(|(name, bytes)| (*name, url, *bytes)).collect::<Vec<_>>())
 }
 
-fn intake(rows: &[(&str, &str)]) -> Intake {
+pub(super) fn intake(rows: &[(&str, &str)]) -> Intake {
     let table = table_of(rows, "https://x.example.com");
     Intake::from_vars(lookup(&[
         ("ROUTING_SECRET", EXAMPLE_ROUTING_SECRET),
@@ -45,7 +45,7 @@ fn intake(rows: &[(&str, &str)]) -> Intake {
 }
 
 /// Returns the destination of an event by its plan.
-fn place(number: usize, intake: &Intake) -> String {
+pub(super) fn place(number: usize, intake: &Intake) -> String {
     planned(&delivery(event(number)), intake, Utc::now()).unwrap().route.to_string()
 }
 
@@ -196,7 +196,7 @@ fn plan_shift_compares_a_threshold_with_a_table() {
 }
 
 /// Returns the output of the command `plan-shift`.
-fn plan_shift(args: &[&str]) -> String {
+pub(super) fn plan_shift(args: &[&str]) -> String {
     let output = end_of(Command::new(ROUTER).env_clear().arg("plan-shift").args(args));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
