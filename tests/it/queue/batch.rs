@@ -7,7 +7,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use webhook_router::route::Route;
 
-use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, until};
+use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, peak_kilobytes, until};
 use crate::{
     emulator::signal,
     event_source::{DUE, Faults, Function, Queue, Wakers, batch},
@@ -199,6 +199,19 @@ async fn sigterm_ends_the_function_once_the_batch_is_delivered() {
 
 #[tokio::test]
 async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
+    ten_large_bodies(None).await;
+}
+
+#[tokio::test]
+async fn ten_large_bodies_and_their_copies_fit_into_the_memory() {
+    let mirror = Sink::start().await;
+    ten_large_bodies(Some(&mirror)).await;
+    // The copies of an instance have 8 MB together, and these fit into no message. So there is one for the
+    // run of the schedule, and one for the batch.
+    assert_eq!(mirror.take().len(), 2);
+}
+
+async fn ten_large_bodies(mirror: Option<&Sink>) {
     const BYTES: usize = 5 * 1024 * 1024;
     let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let Place { vars, store } = Place::in_shared_table().await;
@@ -207,6 +220,7 @@ async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "120"),
         ("STORE_TIMEOUT_MS", "20000"),
         ("FORWARD_TIMEOUT_MS", "20000"),
+        ("MIRROR_URL", mirror.map_or("", |mirror| &mirror.url)),
     ];
     let emulator = instance(Path::new(ROUTER), &sink.url, &vars, &queue, &more);
     let (function, now) = (Function::of([emulator]), Utc::now());
@@ -228,9 +242,7 @@ async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
     // The most memory from now on.
     std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
     let answer = function.invoke(batch(&messages)).await.unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let peak = peak_kilobytes(&process);
     assert!(failures(&answer).is_empty(), "{answer}");
     for key in &keys {
         record_in(&*store, key, is_delivered).await;

@@ -6,6 +6,7 @@ mod cost; // Requests for each event.
 mod crash; // A crash at every step.
 mod life; // Answers, messages, schedules, the release build.
 mod limits; // A destination with limits.
+mod mirror; // Copies for mirrors.
 mod model; // All faults together, at random.
 mod outage; // A destination that is down.
 
@@ -62,6 +63,13 @@ async fn one_instance(url: &str, more: &[(&str, &str)]) -> (Sink, Arc<Queue>, Ar
 async fn arrived(sink: &Sink, count: usize, emulator: &Emulator) {
     let arrived = tokio::time::timeout(Duration::from_secs(60), sink.arrived(count)).await;
     assert!(arrived.is_ok(), "{} arrived\n{}", sink.received().len(), emulator.log());
+}
+
+/// Returns the most memory that a process has used since its `clear_refs` was written.
+fn peak_kilobytes(process: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Waits until a condition is true.
