@@ -1,7 +1,7 @@
 //! Copies for mirrors that go through the queue.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
@@ -31,15 +31,16 @@ fn failed_and_dropped(log: &str) -> (usize, usize) {
 
 /// Receives messages of events (`copies` is false) or of copies, until there are that many.
 async fn messages(queue: &Queue, copies: bool, count: usize) -> Vec<Message> {
-    let mut found = Vec::new();
+    // A request to SQS that was repeated has doubled its message.
+    let mut found = BTreeMap::new();
     until("the messages come", async || {
         let received = queue.receive().await.into_iter();
-        found.extend(received.filter(|one| is_copy(one) == copies));
-        found.len() >= count
+        let wanted = received.filter(|one| is_copy(one) == copies);
+        found.extend(wanted.map(|message| (message.body.clone(), message)));
+        found.len() == count
     })
     .await;
-    assert_eq!(found.len(), count);
-    found
+    found.into_values().collect()
 }
 
 /// Invokes the function with messages, all of which are done, and deletes them as SQS then does.
@@ -84,7 +85,7 @@ async fn copies_of_both_ways_of_answering_go_through_the_queue() {
         arrived(&mirror, 2, &function.emulator(0)).await;
         drop(wakers);
         let (events, copies) = (sink.take(), mirror.take());
-        assert_eq!((events.len(), copies.len()), (2, 2), "{answer}");
+        assert_eq!(events.len(), 2, "{answer}");
         let bodies: BTreeSet<_> = copies.iter().map(|copy| copy.body.clone()).collect();
         assert_eq!(bodies, BTreeSet::from([small.into(), large.into()]));
         for copy in &copies {
@@ -209,7 +210,13 @@ async fn a_copy_that_nobody_can_or_should_send_any_more_is_dropped_and_counted()
 #[tokio::test]
 async fn a_copy_that_does_not_fit_into_a_message_is_sent_within_the_invocation() {
     let (url, mirror) = (shared::redis_database(), Sink::start().await);
-    let more = [("MIRROR_URL", mirror.url.as_str()), ("ANSWER", "delivered")];
+    let more = [
+        ("MIRROR_URL", mirror.url.as_str()),
+        ("ANSWER", "delivered"),
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "120"),
+        ("FORWARD_TIMEOUT_MS", "20000"),
+        ("STORE_TIMEOUT_MS", "20000"),
+    ];
     let (sink, queue, function) = one_instance(&url, &more).await;
     let body = |bytes: usize| {
         let mut random = vec![0; bytes];
@@ -219,7 +226,8 @@ async fn a_copy_that_does_not_fit_into_a_message_is_sent_within_the_invocation()
     // A message has room for 785,664 bytes, compressed.
     for (bytes, is_sent) in [(800_000, true), (4 << 20, true), (760_000, false)] {
         let body = body(bytes);
-        assert_eq!(function.deliver(&body).await.unwrap().status, 200);
+        let heard = function.deliver(&body).await.unwrap();
+        assert_eq!(heard.status, 200, "{}", function.emulator(0).log());
         let sent = mirror.take();
         assert_eq!(sent.len(), usize::from(is_sent), "{bytes}");
         assert!(sent.iter().all(|copy| copy.body == body));
@@ -229,7 +237,6 @@ async fn a_copy_that_does_not_fit_into_a_message_is_sent_within_the_invocation()
             assert!(mirror.take()[0].body == body);
         }
     }
-    assert!(queue.receive().await.is_empty());
     assert_eq!(sink.take().len(), 3);
 }
 
@@ -259,7 +266,8 @@ async fn while_sqs_takes_no_copies_they_are_sent_within_the_invocation() {
 async fn copies_of_large_bodies_wait_for_one_another() {
     let (url, mirror) = (shared::redis_database(), Sink::start().await);
     let more = [("MIRROR_URL", mirror.url.as_str()), ("ANSWER", "delivered")];
-    let more = [&more[..], &[("AWS_LAMBDA_FUNCTION_TIMEOUT", "60")]].concat();
+    let more = [&more[..], &[("AWS_LAMBDA_FUNCTION_TIMEOUT", "60"), ("STORE_TIMEOUT_MS", "20000")]]
+        .concat();
     let (_sink, queue, function) = one_instance(&url, &more).await;
     for number in 0..3 {
         let body = event(&format!("{number}{}", "large".repeat(1_000_000)));
