@@ -65,13 +65,6 @@ async fn arrived(sink: &Sink, count: usize, emulator: &Emulator) {
     assert!(arrived.is_ok(), "{} arrived\n{}", sink.received().len(), emulator.log());
 }
 
-/// Returns the most memory that a process has used since its `clear_refs` was written.
-fn peak_kilobytes(process: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// Waits until a condition is true.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
