@@ -2,8 +2,18 @@
 //!
 //! Nothing about a mirror changes an answer, a record or a duration. So a copy has its own bytes,
 //! which do not count for MAX_BUFFERED_BYTES: a mirror that hangs must not take the room of bodies
-//! that arrive. All copies together hold as many bytes at most. A copy is sent once. One that finds
-//! no room, or whose time has ended, is dropped and counted.
+//! that arrive. All copies together have a limit of their own. A copy is sent once. One that finds no
+//! room, or whose time has ended, is dropped and counted.
+//!
+//! ```text
+//! serve                      copy ──────────────────────────────────────────▶ mirror
+//! Lambda                     copy ── when the invocation's work is done ────▶ mirror
+//! Lambda, with a queue       copy ── when the invocation's work is done ─┬──▶ message
+//!                                                  does not fit into it ─┴──▶ mirror
+//!                            message ── after the events of its batch ──────▶ mirror
+//! ```
+
+mod copy;
 
 use std::{
     collections::BTreeMap,
@@ -11,27 +21,46 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use tokio::sync::Semaphore;
+use chrono::Utc;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::copy::Copy;
+pub use self::copy::Parcel;
 use crate::{
     config::Mirroring,
     delivery::Delivery,
     destination::{self, Destination, NoAnswer, Outgoing, SendError},
+    fault,
+    key::Key,
     plan::Plan,
+    queue::{Message, Queue},
     route::Route,
+    source::Source,
     telemetry::{self, Copied},
+    trace::Trace,
 };
+
+/// Longest time for which the end of a server or of an invocation waits for copies.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most copies that are sent to a mirror at a time. The others wait.
 const AT_ONCE: usize = 16;
 
-/// Time for which a mirror gets no copies after one that it did not answer in time. In Lambda, each
-/// copy that is waited for keeps an instance from its next invocation.
+/// Time for which a mirror gets no copies after one that it did not answer in time, and for which the
+/// queue gets none after one that it did not take. In Lambda, each copy that is waited for keeps an
+/// instance from its next invocation.
 const REST: Duration = Duration::from_secs(30);
 
 const RESTS: &str = "the mirror did not answer an earlier copy in time";
+const NO_ROOM: &str = "there is no room for it";
+
+/// The reason why a copy that a message brings is dropped where no mirror is configured for it.
+pub const NO_MIRROR: &str = "it has no mirror any more";
+
+/// Age at which a message's copy is not sent any more. Otherwise, the copies for a slow mirror would
+/// fill the queue for days.
+const MAX_AGE: Duration = Duration::from_secs(900);
 
 /// Unit in which the bytes of copies are counted.
 const UNIT: usize = 1024;
@@ -43,22 +72,53 @@ const OVERHEAD: usize = 2048;
 struct Mirror {
     destination: Box<dyn Destination>,
     turns: Semaphore,
-    /// The end of the rest. It is measured by the wall clock, because Lambda stops the other one.
-    rests_until: Mutex<SystemTime>,
+    rest: Rest,
 }
 
 impl Mirror {
     fn new(destination: Box<dyn Destination>) -> Self {
-        let rests_until = Mutex::new(SystemTime::UNIX_EPOCH);
-        Self { destination, turns: Semaphore::new(AT_ONCE), rests_until }
+        Self { destination, turns: Semaphore::new(AT_ONCE), rest: Rest::default() }
     }
 
-    fn rest(&self) {
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = SystemTime::now() + REST;
+    async fn send(&self, Copy { delivery, plan }: &Copy, timeout: Duration) -> Copied {
+        let _turn = self.turns.acquire().await;
+        if self.rest.is_on() {
+            return Copied::Dropped(RESTS);
+        }
+        let trace = Trace::of(delivery, None).headers;
+        let event =
+            Outgoing { delivery, plan, attempt: 1, trace: &trace, signer: None, is_copy: true };
+        match self.destination.send(&event, timeout).await {
+            Ok(reply) if reply.status.is_success() => Copied::Sent,
+            Ok(reply) => Copied::Failed(format!("the answer {}", reply.status.as_u16())),
+            Err(error) => {
+                if matches!(&error, SendError::Unknown(NoAnswer { timed_out: true, .. })) {
+                    self.rest.begin();
+                }
+                Copied::Failed(error.to_string())
+            }
+        }
     }
 
-    fn rests(&self) -> bool {
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) > SystemTime::now()
+    /// Returns whether a copy is under way.
+    fn is_asked(&self) -> bool {
+        self.turns.available_permits() < AT_ONCE
+    }
+}
+
+/// A pause after something that did not answer. It is measured by the wall clock, because Lambda stops
+/// the other one.
+#[derive(Default)]
+struct Rest(Mutex<Option<SystemTime>>);
+
+impl Rest {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now() + REST);
+    }
+
+    fn is_on(&self) -> bool {
+        let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        end.is_some_and(|end| end > SystemTime::now())
     }
 }
 
@@ -69,10 +129,17 @@ pub struct Mirrors {
     own: BTreeMap<Route, Arc<Mirror>>,
     /// Time limit for one copy.
     timeout: Duration,
+    /// The number of [`UNIT`]s that all copies have together.
+    units: u32,
     room: Arc<Semaphore>,
     copies: TaskTracker,
     /// Ends the copies that wait or are under way.
     end: Mutex<CancellationToken>,
+    /// True while copies may begin.
+    begin: watch::Sender<bool>,
+    /// True if copies begin only when [`Self::finish`] waits for them.
+    waits: bool,
+    queue: Option<(Arc<Queue>, Rest)>,
 }
 
 impl Mirrors {
@@ -89,97 +156,157 @@ impl Mirrors {
         let copies = TaskTracker::new();
         // A closed tracker can be waited for. It still takes tasks.
         copies.close();
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
         Ok(Self {
             percent: config.percent,
             common: config.common.as_ref().map(create).transpose()?,
             own: own.collect::<Result<_, String>>()?,
             timeout,
-            room: Arc::new(Semaphore::new(bytes / UNIT)),
+            units,
+            room: Arc::new(Semaphore::new(units as usize)),
             copies,
             end: Mutex::default(),
+            begin: watch::Sender::new(true),
+            waits: false,
+            queue: None,
         })
+    }
+
+    /// Returns the same mirrors, whose copies begin when [`Self::finish`] waits for them.
+    pub fn at_the_end(self) -> Self {
+        Self { begin: watch::Sender::new(false), waits: true, ..self }
+    }
+
+    /// Returns the same mirrors, whose copies go through a queue.
+    pub fn with_queue(self, queue: Arc<Queue>) -> Self {
+        Self { queue: Some((queue, Rest::default())), ..self }
     }
 
     /// Copies a delivered event to the mirror of its destination, if the event's byte says so. It
     /// returns at once.
     pub fn copy(
-        &self,
+        self: &Arc<Self>,
         byte: u8,
         delivery: &Delivery,
         plan: &Plan,
         trace: &[(&'static str, String)],
     ) {
-        let mirror = self.own.get(&plan.route).or(self.common.as_ref());
-        let Some(mirror) = mirror.filter(|_| is_chosen(byte, self.percent)) else { return };
-        let dropped = |why| telemetry::copied(&plan.key, plan.route, &Copied::Dropped(why));
-        if mirror.rests() {
-            return dropped(RESTS);
+        let mirror = self.mirror_of(plan.route).filter(|_| is_chosen(byte, self.percent));
+        let Some(mirror) = mirror else { return };
+        if mirror.rest.is_on() {
+            return telemetry::copied(&plan.key, plan.route, &Copied::Dropped(RESTS));
         }
-        let kept = delivery.kept(&plan.signature_headers());
-        let headers = kept.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-        let bytes = OVERHEAD + kept.body.len() + headers.sum::<usize>();
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) else {
-            return dropped("there is no room for it");
+        let copy = Copy::new(delivery, plan, trace);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(units(copy.bytes()));
+        let Ok(room) = room else {
+            return telemetry::copied(&plan.key, plan.route, &Copied::Dropped(NO_ROOM));
         };
-        let (plan, trace, mirror) = (plan.clone(), trace.to_vec(), Arc::clone(mirror));
-        let (timeout, end) = (self.timeout, self.end());
-        self.copies.spawn(async move {
-            let _room = room;
-            // The delivery's own bytes count for MAX_BUFFERED_BYTES as long as somebody holds them.
-            let delivery = Delivery { body: Bytes::copy_from_slice(&kept.body), ..kept };
-            let sending = async {
-                let _turn = mirror.turns.acquire().await;
-                if mirror.rests() {
-                    return Copied::Dropped(RESTS);
+        let this = Arc::clone(self);
+        self.spawn(plan.key, plan.route, async move {
+            let (_room, copy) = (room, copy.apart());
+            if this.enqueue(&copy).await {
+                return None;
+            }
+            Some(mirror.send(&copy, this.timeout).await)
+        });
+    }
+
+    /// Sends a copy that a message has brought. It returns at once. `source` returns the source with a
+    /// path.
+    pub fn bring(
+        self: &Arc<Self>,
+        parcel: Parcel,
+        source: impl FnOnce(&str) -> Option<Arc<Source>> + Send + 'static,
+    ) {
+        let (key, destination) = (parcel.key, parcel.destination);
+        let Some(mirror) = self.mirror_of(destination) else {
+            return telemetry::copied(&key, destination, &Copied::Dropped(NO_MIRROR));
+        };
+        let this = Arc::clone(self);
+        self.spawn(key, destination, async move {
+            let units = units(parcel.bytes);
+            if units > this.units {
+                return Some(Copied::Dropped(NO_ROOM));
+            }
+            // The packed copies of a batch are in memory already. So they wait for room.
+            let _room = this.room.acquire_many(units).await;
+            Some(match parcel.unpack(source) {
+                Some((_, sent_at)) if Utc::now() > sent_at + max_age() => {
+                    Copied::Dropped("it was in the queue for too long")
                 }
-                let event = Outgoing {
-                    delivery: &delivery,
-                    plan: &plan,
-                    attempt: 1,
-                    trace: &trace,
-                    signer: None,
-                    is_copy: true,
-                };
-                match mirror.destination.send(&event, timeout).await {
-                    Ok(reply) if reply.status.is_success() => Copied::Sent,
-                    Ok(reply) => Copied::Failed(format!("the answer {}", reply.status.as_u16())),
-                    Err(error) => {
-                        if matches!(&error, SendError::Unknown(NoAnswer { timed_out: true, .. })) {
-                            mirror.rest();
-                        }
-                        Copied::Failed(error.to_string())
-                    }
-                }
-            };
-            let copied = end.run_until_cancelled(sending).await;
-            let copied = copied.unwrap_or_else(|| {
-                mirror.rest();
-                Copied::Dropped("its time has ended")
-            });
-            telemetry::copied(&plan.key, plan.route, &copied);
+                Some((copy, _)) => mirror.send(&copy, this.timeout).await,
+                None => Copied::Dropped("its message cannot be read"),
+            })
         });
     }
 
     /// Waits until no copy is left, at most for this long. Then it drops the rest.
     pub async fn finish(&self, patience: Duration) {
-        if tokio::time::timeout(patience, self.copies.wait()).await.is_ok() {
-            return;
+        self.begin.send_replace(true);
+        if tokio::time::timeout(patience, self.copies.wait()).await.is_err() {
+            let mirrors = self.own.values().chain(&self.common);
+            mirrors.filter(|mirror| mirror.is_asked()).for_each(|mirror| mirror.rest.begin());
+            std::mem::take(&mut *self.lock()).cancel();
+            // The tasks only count themselves now.
+            self.copies.wait().await;
         }
-        let next = CancellationToken::new();
-        let end = std::mem::replace(&mut *self.lock(), next);
-        end.cancel();
-        // The tasks only count themselves now.
-        self.copies.wait().await;
+        self.begin.send_replace(!self.waits);
     }
 
-    fn end(&self) -> CancellationToken {
-        self.lock().clone()
+    fn mirror_of(&self, destination: Route) -> Option<Arc<Mirror>> {
+        self.own.get(&destination).or(self.common.as_ref()).cloned()
+    }
+
+    /// Sends a copy when its time has come, and counts it. A copy that went into a message is counted
+    /// by the process that gets the message.
+    fn spawn(
+        &self,
+        key: Key,
+        destination: Route,
+        sending: impl Future<Output = Option<Copied>> + Send + 'static,
+    ) {
+        let (mut begin, end) = (self.begin.subscribe(), self.lock().clone());
+        self.copies.spawn(async move {
+            let sending = async {
+                let _ = begin.wait_for(|may_begin| *may_begin).await;
+                sending.await
+            };
+            let late = Some(Copied::Dropped("its time has ended"));
+            let copied = end.run_until_cancelled(sending).await.unwrap_or(late);
+            if let Some(copied) = copied {
+                telemetry::copied(&key, destination, &copied);
+            }
+        });
+    }
+
+    /// Puts a copy into a message. Returns false if there is no queue, it does not take the copy, or
+    /// the copy does not fit into a message.
+    async fn enqueue(&self, copy: &Copy) -> bool {
+        let Some((queue, rest)) = self.queue.as_ref().filter(|(_, rest)| !rest.is_on()) else {
+            return false;
+        };
+        let Some(Parcel { key, destination, bytes, copy }) = copy.pack() else { return false };
+        let message = Message::of_copy(key, destination, bytes, copy);
+        let sent = queue.send_copy(message, self.timeout).await;
+        if let Err(error) = &sent {
+            tracing::warn!(%key, %error, "SQS does not take copies for mirrors");
+            rest.begin();
+        }
+        sent.is_ok()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn max_age() -> Duration {
+    fault::pause("FAULT_COPY_AGE_MS", MAX_AGE)
+}
+
+/// Returns the number of units that a copy of this size needs.
+fn units(bytes: usize) -> u32 {
+    u32::try_from((OVERHEAD + bytes).div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 /// Returns whether an event with this byte is one of the chosen percent. With a higher percent, the

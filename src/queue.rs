@@ -1,11 +1,16 @@
-//! The queue whose messages wake the function: one message for each attempt at an accepted event.
+//! The queue whose messages wake the function: one message for each attempt at an accepted event, and
+//! one for each copy of an event for a mirror.
 //!
 //! It is a standard SQS queue. Such a queue may bring a message twice, late, or in another order
 //! (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/standard-queues-at-least-once-delivery.html>).
 //! That does no harm: a message holds only a key, and the store decides whether its event is due. A
 //! message that cannot be sent, or is lost, loses nothing: the store lists the event.
+//!
+//! The message of a copy also holds the key of its event, which is delivered already. So a version of
+//! the router that does not know copies finds nothing to do.
 
 use std::{
+    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,6 +42,14 @@ const UP_AT: &str = "up_at";
 /// The attribute of a message that has the length of the event's body.
 const BYTES: &str = "bytes";
 
+/// The attribute of a message that has a copy of an event.
+const COPY: &str = "copy";
+
+/// Longest copy in a message. SQS takes messages of up to 1 MiB, with the names, types and values of
+/// all attributes
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
+pub const MAX_COPY_BYTES: usize = 1024 * 1024 - 1024;
+
 /// Time limit for a request, with one repetition, while the sender of an event waits for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -52,6 +65,10 @@ const PAUSE: TimeDelta = TimeDelta::seconds(30);
 /// The group of messages without a source.
 const NO_SOURCE: &str = "envelope";
 
+/// The group of copies, so that many of them do not hold up the messages of events. No source has this
+/// name.
+const COPIES: &str = "_mirror";
+
 /// Most characters of a group.
 const MAX_GROUP_CHARS: usize = 63;
 
@@ -66,6 +83,17 @@ pub struct Message {
     delay: Duration,
     bytes: usize,
     up_at: Option<DateTime<Utc>>,
+    copy: Option<Packed>,
+}
+
+/// A copy of an event, as text. It is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Packed(pub String);
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Packed({} bytes)", self.0.len())
+    }
 }
 
 impl Message {
@@ -76,7 +104,13 @@ impl Message {
         let name = source.unwrap_or_default().chars().filter(is_allowed).take(MAX_GROUP_CHARS);
         let name: String = name.map(|one| one.to_ascii_lowercase()).collect();
         let group = if name.is_empty() { NO_SOURCE.into() } else { name };
-        Self { key, destination, group, delay: Duration::ZERO, bytes, up_at: None }
+        Self { key, destination, group, delay: Duration::ZERO, bytes, up_at: None, copy: None }
+    }
+
+    /// Creates a message with a copy of an event. `bytes` is the size of the copy when it is unpacked.
+    pub fn of_copy(key: Key, destination: Route, bytes: usize, copy: Packed) -> Self {
+        let message = Self::new(key, destination, None, bytes);
+        Self { group: COPIES.into(), copy: Some(copy), ..message }
     }
 
     /// Returns the same message, which SQS delivers after a delay.
@@ -186,6 +220,14 @@ impl Queue {
         self.send_within(limit.min(PATIENT_TIMEOUT), messages).await
     }
 
+    /// Sends the message of a copy. Its failure says nothing to the senders of other messages.
+    ///
+    /// # Errors
+    /// Fails if SQS does not take the message, or does not answer in time.
+    pub async fn send_copy(&self, message: Message, limit: Duration) -> Result<(), Unsent> {
+        self.try_to_send(limit, &[message]).await
+    }
+
     async fn send_within(&self, limit: Duration, messages: &[Message]) -> Result<(), Unsent> {
         let sent = self.try_to_send(limit, messages).await;
         self.health().learn(Utc::now(), sent.is_ok());
@@ -209,6 +251,12 @@ impl Queue {
                 Some(up_at) => {
                     let up_at = attribute("Number", up_at.timestamp_millis().to_string())?;
                     entry.message_attributes(UP_AT, up_at)
+                }
+                None => entry,
+            };
+            let entry = match &message.copy {
+                Some(Packed(copy)) => {
+                    entry.message_attributes(COPY, attribute("String", copy.clone())?)
                 }
                 None => entry,
             };

@@ -15,12 +15,18 @@ use std::{
 use lambda_extension::{Extension, LambdaEvent, NextEvent, service_fn};
 use tokio::sync::Semaphore;
 
-use crate::mirror::Mirrors;
+use crate::mirror::{Mirrors, PATIENCE};
 
 const NAME: &str = "webhook-router-mirrors";
 
 /// Time of an invocation that is left at its end.
 const MARGIN: Duration = Duration::from_millis(500);
+
+/// Sends the copies of an invocation, within the time that is left. Drops those that take too long.
+pub async fn finish(mirrors: &Mirrors, deadline: SystemTime) {
+    let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+    mirrors.finish(left.saturating_sub(MARGIN).min(PATIENCE)).await;
+}
 
 /// Tells the extension that an answer was sent. There is one for each invocation.
 #[derive(Clone)]
@@ -39,7 +45,7 @@ impl Answered {
 pub async fn finish_copies(mirrors: Arc<Mirrors>) -> anyhow::Result<Answered> {
     let answered = Answered(Arc::new(Semaphore::new(0)));
     let answers = answered.clone();
-    let finish = service_fn(move |event: LambdaEvent| {
+    let processor = service_fn(move |event: LambdaEvent| {
         let (mirrors, answers) = (Arc::clone(&mirrors), answers.clone());
         async move {
             let NextEvent::Invoke(invocation) = event.next else { return Ok(()) };
@@ -47,15 +53,14 @@ pub async fn finish_copies(mirrors: Arc<Mirrors>) -> anyhow::Result<Answered> {
                 answer.forget();
             }
             let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(invocation.deadline_ms);
-            let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
-            mirrors.finish(left.saturating_sub(MARGIN)).await;
+            finish(&mirrors, deadline).await;
             Ok::<_, lambda_extension::Error>(())
         }
     });
     let extension = Extension::new()
         .with_extension_name(NAME)
         .with_events(&["INVOKE"])
-        .with_events_processor(finish)
+        .with_events_processor(processor)
         .register()
         .await
         .map_err(anyhow::Error::from_boxed)?;

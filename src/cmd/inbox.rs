@@ -1,6 +1,6 @@
 //! The invocations of the inbox: the messages of the queue, and the schedule.
 //!
-//! SQS invokes the function with up to ten messages
+//! SQS invokes the function with up to ten messages of events and of copies for mirrors
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>). A schedule invokes it with
 //! `{"inbox": "due"}`. A front puts each request inside an event. So a sender can make neither.
 
@@ -8,16 +8,21 @@ use chrono::DateTime;
 use lambda_runtime::Context;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use super::function::Function;
+use super::{after_answer, function::Function};
 use crate::{
     inbox::{Message, Sent},
+    mirror::Parcel,
     outcome::Origin,
+    queue::Packed,
     telemetry,
 };
 
 /// An invocation of the inbox.
 pub(super) enum Request {
-    Messages(Vec<Message>),
+    Messages {
+        events: Vec<Message>,
+        copies: Vec<Parcel>,
+    },
     /// The schedule.
     Due,
 }
@@ -70,11 +75,26 @@ pub(super) fn request(payload: &str) -> Option<Request> {
     match invocation {
         Invocation { request_context: Some(_), .. } => None,
         Invocation { inbox: Some(Wish::Due), records: None, .. } => Some(Request::Due),
-        Invocation { records: Some(records), inbox: None, .. } => {
-            Some(Request::Messages(records.into_iter().map(Message::from).collect()))
-        }
+        Invocation { records: Some(records), inbox: None, .. } => Some(messages(records)),
         Invocation { .. } => None,
     }
+}
+
+/// Divides the messages of a batch into those of events and those of copies.
+fn messages(records: Vec<Received>) -> Request {
+    let (mut events, mut copies) = (Vec::new(), Vec::new());
+    for mut record in records {
+        let copy = value(record.message_attributes.copy.take());
+        let message = Message::from(record);
+        match (message.key, message.destination, copy) {
+            (Some(key), Some(destination), Some(copy)) => {
+                let (bytes, copy) = (message.bytes, Packed(copy));
+                copies.push(Parcel { key, destination, bytes, copy });
+            }
+            _ => events.push(message),
+        }
+    }
+    Request::Messages { events, copies }
 }
 
 /// A message as SQS hands it over.
@@ -101,6 +121,7 @@ struct Attributes {
     destination: Option<Attribute>,
     up_at: Option<Attribute>,
     bytes: Option<Attribute>,
+    copy: Option<Attribute>,
 }
 
 #[derive(Deserialize)]
@@ -109,10 +130,13 @@ struct Attribute {
     string_value: Option<String>,
 }
 
+fn value(attribute: Option<Attribute>) -> Option<String> {
+    attribute.and_then(|one| one.string_value)
+}
+
 impl From<Received> for Message {
     fn from(received: Received) -> Self {
         let Received { message_id, body, message_attributes, .. } = received;
-        let value = |attribute: Option<Attribute>| attribute.and_then(|one| one.string_value);
         let destination = value(message_attributes.destination);
         let up_at = value(message_attributes.up_at).and_then(|millis| millis.parse().ok());
         let bytes = value(message_attributes.bytes).and_then(|bytes| bytes.parse().ok());
@@ -135,8 +159,15 @@ pub(super) async fn run(
 ) -> Result<Report, InboxError> {
     let budget = || function.budget(context);
     match request {
-        Request::Messages(messages) => {
-            let again = function.inbox.consume(messages, budget, &origin).await;
+        Request::Messages { events, copies } => {
+            let again = function.inbox.consume(events, budget, &origin).await;
+            // The copies come after the events, so that a mirror delays none of them. While the batch
+            // waits for them, its instance counts for the concurrency of the queue, and not for that
+            // of senders. A copy that fails does not come again.
+            copies.into_iter().for_each(|copy| function.router.bring(copy));
+            if let Some(mirrors) = function.router.mirrors() {
+                after_answer::finish(mirrors, context.deadline()).await;
+            }
             let failures = again.into_iter().map(|item_identifier| Failure { item_identifier });
             Ok(Report::Messages { failures: failures.collect() })
         }
@@ -157,7 +188,7 @@ mod tests {
 
     fn messages(payload: &Value) -> Vec<Message> {
         match request(&payload.to_string()) {
-            Some(Request::Messages(messages)) => messages,
+            Some(Request::Messages { events, copies }) if copies.is_empty() => events,
             _ => panic!("no messages: {payload}"),
         }
     }
@@ -193,6 +224,38 @@ mod tests {
             assert_eq!((read[0].key.is_some(), read[0].destination), (is_key, destination));
             let is_whole = destination.is_some();
             assert_eq!((read[0].up_at.is_some(), read[0].bytes > 0), (is_whole, is_whole));
+        }
+    }
+
+    #[test]
+    fn copies_are_no_messages_of_events() {
+        let key = format!("webhook:dedup:{}", "0f".repeat(32));
+        let text = |value: &str| json!({ "stringValue": value, "dataType": "String" });
+        let record = |body: &str, attributes: Value| {
+            let (id, source) = ("1", "aws:sqs");
+            json!({
+                "messageId": id, "eventSource": source, "body": body,
+                "messageAttributes": attributes,
+            })
+        };
+        let copy = json!({ "destination": text("eu"), "bytes": text("7"), "copy": text("packed") });
+        let unnamed = json!({ "copy": text("packed") });
+        for (body, attributes, expected) in [
+            (key.as_str(), copy.clone(), (0, 1)),
+            (key.as_str(), json!({ "destination": text("eu") }), (1, 0)),
+            // These fail like any other message that cannot be read.
+            ("nonsense", copy, (1, 0)),
+            (key.as_str(), unnamed, (1, 0)),
+        ] {
+            let batch = json!({ "Records": [record(body, attributes)] }).to_string();
+            let Some(Request::Messages { events, copies }) = request(&batch) else {
+                panic!("{batch}");
+            };
+            assert_eq!((events.len(), copies.len()), expected, "{batch}");
+            for Parcel { key: of, destination, bytes, copy: Packed(text) } in copies {
+                assert_eq!((of.to_string(), destination.as_str()), (key.clone(), "eu"));
+                assert_eq!((bytes, text.as_str()), (7, "packed"));
+            }
         }
     }
 

@@ -27,11 +27,17 @@ use super::{
     variables,
 };
 use crate::{
-    config::Config, delivery::Reply, inbox::Instance, outcome::Origin, queue::Queue, telemetry,
+    config::Config, delivery::Reply, inbox::Instance, mirror::Mirrors, outcome::Origin,
+    queue::Queue, telemetry,
 };
 
-/// Longest time for which a copy keeps an instance after its answer.
+/// Time limit for sending a copy to its mirror, or to the queue. A mirror that hangs must not keep an
+/// instance from the next invocation for long.
 const COPY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most bytes of copies in an instance, which has 256 MB. It is the limit for the bodies that the inbox
+/// delivers at a time, too.
+const COPY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
 /// inbox's queue, and requests from callers that may invoke the function directly.
@@ -44,12 +50,12 @@ pub async fn run() -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let mut router = super::router(&config).await?;
-    if let Some(url) = &config.inbox.queue_url {
-        router = router.with_queue(Queue::new(url.clone()));
+    let queue = config.inbox.queue_url.clone().map(|url| Arc::new(Queue::new(url)));
+    if let Some(queue) = &queue {
+        router = router.with_queue(Arc::clone(queue));
     }
-    // A mirror that hangs must not keep an instance from the next invocation for long.
     let mut answered = None;
-    if let Some(mirrors) = super::mirrors(&config, config.forward.timeout.min(COPY_TIMEOUT))? {
+    if let Some(mirrors) = mirrors(&config, queue)? {
         match after_answer::finish_copies(Arc::clone(&mirrors)).await {
             Ok(registered) => {
                 router = router.with_mirrors(mirrors);
@@ -139,6 +145,19 @@ pub async fn run() -> anyhow::Result<()> {
         ended = running => ended.map_err(anyhow::Error::from_boxed),
         () = invocations.wait() => Ok(()),
     }
+}
+
+/// Creates the configured mirrors, if there are any. Their copies begin when an invocation has done its
+/// own work, and go through the queue if there is one.
+fn mirrors(config: &Config, queue: Option<Arc<Queue>>) -> anyhow::Result<Option<Arc<Mirrors>>> {
+    let timeout = config.forward.timeout.min(COPY_TIMEOUT);
+    let bytes = config.serving.max_buffered_bytes.min(COPY_BYTES);
+    let Some(mirrors) = super::mirrors(config, timeout, bytes)? else { return Ok(None) };
+    let mirrors = mirrors.at_the_end();
+    Ok(Some(Arc::new(match queue {
+        Some(queue) => mirrors.with_queue(queue),
+        None => mirrors,
+    })))
 }
 
 /// A request of a caller that is not a front.

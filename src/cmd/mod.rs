@@ -99,14 +99,15 @@ pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Stor
     store::open(config).await.context("the store cannot be used (STORE_URL)")
 }
 
-/// Creates the configured mirrors, if there are any. `timeout` limits one copy.
+/// Creates the configured mirrors, if there are any. `timeout` limits one copy, and `bytes` all copies
+/// together.
 ///
 /// # Errors
 /// Fails if a mirror's URL cannot be used.
-fn mirrors(config: &Config, timeout: Duration) -> anyhow::Result<Option<Arc<Mirrors>>> {
-    let Some(mirroring) = &config.mirroring else { return Ok(None) };
-    let mirrors = Mirrors::new(mirroring, timeout, config.serving.max_buffered_bytes);
-    mirrors.map(|mirrors| Some(Arc::new(mirrors))).map_err(anyhow::Error::msg)
+fn mirrors(config: &Config, timeout: Duration, bytes: usize) -> anyhow::Result<Option<Mirrors>> {
+    let mirroring = config.mirroring.as_ref();
+    let mirrors = mirroring.map(|mirroring| Mirrors::new(mirroring, timeout, bytes)).transpose();
+    mirrors.map_err(anyhow::Error::msg)
 }
 
 /// Creates the router from the configured parts.

@@ -1,6 +1,6 @@
 //! `serve`: runs the router as an HTTP server, on any machine and on Cloud Run.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::routing;
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -20,14 +20,11 @@ use crate::{
     delivery::Reply,
     finding::Finding,
     inbox::{self, Budgets, Lanes},
-    mirror::Mirrors,
+    mirror::{self, Mirrors},
     router::{Budget, Router},
     store,
     telemetry::{self, Backlog},
 };
-
-/// Time for the copies that mirrors have not taken when everything else is done. The rest is dropped.
-const COPIES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most connections for metrics at a time. Prometheus needs one.
 const MAX_METRICS_CONNECTIONS: usize = 32;
@@ -70,7 +67,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         // The workers finish the attempts under way.
         workers.await?;
         if let Some(mirrors) = mirrors {
-            mirrors.finish(COPIES_PATIENCE).await;
+            mirrors.finish(mirror::PATIENCE).await;
         }
         Ok::<_, anyhow::Error>(())
     };
@@ -116,7 +113,8 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
         Ok(listener) if problems.is_empty() => {
             let (wake, lanes) = inbox::lanes(config.targets.routes());
             let mut router = super::router(&config).await?.with_wake(wake);
-            let mirrors = super::mirrors(&config, config.forward.timeout)?;
+            let bytes = config.serving.max_buffered_bytes;
+            let mirrors = super::mirrors(&config, config.forward.timeout, bytes)?.map(Arc::new);
             if let Some(mirrors) = &mirrors {
                 router = router.with_mirrors(Arc::clone(mirrors));
             }

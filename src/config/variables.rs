@@ -124,7 +124,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("RETRY_SCHEDULE", "0s,5s,5m,30m,2h,5h,10h,10h",
         "The pauses before the attempts at an accepted event, one entry for each attempt, 1 to 100 entries. The first pause begins when the event is accepted. Must not be empty."),
     variable("QUEUE_URL", "",
-        "URL of the standard SQS queue whose messages wake the function for each attempt at an accepted event. In Lambda only: serve has workers."),
+        "URL of the standard SQS queue whose messages wake the function for each attempt at an accepted event, and for each copy for a mirror. In Lambda only: serve has workers."),
     variable("INBOX_WORKERS", "16",
         "Largest number of attempts at accepted events at a time, in serve and in drain, for each destination: 1 to 1000. Each one holds a body of up to MAX_BODY_BYTES, beside MAX_BUFFERED_BYTES."),
     variable("PORT", "",

@@ -128,7 +128,7 @@ impl Router {
     }
 
     /// Returns the same router with a queue that wakes the function.
-    pub fn with_queue(self, queue: Queue) -> Self {
+    pub fn with_queue(self, queue: Arc<Queue>) -> Self {
         Self { queue: Some(queue), ..self }
     }
 
@@ -174,7 +174,7 @@ impl Router {
     /// Returns the time at which an event is listed whose next attempt is due at `due`. An event that
     /// gets a message is listed at the time at which the message counts as lost.
     fn look(&self, now: DateTime<Utc>, due: DateTime<Utc>) -> DateTime<Utc> {
-        let is_up = self.queue.as_ref().is_some_and(Queue::is_up);
+        let is_up = self.queue.as_ref().is_some_and(|queue| queue.is_up());
         if is_up && self.gets_message(now, due) { due + message_lost() } else { due }
     }
 
@@ -211,7 +211,7 @@ impl Router {
 
     /// Returns the queue that wakes the function.
     pub fn queue(&self) -> Option<&Queue> {
-        self.queue.as_ref()
+        self.queue.as_deref()
     }
 
     /// Takes an event of the inbox, makes one attempt, and stores the result. `room` is for the attempt.
@@ -241,7 +241,7 @@ impl Router {
                 );
                 plan.answer = Answer::Accepted;
                 // An operator's replay is not copied.
-                plan.mirror_byte = lease.details.mirror_byte.filter(|_| !early);
+                plan.mirror_byte = accepted.mirror_byte.filter(|_| !early);
                 let room = room.filter(|room| room.is_at(lease.details.route));
                 let job = Job::new(delivery, plan, by, origin).with_room(room);
                 self.live_on(job, lease, accepted, cause, budget).await

@@ -34,7 +34,7 @@ use crate::{
     fault,
     fetcher::Fetcher,
     limits::Limits,
-    mirror::Mirrors,
+    mirror::{Mirrors, NO_MIRROR, Parcel},
     outcome::{Ending, Origin, Trigger},
     plan::{Plan, Planned, admit, needs, plan},
     queue::Queue,
@@ -42,7 +42,7 @@ use crate::{
     signing::Signer,
     source::Answer,
     store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
-    telemetry,
+    telemetry::{self, Copied},
 };
 
 const X_WEBHOOK_KEY: HeaderName = HeaderName::from_static("x-webhook-key");
@@ -74,7 +74,7 @@ pub struct Router {
     /// RETRY_SCHEDULE.
     schedule: Vec<Duration>,
     wake: Option<Wake>,
-    queue: Option<Queue>,
+    queue: Option<Arc<Queue>>,
     mirrors: Option<Arc<Mirrors>>,
 }
 
@@ -105,6 +105,10 @@ impl Router {
     /// Returns the same router with mirrors.
     pub fn with_mirrors(self, mirrors: Arc<Mirrors>) -> Self {
         Self { mirrors: Some(mirrors), ..self }
+    }
+
+    pub fn mirrors(&self) -> Option<&Mirrors> {
+        self.mirrors.as_deref()
     }
 
     pub fn store(&self) -> &dyn Store {
@@ -294,6 +298,16 @@ impl Router {
         if let (Some(mirrors), Some(byte)) = (&self.mirrors, job.plan.mirror_byte) {
             mirrors.copy(byte, &job.delivery, &job.plan, &job.trace.headers);
         }
+    }
+
+    /// Lets a mirror have a copy that a message of the queue has brought. Nothing waits for the mirror.
+    pub fn bring(self: &Arc<Self>, parcel: Parcel) {
+        let Some(mirrors) = &self.mirrors else {
+            let dropped = Copied::Dropped(NO_MIRROR);
+            return telemetry::copied(&parcel.key, parcel.destination, &dropped);
+        };
+        let this = Arc::clone(self);
+        mirrors.bring(parcel, move |path| this.intake.sources.at(path).ok().cloned());
     }
 
     /// Answers a duplicate: with the first reply if that is configured and the reply was kept, else

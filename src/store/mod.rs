@@ -52,6 +52,7 @@ pub use self::{
     },
     redis::Redis,
     sqlite::Sqlite,
+    stored::DeliveryHead,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};

@@ -60,9 +60,6 @@ pub struct Details {
         with = "chrono::serde::ts_milliseconds_option"
     )]
     pub accepted_at: Option<DateTime<Utc>>,
-    /// The byte that decides whether a mirror gets a copy. Only an accepted event needs it later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mirror_byte: Option<u8>,
 }
 
 impl From<Details> for Event {
@@ -76,7 +73,7 @@ impl From<Details> for Event {
 
 impl Details {
     /// Creates the details of an event that is claimed or accepted for the first time.
-    pub(super) fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
+    pub fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
         let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
         Self {
             vendor: cut(&plan.event.vendor),
@@ -87,7 +84,6 @@ impl Details {
             route: plan.route,
             first_seen,
             accepted_at: (plan.answer == Answer::Accepted).then_some(first_seen),
-            mirror_byte: plan.mirror_byte.filter(|_| plan.answer == Answer::Accepted),
         }
     }
 
@@ -123,11 +119,15 @@ pub struct Acceptance {
     /// The length of the body. It is zero if an earlier version accepted the event.
     #[serde(default)]
     pub bytes: usize,
+    /// The byte that decides whether a mirror gets a copy. It is here and not in the details, because
+    /// a sender that waited may have claimed the event first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror_byte: Option<u8>,
 }
 
 impl Acceptance {
-    pub(super) fn new(at: DateTime<Utc>, delivery: &Delivery) -> Self {
-        Self { at, tries: 0, bytes: delivery.body.len() }
+    pub(super) fn new(at: DateTime<Utc>, plan: &Plan, delivery: &Delivery) -> Self {
+        Self { at, tries: 0, bytes: delivery.body.len(), mirror_byte: plan.mirror_byte }
     }
 }
 

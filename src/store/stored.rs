@@ -17,7 +17,7 @@ pub(super) struct ReplyHead {
 
 /// A delivery without its body.
 #[derive(Serialize, Deserialize)]
-pub(super) struct DeliveryHead {
+pub struct DeliveryHead {
     method: String,
     path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,26 +89,41 @@ pub(super) fn reply(head: &str, body: impl Into<Bytes>) -> Result<Reply, StoreEr
     Ok(Reply { status, headers, body: body.into() })
 }
 
+impl DeliveryHead {
+    pub fn of(delivery: &Delivery) -> Self {
+        let headers = delivery.headers.iter();
+        let headers = headers.map(|(name, value)| (name.to_string(), HeaderText::from(value)));
+        Self {
+            method: delivery.method.to_string(),
+            path: delivery.path.clone(),
+            query: delivery.query.clone(),
+            headers: headers.collect(),
+        }
+    }
+
+    /// Restores the delivery.
+    ///
+    /// # Errors
+    /// Fails if the head is not one of a delivery.
+    pub fn with_body(self, body: impl Into<Bytes>) -> Result<Delivery, StoreError> {
+        let Self { method, path, query, headers } = self;
+        let method = Method::from_bytes(method.as_bytes()).map_err(StoreError::corrupt)?;
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::try_from(name).map_err(StoreError::corrupt)?;
+            let value = HeaderValue::from_bytes(value.as_bytes()).map_err(StoreError::corrupt)?;
+            map.append(name, value);
+        }
+        Ok(Delivery { method, path, query, headers: map, body: body.into() })
+    }
+}
+
 pub(super) fn delivery_head(delivery: &Delivery) -> String {
-    let headers = delivery.headers.iter();
-    let headers = headers.map(|(name, value)| (name.to_string(), HeaderText::from(value)));
-    to_json(&DeliveryHead {
-        method: delivery.method.to_string(),
-        path: delivery.path.clone(),
-        query: delivery.query.clone(),
-        headers: headers.collect(),
-    })
+    to_json(&DeliveryHead::of(delivery))
 }
 
 pub(super) fn delivery(head: &str, body: impl Into<Bytes>) -> Result<Delivery, StoreError> {
-    let DeliveryHead { method, path, query, headers } = from_json(head)?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(StoreError::corrupt)?;
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        let name = HeaderName::try_from(name).map_err(StoreError::corrupt)?;
-        map.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(StoreError::corrupt)?);
-    }
-    Ok(Delivery { method, path, query, headers: map, body: body.into() })
+    from_json::<DeliveryHead>(head)?.with_body(body)
 }
 
 #[cfg(test)]

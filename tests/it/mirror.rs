@@ -9,6 +9,7 @@ use webhook_router::{key::hmac_sha256, route::Route};
 
 use crate::{
     emulator::{self, Emulator},
+    runtime_api::OneInvocation,
     signing::NEW,
     support::{
         Answer, PAYLOAD, ROUTER, Serve, Server, Sink, delivery, free_port, intake, ok, planned,
@@ -164,6 +165,24 @@ async fn an_event_that_failed_is_copied_when_it_is_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_failed_while_its_sender_waited_is_copied_when_it_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, mirror, store) = (Sink::start().await, Sink::start().await, sqlite(folder.path()));
+    let router = Serve::to(&sink).only(Route::GCP).store(&store).env("MIRROR_URL", &mirror.url);
+    let waiting = router.start();
+    sink.answers(status(StatusCode::UNPROCESSABLE_ENTITY, "no"));
+    waiting.post(PAYLOAD).await.expect(422);
+    stop(waiting);
+    sink.answers(ok("done"));
+    let router = Serve::to(&sink).only(Route::GCP).store(&store).env("MIRROR_URL", &mirror.url);
+    let accepting = router.env("ANSWER", "accepted").start();
+    accepting.post(PAYLOAD).await.expect(200).says("accepted");
+    sink.arrived(2).await;
+    stop(accepting);
+    assert_eq!(mirror.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_destination_of_a_table_can_have_a_mirror_of_its_own() {
     let (sink, own, common) = (Sink::start().await, Sink::start().await, Sink::start().await);
     let (url, mirror) = (&sink.url, &own.url);
@@ -204,6 +223,27 @@ async fn a_function_can_be_a_mirror() {
         assert!(is_marked, "{copy:?}");
         stop(router);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_does_not_begin_before_lambda_has_the_answer() {
+    let (sink, mirror, folder) =
+        (Sink::start().await, Sink::start().await, tempfile::tempdir().unwrap());
+    let store = sqlite(folder.path());
+    let vars = [
+        ("STORE_URL", store.as_str()),
+        ("LAMBDA_EMULATOR", "true"),
+        ("ROUTING_SECRET", SECRET),
+        ("ALLOW_UNSIGNED", "true"),
+        ("ROUTE_THRESHOLD", "256"),
+        ("GCP_TARGET_URL", &sink.url),
+        ("MIRROR_URL", &mirror.url),
+    ];
+    let function = OneInvocation::start(ROUTER, &vars, emulator::event(&numbered(1))).await;
+    mirror.arrived(1).await;
+    let answer = function.answer().expect("the answer is there first");
+    assert!(String::from_utf8_lossy(&answer).contains("\"statusCode\":200"), "{answer:?}");
+    assert_eq!((sink.received().len(), mirror.received().len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

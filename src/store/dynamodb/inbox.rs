@@ -102,7 +102,7 @@ impl DynamoDb {
             letter::write(self.client().await, &self.table, parts).await?;
         }
         fault::point("before acceptance is stored");
-        let accepted = Acceptance::new(now, delivery);
+        let accepted = Acceptance::new(now, plan, delivery);
         let (delivery, before, owner) = (&attributes, &before, owner.as_str());
         let acceptor = Acceptor { plan, delivery, before, owner, accepted, now, due, look };
         let accepted = self.put_accepted(&acceptor, deadline).await;

@@ -77,7 +77,7 @@ impl Redis {
             owner,
             stored::to_json(&Details::new(plan, now)),
             named_digest(plan),
-            stored::to_json(&Acceptance::new(now, delivery)),
+            stored::to_json(&Acceptance::new(now, plan, delivery)),
             (due - now).num_milliseconds().max(0).to_string(),
             stored::delivery_head(delivery),
         ];

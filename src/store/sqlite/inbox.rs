@@ -45,7 +45,7 @@ pub(super) fn accept(
             stored::to_json(&details),
             stored::to_json(&attempts),
             new_owner(),
-            stored::to_json(&Acceptance::new(now, delivery)),
+            stored::to_json(&Acceptance::new(now, plan, delivery)),
             details.route.as_str(),
             look.timestamp_millis(),
             ready(due, look),

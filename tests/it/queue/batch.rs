@@ -198,8 +198,9 @@ async fn sigterm_ends_the_function_once_the_batch_is_delivered() {
 }
 
 #[tokio::test]
-async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
+async fn ten_large_bodies_and_their_copies_in_one_batch_fit_into_the_memory() {
     const BYTES: usize = 5 * 1024 * 1024;
+    let mirror = Sink::start().await;
     let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
     let Place { vars, store } = Place::in_shared_table().await;
     let vars: Vec<_> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -207,6 +208,7 @@ async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "120"),
         ("STORE_TIMEOUT_MS", "20000"),
         ("FORWARD_TIMEOUT_MS", "20000"),
+        ("MIRROR_URL", &mirror.url),
     ];
     let emulator = instance(Path::new(ROUTER), &sink.url, &vars, &queue, &more);
     let (function, now) = (Function::of([emulator]), Utc::now());
@@ -237,6 +239,9 @@ async fn ten_large_bodies_in_one_batch_fit_into_the_memory() {
     }
     let received = sink.take();
     assert!(received.len() == 11 && received.iter().all(|one| one.body == random));
+    // The copies in an instance have 8 MB together, and these fit into no message. So there is one for the
+    // run of the schedule, and one for the batch.
+    assert_eq!(mirror.take().len(), 2);
     // Ten of them at once take 120 MB, and an instance has 256 MB for them and their base64.
     assert!(peak < 96 * 1024, "{peak} kB");
 }

@@ -97,6 +97,36 @@ async fn a_run_of_the_schedule_opens_few_connections() {
     assert!(proxy.connections() < 40, "{}", proxy.connections());
 }
 
+#[tokio::test]
+async fn a_copy_costs_a_message_and_nothing_of_the_store() {
+    let (redis, sink, mirror) = (Redis::start(&[]), Sink::start().await, Sink::start().await);
+    let (proxy, queue) = (Proxy::start(redis.port).await, Queue::start(VISIBILITY, 10).await);
+    let sqs = Proxy::start(queue.moto.url.rsplit_once(':').unwrap().1.parse().unwrap()).await;
+    let (url, through) = (format!("redis://127.0.0.1:{}", proxy.port), sqs.url());
+    let more = [
+        ("AWS_ENDPOINT_URL_SQS", through.as_str()),
+        ("ANSWER", "delivered"),
+        ("MIRROR_URL", &mirror.url),
+    ];
+    let store = [("STORE_URL", url.as_str())];
+    let function = Function::of([instance(Path::new(ROUTER), &sink.url, &store, &queue, &more)]);
+    let requests = || (proxy.take(), sqs.take());
+    function.deliver(&event("first")).await.unwrap();
+    requests();
+    function.deliver(&event("second")).await.unwrap();
+    // The claim, the result, and the copy.
+    assert_eq!(requests(), (2, 1));
+    let mut messages = Vec::new();
+    until("the copies come", async || {
+        messages.extend(queue.receive().await);
+        messages.len() == 2
+    })
+    .await;
+    requests();
+    function.invoke(batch(&messages)).await.unwrap();
+    assert_eq!((requests(), mirror.take().len()), ((0, 0), 2));
+}
+
 /// The numbers of requests to the store that are expected. A duplicate always makes one.
 struct Expected {
     accept: usize,

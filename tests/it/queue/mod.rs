@@ -6,6 +6,7 @@ mod cost; // Requests for each event.
 mod crash; // A crash at every step.
 mod life; // Answers, messages, schedules, the release build.
 mod limits; // A destination with limits.
+mod mirror; // Copies for mirrors.
 mod model; // All faults together, at random.
 mod outage; // A destination that is down.
 

@@ -381,7 +381,6 @@ fn details(plan: &Plan, first_seen: i64) -> Details {
         route: plan.route,
         first_seen: at(first_seen),
         accepted_at: None,
-        mirror_byte: None,
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) async fn accepted_event_is_due_at_once_and_taken_once(Opened { store,
     assert_eq!(stored, Accepted::Stored { route: plan.route });
     let record = store.get(&plan.key, at(1)).await.unwrap().unwrap();
     assert_eq!(record.state, State::Waiting { due: at(0) });
-    assert_eq!(record.accepted, Some(Acceptance { at: at(0), tries: 0, bytes: 3 }));
+    assert_eq!(
+        record.accepted,
+        Some(Acceptance { at: at(0), tries: 0, bytes: 3, mirror_byte: plan.mirror_byte })
+    );
     assert_eq!(listed(&*store, &plan, Some(at(0))).await, [Due { at: at(0), key: plan.key }]);
 
     let taken = won(store.take(&plan.key, false, at(10), at(1000)).await.unwrap());
@@ -134,7 +137,10 @@ pub(super) async fn postponed_event_waits_for_its_time(Opened { store, .. }: Ope
     }
     let record = store.get(&plan.key, at(2000)).await.unwrap().unwrap();
     assert_eq!(record.state, State::Waiting { due: at(5000) });
-    assert_eq!(record.accepted, Some(Acceptance { at: at(0), tries: 1, bytes: 2 }));
+    assert_eq!(
+        record.accepted,
+        Some(Acceptance { at: at(0), tries: 1, bytes: 2, mirror_byte: plan.mirror_byte })
+    );
     assert_eq!(record.attempts, [attempt(1)]);
     assert_eq!(listed(&*store, &plan, Some(at(4999))).await, []);
     assert_eq!(listed(&*store, &plan, Some(at(5000))).await, [Due { at: at(5000), key: plan.key }]);
@@ -279,6 +285,9 @@ pub(super) async fn dead_owner_does_not_prevent_an_acceptance(Opened { store, ..
     assert_eq!(lost, Settled::LeaseLost);
     let taken = won(store.take(&plan.key, false, at(1200), at(2000)).await.unwrap());
     assert_eq!(taken.lease.details.first_seen, at(0));
+    // Only the acceptance keeps it.
+    assert!(plan.mirror_byte.is_some());
+    assert_eq!(taken.accepted.mirror_byte, plan.mirror_byte);
 }
 
 pub(super) async fn inboxes_are_listed_by_destination_and_time_page_by_page(

@@ -57,7 +57,7 @@ pub(super) async fn inbox_of_another_process_is_found_and_used(
         at: at(20),
         due: at(2000),
         look: at(2000),
-        accepted: Acceptance { at: at(0), tries: 1, bytes: 0 },
+        accepted: Acceptance { at: at(0), tries: 1, bytes: 0, mirror_byte: None },
         attempts: vec![attempt.clone()],
     };
     assert_eq!(store.postpone(&won.lease, &postponed).await.unwrap(), Settled::Stored);
