@@ -131,7 +131,7 @@ impl Instance {
         let routes: Vec<_> = self.router.destinations().routes().collect();
         // First, because a run may need all its time. Not beside the rest, because each request at a
         // time needs a connection.
-        let pending = telemetry::count_pending(self.router.store(), &routes).await;
+        let pending = telemetry::count_pending(self.router.store(), &routes, &self.acceptances).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
         // Each destination has many requests at a time.
         let sending = stream::iter(routes.iter().copied().map(|route| run.send(route)));

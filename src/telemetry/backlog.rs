@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::metrics::Destination;
+use super::{acceptances::Acceptances, metrics::Destination};
 use crate::{
     route::Route,
     store::{Page, Store, StoreError},
@@ -38,6 +38,7 @@ const MAX_COUNTED: usize = 1000;
 pub struct Backlog {
     letters: Latest<Seen>,
     inboxes: Latest<Vec<(Route, Seen)>>,
+    acceptances: Acceptances,
 }
 
 /// The events that are not delivered. `None` if the store did not answer.
@@ -51,7 +52,7 @@ pub(super) struct Undelivered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     count: usize,
-    /// The time of the oldest failure, or the acceptance of the event that is due first.
+    /// The time of the oldest failure, or of the earliest acceptance that is known.
     oldest: Option<DateTime<Utc>>,
 }
 
@@ -59,8 +60,8 @@ impl Backlog {
     /// Returns the state of the lists, from the store or from the last query.
     pub(super) async fn read(&self, store: &dyn Store, routes: &[Route]) -> Undelivered {
         let letters = self.letters.read(REFRESH, "the dead letters", letters(store));
-        let inboxes =
-            self.inboxes.read(REFRESH_INBOXES, "the accepted events", inboxes(store, routes));
+        let inboxes = inboxes(store, routes, &self.acceptances);
+        let inboxes = self.inboxes.read(REFRESH_INBOXES, "the accepted events", inboxes);
         let (letters, inboxes) = tokio::join!(letters, inboxes);
         Undelivered { letters, inboxes }
     }
@@ -72,10 +73,14 @@ async fn letters(store: &dyn Store) -> Result<Seen, StoreError> {
     Ok(Seen { count: entries.len(), oldest })
 }
 
-/// Returns the number of events in each inbox, up to 1000, and the age of the one that is due first,
-/// in seconds.
-pub(super) async fn pending(store: &dyn Store, routes: &[Route]) -> Vec<(Route, usize, f64)> {
-    let inboxes = in_time(inboxes(store, routes), "the accepted events").await.unwrap_or_default();
+/// Returns the number of events in each inbox, up to 1000, and the age of the oldest one in seconds.
+pub(super) async fn pending(
+    store: &dyn Store,
+    routes: &[Route],
+    acceptances: &Acceptances,
+) -> Vec<(Route, usize, f64)> {
+    let inboxes = in_time(inboxes(store, routes, acceptances), "the accepted events").await;
+    let inboxes = inboxes.unwrap_or_default();
     inboxes.into_iter().map(|(route, seen)| (route, seen.count, seen.age())).collect()
 }
 
@@ -91,23 +96,22 @@ async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>, what: &s
     }
 }
 
-/// Reads the beginning of each inbox, and one record. `routes` are the configured destinations. The
-/// result has the others as well, as long as they have events.
-async fn inboxes(store: &dyn Store, routes: &[Route]) -> Result<Vec<(Route, Seen)>, StoreError> {
-    let mut inboxes = Vec::new();
+/// Reads the beginning of each inbox, and the records that are not known yet. `routes` are the configured
+/// destinations. The result has the others as well, as long as they have events.
+async fn inboxes(
+    store: &dyn Store,
+    routes: &[Route],
+    acceptances: &Acceptances,
+) -> Result<Vec<(Route, Seen)>, StoreError> {
+    // The numbers must not wait for the ages of many events.
+    let (mut inboxes, until) = (Vec::new(), Instant::now() + PATIENCE.mul_f64(0.75));
     let others = store.destinations().await?.into_iter().filter(|route| !routes.contains(route));
     for route in routes.iter().copied().chain(others) {
         let due = store.due(route, None, None, MAX_COUNTED).await?;
-        let first = match due.first() {
-            Some(first) => match store.get(&first.key, Utc::now()).await {
-                // One record must not hide the number of all.
-                Err(StoreError::Corrupt(_)) => None,
-                record => record?,
-            },
-            None if routes.contains(&route) => None,
-            None => continue,
-        };
-        let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
+        let oldest = acceptances.oldest(store, route, &due, until).await?;
+        if due.is_empty() && !routes.contains(&route) {
+            continue;
+        }
         inboxes.push((route, Seen { count: due.len(), oldest }));
     }
     Ok(inboxes)
@@ -164,8 +168,8 @@ impl Undelivered {
             }
             let help = "Accepted events that are not delivered, counted up to 1000";
             registry.register("pending", help, count);
-            let help = "Time since the acceptance of the event whose attempt is due first";
-            registry.register("first_due_age_seconds", help, oldest);
+            let help = "Time since the acceptance of the oldest event that is not delivered";
+            registry.register("oldest_pending_seconds", help, oldest);
         }
     }
 }

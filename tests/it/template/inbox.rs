@@ -254,7 +254,7 @@ fn alarms_watch_age_number_and_messages_and_tell_when_the_schedule_does_not_run(
     let unreadable = json!([{ "Name": "QueueName", "Value": "UnreadableMessages.QueueName" }]);
     let visible = "ApproximateNumberOfMessagesVisible";
     for (name, metric, statistic, dimensions, threshold) in [
-        ("OldestPendingAlarm", "first_due_age_seconds", "Maximum", &function, "60"),
+        ("OldestPendingAlarm", "oldest_pending_seconds", "Maximum", &function, "60"),
         ("PendingAlarm", "pending", "Maximum", &function, "20"),
         ("MessagesNotSentAlarm", "messages_not_sent", "Sum", &function, "0"),
         ("UnreadableMessagesAlarm", visible, "Maximum", &unreadable, "0"),
@@ -315,9 +315,9 @@ fn the_dashboard_shows_the_inbox_and_its_queue() {
     assert_eq!(
         more,
         [
-            by("first_due_age_seconds", "function"),
-            by("first_due_age_seconds", "function,destination"),
             by("messages_not_sent", "function"),
+            by("oldest_pending_seconds", "function"),
+            by("oldest_pending_seconds", "function,destination"),
             by("pending", "function"),
             by("pending", "function,destination"),
         ]
