@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     cleaning::{clean, clean_up},
-    outage::{FIRST_PROBE, Gate, LAST_PROBE},
+    outage::{BUSY, FIRST_PROBE, Gate, LAST_PROBE},
     rooms::Rooms,
 };
 pub use self::{
@@ -127,7 +127,7 @@ pub async fn run(
         }
         tasks.spawn(lane.serve(woken, stop.clone()));
     }
-    tasks.spawn(settle_abandoned(Arc::clone(&router), budgets, stop.clone()));
+    tasks.spawn(abandoned::search(Arc::clone(&router), budgets, stop.clone()));
     tasks.spawn(clean(router, stop));
     while tasks.join_next().await.is_some() {}
 }
@@ -140,6 +140,8 @@ pub struct Drained {
     pub failed: u32,
     /// The destinations that were down, so that events for them may be left.
     pub down: Vec<Route>,
+    /// The destinations that had too much to do, so that events for them may be left.
+    pub busy: Vec<Route>,
     /// True if the store did not answer, a result could not be stored, or a record cannot be read.
     pub is_incomplete: bool,
 }
@@ -164,6 +166,7 @@ pub async fn drain(
                 sum.postponed += drained.postponed;
                 sum.failed += drained.failed;
                 sum.down.extend(drained.down);
+                sum.busy.extend(drained.busy);
                 sum.is_incomplete |= drained.is_incomplete;
             }
             // The place of the panic is in the log already.
@@ -171,21 +174,13 @@ pub async fn drain(
         }
     }
     sum.down.sort();
+    sum.busy.sort();
     let budget = || (!stop.is_cancelled()).then(|| budgets());
     let abandoned = abandoned::settle(&router, budget, &Origin::default()).await;
     sum.failed += abandoned.failed;
     sum.is_incomplete |= abandoned.is_incomplete;
     clean_up(&router, &stop).await;
     sum
-}
-
-/// Settles the events whose destination is not configured, from time to time.
-async fn settle_abandoned(router: Arc<Router>, budgets: Budgets, stop: CancellationToken) {
-    let pause = || tokio::time::sleep(around(abandoned::search()));
-    let budget = || (!stop.is_cancelled()).then(|| budgets());
-    while stop.run_until_cancelled(pause()).await.is_some() {
-        abandoned::settle(&router, budget, &Origin::default()).await;
-    }
 }
 
 /// The workers of a destination.
@@ -205,6 +200,8 @@ struct Lane {
     /// block the others.
     unreadable: HashSet<Key>,
     gate: Gate,
+    /// The probes in a row that the destination refused because it has too much to do.
+    refusals: u32,
     /// The events of the probes since the lane closed.
     probed: HashSet<Key>,
     next_sweep: Instant,
@@ -228,6 +225,7 @@ impl Lane {
             later: BTreeSet::new(),
             unreadable: HashSet::new(),
             gate: Gate::Unknown,
+            refusals: 0,
             probed: HashSet::new(),
             next_sweep: Instant::now(),
             every: SWEEP,
@@ -275,28 +273,39 @@ impl Lane {
 
     /// Delivers what is due now.
     async fn drain(mut self, stop: CancellationToken) -> Drained {
-        while !(stop.is_cancelled() || self.gate.is_closed() || self.summary.is_incomplete) {
+        while !(stop.is_cancelled() || self.gives_up() || self.summary.is_incomplete) {
             if self.queue.is_empty() {
                 self.sweep().await;
             }
             self.begin_attempts();
-            if self.running.is_empty() && !self.rooms.are_awaited() {
+            let pause = self.gate.pause();
+            let is_probe_later = !self.queue.is_empty() && !pause.is_zero();
+            if self.running.is_empty() && !self.rooms.are_awaited() && !is_probe_later {
                 break;
             }
             tokio::select! {
                 Some(joined) = self.running.join_next() => self.ended(joined.ok()),
                 () = self.rooms.next() => {}
+                () = tokio::time::sleep(pause), if is_probe_later => {}
                 () = stop.cancelled() => break,
             }
         }
         while let Some(joined) = self.running.join_next().await {
             self.ended(joined.ok());
         }
-        if self.gate.is_closed() {
-            self.summary.down.push(self.route);
+        match self.refusals {
+            _ if !self.gate.is_closed() => {}
+            0 => self.summary.down.push(self.route),
+            _ => self.summary.busy.push(self.route),
         }
         self.summary.is_incomplete |= !self.unreadable.is_empty();
         self.summary
+    }
+
+    /// Returns whether a drain leaves the events that are left to the next one. A destination that is busy
+    /// takes an event now and then.
+    fn gives_up(&self) -> bool {
+        self.gate.is_closed() && !(1..BUSY).contains(&self.refusals)
     }
 
     /// Begins as many attempts as there are workers, events and room at the destination. Unless the
@@ -397,6 +406,12 @@ impl Lane {
 
     /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
+        match health {
+            // Attempts that began before the first refusal are no probes.
+            Health::Busy => self.refusals += u32::from(self.gate.is_probe_due()),
+            Health::Up | Health::Down => self.refusals = 0,
+            Health::Unknown => {}
+        }
         if self.gate.learn(self.route, health) {
             self.probed.clear();
             self.next_sweep = Instant::now();

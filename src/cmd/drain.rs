@@ -51,7 +51,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut drained = inbox::drain(Arc::clone(&router), workers, budgets, stop.clone()).await;
     let left = Backlog::read(router.store()).await;
     drained.is_incomplete |= left.is_err();
-    let is_done = drained.down.is_empty() && !drained.is_incomplete && !stop.is_cancelled();
+    let has_left = !drained.down.is_empty() || !drained.busy.is_empty();
+    let is_done = !has_left && !drained.is_incomplete && !stop.is_cancelled();
     let report = Report { drained, left: left.ok() };
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -63,10 +64,16 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
 impl Report {
     fn print(&self) {
-        let Drained { delivered, postponed, failed, down, is_incomplete } = &self.drained;
+        let Drained { delivered, postponed, failed, down, busy, is_incomplete } = &self.drained;
         println!("{delivered} delivered, {postponed} to be tried again, {failed} failed");
         for route in down {
             eprintln!("{route} is down (it cannot be reached, or answers 503): its events wait");
+        }
+        for route in busy {
+            eprintln!(
+                "{route} is busy (Lambda throttles the function): its events wait; raise its \
+                 concurrency, or lower INBOX_WORKERS"
+            );
         }
         if let Some(left) = self.left.as_ref().filter(|left| left.pending > 0) {
             eprintln!("{} left; the next attempt is due {}", left.count(), left.next());

@@ -5,10 +5,12 @@
 //! rolled out, both are in use. There, the destination may be down or at its limit, so that the event
 //! waits. So this process leaves the event alone until it is long overdue.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
 
+use super::{Budgets, around};
 use crate::{
     fault,
     outcome::{Ending, Origin, Trigger},
@@ -29,9 +31,14 @@ fn grace() -> Duration {
     fault::pause("FAULT_ABANDONED_MS", GRACE)
 }
 
-/// Returns the average time between two searches.
-pub(super) fn search() -> Duration {
-    fault::pause("FAULT_ABANDONED_MS", SEARCH)
+/// Settles the abandoned events from time to time, until `stop`.
+pub(super) async fn search(router: Arc<Router>, budgets: Budgets, stop: CancellationToken) {
+    let every = fault::pause("FAULT_ABANDONED_MS", SEARCH);
+    let pause = || tokio::time::sleep(around(every));
+    let budget = || (!stop.is_cancelled()).then(|| budgets());
+    while stop.run_until_cancelled(pause()).await.is_some() {
+        settle(&router, budget, &Origin::default()).await;
+    }
 }
 
 /// The result of a search.

@@ -17,6 +17,7 @@ use crate::{
     outcome::{Origin, Trigger},
     route::Route,
     router::{Budget, Cause, Handled, Router},
+    telemetry::Acceptances,
 };
 
 /// Most attempts at a time. A batch is usually not larger.
@@ -49,6 +50,7 @@ pub struct Instance {
     pub(super) store_timeout: Duration,
     /// A permit for each kilobyte.
     memory: Semaphore,
+    pub(super) acceptances: Acceptances,
 }
 
 /// A message of the queue.
@@ -88,7 +90,8 @@ enum Fate {
 impl Instance {
     pub fn new(router: Arc<Router>, attempt: Duration, store_timeout: Duration) -> Self {
         let (gates, memory) = (Gates::default(), Semaphore::new(MEMORY as usize));
-        Self { router, gates, attempt, store_timeout, memory }
+        let acceptances = Acceptances::default();
+        Self { router, gates, attempt, store_timeout, memory, acceptances }
     }
 
     /// Delivers the events of a batch of messages, several at a time. `budget` returns the time for

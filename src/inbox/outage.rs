@@ -25,6 +25,10 @@ pub(super) const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// Largest average of the pause between two probes.
 pub(super) const LAST_PROBE: Duration = Duration::from_secs(30);
 
+/// Attempts that a destination may refuse in a row because it has too much to do. After that, a drain or
+/// a run of the schedule leaves its events to the next one.
+pub(super) const BUSY: u32 = 5;
+
 /// Whether accepted events may go to a destination.
 #[derive(Default)]
 pub(super) enum Gate {

@@ -18,7 +18,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Instance, abandoned, instance::PATIENCE};
+use super::{Instance, abandoned, instance::PATIENCE, outage::BUSY};
 use crate::{
     outcome::{Ending, Origin},
     queue::{self, Message, Queue},
@@ -44,10 +44,6 @@ const DESTINATIONS: usize = 2;
 /// Longest time of a run, whatever the function's timeout is. The next run begins a minute after this
 /// one.
 const RUN: Duration = Duration::from_secs(50);
-
-/// Attempts that a destination may refuse in a run because it has too much to do. After that, its
-/// events wait for the next run.
-const BUSY: u32 = 5;
 
 /// One run in this many also cleans up behind interrupted acceptances. The schedule runs each
 /// minute, so that this happens once an hour on average.
@@ -131,7 +127,8 @@ impl Instance {
         let routes: Vec<_> = self.router.destinations().routes().collect();
         // First, because a run may need all its time. Not beside the rest, because each request at a
         // time needs a connection.
-        let pending = telemetry::count_pending(self.router.store(), &routes).await;
+        let pending =
+            telemetry::count_pending(self.router.store(), &routes, &self.acceptances).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
         // Each destination has many requests at a time.
         let sending = stream::iter(routes.iter().copied().map(|route| run.send(route)));

@@ -198,10 +198,8 @@ impl Router {
         let (Plan { key, route, .. }, bytes) = (&job.plan, job.delivery.body.len());
         let delay = (due - Utc::now()).to_std().unwrap_or_default();
         let message = Message::new(*key, *route, job.plan.source_name(), bytes).with_delay(delay);
-        fault::point("before message");
         let sent = timeout_at(budget.settle_until(), queue.send(message));
         let sent = timed(&mut job.times.queue, sent).await;
-        fault::point("after message");
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(unsent)) => telemetry::unsent(unsent.count, &unsent),

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::metrics::Destination;
+use super::{acceptances::Acceptances, metrics::Destination};
 use crate::{
     route::Route,
     store::{Page, Store, StoreError},
@@ -42,6 +42,7 @@ const MAX_COUNTED: usize = 1000;
 pub struct Backlog {
     letters: Latest<Seen>,
     inboxes: Latest<Vec<(Route, Seen)>>,
+    acceptances: Acceptances,
 }
 
 /// The events that are not delivered. `None` if the store did not answer. Inboxes that were not read in
@@ -56,7 +57,7 @@ pub(super) struct Undelivered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     count: usize,
-    /// The time of the oldest failure, or the acceptance of the event that is due first.
+    /// The time of the oldest failure, or of the oldest acceptance.
     oldest: Option<DateTime<Utc>>,
 }
 
@@ -64,7 +65,8 @@ impl Backlog {
     /// Returns the state of the lists, from the store or from the last query.
     pub(super) async fn read(&self, store: &dyn Store, routes: &[Route]) -> Undelivered {
         let letters = self.letters.read(REFRESH, letters(store));
-        let inboxes = self.inboxes.read(REFRESH_INBOXES, inboxes(store, routes));
+        let inboxes = inboxes(store, routes, &self.acceptances);
+        let inboxes = self.inboxes.read(REFRESH_INBOXES, inboxes);
         let (letters, inboxes) = tokio::join!(letters, inboxes);
         Undelivered { letters, inboxes }
     }
@@ -84,10 +86,13 @@ async fn letters(store: &dyn Store) -> Option<Seen> {
     }
 }
 
-/// Returns the number of events in each inbox, up to 1000, and the age of the one that is due first,
-/// in seconds.
-pub(super) async fn pending(store: &dyn Store, routes: &[Route]) -> Vec<(Route, usize, f64)> {
-    let inboxes = inboxes(store, routes).await.unwrap_or_default();
+/// Returns the number of events in each inbox, up to 1000, and the age of the oldest one in seconds.
+pub(super) async fn pending(
+    store: &dyn Store,
+    routes: &[Route],
+    acceptances: &Acceptances,
+) -> Vec<(Route, usize, f64)> {
+    let inboxes = inboxes(store, routes, acceptances).await.unwrap_or_default();
     inboxes.into_iter().map(|(route, seen)| (route, seen.count, seen.age())).collect()
 }
 
@@ -99,13 +104,20 @@ async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Resul
 
 /// Reads the inboxes of the configured destinations, `routes`, and those of the others that have
 /// events. Returns what could be read in time, or `None` if that is nothing.
-async fn inboxes(store: &dyn Store, routes: &[Route]) -> Option<Vec<(Route, Seen)>> {
+async fn inboxes(
+    store: &dyn Store,
+    routes: &[Route],
+    acceptances: &Acceptances,
+) -> Option<Vec<(Route, Seen)>> {
+    // The numbers must not wait for the ages of many events.
+    let until = Instant::now() + PATIENCE.mul_f64(0.75);
+    let look = |route| inbox(store, route, acceptances, until);
     let mut inboxes = Vec::new();
     let read = in_time(async {
-        add(&mut inboxes, store, routes.to_vec()).await?;
+        add(&mut inboxes, routes.to_vec(), look).await?;
         let mut others = store.destinations().await?;
         others.retain(|route| !routes.contains(route));
-        add(&mut inboxes, store, others).await
+        add(&mut inboxes, others, look).await
     });
     if let Err(error) = read.await {
         let counted = inboxes.len();
@@ -120,12 +132,12 @@ async fn inboxes(store: &dyn Store, routes: &[Route]) -> Option<Vec<(Route, Seen
 
 /// Reads several inboxes at a time, and adds each as soon as it is read. One that cannot be read does
 /// not hide the others.
-async fn add(
+async fn add<Look: Future<Output = Result<(Route, Seen), StoreError>>>(
     inboxes: &mut Vec<(Route, Seen)>,
-    store: &dyn Store,
     routes: Vec<Route>,
+    look: impl Fn(Route) -> Look,
 ) -> Result<(), StoreError> {
-    let reads = stream::iter(routes).map(|route| inbox(store, route));
+    let reads = stream::iter(routes).map(look);
     let mut reads = reads.buffer_unordered(AT_ONCE);
     let mut result = Ok(());
     while let Some(read) = reads.next().await {
@@ -137,18 +149,15 @@ async fn add(
     result
 }
 
-/// Reads the beginning of an inbox, and one record.
-async fn inbox(store: &dyn Store, route: Route) -> Result<(Route, Seen), StoreError> {
+/// Reads the beginning of an inbox, and the records that are not known yet.
+async fn inbox(
+    store: &dyn Store,
+    route: Route,
+    acceptances: &Acceptances,
+    until: Instant,
+) -> Result<(Route, Seen), StoreError> {
     let due = store.due(route, None, None, MAX_COUNTED).await?;
-    let first = match due.first() {
-        Some(first) => match store.get(&first.key, Utc::now()).await {
-            // One record must not hide the number of all.
-            Err(StoreError::Corrupt(_)) => None,
-            record => record?,
-        },
-        None => None,
-    };
-    let oldest = first.and_then(|record| record.accepted).map(|accepted| accepted.at);
+    let oldest = acceptances.oldest(store, route, &due, until).await?;
     Ok((route, Seen { count: due.len(), oldest }))
 }
 
@@ -198,8 +207,8 @@ impl Undelivered {
             }
             let help = "Accepted events that are not delivered, counted up to 1000";
             registry.register("pending", help, count);
-            let help = "Time since the acceptance of the event whose attempt is due first";
-            registry.register("first_due_age_seconds", help, oldest);
+            let help = "Time since the acceptance of the oldest event that is not delivered";
+            registry.register("oldest_pending_seconds", help, oldest);
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn add_count(line: &mut Value, name: &str, count: u32) {
 /// Adds the metrics of a destination's inbox to its line. The alarms watch the largest value of any
 /// destination.
 pub(super) fn add_pending(line: &mut Value) {
-    let names = &["pending", "first_due_age_seconds"][..];
+    let names = &["pending", "oldest_pending_seconds"][..];
     describe(line, &[(&["function", "destination"], names), (&["function"], names)]);
 }
 

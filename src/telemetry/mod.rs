@@ -2,6 +2,7 @@
 //! In Lambda, the line also carries the metrics for CloudWatch. In `serve`, Prometheus reads the
 //! metrics.
 
+mod acceptances;
 mod backlog;
 mod embedded;
 mod metrics;
@@ -20,9 +21,9 @@ use serde_json::{Value, json};
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
-pub use self::backlog::Backlog;
 use self::metrics::METRICS;
 pub use self::mirrors::{Copied, copied};
+pub use self::{acceptances::Acceptances, backlog::Backlog};
 use crate::{
     config::{LOG, log_filter},
     delivery::{Delivery, Reply},
@@ -341,17 +342,21 @@ pub struct Pending(Vec<(Route, usize, f64)>);
 
 /// Counts the accepted events that are not delivered, for the configured destinations and for all
 /// others that have some. The result is empty if the store does not answer.
-pub async fn count_pending(store: &dyn Store, routes: &[Route]) -> Pending {
-    Pending(backlog::pending(store, routes).await)
+pub async fn count_pending(
+    store: &dyn Store,
+    routes: &[Route],
+    acceptances: &Acceptances,
+) -> Pending {
+    Pending(backlog::pending(store, routes, acceptances).await)
 }
 
-/// Logs the number and age of the accepted events that are not delivered. The list of an inbox is not
-/// in the order of age, so the caller tells the age of the oldest event that it has seen.
+/// Logs the number and age of the accepted events that are not delivered. The caller tells the age of the
+/// oldest event that it has seen, which may be one beyond those that are counted.
 pub fn pending(pending: Pending, seen: impl Fn(Route) -> Duration) {
     for (destination, count, oldest) in pending.0 {
         let mut line = line("INFO", "pending");
         line["destination"] = destination.as_str().into();
-        line["first_due_age_seconds"] = oldest.max(seen(destination).as_secs_f64()).into();
+        line["oldest_pending_seconds"] = oldest.max(seen(destination).as_secs_f64()).into();
         line["pending"] = count.into();
         embedded::add_pending(&mut line);
         print_line(&line);

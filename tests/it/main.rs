@@ -4,8 +4,8 @@
 mod fixture;
 
 use fixture::{
-    emulator, event_source, meter, proxy, rough_destination, runtime_api, servers, shared,
-    signed_deliveries, support,
+    boundary, emulator, event_source, meter, proxy, rough_destination, runtime_api, servers,
+    shared, signed_deliveries, support,
 };
 
 // Key and route.

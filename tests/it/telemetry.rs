@@ -382,12 +382,12 @@ async fn scrapes_count_accepted_events_by_destination() {
     for line in [
         "webhook_router_pending{destination=\"gcp\"} 3\n",
         "webhook_router_pending{destination=\"aws\"} 0\n",
-        "webhook_router_first_due_age_seconds{destination=\"aws\"} 0.0\n",
+        "webhook_router_oldest_pending_seconds{destination=\"aws\"} 0.0\n",
         "destination=\"gcp\",source=\"\",vendor=\"stripe\",outcome=\"accepted\"} 3\n",
     ] {
         assert!(got.text().contains(line), "{line}\n{}", got.text());
     }
-    let oldest = "webhook_router_first_due_age_seconds{destination=\"gcp\"} ";
+    let oldest = "webhook_router_oldest_pending_seconds{destination=\"gcp\"} ";
     let age = got.text().lines().find_map(|line| line.strip_prefix(oldest)).unwrap();
     assert!((0.001..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
     // The count stops at its limit.
@@ -436,6 +436,28 @@ async fn a_slow_store_hides_no_destination_and_a_slower_one_only_some() {
     assert_eq!(counts(35).await, (DESTINATIONS, false));
     let (some, warns) = counts(600).await;
     assert!((1..DESTINATIONS).contains(&some) && warns, "{some} {warns}");
+}
+
+#[tokio::test]
+async fn scrapes_know_the_oldest_event_although_its_next_attempt_is_far_away() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let (url, now) = (crate::support::sqlite(folder.path()), chrono::Utc::now());
+    let store = crate::inbox::crash::Place::at(&url).await.store;
+    for (name, age, pause) in [("fresh", 0, 1), ("old", 3, 5), ("other", 1, 9)] {
+        let mut plan = crate::support::plan_of(name);
+        plan.route = Route::GCP;
+        let (age, pause) = (chrono::TimeDelta::hours(age), chrono::TimeDelta::hours(pause));
+        let due = now + pause;
+        let delivery = crate::support::delivery("{}");
+        store.accept(&plan, &delivery, now - age, due, due).await.unwrap();
+    }
+    let metrics = format!("127.0.0.1:{}", crate::support::free_port());
+    let router = Serve::to(&sink).only(Route::GCP).store(&url).env("METRICS_LISTEN", &metrics);
+    let _router = router.env("ANSWER", "accepted").start();
+    let got = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
+    let oldest = "webhook_router_oldest_pending_seconds{destination=\"gcp\"} ";
+    let age = got.text().lines().find_map(|line| line.strip_prefix(oldest)).unwrap();
+    assert!((10_800.0..11_400.0).contains(&age.parse::<f64>().unwrap()), "{age}");
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! Operators' commands for accepted events.
 
-use std::process::Output;
+use std::{
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -8,6 +14,7 @@ use serde_json::Value;
 use super::{event, vars};
 use crate::{
     operators::{run, serve},
+    rough_destination::{Behaviour, Rough},
     support::{Server, Sink, client, ok, post, sqlite, status},
 };
 
@@ -176,6 +183,50 @@ async fn what_is_due_is_drained_without_a_server() {
     let says = String::from_utf8_lossy(&drained.stderr).into_owned();
     assert!(says.contains("1 accepted event left; the next attempt is due at 2"), "{says}");
     assert_eq!(sink.take().len(), 99);
+}
+
+#[tokio::test]
+async fn a_drain_is_patient_with_a_function_that_is_throttled() {
+    const EVENTS: usize = 6;
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    // Lambda takes each third request, or none.
+    let (requests, is_full) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+    let refuses = Arc::clone(&is_full);
+    let throttled = "x-amzn-errortype: TooManyRequestsException\r\n";
+    let processor = Rough::start(move |_| {
+        let request = requests.fetch_add(1, Ordering::SeqCst);
+        match refuses.load(Ordering::SeqCst) || request % 3 < 2 {
+            true => Behaviour::Invoke(429, throttled, "{}"),
+            false => Behaviour::Status(200, None),
+        }
+    })
+    .await;
+    let more = [
+        ("STORE_URL", url.as_str()),
+        ("RETRY_SCHEDULE", "1h"),
+        ("ROUTE_THRESHOLD", "0"),
+        ("AWS_ENDPOINT_URL_LAMBDA", &processor.url),
+    ];
+    let vars = vars(&sink, &more);
+    let router = serve(&vars);
+    for number in 0..EVENTS {
+        post(&client(), &router.webhook(), event(&number.to_string())).await;
+    }
+    drop(router);
+    let file = rusqlite::Connection::open(url.trim_start_matches("sqlite:")).unwrap();
+    file.execute("UPDATE events SET due = 1", []).unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    let busy = run(&vars, &["drain"]).await;
+    let says = String::from_utf8_lossy(&busy.stderr).into_owned();
+    assert!(!busy.status.success() && !says.contains("is down"), "{says}");
+    assert!(says.contains("aws is busy (Lambda throttles the function)"), "{says}");
+    assert_eq!(text(&busy), "0 delivered, 5 to be tried again, 0 failed\n");
+    is_full.store(false, Ordering::SeqCst);
+    let drained = run(&vars, &["drain"]).await;
+    let says = String::from_utf8_lossy(&drained.stderr).into_owned();
+    assert!(drained.status.success(), "{says}");
+    assert!(text(&drained).starts_with(&format!("{EVENTS} delivered, ")), "{}", text(&drained));
 }
 
 #[tokio::test]

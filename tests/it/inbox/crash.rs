@@ -27,7 +27,7 @@ use crate::{
 
 /// The answer of the destination before the crash.
 #[derive(Debug, Clone, Copy)]
-pub enum Says {
+enum Says {
     Done,
     TryLater,
     Never,
@@ -36,7 +36,7 @@ use Says::{Done, Never, TryLater};
 
 /// The place where the process ends, the answer of the destination before, and how often the event
 /// arrives in the end.
-pub const STEPS: [(&str, Says, usize); 24] = [
+const STEPS: [(&str, Says, usize); 24] = [
     ("before accept", Done, 1),
     // DynamoDB has written one part of the body, or two.
     ("after part", Done, 1),
@@ -73,7 +73,7 @@ pub const STEPS: [(&str, Says, usize); 24] = [
 ];
 
 /// Returns whether a store has a step.
-pub fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
+fn has(store: &str, (step, ..): (&str, Says, usize)) -> bool {
     let is_sqlite = store.starts_with("sqlite:");
     match step {
         "before finish commits" | "before postpone commits" => is_sqlite,

@@ -67,7 +67,7 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
     let (last, mut there) = (&pending[pending.len() - 1..], BTreeSet::new());
     for line in last {
         assert_eq!(line["destination"], "gcp");
-        assert_eq!((&line["pending"], &line["first_due_age_seconds"]), (&0.into(), &0.0.into()));
+        assert_eq!((&line["pending"], &line["oldest_pending_seconds"]), (&0.into(), &0.0.into()));
         let directives = line["_aws"]["CloudWatchMetrics"].as_array().unwrap();
         for directive in directives {
             assert_eq!(directive["Namespace"], "webhook-router");
@@ -84,7 +84,7 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
     ];
     let watched = Stack::new(&given).unwrap().watched();
     let is_of_the_inbox =
-        |metric: &&(String, String)| metric.0 == "pending" || metric.0 == "first_due_age_seconds";
+        |metric: &&(String, String)| metric.0 == "pending" || metric.0 == "oldest_pending_seconds";
     let watched: BTreeSet<_> = watched.iter().filter(is_of_the_inbox).cloned().collect();
     assert_eq!(watched, there);
 }

@@ -1,9 +1,10 @@
 //! Accepted events in Lambda: answered at once, and delivered when a message of SQS wakes the function.
 //! The function runs in AWS's Runtime Interface Emulator, SQS is moto's.
 
+mod backlog; // Many events that wait, and old ones.
 mod batch; // Batches: failures, panics, timeouts, SIGTERM.
 mod cost; // Requests for each event.
-mod crash; // A crash at every step.
+mod crash; // A crash at every exchange with a service.
 mod life; // Answers, messages, schedules, the release build.
 mod limits; // A destination with limits.
 mod mirror; // Copies for mirrors.

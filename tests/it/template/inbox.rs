@@ -172,12 +172,20 @@ fn the_function_may_use_its_own_queue_and_the_schedule_may_invoke_only_the_funct
             "Resource": "Router.Arn",
         })]
     );
-    let trust = &properties(&stack, "InboxScheduleRole")["AssumeRolePolicyDocument"]["Statement"];
-    assert_eq!(
-        trust[0]["Condition"],
-        json!({ "StringEquals": { "aws:SourceAccount": "123456789012" } })
-    );
-    assert_eq!(trust[0]["Principal"], json!({ "Service": "scheduler.amazonaws.com" }));
+    // Only the schedules of the account's default group may use the roles. A condition cannot name a
+    // single schedule
+    // (<https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html>).
+    let group = "arn:aws:scheduler:us-east-1:123456789012:schedule-group/default";
+    let account = "123456789012";
+    for (role, schedule) in [("InboxScheduleRole", "InboxSchedule"), ("RedriveRole", "Redrive")] {
+        let trust = &properties(&stack, role)["AssumeRolePolicyDocument"]["Statement"];
+        assert_eq!(
+            trust[0]["Condition"],
+            json!({ "StringEquals": { "aws:SourceAccount": account, "aws:SourceArn": group } })
+        );
+        assert_eq!(trust[0]["Principal"], json!({ "Service": "scheduler.amazonaws.com" }));
+        assert_eq!(properties(&stack, schedule).get("GroupName"), None);
+    }
     // Nobody else may: neither queue has a policy of its own.
     let resources = stack.resources();
     assert!(resources.values().all(|one| one["Type"] != "AWS::SQS::QueuePolicy"));
@@ -246,7 +254,7 @@ fn alarms_watch_age_number_and_messages_and_tell_when_the_schedule_does_not_run(
     let unreadable = json!([{ "Name": "QueueName", "Value": "UnreadableMessages.QueueName" }]);
     let visible = "ApproximateNumberOfMessagesVisible";
     for (name, metric, statistic, dimensions, threshold) in [
-        ("OldestPendingAlarm", "first_due_age_seconds", "Maximum", &function, "60"),
+        ("OldestPendingAlarm", "oldest_pending_seconds", "Maximum", &function, "60"),
         ("PendingAlarm", "pending", "Maximum", &function, "20"),
         ("MessagesNotSentAlarm", "messages_not_sent", "Sum", &function, "0"),
         ("UnreadableMessagesAlarm", visible, "Maximum", &unreadable, "0"),
@@ -307,9 +315,9 @@ fn the_dashboard_shows_the_inbox_and_its_queue() {
     assert_eq!(
         more,
         [
-            by("first_due_age_seconds", "function"),
-            by("first_due_age_seconds", "function,destination"),
             by("messages_not_sent", "function"),
+            by("oldest_pending_seconds", "function"),
+            by("oldest_pending_seconds", "function,destination"),
             by("pending", "function"),
             by("pending", "function,destination"),
         ]
