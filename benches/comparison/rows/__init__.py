@@ -1,0 +1,19 @@
+"""The rows, in the order of the table. Each measures its lines with servers of its own."""
+
+from . import (acceptance, claims, cost, duplicate, first_delivery, invocation, memory, records, serve,
+               size, sqlite, start)
+
+ROWS = {
+    "serve": serve.run,
+    "sqlite": sqlite.run,
+    "duplicate": duplicate.run,
+    "acceptance": acceptance.run,
+    "records": records.run,
+    "claims": claims.run,
+    "memory": memory.run,
+    "invocation": invocation.run,
+    "start": start.run,
+    "first-delivery": first_delivery.run,
+    "size": size.run,
+    "cost": cost.run,
+}
