@@ -53,7 +53,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench bench-cold-start bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -189,9 +189,6 @@ bench: servers bench-programs $(BENCH_VENV)/ready $(VENV)/ready $(DYNAMODB)/read
 	cargo bench --locked --no-run --bench claims
 	cargo build --locked --release --bin webhook-router
 	PYTHONPATH=benches FULL='$(FULL)' ONLY='$(ONLY)' BEFORE='$(BEFORE)' $(BENCH_VENV)/bin/python -m comparison
-
-bench-cold-start: build build-bare ## Compare the cold start with that of an empty function.
-	$(VENV)/bin/python benches/cold_start.py
 
 # Builds the function that does nothing, the yardstick of cold starts.
 build-bare: $(VENV)/tools

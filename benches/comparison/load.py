@@ -67,6 +67,8 @@ def warm_up(server, same=False):
         send(server, 1)
 
 
-def at_half(server, seconds, most, connections=64):
-    """Sends half of the requests a second that a server can answer."""
-    return send(server, seconds, connections, pause=connections / (most / 2))
+def pause_for(server, a_second, connections):
+    """Returns the pause with which a server gets this many requests a second, over some connections."""
+    each = connections / a_second
+    # The first run shows how much time the answers and wrk's clock take.
+    return max(0.0, 2 * each - connections / send(server, 1, connections, pause=each).a_second)

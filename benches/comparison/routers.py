@@ -29,9 +29,9 @@ class Router:
 
 
 class PythonRouter:
-    """The Python router under gunicorn: a worker for each core, with enough threads for the connections."""
+    """The Python router under gunicorn: a worker for each core, with threads for the connections."""
 
-    def __init__(self, folder, name, redis, destination, threads=16):
+    def __init__(self, folder, name, redis, destination, threads=8):
         self.name, port = name, free_port()
         self.url = f"http://127.0.0.1:{port}"
         variables = {

@@ -76,27 +76,14 @@ class DynamoDb:
                 ask(self.url, "dynamodb", "DynamoDB_20120810.ListTables", {})
                 break
             time.sleep(0.05)
-        self.create_table(TABLE)
+        create_table(self.url, TABLE)
 
     def ask(self, operation, request):
         return ask(self.url, "dynamodb", f"DynamoDB_20120810.{operation}", request)
 
-    def create_table(self, name):
-        """Creates a table as the router needs it. Powertools needs only its key."""
-        names = ["key", "dead", "dead_letter"]
-        hash, range = ({"AttributeName": name, "KeyType": kind} for name, kind in zip(names[1:], ["HASH", "RANGE"]))
-        index = {"IndexName": "dead_letters", "KeySchema": [hash, range], "Projection": {"ProjectionType": "KEYS_ONLY"}}
-        self.ask("CreateTable", {
-            "TableName": name,
-            "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in names],
-            "KeySchema": [{"AttributeName": "key", "KeyType": "HASH"}],
-            "GlobalSecondaryIndexes": [index],
-        })
-
 
 class Moto:
-    """moto's server, which emulates Secrets Manager."""
+    """moto's server, which emulates services of AWS."""
 
     def __init__(self, folder):
         port = free_port()
@@ -107,6 +94,23 @@ class Moto:
     def create_secret(self, name, variables):
         request = {"Name": name, "SecretString": json.dumps(variables)}
         ask(self.url, "secretsmanager", "secretsmanager.CreateSecret", request)
+
+    def create_queue(self, name):
+        return ask(self.url, "sqs", "AmazonSQS.CreateQueue", {"QueueName": name})["QueueUrl"]
+
+
+def create_table(url, name):
+    """Creates a table in DynamoDB as the router needs it. Powertools needs only its key."""
+    names = ["key", "dead", "dead_letter"]
+    hash, range = ({"AttributeName": name, "KeyType": kind} for name, kind in zip(names[1:], ["HASH", "RANGE"]))
+    index = {"IndexName": "dead_letters", "KeySchema": [hash, range], "Projection": {"ProjectionType": "KEYS_ONLY"}}
+    ask(url, "dynamodb", "DynamoDB_20120810.CreateTable", {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in names],
+        "KeySchema": [{"AttributeName": "key", "KeyType": "HASH"}],
+        "GlobalSecondaryIndexes": [index],
+    })
 
 
 def ask(url, service, target, request):

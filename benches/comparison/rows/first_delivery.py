@@ -6,7 +6,7 @@ import statistics
 from .. import emulator
 from ..emulator import Emulator
 from ..lines import Line, most
-from ..servers import DynamoDb, Nginx
+from ..servers import DynamoDb, Nginx, create_table
 from .invocation import POWERTOOLS
 
 LATER = 5
@@ -15,7 +15,7 @@ LATER = 5
 def run(bench):
     destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
     dynamodb = bench.start(DynamoDb(bench.folder))
-    dynamodb.create_table("powertools")
+    create_table(dynamodb.url, "powertools")
     variables = emulator.router_variables(destination, dynamodb)
     starts = {
         name: (emulator.unpack(build.function, os.path.join(bench.folder, name)), variables)

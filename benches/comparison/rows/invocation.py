@@ -5,7 +5,7 @@ import statistics
 from .. import emulator
 from ..emulator import Emulator
 from ..lines import Line, most, most_times
-from ..servers import DynamoDb, Nginx
+from ..servers import DynamoDb, Nginx, create_table
 
 POWERTOOLS = "Python with Powertools' idempotency"
 WARM_UP = 50
@@ -42,7 +42,7 @@ def start_all(bench, destination, dynamodb):
         command = emulator.unpack(build.function, f"{bench.folder}/{name}")
         variables = emulator.router_variables(destination, dynamodb)
         functions[name] = bench.enter(Emulator(bench.folder, f"{name}-function", command, variables))
-    dynamodb.create_table("powertools")
+    create_table(dynamodb.url, "powertools")
     command, variables = emulator.powertools(destination, dynamodb)
     functions[POWERTOOLS] = bench.enter(Emulator(bench.folder, "powertools", command, variables))
     return functions

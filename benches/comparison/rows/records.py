@@ -11,7 +11,7 @@ import sqlite3
 from .. import load
 from ..lines import Line, most_times
 from ..routers import Router
-from ..servers import DynamoDb, Nginx, Redis
+from ..servers import DynamoDb, Nginx, Redis, create_table
 
 FEW = 10
 BATCH = 25
@@ -104,7 +104,7 @@ class OnDynamoDb:
 
     def create(self, count):
         table = f"records-{count}"
-        self.server.create_table(table)
+        create_table(self.url, table)
         return f"dynamodb://{table}"
 
     def fill(self, place, count):

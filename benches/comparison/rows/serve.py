@@ -1,11 +1,14 @@
 """Deliveries by `serve` on Redis to an HTTP destination, beside the Python router and nginx."""
 
+import statistics
+
 from .. import load
 from ..lines import Line, least_times, most_times
 from ..routers import Proxy, PythonRouter, Router
 from ..servers import Nginx, Redis
 
 PYTHON, PROXY = "Python router", "nginx as a plain proxy"
+HALF_CONNECTIONS = 64
 
 
 def run(bench):
@@ -24,12 +27,7 @@ def run(bench):
     seconds = bench.of(3, 5)
     loads = bench.rounds({name: lambda server=server: load.send(server, seconds) for name, server in servers.items()})
     cpu, rate = of_loads(loads)
-    quiet = {name: server for name, server in servers.items() if not name.endswith("log")}
-    half = bench.rounds({
-        name: lambda name=name, server=server: load.at_half(server, seconds, sorted(rate[name])[len(rate[name]) // 2])
-        for name, server in quiet.items()
-    })
-    p99 = {name: [one.p99 for one in all] for name, all in half.items()}
+    p99 = at_half(bench, {name: server for name, server in servers.items() if not name.endswith("log")}, rate)
     bench.chart("CPU of a delivery", "time", cpu)
     bench.chart("Deliveries a second over 16 connections", "rate", rate)
     bench.chart("99th percentile at half load", "time", p99)
@@ -48,6 +46,16 @@ def run(bench):
         Line("p99, Redis, at half of its own throughput", "time", p99["router"], p99.get("before"),
              f"{PYTHON}, at half of its own", p99[PYTHON]),
     ]
+
+
+def at_half(bench, servers, rate):
+    """Returns the 99th percentiles of servers, each with half of the requests a second that it can answer."""
+    measures = {}
+    for name, server in servers.items():
+        pause = load.pause_for(server, statistics.median(rate[name]) / 2, HALF_CONNECTIONS)
+        measures[name] = lambda server=server, pause=pause: load.send(
+            server, bench.of(3, 5), HALF_CONNECTIONS, pause=pause).p99
+    return bench.rounds(measures)
 
 
 def of_loads(loads):

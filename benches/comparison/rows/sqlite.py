@@ -1,13 +1,12 @@
 """Deliveries by `serve` on SQLite to an HTTP destination."""
 
 import os
-import statistics
 
 from .. import load
 from ..lines import Line, least, most
 from ..routers import Router
 from ..servers import Nginx
-from .serve import of_loads
+from .serve import at_half, of_loads
 
 
 def run(bench):
@@ -20,11 +19,7 @@ def run(bench):
     seconds = bench.of(3, 5)
     loads = bench.rounds({name: lambda server=server: load.send(server, seconds) for name, server in servers.items()})
     cpu, rate = of_loads(loads)
-    half = bench.rounds({
-        name: lambda name=name, server=server: load.at_half(server, seconds, statistics.median(rate[name]))
-        for name, server in servers.items()
-    })
-    p99 = {name: [one.p99 for one in all] for name, all in half.items()}
+    p99 = at_half(bench, servers, rate)
     for title, unit, values in [
         ("CPU of a delivery", "time", cpu),
         ("Deliveries a second over 16 connections", "rate", rate),
