@@ -21,7 +21,10 @@ use std::{
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{TimeDelta, Utc};
-use fixture::support::{delivery, intake, lookup, planned, sdk};
+use fixture::{
+    servers,
+    support::{self, delivery, intake, lookup, planned, sdk},
+};
 use webhook_router::{
     config::StoreConfig,
     store::{self, Claim, DynamoDb, Store},

@@ -3,7 +3,7 @@
 import html
 import math
 
-WIDTH, LABELS, VALUES, ROW, TOP = 860, 400, 90, 24, 44
+WIDTH, LABELS, VALUES, ROW, TOP = 900, 450, 90, 24, 44
 BAR = WIDTH - LABELS - VALUES
 
 STYLE = """<style>
@@ -68,4 +68,4 @@ def draw(title, rows, line=None):
 
 
 def shortened(label):
-    return label if len(label) <= 62 else label[:61] + "…"
+    return label if len(label) <= 64 else label[:63] + "…"

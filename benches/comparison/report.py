@@ -27,8 +27,13 @@ all of them.
   random pauses.
 - The *Python router* is a Flask service under gunicorn that claims with Redis' `SET NX EX`
   (`benches/yardsticks/router.py`). *Powertools* is a Lambda function in Python with Powertools' idempotency
-  (`benches/yardsticks/function.py`). *nginx as a plain proxy* neither reads nor claims anything.
+  (`benches/yardsticks/function.py`). The *nginx proxy* neither reads nor claims anything. The *bare function* is
+  one of `lambda_http` that does nothing (`benches/bare`).
 - Functions run in AWS's Runtime Interface Emulator, with DynamoDB Local and the same destination.
+- *Claims on one connection* are made one after the other. redis-benchmark sends the very command of the router's
+  claim, and *bare PutItem* is a write without a condition by the AWS SDK.
+- *More than a later one* is the time of an instance's first delivery, its start included, less the median of the
+  five after it.
 """
 
 COLUMNS = """

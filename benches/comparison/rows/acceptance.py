@@ -26,7 +26,7 @@ def run(bench):
         for answer in ("delivered", "accepted")
     }, bench.of(2, 3))
     return [
-        Line(f"events accepted a second, destination of 50 ms, {CONNECTIONS} connections", "rate",
+        Line(f"events accepted, destination of 50 ms, {CONNECTIONS} connections", "rate",
              rate["router", "accepted"], rate.get(("before", "accepted")),
-             "the same router, answers when delivered", rate["router", "delivered"], least_times(3)),
+             "answers when delivered", rate["router", "delivered"], least_times(3)),
     ]

@@ -30,9 +30,9 @@ def run(bench):
         "put-item": lambda: claims(program, "put-item", dynamodb.url, count // 5),
     })
     return [
-        Line("claims a second on one connection, Redis", "rate", rates["redis"], None,
-             "redis-benchmark, the same EVALSHA", rates["redis-benchmark"], least_times(0.7)),
-        Line("claims a second on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
+        Line("claims on one connection, Redis", "rate", rates["redis"], None,
+             "redis-benchmark's EVALSHA", rates["redis-benchmark"], least_times(0.7)),
+        Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
              "the SDK's bare PutItem", rates["put-item"], least_times(0.9)),
     ]
 

@@ -11,9 +11,9 @@ def run(_):
     with open(PAGE) as file:
         page = file.read()
     return [
-        Line("a million events on AWS, DynamoDB on demand, without traces (docs/cost.md)", "USD",
+        Line("a million events on AWS, DynamoDB (cost.md)", "USD",
              [cell(page, "**a million events**")], reach=most(1.80)),
-        Line("fixed cost of a month (docs/cost.md)", "USD",
+        Line("fixed cost of a month on AWS (cost.md)", "USD",
              [cell(page, "metrics, alarms, dashboard, secret: per month, for any number of events")], reach=most(6)),
     ]
 

@@ -29,7 +29,7 @@ def run(bench):
     seconds = bench.rounds(measures, bench.of(5, 10))
     bench.chart("First delivery of an instance: more than a later one", "time", seconds)
     return [
-        Line("first delivery after a cold start: more than a later one", "time", seconds["router"],
+        Line("first delivery of an instance: more than a later one", "time", seconds["router"],
              seconds.get("before"), POWERTOOLS, seconds[POWERTOOLS], most(40e-3)),
     ]
 

@@ -7,7 +7,7 @@ from ..emulator import Emulator
 from ..lines import Line, most, most_times
 from ..servers import DynamoDb, Nginx, create_table
 
-POWERTOOLS = "Python with Powertools' idempotency"
+POWERTOOLS = "Powertools"
 WARM_UP = 50
 
 
@@ -28,7 +28,7 @@ def run(bench):
     return [
         Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"),
              POWERTOOLS, cpu[POWERTOOLS], most_times(0.1)),
-        Line("the same", "time", cpu["router"], cpu.get("before"), reach=most(0.5e-3)),
+        Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"), reach=most(0.5e-3)),
         Line("time of an invocation, DynamoDB Local", "time", took["router"], took.get("before"),
              POWERTOOLS, took[POWERTOOLS]),
         Line("log line of a delivery, with its metrics", "bytes", lines, before, reach=most(600)),

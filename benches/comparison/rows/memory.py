@@ -8,7 +8,7 @@ from ..routers import Proxy, PythonRouter, Router
 from ..servers import Nginx, Redis
 
 CONNECTIONS, SIZE = 64, 64 * 1024
-PYTHON, PROXY = "Python router", "nginx as a plain proxy"
+PYTHON, PROXY = "Python router", "nginx proxy"
 
 
 def run(bench):

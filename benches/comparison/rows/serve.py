@@ -7,7 +7,7 @@ from ..lines import Line, least_times, most_times
 from ..routers import Proxy, PythonRouter, Router
 from ..servers import Nginx, Redis
 
-PYTHON, PROXY = "Python router", "nginx as a plain proxy"
+PYTHON, PROXY = "Python router", "nginx proxy"
 HALF_CONNECTIONS = 64
 
 
@@ -41,10 +41,10 @@ def run(bench):
              PYTHON, rate[PYTHON], least_times(12)),
         Line("throughput, Redis, 16 connections", "rate", rate["router"], rate.get("before"),
              PROXY, rate[PROXY], least_times(0.25)),
-        Line("p99, Redis, at half of its own throughput", "time", p99["router"], p99.get("before"),
-             f"{PROXY}, at half of its own", p99[PROXY], most_times(3)),
-        Line("p99, Redis, at half of its own throughput", "time", p99["router"], p99.get("before"),
-             f"{PYTHON}, at half of its own", p99[PYTHON]),
+        Line("p99 at half load, Redis", "time", p99["router"], p99.get("before"),
+             PROXY, p99[PROXY], most_times(3)),
+        Line("p99 at half load, Redis", "time", p99["router"], p99.get("before"),
+             PYTHON, p99[PYTHON]),
     ]
 
 

@@ -10,5 +10,5 @@ def run(bench):
     sizes = {name: [os.path.getsize(build.function)] for name, build in bench.builds.items()}
     return [
         Line("zip of the function", "bytes", sizes["router"], sizes.get("before"),
-             "a bare lambda_http function", [os.path.getsize(BARE)], most(5e6)),
+             "bare function", [os.path.getsize(BARE)], most(5e6)),
     ]

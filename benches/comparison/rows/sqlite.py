@@ -29,5 +29,5 @@ def run(bench):
     return [
         Line("CPU of a delivery, SQLite", "time", cpu["router"], cpu.get("before"), reach=most(200e-6)),
         Line("throughput, SQLite, 16 connections", "rate", rate["router"], rate.get("before"), reach=least(5000)),
-        Line("p99, SQLite, at half of its own throughput", "time", p99["router"], p99.get("before")),
+        Line("p99 at half load, SQLite", "time", p99["router"], p99.get("before")),
     ]

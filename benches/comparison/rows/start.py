@@ -11,7 +11,7 @@ from ..lines import Line, most, most_times
 from ..routers import SECRET
 from ..servers import Moto, ask
 
-BARE_FUNCTION = "a bare lambda_http function"
+BARE_FUNCTION = "bare function"
 
 
 def run(bench):
