@@ -19,6 +19,7 @@ throughput is that of all of them together on these cores, and only the ratios c
 Every round measures the router and its yardsticks one after the other, so that other load on the machine affects
 all of them.
 
+- *Key and route* are the functions of a delivery that touch nothing else (`benches/functions`).
 - The load is [wrk](https://github.com/wg/wrk): every request is another event, with a body of 256 bytes. The
   destination is nginx, which answers at once.
 - *CPU* is the time on the processor of the measured processes, as Linux's scheduler counts it, divided by the
