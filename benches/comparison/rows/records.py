@@ -46,8 +46,8 @@ def compare(bench, store, destination):
             load.warm_up(server)
             if name == "router":
                 store.fill(place, count)
-            measures[name, count] = lambda server=server: load.send(server, bench.of(1, 2), connections=1).p50
-    times = bench.rounds(measures, bench.of(5, 7))
+            measures[name, count] = lambda server=server: load.send(server, 1, connections=1).p50
+    times = bench.rounds(measures, 5)
     return [
         Line(f"time of a delivery, {store.name}, {count:,} records", "time", times["router", count],
              times.get(("before", count)), f"with {FEW} records", times["router", FEW], most_times(1.3))

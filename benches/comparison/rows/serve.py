@@ -54,7 +54,7 @@ def at_half(bench, servers, rate):
     for name, server in servers.items():
         pause = load.pause_for(server, statistics.median(rate[name]) / 2, HALF_CONNECTIONS)
         measures[name] = lambda server=server, pause=pause: load.send(
-            server, bench.of(3, 5), HALF_CONNECTIONS, pause=pause).p99
+            server, bench.of(2, 4), HALF_CONNECTIONS, pause=pause).p99
     return bench.rounds(measures)
 
 
