@@ -20,8 +20,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(or $(TARGET),$(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 # The requirements name every package with its checksums, so pip needs no other packages. pip builds no
 # package, because it would fetch build tools without checksums.
-PIP_OPTIONS := install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
-PIP_INSTALL := $(VENV)/bin/pip $(PIP_OPTIONS)
+PIP_INSTALL := pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
 # The result works on every platform, with Python 3.11 and later.
 PIP_COMPILE := $(VENV)/bin/uv pip compile --quiet --no-cache --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(if $(UPGRADE),--upgrade)
@@ -214,19 +213,19 @@ $(VENV)/tools: deploy-requirements.txt
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages PACKAGES=python3-venv
 	@command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES=gcc
 	python3 -m venv $(VENV)
-	$(PIP_INSTALL) --requirement deploy-requirements.txt
+	$(VENV)/bin/$(PIP_INSTALL) --requirement deploy-requirements.txt
 	touch $@
 
 # Installs the Python packages of the tests and checks.
 $(VENV)/ready: $(VENV)/tools tests/requirements.txt
-	$(PIP_INSTALL) --requirement tests/requirements.txt
+	$(VENV)/bin/$(PIP_INSTALL) --requirement tests/requirements.txt
 	$(VENV)/bin/pip check --quiet
 	touch $@
 
 # Installs the packages of the yardsticks of `make bench`, apart from those of the tests.
 $(BENCH_VENV)/ready: benches/requirements.txt | $(VENV)/tools
 	python3 -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/pip $(PIP_OPTIONS) --requirement $<
+	$(BENCH_VENV)/bin/$(PIP_INSTALL) --requirement $<
 	$(BENCH_VENV)/bin/pip check --quiet
 	touch $@
 
