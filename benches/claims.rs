@@ -2,8 +2,9 @@
 //! (`make bench ONLY=claims`).
 //!
 //! ```text
-//! claims claim URL TABLE COUNT       claims through a store: redis://..., or DynamoDB at http://...
-//! claims put-item URL TABLE COUNT    the SDK's PutItem without a condition
+//! claims claim URL TABLE COUNT            claims through a store: redis://..., or DynamoDB at http://...
+//! claims put-item URL TABLE COUNT         the SDK's PutItem without a condition
+//! claims put-if-absent URL TABLE COUNT    the SDK's PutItem on the condition that the item is absent
 //! ```
 
 #[path = "../tests/it/fixture/mod.rs"]
@@ -43,7 +44,8 @@ async fn main() {
     let count = count.parse().expect("a count");
     let took = match what.as_str() {
         "claim" => claim(&*open(&url, &table).await, count).await,
-        "put-item" => put_item(&url, &table, count).await,
+        "put-item" => put_item(&url, &table, count, None).await,
+        "put-if-absent" => put_item(&url, &table, count, Some("attribute_not_exists(#key)")).await,
         _ => panic!("unknown: {what}"),
     };
     println!("{}", took.as_secs_f64());
@@ -81,13 +83,16 @@ async fn claim(store: &dyn Store, count: u64) -> Duration {
 }
 
 /// Writes items under keys that no other run uses.
-async fn put_item(url: &str, table: &str, count: u64) -> Duration {
+async fn put_item(url: &str, table: &str, count: u64, condition: Option<&str>) -> Duration {
     let client = aws_sdk_dynamodb::Client::new(&sdk(url));
     let run = Utc::now().timestamp_nanos_opt().unwrap();
     let mut began = Instant::now();
     for number in 0..=count {
         let key = AttributeValue::S(format!("webhook:dedup:{run:032}{number:032}"));
-        let put = client.put_item().table_name(table).item("key", key);
+        let mut put = client.put_item().table_name(table).item("key", key);
+        if let Some(condition) = condition {
+            put = put.condition_expression(condition).expression_attribute_names("#key", "key");
+        }
         put.item("details", AttributeValue::S("x".repeat(ITEM))).send().await.unwrap();
         // The first write opens the connection.
         if number == 0 {

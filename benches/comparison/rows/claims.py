@@ -22,18 +22,22 @@ def run(bench):
     command = claim_command(redis, program)
     count = bench.of(5_000, 20_000)
     # DynamoDB Local is slow at first.
-    claims(program, "put-item", dynamodb.url, 2_000)
+    for what in ("claim", "put-item"):
+        claims(program, what, dynamodb.url, 2_000)
     rates = bench.rounds({
         "redis": lambda: claims(program, "claim", redis.url, count),
         "redis-benchmark": lambda: redis_benchmark(redis, command, count),
         "dynamodb": lambda: claims(program, "claim", dynamodb.url, count // 5),
         "put-item": lambda: claims(program, "put-item", dynamodb.url, count // 5),
+        "put-if-absent": lambda: claims(program, "put-if-absent", dynamodb.url, count // 5),
     })
     return [
         Line("claims on one connection, Redis", "rate", rates["redis"], None,
              "redis-benchmark's EVALSHA", rates["redis-benchmark"], least_times(0.7)),
         Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
              "the SDK's bare PutItem", rates["put-item"], least_times(0.9)),
+        Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
+             "the SDK's PutItem if absent", rates["put-if-absent"]),
     ]
 
 
