@@ -3,7 +3,7 @@
 import html
 import math
 
-WIDTH, LABELS, VALUES, ROW, TOP = 900, 450, 90, 24, 44
+WIDTH, LABELS, VALUES, ROW, TOP = 940, 490, 90, 24, 44
 BAR = WIDTH - LABELS - VALUES
 
 STYLE = """<style>
@@ -40,7 +40,7 @@ def distances(values):
     for label, value in values.items():
         end = math.log10(value) / widest / 2 + 0.5
         kind = "ours" if value <= 1 else "far"
-        rows.append((label, kind, min(0.5, end), abs(end - 0.5), f"{value:.2g}"))
+        rows.append((label, kind, min(0.5, end), abs(end - 0.5), f"{value:.3g}"))
     return draw("Distance from the reach, logarithmic: the line is the reach, left of it is better", rows, 0.5)
 
 
@@ -68,4 +68,4 @@ def draw(title, rows, line=None):
 
 
 def shortened(label):
-    return label if len(label) <= 64 else label[:63] + "…"
+    return label if len(label) <= 70 else label[:69] + "…"

@@ -48,7 +48,7 @@ def write(facts, sections, charts, failed):
     """Writes the page and the plots."""
     os.makedirs(PLOTS, exist_ok=True)
     lines = [line for section in sections.values() for line in section]
-    page = [HEAD, "## Where", "", "| | |", "| --- | --- |"]
+    page = [HEAD, "## The run", "", "| | |", "| --- | --- |"]
     page += [f"| {name} | {value} |" for name, value in facts.items()]
     page += ["", "## Table", *COLUMNS.rstrip().split("\n"), "", *table(lines)]
     if failed:
