@@ -70,9 +70,9 @@ class DynamoDb:
         command += ["-jar", "DynamoDBLocal.jar", "-inMemory", "-port", str(port)]
         self.url = f"http://127.0.0.1:{port}"
         self.process = Process(command, folder, name, cwd=DYNAMODB).wait_for_port(port)
-        # For a moment after it listens, the server refuses every request.
+        # For a moment after it listens, the server refuses every request, or answers without JSON.
         for _ in range(600):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 ask(self.url, "dynamodb", "DynamoDB_20120810.ListTables", {})
                 break
             time.sleep(0.05)

@@ -24,7 +24,7 @@ def run(bench):
     servers[PROXY] = bench.start(Proxy(bench.folder, "proxy", destination))
     for server in servers.values():
         load.warm_up(server)
-    seconds = bench.of(3, 5)
+    seconds = bench.of(3, 4)
     loads = bench.rounds({name: lambda server=server: load.send(server, seconds) for name, server in servers.items()})
     cpu, rate = of_loads(loads)
     p99 = at_half(bench, {name: server for name, server in servers.items() if not name.endswith("log")}, rate)

@@ -16,7 +16,7 @@ def run(bench):
         store = f"sqlite:{os.path.join(bench.folder, name)}.db"
         servers[name] = bench.start(Router(bench.folder, name, build.program, store, destination))
         load.warm_up(servers[name])
-    seconds = bench.of(3, 5)
+    seconds = bench.of(3, 4)
     loads = bench.rounds({name: lambda server=server: load.send(server, seconds) for name, server in servers.items()})
     cpu, rate = of_loads(loads)
     p99 = at_half(bench, servers, rate)
