@@ -63,13 +63,20 @@ class Emulator:
         """Returns the ids of the function's processes."""
         return tree(self.process.id)[1:]
 
-    def invoke(self, event):
-        """Returns the function's answer, and the seconds that it took."""
+    def request(self, event):
+        """Returns the emulator's answer, and the seconds that it took."""
         body = json.dumps(event)
         began = time.perf_counter()
         self.connection.request("POST", PATH, body)
-        answer = self.connection.getresponse().read()
-        return json.loads(answer), time.perf_counter() - began
+        return self.connection.getresponse().read(), time.perf_counter() - began
+
+    def invoke(self, event):
+        """Returns the function's answer, and the seconds that it took."""
+        answer, seconds = self.request(event)
+        try:
+            return json.loads(answer), seconds
+        except ValueError:
+            raise RuntimeError(f"{self.process.name} answered {answer!r}: {self.process.tail()}") from None
 
     def deliver(self):
         """Invokes the function with a new event that is delivered. Returns the seconds that it took."""
