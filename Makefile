@@ -4,6 +4,7 @@ ARCH ?= x86_64
 EVENT ?= events/stripe-payment.json
 STACK ?= webhook-router
 VENV := target/venv
+BENCH_VENV := target/bench-venv
 DYNAMODB := target/dynamodb-local
 LIBRARIES := target/libraries
 TOOLS := target/tools
@@ -19,7 +20,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(or $(TARGET),$(basename $(notdir $(wildcard fuzz/targets/*.rs))))
 # The requirements name every package with its checksums, so pip needs no other packages. pip builds no
 # package, because it would fetch build tools without checksums.
-PIP_INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
+PIP_INSTALL := pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all:
 # The result works on every platform, with Python 3.11 and later.
 PIP_COMPILE := $(VENV)/bin/uv pip compile --quiet --no-cache --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(if $(UPGRADE),--upgrade)
@@ -31,6 +32,7 @@ SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 # Programs that the tests need, each with its Debian package.
 FAST_PROGRAMS := cc:gcc ps:procps faketime:faketime curl:curl openssl:openssl redis-server:redis-server
 PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
+BENCH_PROGRAMS := wrk:wrk /usr/sbin/nginx:nginx-light
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy:: queue::
 NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
@@ -50,7 +52,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -187,9 +189,15 @@ invoke: $(VENV)/tools ## Send EVENT=events/....json to the function of `make wat
 parity: $(VENV)/ready ## Compare the router with the Python reference.
 	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture
 
-bench-cold-start: build ## Compare the cold start with that of an empty function.
-	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
-	$(VENV)/bin/python benches/cold_start.py
+# `cargo bench` builds the router with fault points. So the router itself is built after it.
+bench: servers bench-programs $(BENCH_VENV)/ready $(VENV)/ready $(DYNAMODB)/ready build build-bare ## Measure the router beside other routers, and write docs/benchmarks.md. FULL=1 takes longer, ONLY=serve prints only that row, BEFORE=FOLDER also measures another checkout.
+	cargo bench --locked --no-run --bench claims
+	cargo build --locked --release --bin webhook-router
+	PYTHONPATH=benches FULL='$(FULL)' ONLY='$(ONLY)' BEFORE='$(BEFORE)' $(BENCH_VENV)/bin/python -m comparison
+
+# Builds the function that does nothing, the yardstick of cold starts.
+build-bare: $(VENV)/tools
+	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64) --lambda-dir ../../target/bare/lambda
 
 bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)
@@ -201,6 +209,7 @@ bench-mirror: fast-servers ## Compare the answers' times with mirrors that hang,
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt
 	$(PIP_COMPILE) deploy-requirements.in --constraints tests/requirements.txt --output-file deploy-requirements.txt
+	$(PIP_COMPILE) benches/requirements.in --output-file benches/requirements.txt
 
 clean: ## Remove everything that make built or installed here.
 	cargo clean
@@ -210,13 +219,20 @@ $(VENV)/tools: deploy-requirements.txt
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages PACKAGES=python3-venv
 	@command -v cc >/dev/null || $(MAKE) --no-print-directory packages PACKAGES=gcc
 	python3 -m venv $(VENV)
-	$(PIP_INSTALL) --requirement deploy-requirements.txt
+	$(VENV)/bin/$(PIP_INSTALL) --requirement deploy-requirements.txt
 	touch $@
 
 # Installs the Python packages of the tests and checks.
 $(VENV)/ready: $(VENV)/tools tests/requirements.txt
-	$(PIP_INSTALL) --requirement tests/requirements.txt
+	$(VENV)/bin/$(PIP_INSTALL) --requirement tests/requirements.txt
 	$(VENV)/bin/pip check --quiet
+	touch $@
+
+# Installs the packages of the yardsticks of `make bench`, apart from those of the tests.
+$(BENCH_VENV)/ready: benches/requirements.txt | $(VENV)/tools
+	python3 -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/$(PIP_INSTALL) --requirement $<
+	$(BENCH_VENV)/bin/pip check --quiet
 	touch $@
 
 # Installs the vendors' npm packages. npm checks each against the checksum in the lock file, and runs no script
@@ -254,7 +270,7 @@ $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS):
 	$(CARGO_INSTALL) --version $(CARGO_MUTANTS) cargo-mutants
 	touch $@
 
-.PHONY: architecture servers fast-servers packages
+.PHONY: architecture servers fast-servers bench-programs build-bare packages
 # cargo-lambda would build for x86_64 if ARCH named any other architecture.
 architecture:
 	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'ARCH must be x86_64 or arm64, the architectures of Lambda' >&2; exit 1;; esac
@@ -262,7 +278,8 @@ architecture:
 # Installs only missing programs: an npm from elsewhere would conflict with Debian's.
 servers: PACKAGES_OF = $(PROGRAMS)
 fast-servers: PACKAGES_OF = $(FAST_PROGRAMS)
-servers fast-servers:
+bench-programs: PACKAGES_OF = $(BENCH_PROGRAMS)
+servers fast-servers bench-programs:
 	@missing=; for pair in $(PACKAGES_OF); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
 	test -z "$$missing" || $(MAKE) --no-print-directory packages PACKAGES="$$missing"
 

@@ -159,12 +159,17 @@ fn what_others_publish_is_pinned_by_commit_or_checksum() {
     }
 
     // The required versions are the pinned versions.
-    let asked = include_str!("../../deploy-requirements.in").lines();
-    let asked = asked.chain(include_str!("../requirements.in").lines());
-    for line in asked.filter(|line| line.contains("==")) {
-        let (name, version) = line.split_once("==").unwrap();
-        let name = name.split('[').next().unwrap();
-        assert!(all[name].contains(version), "{line}: run `make requirements`");
+    let benches = versions(include_str!("../../benches/requirements.txt"));
+    for (asked, pinned) in [
+        (include_str!("../../deploy-requirements.in"), &all),
+        (include_str!("../requirements.in"), &all),
+        (include_str!("../../benches/requirements.in"), &benches),
+    ] {
+        for line in asked.lines().filter(|line| line.contains("==")) {
+            let (name, version) = line.split_once("==").unwrap();
+            let name = name.split('[').next().unwrap();
+            assert!(pinned[name].contains(version), "{line}: run `make requirements`");
+        }
     }
 }
 

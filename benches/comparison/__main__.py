@@ -1,0 +1,50 @@
+"""Measures the router beside its yardsticks, and writes docs/benchmarks.md (`make bench`).
+
+    FULL=1          more and longer rounds, and larger stores
+    ONLY="a b"      only these rows, printed instead of written
+    BEFORE=FOLDER   also measures the build in another checkout
+"""
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+
+from . import machine, report
+from .bench import Bench, Build
+from .rows import ROWS
+
+
+def main():
+    is_full = os.environ.get("FULL", "") not in ("", "0")
+    before = os.environ.get("BEFORE", "")
+    chosen = os.environ.get("ONLY", "").split() or list(ROWS)
+    if unknown := set(chosen) - set(ROWS):
+        sys.exit(f"ONLY: there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    facts, charts, sections, failed = machine.facts(), {}, {}, []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        builds = {"router": Build.of(".", "router", folder)}
+        if before:
+            builds["before"] = Build.of(before, "before", folder)
+        for name in chosen:
+            row_began = time.monotonic()
+            print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
+            try:
+                with Bench(is_full, builds, charts) as bench:
+                    sections[name] = ROWS[name](bench)
+                print(f"{time.monotonic() - row_began:.0f} s", file=sys.stderr)
+            except Exception:
+                # The other rows are worth having.
+                traceback.print_exc()
+                failed.append(name)
+    facts["time of the run"] = f"{(time.monotonic() - began) / 60:.0f} minutes, {'full' if is_full else 'quick'}"
+    if chosen == list(ROWS):
+        report.write(facts, sections, charts, failed)
+    else:
+        print("\n".join(report.table([line for lines in sections.values() for line in lines])))
+    return 1 if failed else 0
+
+
+sys.exit(main())

@@ -1,0 +1,74 @@
+"""What every row needs: the builds, a folder, the servers that it starts, and how long it measures."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+
+BUILT = "target/release/webhook-router"
+FUNCTION = "target/lambda/webhook-router/bootstrap.zip"
+BARE = "target/bare/lambda/bare/bootstrap.zip"
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """A build of the router: the program, and the zip of the function."""
+
+    name: str
+    program: str
+    function: str
+
+    @classmethod
+    def of(cls, checkout, name, folder):
+        """Returns the build in a checkout. Copies it, because `cargo bench` builds it with fault points."""
+        paths = []
+        for path in (BUILT, FUNCTION):
+            path = os.path.join(checkout, path)
+            if not os.path.exists(path):
+                raise SystemExit(f"{path} is missing: run `cargo build --locked --release` and `make build` there")
+            paths.append(shutil.copy(path, os.path.join(folder, f"{name}-{os.path.basename(path)}")))
+        return cls(name, *paths)
+
+
+class Bench:
+    """The servers of one row. They end with the row."""
+
+    def __init__(self, is_full, builds, charts):
+        self.is_full, self.builds, self.charts = is_full, builds, charts
+
+    def __enter__(self):
+        self.servers = contextlib.ExitStack()
+        self.folder = self.servers.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        return self
+
+    def __exit__(self, *error):
+        return self.servers.__exit__(*error)
+
+    def start(self, server):
+        """Keeps a server until the row ends. Returns it."""
+        self.servers.enter_context(server.process)
+        return server
+
+    def enter(self, context):
+        """Keeps a context until the row ends. Returns its value."""
+        return self.servers.enter_context(context)
+
+    def of(self, quick, full):
+        """Returns the one of two numbers that belongs to this run."""
+        return full if self.is_full else quick
+
+    def rounds(self, measures, count=None):
+        """Takes each measure once per round, so that other load on the machine affects all of them.
+
+        Returns the values of each measure, in the order of the rounds.
+        """
+        values = {name: [] for name in measures}
+        for _ in range(count or self.of(3, 5)):
+            for name, measure in measures.items():
+                values[name].append(measure())
+        return values
+
+    def chart(self, title, unit, bars):
+        """Adds bars to a chart: the values of each label."""
+        self.charts.setdefault((title, unit), {}).update(bars)

@@ -1,0 +1,12 @@
+"""The benchmarks in Rust, which cargo builds."""
+
+import json
+import subprocess
+
+
+def benchmark(name):
+    """Builds a benchmark, and returns its program."""
+    command = ["cargo", "bench", "--locked", "--no-run", "--bench", name, "--message-format", "json"]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    built = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return next(one["executable"] for one in reversed(built) if one.get("executable"))

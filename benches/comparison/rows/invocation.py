@@ -1,0 +1,55 @@
+"""The CPU of an invocation in AWS's Runtime Interface Emulator, over DynamoDB Local, beside Powertools."""
+
+import statistics
+
+from .. import emulator
+from ..emulator import Emulator
+from ..lines import Line, most, most_times
+from ..servers import DynamoDb, Nginx, create_table
+
+POWERTOOLS = "Powertools"
+WARM_UP = 50
+
+
+def run(bench):
+    destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
+    dynamodb = bench.start(DynamoDb(bench.folder))
+    functions = start_all(bench, destination, dynamodb)
+    for function in functions.values():
+        for _ in range(WARM_UP):
+            function.deliver()
+    count = bench.of(100, 300)
+    values = bench.rounds({name: lambda one=one: measure(one, count) for name, one in functions.items()})
+    cpu = {name: [seconds for seconds, _ in all] for name, all in values.items()}
+    took = {name: [seconds for _, seconds in all] for name, all in values.items()}
+    lines = functions["router"].log_lines()
+    before = functions["before"].log_lines() if "before" in functions else None
+    bench.chart("CPU of an invocation over DynamoDB Local", "time", cpu)
+    return [
+        Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"),
+             POWERTOOLS, cpu[POWERTOOLS], most_times(0.1)),
+        Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"), reach=most(0.5e-3)),
+        Line("time of an invocation, DynamoDB Local", "time", took["router"], took.get("before"),
+             POWERTOOLS, took[POWERTOOLS]),
+        Line("log line of a delivery, with its metrics", "bytes", lines, before, reach=most(600)),
+    ]
+
+
+def start_all(bench, destination, dynamodb):
+    """Starts an instance of each function."""
+    functions = {}
+    for name, build in bench.builds.items():
+        command = emulator.unpack(build.function, f"{bench.folder}/{name}")
+        variables = emulator.router_variables(destination, dynamodb)
+        functions[name] = bench.enter(Emulator(bench.folder, f"{name}-function", command, variables))
+    create_table(dynamodb.url, "powertools")
+    command, variables = emulator.powertools(destination, dynamodb)
+    functions[POWERTOOLS] = bench.enter(Emulator(bench.folder, "powertools", command, variables))
+    return functions
+
+
+def measure(function, count):
+    """Returns the CPU of an invocation, and the median of the time that it takes."""
+    before = function.processor_seconds()
+    times = [function.deliver() for _ in range(count)]
+    return (function.processor_seconds() - before) / count, statistics.median(times)
