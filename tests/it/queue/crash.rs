@@ -274,10 +274,11 @@ impl Trial<'_> {
     ) -> Emulator {
         let store: Vec<_> = store.iter().map(|(name, value)| (*name, value.as_str())).collect();
         // DynamoDB Local is slow while the machine is busy, and a lease ends with the invocation.
-        // A run of the schedule needs more time than its services have to answer.
-        let times = match store[0].1.starts_with("dynamodb:") || self.life == Found {
-            true => ["10", "3000", "1500"],
-            false => ["5", "1000", "1500"],
+        let times = match (store[0].1.starts_with("dynamodb:"), self.life) {
+            (true, _) => ["10", "3000", "1500"],
+            // A run of the schedule begins nothing in its last seconds.
+            (false, Found) => ["15", "1000", "1500"],
+            (false, _) => ["5", "1000", "1500"],
         };
         let common = [
             ("RETRY_SCHEDULE", "0s,1s,1s"),
