@@ -50,7 +50,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-faulty check lint dependencies requirements build invoke watch parity clean bench-cold-start bench-functions bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -184,6 +184,9 @@ parity: $(VENV)/ready ## Compare the router with the Python reference.
 bench-cold-start: build ## Compare the cold start with that of an empty function.
 	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip --x86-64 --lambda-dir ../../target/bare/lambda
 	$(VENV)/bin/python benches/cold_start.py
+
+bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE keeps the ratios.
+	cargo bench --locked --bench functions
 
 bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)
