@@ -52,7 +52,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -191,13 +191,16 @@ parity: $(VENV)/ready ## Compare the router with the Python reference.
 
 # `cargo bench` builds the router with fault points. So the router itself is built after it.
 bench: servers bench-programs $(BENCH_VENV)/ready $(VENV)/ready $(DYNAMODB)/ready build build-bare ## Measure the router beside other routers, and write docs/benchmarks.md. FULL=1 takes longer, ONLY=serve prints only that row, BEFORE=FOLDER also measures another checkout.
-	cargo bench --locked --no-run --bench claims
+	cargo bench --locked --no-run --bench claims --bench functions
 	cargo build --locked --release --bin webhook-router
 	PYTHONPATH=benches FULL='$(FULL)' ONLY='$(ONLY)' BEFORE='$(BEFORE)' $(BENCH_VENV)/bin/python -m comparison
 
 # Builds the function that does nothing, the yardstick of cold starts.
 build-bare: $(VENV)/tools
 	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64) --lambda-dir ../../target/bare/lambda
+
+bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE keeps the ratios.
+	cargo bench --locked --bench functions
 
 bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)

@@ -30,28 +30,73 @@ impl Key {
     }
 
     /// Derives the key of the event with this logical identity.
-    pub fn derive(secret: &Secret, logical: &str) -> Self {
-        Self(hmac_sha256(secret.expose().as_bytes(), &[logical.as_bytes()]))
+    pub fn derive(secret: &RoutingSecret, logical: &str) -> Self {
+        Self(secret.hmac(&[logical.as_bytes()]))
     }
 }
 
-/// Returns the byte, 0 to 255, that is compared with the route threshold.
-pub fn route_byte(secret: &Secret, logical: &str) -> u8 {
-    hmac_sha256(secret.expose().as_bytes(), &[b"route|", logical.as_bytes()])[0]
+/// Two bytes, each 0 to 255, that decide where an event goes. They are neighbours in one HMAC, and
+/// independent of each other.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteBytes {
+    /// The byte that is compared with the route threshold.
+    pub route: u8,
+    /// The byte that decides whether a mirror gets a copy.
+    pub mirror: u8,
 }
 
-/// Returns the byte, 0 to 255, that decides whether a mirror gets a copy of the event. It is the
-/// neighbour of the route byte, and independent of it.
-pub fn mirror_byte(secret: &Secret, logical: &str) -> u8 {
-    hmac_sha256(secret.expose().as_bytes(), &[b"route|", logical.as_bytes()])[1]
+impl RouteBytes {
+    /// Derives the bytes of the event with this logical identity.
+    pub fn derive(secret: &RoutingSecret, logical: &str) -> Self {
+        let [route, mirror, ..] = secret.hmac(&[b"route|", logical.as_bytes()]);
+        Self { route, mirror }
+    }
+}
+
+/// The secret that keys and routes are derived under. HMAC begins with two blocks that depend on the
+/// secret only. They are hashed once.
+#[derive(Clone)]
+pub struct RoutingSecret {
+    secret: Secret,
+    begun: Hmac<Sha256>,
+}
+
+impl RoutingSecret {
+    pub fn new(secret: impl Into<String>) -> Self {
+        let secret = Secret::new(secret);
+        let begun = begin(secret.expose().as_bytes());
+        Self { secret, begun }
+    }
+
+    /// Returns the secret itself, to judge its strength.
+    pub fn expose(&self) -> &str {
+        self.secret.expose()
+    }
+
+    fn hmac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        end(self.begun.clone(), parts)
+    }
+}
+
+impl fmt::Debug for RoutingSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.secret.fmt(f)
+    }
 }
 
 /// Computes the HMAC-SHA256 of the concatenated parts.
 pub fn hmac_sha256(secret: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    end(begin(secret), parts)
+}
+
+fn begin(secret: &[u8]) -> Hmac<Sha256> {
     #[expect(clippy::expect_used, reason = "RFC 2104 defines HMAC for keys of every length")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("any length of key is valid");
-    parts.iter().for_each(|part| mac.update(part));
-    mac.finalize().into_bytes().into()
+    Hmac::new_from_slice(secret).expect("any length of key is valid")
+}
+
+fn end(mut begun: Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
+    parts.iter().for_each(|part| begun.update(part));
+    begun.finalize().into_bytes().into()
 }
 
 impl fmt::Display for Key {

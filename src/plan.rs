@@ -13,7 +13,7 @@ use crate::{
     delivery::{Delivery, Reply},
     error::{Error, SignatureFault},
     event::{Event, Identity},
-    key::{Key, mirror_byte, route_byte},
+    key::{Key, RouteBytes},
     lowercase::python_lower,
     route::Route,
     source::{
@@ -192,14 +192,15 @@ fn derive(event: Event, intake: &Intake, source: Option<&Arc<Source>>) -> Plan {
     let key = Key::derive(&intake.routing_secret, &logical);
     let previous = intake.previous_routing_secret.as_ref();
     let previous_key = previous.map(|secret| Key::derive(secret, &logical));
+    let bytes = RouteBytes::derive(&intake.routing_secret, &logical);
     let rules = source.map(|source| &source.rules);
     let threshold = rules.and_then(|rules| rules.threshold);
     let route = rules.and_then(|rules| rules.destination).unwrap_or_else(|| {
-        let byte = route_byte(&intake.routing_secret, &logical);
+        let byte = bytes.route;
         threshold.map_or_else(|| intake.shares.of(byte), |least| Route::by_threshold(byte, least))
     });
     let answer = rules.and_then(|rules| rules.answer).unwrap_or(intake.answer);
-    let mirror_byte = Some(mirror_byte(&intake.routing_secret, &logical));
+    let mirror_byte = Some(bytes.mirror);
     let source = source.cloned();
     Plan { event, key, previous_key, route, answer, mirror_byte, source, _verified: Verified }
 }

@@ -5,10 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::{
     delivery::Delivery,
     event::{Event, Identity},
-    key::Key,
+    key::{Key, RoutingSecret},
     plan::Plan,
     route::Route,
-    secret::Secret,
 };
 
 /// Looks up variables. The last one with a name counts.
@@ -40,6 +39,6 @@ pub fn plan(identity: Identity, digest: &str) -> Plan {
         digest: digest.into(),
         identity,
     };
-    let key = Key::derive(&Secret::new("of-the-tests"), &event.logical());
+    let key = Key::derive(&RoutingSecret::new("of-the-tests"), &event.logical());
     Plan::kept(event, key, Route::GCP, None)
 }

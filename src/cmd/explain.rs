@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
     delivery::{Delivery, Reply},
-    key::route_byte,
+    key::RouteBytes,
     plan::{Plan, Planned, plan},
     route::Route,
     source::{Address, Source, Vendor, envelope, secrets_variable},
@@ -200,7 +200,7 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
     };
     Explanation {
         status: 200,
-        route_byte: Some(route_byte(&intake.routing_secret, &event.logical())),
+        route_byte: Some(RouteBytes::derive(&intake.routing_secret, &event.logical()).route),
         event_id: event.id().map(str::to_owned),
         vendor: Some(event.vendor),
         event_type: Some(event.event_type),

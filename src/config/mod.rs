@@ -42,6 +42,7 @@ use self::{destinations::Table, sources::SourcesText, vars::Vars};
 use crate::{
     delivery::Reply,
     finding::Finding,
+    key::RoutingSecret,
     route::Shares,
     secret::Secret,
     signing::Signer,
@@ -100,9 +101,9 @@ pub struct Config {
 /// The settings that the plan of a delivery depends on.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    pub routing_secret: Secret,
+    pub routing_secret: RoutingSecret,
     /// The previous routing secret, during a rotation. Keys under it are still looked up.
-    pub previous_routing_secret: Option<Secret>,
+    pub previous_routing_secret: Option<RoutingSecret>,
     /// The destination of each route byte.
     pub shares: Shares,
     pub max_body_bytes: usize,
@@ -417,13 +418,13 @@ impl Vars<'_> {
         }
     }
 
-    fn routing_secret(&mut self) -> Secret {
+    fn routing_secret(&mut self) -> RoutingSecret {
         if self.is_blank(ROUTING_SECRET) {
             let remedy = "is empty, so the secret of the examples would be used: set it to one of \
                           your own (`openssl rand -hex 32` makes one), or unset it to try the \
                           router on loopback";
             self.problem(ROUTING_SECRET, remedy);
-            return Secret::new(EXAMPLE_ROUTING_SECRET);
+            return RoutingSecret::new(EXAMPLE_ROUTING_SECRET);
         }
         let secret = self.text(ROUTING_SECRET).unwrap_or_else(|| EXAMPLE_ROUTING_SECRET.into());
         if self.in_lambda
@@ -431,15 +432,15 @@ impl Vars<'_> {
         {
             self.problem(ROUTING_SECRET, remedy);
         }
-        Secret::new(secret)
+        RoutingSecret::new(secret)
     }
 
-    fn previous_routing_secret(&mut self) -> Option<Secret> {
+    fn previous_routing_secret(&mut self) -> Option<RoutingSecret> {
         const NAME: &str = "ROUTING_SECRET_PREVIOUS";
         let previous = self.text(NAME)?;
         if self.text(ROUTING_SECRET).as_ref() == Some(&previous) {
             self.problem(NAME, "equals ROUTING_SECRET: set it to the previous secret, or unset it");
         }
-        Some(Secret::new(previous))
+        Some(RoutingSecret::new(previous))
     }
 }

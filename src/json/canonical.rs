@@ -1,10 +1,14 @@
 //! Prints a document exactly as Python does, into a hasher or any other writer.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Document, Kind, Pointer, text::first_code_point};
+use super::{
+    Document, Kind, Node, Pointer,
+    output::Output,
+    text::{first_code_point, plain_run},
+};
 
 impl Document<'_> {
     /// Returns the SHA-256 of the canonical form.
@@ -16,57 +20,74 @@ impl Document<'_> {
     pub fn digest_without(&self, left_out: &[Pointer]) -> [u8; 32] {
         let found = left_out.iter().filter_map(|pointer| pointer.find(self.root()));
         let left_out: Vec<_> = found.map(|value| value.index).collect();
-        let mut out = BufWriter::new(Hasher(Sha256::new()));
-        let written = self.write_node(0, &left_out, &mut out).and_then(|()| out.flush());
-        debug_assert!(written.is_ok(), "a hasher takes everything");
-        out.get_ref().0.clone().finalize().into()
+        let mut out = Output::new(Hasher(Sha256::new()), self.text.len());
+        self.write_value(0, &left_out, &mut out);
+        #[expect(clippy::expect_used, reason = "a hasher takes everything")]
+        let Hasher(hash) = out.finish().expect("a hasher takes everything");
+        hash.finalize().into()
     }
 
     /// Writes the canonical form.
     pub fn write_canonical(&self, out: &mut impl Write) -> io::Result<()> {
-        self.write_node(0, &[], out)
+        let mut out = Output::new(out, self.text.len());
+        self.write_value(0, &[], &mut out);
+        out.finish().map(|_| ())
     }
 
-    /// Writes a node without the values whose indices are in `left_out`.
-    fn write_node(&self, index: u32, left_out: &[u32], out: &mut impl Write) -> io::Result<()> {
+    /// Writes a value without the values whose indices are in `left_out`.
+    fn write_value(&self, index: u32, left_out: &[u32], out: &mut Output<impl Write>) {
         let node = self.nodes[index as usize];
         match node.kind {
-            // Python reads -0 as an integer, and integers have no sign on zero.
-            Kind::Verbatim if self.raw(index) == "-0" => out.write_all(b"0"),
-            Kind::Verbatim => out.write_all(self.raw(index).as_bytes()),
-            Kind::Float => write_float(self.raw(index), out),
-            Kind::String => write_string(self.raw(index), out),
             Kind::Array => {
-                out.write_all(b"[")?;
-                let (mut child, mut before) = (index + 1, "");
+                let (mut child, mut before) = (index + 1, "[");
                 while child < node.end {
                     if !left_out.contains(&child) {
-                        out.write_all(before.as_bytes())?;
+                        out.put(before.as_bytes());
                         before = ",";
-                        self.write_node(child, left_out, out)?;
+                        self.write_value(child, left_out, out);
                     }
                     child = self.after(child);
                 }
-                out.write_all(b"]")
+                out.put(if before == "[" { b"[]" } else { b"]" });
             }
             Kind::Object => {
                 let mut before = "{";
                 for &key in self.members_of(node) {
                     if !left_out.contains(&(key + 1)) {
-                        self.write_key(before, key, out)?;
+                        out.put(before.as_bytes());
                         before = ",";
-                        self.write_node(key + 1, left_out, out)?;
+                        self.write_member(key, left_out, out);
                     }
                 }
-                out.write_all(if before == "{" { b"{}" } else { b"}" })
+                out.put(if before == "{" { b"{}" } else { b"}" });
             }
+            _ => self.write_scalar(node, out),
         }
     }
 
-    fn write_key(&self, before: &str, key: u32, out: &mut impl Write) -> io::Result<()> {
-        out.write_all(before.as_bytes())?;
-        write_string(self.raw(key), out)?;
-        out.write_all(b":")
+    fn write_member(&self, key: u32, left_out: &[u32], out: &mut Output<impl Write>) {
+        let (name, value) = (self.nodes[key as usize], self.nodes[key as usize + 1]);
+        // Only a colon is between the two. An array and an object are never marked as canonical.
+        let are_close = value.start == name.end + 1;
+        if name.is_canonical && value.is_canonical && are_close {
+            out.put(self.text[name.start as usize..value.end as usize].as_bytes());
+        } else {
+            self.write_scalar(name, out);
+            out.put(b":");
+            self.write_value(key + 1, left_out, out);
+        }
+    }
+
+    /// Writes a scalar or a key.
+    fn write_scalar(&self, node: Node, out: &mut Output<impl Write>) {
+        let raw = self.raw(node);
+        match node.kind {
+            _ if node.is_canonical => out.put(raw.as_bytes()),
+            Kind::Float => write_float(raw, out),
+            Kind::String | Kind::Escaped => write_string(raw, out),
+            // The only word that is not canonical is -0. Arrays and objects are no scalars.
+            Kind::Word | Kind::Array | Kind::Object => out.put(b"0"),
+        }
     }
 }
 
@@ -84,67 +105,79 @@ impl Write for Hasher {
 }
 
 /// Prints a string as Python does with `ensure_ascii`: every character outside `' '..='~'` as
-/// `\uXXXX`.
-fn write_string(raw: &str, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(b"\"")?;
-    let mut rest = raw;
+/// `\uXXXX`. The text has its quotes.
+fn write_string(raw: &str, out: &mut Output<impl Write>) {
+    let mut rest = &raw[1..raw.len() - 1];
+    out.put(b"\"");
     loop {
-        let plain = rest.bytes().take_while(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\');
-        let (run, tail) = rest.split_at(plain.count());
-        out.write_all(run.as_bytes())?;
+        let (run, tail) = rest.split_at(plain_run(rest.as_bytes()));
+        out.put(run.as_bytes());
         if tail.is_empty() {
             break;
         }
         let (code, length) = first_code_point(tail);
-        write_code_point(code, out)?;
+        write_code_point(code, out);
         rest = &tail[length..];
     }
-    out.write_all(b"\"")
+    out.put(b"\"");
 }
 
-fn write_code_point(code: u32, out: &mut impl Write) -> io::Result<()> {
+fn write_code_point(code: u32, out: &mut Output<impl Write>) {
     match code {
-        0x22 => out.write_all(b"\\\""),
-        0x5C => out.write_all(b"\\\\"),
-        0x08 => out.write_all(b"\\b"),
-        0x0C => out.write_all(b"\\f"),
-        0x0A => out.write_all(b"\\n"),
-        0x0D => out.write_all(b"\\r"),
-        0x09 => out.write_all(b"\\t"),
-        0x20..=0x7E => out.write_all(&[code as u8]),
-        0..=0xFFFF => write!(out, "\\u{code:04x}"),
+        0x22 => out.put(b"\\\""),
+        0x5C => out.put(b"\\\\"),
+        0x08 => out.put(b"\\b"),
+        0x0C => out.put(b"\\f"),
+        0x0A => out.put(b"\\n"),
+        0x0D => out.put(b"\\r"),
+        0x09 => out.put(b"\\t"),
+        0x20..=0x7E => out.put(&[code as u8]),
+        0..=0xFFFF => write_unit(code, out),
         _ => {
             let offset = code - 0x10000;
-            write!(out, "\\u{:04x}\\u{:04x}", 0xD800 + (offset >> 10), 0xDC00 + (offset & 0x3FF))
+            write_unit(0xD800 + (offset >> 10), out);
+            write_unit(0xDC00 + (offset & 0x3FF), out);
         }
     }
 }
 
+fn write_unit(unit: u32, out: &mut Output<impl Write>) {
+    let digit = |shift: u32| b"0123456789abcdef"[(unit >> shift & 0xF) as usize];
+    out.put(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+}
+
 /// Prints a number with a point or an exponent as Python's `repr` of the nearest double.
-fn write_float(raw: &str, out: &mut impl Write) -> io::Result<()> {
+fn write_float(raw: &str, out: &mut Output<impl Write>) {
     let value = nearest_double(raw);
-    if value.is_sign_negative() {
-        out.write_all(b"-")?;
+    // In this range, neither Python nor the crate prints an exponent.
+    if (1e-4..1e16).contains(&value.abs()) {
+        out.put(zmij::Buffer::new().format_finite(value).as_bytes());
+    } else {
+        out.put(repr(value).as_bytes());
     }
+}
+
+fn repr(value: f64) -> String {
+    let minus = if value.is_sign_negative() { "-" } else { "" };
     if value.is_infinite() {
-        return out.write_all(b"Infinity");
+        return format!("{minus}Infinity");
     }
     let (digits, exponent) = shortest_digits(value.abs());
     match exponent {
-        -4..=-1 => write!(out, "0.{:0>1$}", digits, digits.len() + (-exponent - 1) as usize),
+        -4..=-1 => format!("{minus}0.{:0>1$}", digits, digits.len() + (-exponent - 1) as usize),
         0..=15 => {
             let point = exponent as usize + 1;
             if digits.len() <= point {
-                write!(out, "{digits:0<point$}.0")
+                format!("{minus}{digits:0<point$}.0")
             } else {
-                write!(out, "{}.{}", &digits[..point], &digits[point..])
+                format!("{minus}{}.{}", &digits[..point], &digits[point..])
             }
         }
         _ => {
             let (first, rest) = digits.split_at(1);
             let point = if rest.is_empty() { "" } else { "." };
             let sign = if exponent < 0 { '-' } else { '+' };
-            write!(out, "{first}{point}{rest}e{sign}{:02}", exponent.unsigned_abs())
+            format!("{minus}{first}{point}{rest}e{sign}{:02}", exponent.unsigned_abs())
         }
     }
 }

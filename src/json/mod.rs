@@ -11,17 +11,22 @@
 //! body. So [`Document`] is a flat index into the text: parsing checks the grammar and records
 //! where each value lies, and writing decodes from the text again. Both passes are linear in the
 //! size of the body, except for the sorting of keys.
+//!
+//! Most texts are canonical already. Parsing marks each scalar and key whose text equals its
+//! canonical form, and writing copies these texts.
 
 mod canonical;
+mod members;
+mod output;
 mod parser;
 mod pointer;
 mod put;
 mod text;
 
-use std::{fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 pub use pointer::Pointer;
-use text::decoded;
+use text::decode;
 
 /// Deepest nesting that is accepted. The outermost object is level 1.
 ///
@@ -87,22 +92,27 @@ pub struct Document<'a> {
     objects: Vec<Range<u32>>,
 }
 
-/// One value or key. `start..end` is its text, without the quotes of a string. An object's `start`
-/// is its index in `objects`, and an array's `start` is not used. The `end` of both is the index of
+/// One value or key. `start..end` is its text, with the quotes of a string. An object's `start` is
+/// its index in `objects`, and an array's `start` is not used. The `end` of both is the index of
 /// the node after their last descendant.
 #[derive(Clone, Copy)]
 struct Node {
     kind: Kind,
+    /// True if the text of a scalar or key equals its canonical form.
+    is_canonical: bool,
     start: u32,
     end: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// `true`, `false`, `null` and integers: printed as written.
-    Verbatim,
+    /// `true`, `false`, `null` and integers.
+    Word,
     Float,
+    /// A string without escapes.
     String,
+    /// A string with escapes.
+    Escaped,
     Array,
     Object,
 }
@@ -124,9 +134,22 @@ impl<'a> Document<'a> {
         Value { document: self, index: 0 }
     }
 
-    fn raw(&self, index: u32) -> &'a str {
-        let node = self.nodes[index as usize];
-        &self.text[node.start as usize..node.end as usize]
+    /// Returns the text of a scalar or key, with the quotes of a string. An array and an object have
+    /// no text of their own.
+    fn raw(&self, node: Node) -> &'a str {
+        match node.kind {
+            Kind::Array | Kind::Object => "",
+            _ => &self.text[node.start as usize..node.end as usize],
+        }
+    }
+
+    /// Returns the text of a string or key with its escapes decoded.
+    fn decoded(&self, node: Node) -> Cow<'a, [u8]> {
+        let inner = &self.text[node.start as usize + 1..node.end as usize - 1];
+        match node.kind {
+            Kind::Escaped => Cow::Owned(decode(inner)),
+            _ => Cow::Borrowed(inner.as_bytes()),
+        }
     }
 
     /// Returns the index of the node that follows `index` and all its descendants.
@@ -147,12 +170,11 @@ impl<'d> Value<'d> {
     /// Returns the name of the type, for a person.
     pub fn type_name(self) -> &'static str {
         match self.node().kind {
-            Kind::String => "a string",
+            Kind::String | Kind::Escaped => "a string",
             Kind::Array => "an array",
             Kind::Object => "an object",
             Kind::Float => "a number",
-            // Arrays and objects have no text of their own.
-            Kind::Verbatim => match self.document.raw(self.index) {
+            Kind::Word => match self.raw() {
                 "null" => "null",
                 "true" | "false" => "a boolean",
                 _ => "a number",
@@ -169,11 +191,12 @@ impl<'d> Value<'d> {
         if !self.is_object() {
             return None;
         }
-        let members = self.document.members_of(self.node());
-        let found = members
-            .binary_search_by(|&key| decoded(self.document.raw(key)).as_ref().cmp(name.as_bytes()))
-            .ok()?;
-        Some(Value { document: self.document, index: members[found] + 1 })
+        let document = self.document;
+        let members = document.members_of(self.node());
+        let decoded = |key: u32| document.decoded(document.nodes[key as usize]);
+        let found =
+            members.binary_search_by(|key| decoded(*key).as_ref().cmp(name.as_bytes())).ok()?;
+        Some(Value { document, index: members[found] + 1 })
     }
 
     /// Returns whether no two members have the same name. Of equal names, only the last counts here.
@@ -193,28 +216,28 @@ impl<'d> Value<'d> {
 
     /// Returns the text of a string, or `None` for any other value.
     pub fn as_str(self) -> Option<Result<String, LoneSurrogate>> {
-        (self.node().kind == Kind::String).then(|| {
-            let bytes = decoded(self.document.raw(self.index)).into_owned();
+        matches!(self.node().kind, Kind::String | Kind::Escaped).then(|| {
+            let bytes = self.document.decoded(self.node()).into_owned();
             String::from_utf8(bytes).map_err(|_| LoneSurrogate)
         })
     }
 
     /// Returns a number as the nearest double, or `None` for any other value.
     pub fn as_f64(self) -> Option<f64> {
-        let raw = self.document.raw(self.index);
-        let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        let is_number =
+            || self.raw().starts_with(|first: char| first == '-' || first.is_ascii_digit());
         match self.node().kind {
-            Kind::Float => raw.parse().ok(),
-            Kind::Verbatim if is_number => raw.parse().ok(),
+            Kind::Float => self.raw().parse().ok(),
+            Kind::Word if is_number() => self.raw().parse().ok(),
             _ => None,
         }
     }
 
     /// Returns `true` or `false`, or `None` for any other value.
     pub fn as_bool(self) -> Option<bool> {
-        match (self.node().kind, self.document.raw(self.index)) {
-            (Kind::Verbatim, "true") => Some(true),
-            (Kind::Verbatim, "false") => Some(false),
+        match self.raw() {
+            "true" => Some(true),
+            "false" => Some(false),
             _ => None,
         }
     }
@@ -224,7 +247,7 @@ impl<'d> Value<'d> {
     pub fn as_text(self) -> Option<String> {
         match self.as_str() {
             Some(text) => text.ok(),
-            None => self.as_f64().map(|_| self.document.raw(self.index).to_owned()),
+            None => self.as_f64().map(|_| self.raw().to_owned()),
         }
     }
 
@@ -244,6 +267,10 @@ impl<'d> Value<'d> {
 
     fn node(self) -> Node {
         self.document.nodes[self.index as usize]
+    }
+
+    fn raw(self) -> &'d str {
+        self.document.raw(self.node())
     }
 }
 

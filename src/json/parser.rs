@@ -1,9 +1,9 @@
 //! Reads a text by the grammar of RFC 8259, and records where each value lies.
 
-use std::borrow::Cow;
-
 use super::{
-    Document, JsonError, JsonFault, Kind, MAX_DEPTH, MAX_INTEGER_DIGITS, Node, text::decoded,
+    Document, JsonError, JsonFault, Kind, MAX_DEPTH, MAX_INTEGER_DIGITS, Node,
+    members::Names,
+    text::{hex_unit, plain_run},
 };
 
 impl<'a> Document<'a> {
@@ -16,10 +16,11 @@ impl<'a> Document<'a> {
         let mut parser = Parser {
             bytes: text.as_bytes(),
             at: 0,
+            names: Names::default(),
             document: Document {
                 text,
-                nodes: Vec::new(),
-                members: Vec::new(),
+                nodes: Vec::with_capacity(text.len() / BYTES_A_NODE),
+                members: Vec::with_capacity(text.len() / BYTES_A_NODE / 2),
                 objects: Vec::new(),
             },
         };
@@ -33,10 +34,14 @@ impl<'a> Document<'a> {
     }
 }
 
+/// The least number of bytes that a key or value takes in most bodies.
+const BYTES_A_NODE: usize = 8;
+
 /// A recursive-descent parser. [`MAX_DEPTH`] bounds the recursion.
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
+    names: Names,
     document: Document<'a>,
 }
 
@@ -56,13 +61,16 @@ impl Parser<'_> {
 
     fn object(&mut self, depth: usize) -> Result<(), JsonError> {
         let index = self.open(Kind::Object, depth)?;
+        let (begin, mut is_sorted) = (self.names.begin(), true);
         if !self.eat_after_space(b'}') {
             loop {
                 self.skip_space();
                 if self.peek() != Some(b'"') {
                     return Err(self.unexpected());
                 }
+                let key = self.at;
                 self.string()?;
+                is_sorted &= self.names.push(begin, &self.document, key..self.at);
                 if !self.eat_after_space(b':') {
                     return Err(self.unexpected());
                 }
@@ -75,7 +83,9 @@ impl Parser<'_> {
             }
         }
         self.close(index);
-        self.sort_members(index);
+        self.document.nodes[index].start = self.document.objects.len() as u32;
+        let members = self.names.finish(begin, is_sorted, &mut self.document);
+        self.document.objects.push(members);
         Ok(())
     }
 
@@ -100,7 +110,7 @@ impl Parser<'_> {
             return Err(self.fault(JsonFault::TooDeep));
         }
         self.at += 1;
-        self.push(kind, 0, 0);
+        self.push(kind, false, 0);
         Ok(self.document.nodes.len() - 1)
     }
 
@@ -108,48 +118,34 @@ impl Parser<'_> {
         self.document.nodes[index].end = self.document.nodes.len() as u32;
     }
 
-    /// Records the members of a finished object in canonical order: sorted by code point, with only
-    /// the last of equal keys.
-    fn sort_members(&mut self, index: usize) {
-        let document = &mut self.document;
-        let mut keys: Vec<(Cow<'_, [u8]>, u32)> = Vec::new();
-        let mut key = index as u32 + 1;
-        while key < document.nodes[index].end {
-            keys.push((decoded(document.raw(key)), key));
-            key = document.after(key + 1);
-        }
-        if !keys.is_sorted_by(|(a, _), (b, _)| a < b) {
-            // The sort is stable, so equal keys keep the order of the text.
-            keys.sort_by(|(a, _), (b, _)| a.cmp(b));
-        }
-        let start = document.members.len() as u32;
-        for (position, (name, key)) in keys.iter().enumerate() {
-            if keys.get(position + 1).is_none_or(|(next, _)| next != name) {
-                document.members.push(*key);
-            }
-        }
-        document.nodes[index].start = document.objects.len() as u32;
-        document.objects.push(start..document.members.len() as u32);
-    }
-
     fn string(&mut self) -> Result<(), JsonError> {
-        self.at += 1;
         let start = self.at;
+        self.at += 1;
+        let (mut kind, mut is_canonical) = (Kind::String, true);
         loop {
+            self.at += plain_run(&self.bytes[self.at..]);
             match self.peek() {
                 Some(b'"') => break,
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    kind = Kind::Escaped;
+                    is_canonical &= self.escape()?;
+                }
                 Some(0x00..=0x1f) => return Err(self.fault(JsonFault::ControlCharacter)),
-                Some(_) => self.at += 1,
+                Some(_) => {
+                    is_canonical = false;
+                    let beyond = self.bytes[self.at..].iter().take_while(|byte| **byte > b'~');
+                    self.at += beyond.count();
+                }
                 None => return Err(self.fault(JsonFault::EndOfInput)),
             }
         }
-        self.push(Kind::String, start, self.at);
         self.at += 1;
+        self.push(kind, is_canonical, start);
         Ok(())
     }
 
-    fn escape(&mut self) -> Result<(), JsonError> {
+    /// Reads an escape. Returns whether Python prints it in the same way.
+    fn escape(&mut self) -> Result<bool, JsonError> {
         let length = match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
             Some(b'u') => 6,
@@ -160,8 +156,9 @@ impl Parser<'_> {
         if !hex.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
             return Err(self.fault(JsonFault::BadEscape));
         }
+        let escape = &self.bytes[self.at..self.at + length];
         self.at += length;
-        Ok(())
+        Ok(is_canonical_escape(escape))
     }
 
     fn number(&mut self) -> Result<(), JsonError> {
@@ -185,13 +182,16 @@ impl Parser<'_> {
                 self.at = mantissa_end;
             }
         }
-        if self.at > integer_end {
-            self.push(Kind::Float, start, self.at);
+        let text = &self.bytes[start..self.at];
+        let (kind, is_canonical) = if self.at > integer_end {
+            (Kind::Float, is_canonical_float(text))
         } else if digits > MAX_INTEGER_DIGITS {
             return Err(JsonError { fault: JsonFault::IntegerTooLong, at: start });
         } else {
-            self.push(Kind::Verbatim, start, self.at);
-        }
+            // Python reads -0 as an integer, and integers have no sign on zero.
+            (Kind::Word, text != b"-0")
+        };
+        self.push(kind, is_canonical, start);
         Ok(())
     }
 
@@ -206,8 +206,9 @@ impl Parser<'_> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.unexpected());
         }
-        self.push(Kind::Verbatim, self.at, self.at + word.len());
+        let start = self.at;
         self.at += word.len();
+        self.push(Kind::Word, true, start);
         Ok(())
     }
 
@@ -236,8 +237,10 @@ impl Parser<'_> {
         self.bytes.get(self.at).copied()
     }
 
-    fn push(&mut self, kind: Kind, start: usize, end: usize) {
-        self.document.nodes.push(Node { kind, start: start as u32, end: end as u32 });
+    /// Adds a node whose text ends here.
+    fn push(&mut self, kind: Kind, is_canonical: bool, start: usize) {
+        let (start, end) = (start as u32, self.at as u32);
+        self.document.nodes.push(Node { kind, is_canonical, start, end });
     }
 
     fn unexpected(&self) -> JsonError {
@@ -250,4 +253,28 @@ impl Parser<'_> {
     fn fault(&self, fault: JsonFault) -> JsonError {
         JsonError { fault, at: self.at }
     }
+}
+
+/// Returns whether Python prints the escape in the same way.
+fn is_canonical_escape(escape: &[u8]) -> bool {
+    match escape {
+        [_, b'u', digits @ ..] => {
+            let is_shorter =
+                matches!(hex_unit(digits), 0x08 | 0x09 | 0x0A | 0x0C | 0x0D | 0x20..=0x7E);
+            !is_shorter && !digits.iter().any(u8::is_ascii_uppercase)
+        }
+        _ => escape != b"\\/",
+    }
+}
+
+/// Returns whether a number with a point or an exponent certainly is what Python prints for it.
+///
+/// A decimal number of at most 15 digits is the shortest one that is read as its double, unless it
+/// ends in zeros. Python prints it without an exponent if it is not too small.
+fn is_canonical_float(text: &[u8]) -> bool {
+    const SAFE_DIGITS: usize = 15;
+    text.len() <= SAFE_DIGITS + 1
+        && !text.iter().any(|byte| matches!(byte, b'e' | b'E'))
+        && (!text.ends_with(b"0") || text.ends_with(b".0"))
+        && !text.strip_prefix(b"-").unwrap_or(text).starts_with(b"0.000")
 }

@@ -40,18 +40,14 @@ impl Value<'_> {
     fn first_key(self) -> Option<usize> {
         let (object, first) = (self.node(), self.index + 1);
         let is_filled = object.kind == Kind::Object && first < object.end;
-        is_filled.then(|| self.document.nodes[first as usize].start as usize - 1)
+        is_filled.then(|| self.document.nodes[first as usize].start as usize)
     }
 
     /// Returns the start and the end of a scalar, with its quotes.
     fn span(self) -> Option<(usize, usize)> {
         let node = self.node();
-        let (start, end) = (node.start as usize, node.end as usize);
-        match node.kind {
-            Kind::Array | Kind::Object => None,
-            Kind::String => Some((start - 1, end + 1)),
-            Kind::Verbatim | Kind::Float => Some((start, end)),
-        }
+        let is_scalar = !matches!(node.kind, Kind::Array | Kind::Object);
+        is_scalar.then_some((node.start as usize, node.end as usize))
     }
 }
 

@@ -4,8 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::*;
 use crate::{
-    key::hmac_sha256,
-    secret::Secret,
+    key::{RoutingSecret, hmac_sha256},
     source::Certificate,
     testing::{delivery, lookup},
 };
@@ -50,7 +49,7 @@ fn status(delivery: &Delivery, intake: &Intake) -> u16 {
 #[test]
 fn the_route_byte_is_held_against_the_threshold() {
     let logical = plan_of(&envelope(), &intake(&[])).event.logical();
-    let byte = u16::from(route_byte(&Secret::new("of-the-tests"), &logical));
+    let byte = u16::from(RouteBytes::derive(&RoutingSecret::new("of-the-tests"), &logical).route);
     for (threshold, route) in
         [(byte, Route::AWS), (byte + 1, Route::GCP), (0, Route::AWS), (256, Route::GCP)]
     {

@@ -7,12 +7,14 @@
 //! module refuses the text, because two routers could disagree.
 //!
 //! Reading has three steps: `token` splits the text, `reader` finds the fields, and
-//! [`Timestamp::parse`] converts them to a point in time. The reader uses `words`, the vocabulary;
+//! [`Timestamp::parse`] converts them to a point in time. For the most common form, `rfc3339` does
+//! the first two at once. The reader uses `words`, the vocabulary;
 //! `date`, which finds year, month and day; and `decimal`, the arithmetic of Python's `Decimal`.
 
 mod date;
 mod decimal;
 mod reader;
+mod rfc3339;
 mod token;
 mod words;
 
@@ -64,9 +66,8 @@ impl Timestamp {
         if text.len() > MAX_TIMESTAMP_BYTES {
             return Err(TimestampError::TooLong);
         }
-        let tokens = token::split(text).ok_or(TimestampError::Unreadable)?;
-        let fields = reader::read(tokens).ok_or(TimestampError::Unreadable)?;
-        fields.timestamp()
+        let fields = rfc3339::read(text).or_else(|| reader::read(token::split(text)?));
+        fields.ok_or(TimestampError::Unreadable)?.timestamp()
     }
 
     /// Returns the point in time that many microseconds after the start of 1970, or `None` if
@@ -116,7 +117,9 @@ impl Fields {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (time, microseconds) = (self.0, self.0.nanosecond() / 1_000);
-        write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S"))?;
+        let (year, month, day) = (time.year(), time.month(), time.day());
+        let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
         if microseconds != 0 {
             write!(f, ".{microseconds:06}")?;
         }
