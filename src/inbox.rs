@@ -409,6 +409,10 @@ impl Lane {
         match health {
             // Attempts that began before the first refusal are no probes.
             Health::Busy => self.refusals += u32::from(self.gate.is_probe_due()),
+            // A busy destination that does not answer any more is not better.
+            Health::Unknown if self.refusals > 0 => {
+                self.refusals += u32::from(self.gate.is_probe_due());
+            }
             Health::Up | Health::Down => self.refusals = 0,
             Health::Unknown => {}
         }

@@ -18,7 +18,7 @@ mod copy;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use chrono::Utc;
@@ -30,7 +30,7 @@ pub use self::copy::Parcel;
 use crate::{
     config::Mirroring,
     delivery::Delivery,
-    destination::{self, Destination, NoAnswer, Outgoing, SendError},
+    destination::{self, Destination, Outgoing},
     fault,
     key::Key,
     plan::Plan,
@@ -88,11 +88,13 @@ impl Mirror {
         let trace = Trace::of(delivery, None).headers;
         let event =
             Outgoing { delivery, plan, attempt: 1, trace: &trace, signer: None, is_copy: true };
+        let began = Instant::now();
         match self.destination.send(&event, timeout).await {
             Ok(reply) if reply.status.is_success() => Copied::Sent,
             Ok(reply) => Copied::Failed(format!("the answer {}", reply.status.as_u16())),
             Err(error) => {
-                if matches!(&error, SendError::Unknown(NoAnswer { timed_out: true, .. })) {
+                // The limit of a connection that does not come up is shorter than that of a copy.
+                if began.elapsed() >= timeout / 2 {
                     self.rest.begin();
                 }
                 Copied::Failed(error.to_string())
@@ -244,8 +246,11 @@ impl Mirrors {
     pub async fn finish(&self, patience: Duration) {
         self.begin.send_replace(true);
         if tokio::time::timeout(patience, self.copies.wait()).await.is_err() {
-            let mirrors = self.own.values().chain(&self.common);
-            mirrors.filter(|mirror| mirror.is_asked()).for_each(|mirror| mirror.rest.begin());
+            // Without time for one copy, it says nothing about the mirrors.
+            if patience >= self.timeout {
+                let mirrors = self.own.values().chain(&self.common);
+                mirrors.filter(|mirror| mirror.is_asked()).for_each(|mirror| mirror.rest.begin());
+            }
             std::mem::take(&mut *self.lock()).cancel();
             // The tasks only count themselves now.
             self.copies.wait().await;

@@ -20,28 +20,38 @@ use url::{Host, Url};
 #[derive(Clone)]
 pub struct Resolver {
     system: GaiResolver,
-    /// True if a name may lead to every address.
-    is_open: bool,
+    allowed: Allowed,
+}
+
+/// Addresses to which a name may lead.
+#[derive(Clone, Copy)]
+enum Allowed {
+    All,
+    /// This machine, and every address where a target can be.
+    Loopback,
+    /// Every address where a target can be.
+    Targets,
 }
 
 impl Resolver {
     /// Creates a resolver for the endpoints of AWS's SDKs, and of Google's tokens. Their settings and
     /// TLS certificates protect them, and Google Cloud's metadata server has a link-local address.
     pub fn open() -> Self {
-        Self { system: GaiResolver::new(), is_open: true }
+        Self { system: GaiResolver::new(), allowed: Allowed::All }
     }
 
     /// Creates the resolver for a target. If its URL names `localhost`, that may be this machine. An
     /// address in the URL needs no resolver.
     pub fn of_target(url: &Url) -> Self {
-        let is_open = match url.host() {
-            Some(Host::Domain(name)) => {
-                let name = name.trim_end_matches('.');
-                name == "localhost" || name.ends_with(".localhost")
-            }
-            Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => true,
+        let allowed = match url.host() {
+            Some(Host::Domain(name)) => match name.trim_end_matches('.') {
+                "localhost" => Allowed::Loopback,
+                name if name.ends_with(".localhost") => Allowed::Loopback,
+                _ => Allowed::Targets,
+            },
+            Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => Allowed::All,
         };
-        Self { is_open, ..Self::open() }
+        Self { allowed, ..Self::open() }
     }
 
     /// Checks the addresses of a name. One forbidden address is enough to refuse the name: it is
@@ -50,9 +60,14 @@ impl Resolver {
     /// # Errors
     /// Fails with the first forbidden address.
     pub fn check(&self, host: &str, addresses: &[SocketAddr]) -> Result<(), Forbidden> {
-        let forbidden = addresses.iter().filter(|_| !self.is_open).find_map(|address| {
+        let forbidden = addresses.iter().find_map(|address| {
             let address = address.ip();
-            let kind = kind(address)?;
+            let is_allowed = match self.allowed {
+                Allowed::All => true,
+                Allowed::Loopback => address.is_loopback(),
+                Allowed::Targets => false,
+            };
+            let kind = kind(address).filter(|_| !is_allowed)?;
             Some(Forbidden { host: host.to_owned(), address, kind })
         });
         forbidden.map_or(Ok(()), Err)
@@ -267,6 +282,8 @@ mod tests {
         for url in ["https://localhost.example", "https://notlocalhost", "https://h.local"] {
             assert!(resolver(url).check("h", &found).is_err(), "{url}");
         }
+        let elsewhere = addresses(&["169.254.169.254"]);
+        assert!(resolver("https://api.localhost").check("h", &elsewhere).is_err());
         assert!(Resolver::open().check("h", &found).is_ok());
     }
 }

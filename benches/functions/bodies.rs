@@ -95,7 +95,7 @@ fn item(text: &mut String, number: usize, space: [&str; 3]) {
     member("quantity", (number % 7).to_string());
     member("price", format!("{}.{:02}", number % 900, number % 89 + 10));
     member("currency", "\"EUR\"".into());
-    member("taxable", (number % 3 == 0).to_string());
+    member("taxable", (number.is_multiple_of(3)).to_string());
     member("discount", "null".into());
     member("product_url", format!("\"https:\\/\\/shop.example.com\\/products\\/{number}\""));
     member("note", format!("\"Please ring twice.\\nThe \\\"{number}\\\" is on the left.\""));

@@ -70,7 +70,7 @@ impl Document<'_> {
         // Only a colon is between the two. An array and an object are never marked as canonical.
         let are_close = value.start == name.end + 1;
         if name.is_canonical && value.is_canonical && are_close {
-            out.put(self.text[name.start as usize..value.end as usize].as_bytes());
+            out.put(&self.text.as_bytes()[name.start as usize..value.end as usize]);
         } else {
             self.write_scalar(name, out);
             out.put(b":");

@@ -23,7 +23,7 @@ struct Name {
     first_bytes: u64,
     /// The index of the key's node.
     key: u32,
-    /// The index in [`Decoded`] of a name with escapes.
+    /// The length of [`Decoded`] before this name, which is the index of a name with escapes.
     decoded: u32,
 }
 
@@ -67,6 +67,7 @@ impl Names {
         document: &mut Document<'_>,
     ) -> Range<u32> {
         let names = &mut self.stack[begin..];
+        let decoded = names.first().map(|first| first.decoded as usize);
         let start = document.members.len() as u32;
         if is_sorted {
             document.members.extend(names.iter().map(|name| name.key));
@@ -83,6 +84,7 @@ impl Names {
             }
         }
         self.stack.truncate(begin);
+        self.decoded.0.truncate(decoded.unwrap_or(usize::MAX));
         start..document.members.len() as u32
     }
 }

@@ -11,8 +11,8 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     for (index, chunk) in chunks.iter().enumerate() {
         let word = u64::from_le_bytes(*chunk);
         // The exclusive or maps a quote to 0x20, and control characters to one another.
-        let quote_or_control = (word ^ EACH * 0x02).wrapping_sub(EACH * 0x21);
-        let backslash = (word ^ EACH * 0x5C).wrapping_sub(EACH);
+        let quote_or_control = (word ^ (EACH * 0x02)).wrapping_sub(EACH * 0x21);
+        let backslash = (word ^ (EACH * 0x5C)).wrapping_sub(EACH);
         let delete_or_beyond = word.wrapping_add(EACH);
         let found = (quote_or_control | backslash | delete_or_beyond) & (EACH * 0x80);
         if found != 0 {

@@ -13,6 +13,8 @@ use super::schema;
 
 /// The mode of a new file: only for its owner.
 const MODE: u32 = 0o600;
+/// Statements that a connection keeps prepared: more than there are.
+const STATEMENTS: usize = 64;
 /// The bits of a mode for users who are neither the owner nor in the group.
 const OTHERS: u32 = 0o007;
 
@@ -52,6 +54,7 @@ pub(super) fn connect(
     // URIs are off: `file:x?mode=memory` would be a store that no other process shares.
     let flags = OpenFlags::default() & !OpenFlags::SQLITE_OPEN_URI;
     let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(timeout)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // When two processes open a new file at once, it may be locked for a moment. SQLite does not

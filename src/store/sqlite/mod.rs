@@ -255,12 +255,14 @@ impl Store for Sqlite {
         let (lease, delivered) = (lease.clone(), delivered.clone());
         self.write(move |connection| {
             let Delivered { at, ttl, reply, attempts } = delivered;
-            let changed = connection.execute(
-                "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
-                        expires_at = ?5, reply_head = ?6, reply_body = ?7,
-                        accepted = NULL, destination = NULL, due = NULL, ready = NULL
-                 WHERE key = ?1 AND owner = ?2",
-                params![
+            let changed = connection
+                .prepare_cached(
+                    "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
+                            expires_at = ?5, reply_head = ?6, reply_body = ?7,
+                            accepted = NULL, destination = NULL, due = NULL, ready = NULL
+                     WHERE key = ?1 AND owner = ?2",
+                )?
+                .execute(params![
                     lease.key.to_string(),
                     lease.owner,
                     stored::to_json(&attempts),
@@ -268,18 +270,18 @@ impl Store for Sqlite {
                     at.timestamp_millis().saturating_add_unsigned(ttl.as_millis() as u64),
                     reply.as_ref().map(stored::reply_head),
                     reply.as_ref().map(|reply| reply.body.as_ref()),
-                ],
-            )?;
+                ])?;
             if changed == 0 {
                 return Ok(Settled::LeaseLost);
             }
             clear_dead_letter(connection, &lease.key)?;
             inbox::clear_delivery(connection, &lease.key)?;
-            connection.execute(
-                "DELETE FROM events WHERE key IN
-                     (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
-                params![at.timestamp_millis(), SWEPT_AT_ONCE],
-            )?;
+            connection
+                .prepare_cached(
+                    "DELETE FROM events WHERE key IN
+                         (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
+                )?
+                .execute(params![at.timestamp_millis(), SWEPT_AT_ONCE])?;
             fault::point("before finish commits");
             Ok(Settled::Stored)
         })

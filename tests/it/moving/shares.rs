@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::Value;
 use webhook_router::config::{EXAMPLE_ROUTING_SECRET, Intake};
 
-use super::{event, serve, table};
+use super::{event, file, serve, table, told_moves};
 use crate::support::{ROUTER, Server, Sink, delivery, end_of, lookup, ok, planned, sqlite, status};
 
 /// Names and bytes of five destinations.
@@ -101,11 +101,7 @@ async fn a_shift_moves_exactly_what_plan_shift_says_and_no_event_that_has_a_reco
     const EVENTS: usize = 400;
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let (before, after) = (table_of(&FIVE, &sink.url), table_of(&SHIFTED, &sink.url));
-    let file = |name: &str, text: &str| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).unwrap();
-        file.to_str().unwrap().to_owned()
-    };
+    let file = |name: &str, text: &str| file(folder.path(), name, text);
     let bodies: Vec<_> = (0..EVENTS).map(event).collect();
     // Half of the bodies are in one file, one per line. One event is there twice.
     let (first, last) = bodies.split_at(EVENTS - 1);
@@ -136,11 +132,7 @@ async fn a_shift_moves_exactly_what_plan_shift_says_and_no_event_that_has_a_reco
         }
         places.push(then);
     }
-    let told = shift["moves"].as_array().unwrap().iter().map(|one| {
-        let name = |end: &str| one[end].as_str().unwrap().to_owned();
-        ((name("from"), name("to")), one["events"].as_u64().unwrap())
-    });
-    assert_eq!(told.collect::<BTreeMap<_, _>>(), moves);
+    assert_eq!(told_moves(&shift), moves);
     assert_eq!(shift["events"], EVENTS);
     assert_eq!(shift["moved"], moves.values().sum::<u64>());
     assert_eq!(moves.keys().map(|(from, _)| from.as_str()).collect::<Vec<_>>(), ["eu-1", "eu-1"]);
@@ -159,11 +151,7 @@ async fn a_shift_moves_exactly_what_plan_shift_says_and_no_event_that_has_a_reco
 #[test]
 fn plan_shift_compares_a_threshold_with_a_table() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).unwrap();
-        file.to_str().unwrap().to_owned()
-    };
+    let file = |name: &str, text: &str| file(folder.path(), name, text);
     let rows = [("gcp", "0-127"), ("aws", "128-199"), ("new", "200-255")];
     let from = file("from.env", "ROUTE_THRESHOLD=128\n");
     let to = file("to.toml", &table_of(&rows, "https://x.example.com"));

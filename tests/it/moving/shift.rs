@@ -12,9 +12,9 @@ use serde_json::Value;
 use webhook_router::store::State;
 
 use super::{
-    event,
+    event, file,
     shares::{FIVE, SHIFTED, intake, place, plan_shift},
-    table,
+    table, told_moves,
 };
 use crate::{
     inbox::{is_delivered, record},
@@ -162,21 +162,13 @@ async fn shift_to_a_router_that_answers(answer: &str) {
         }
         record(&store, &key(&got), is_delivered).await;
     }
-    let file = |name: &str, text: &str| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).unwrap();
-        file.to_str().unwrap().to_owned()
-    };
+    let file = |name: &str, text: &str| file(folder.path(), name, text);
     let lines: Vec<_> = new.iter().map(|number| event(*number)).collect();
     let (from, to) = (file("from.toml", &before), file("to.toml", &after));
     let lines = file("bodies.jsonl", &lines.join("\n"));
     let shift = plan_shift(&["--json", "--from", &from, "--to", &to, &lines]);
     let shift: Value = serde_json::from_str(&shift).unwrap();
-    let told = shift["moves"].as_array().unwrap().iter().map(|one| {
-        let name = |end: &str| one[end].as_str().unwrap().to_owned();
-        ((name("from"), name("to")), one["events"].as_u64().unwrap())
-    });
-    assert_eq!(told.collect::<BTreeMap<_, _>>(), moves);
+    assert_eq!(told_moves(&shift), moves);
     assert!(!moves.is_empty() && moves.keys().all(|(from, _)| from == GIVER), "{moves:?}");
     // No event with a record went to another place at any time.
     let elsewhere = bodies(&others);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use webhook_router::{router::Budget, source::Answer};
+use webhook_router::{queue::MAX_COPY_BYTES, router::Budget, source::Answer};
 
 use super::{stack, statements};
 use crate::stack::{Stack, TEMPLATE, text};
@@ -199,6 +199,7 @@ fn visibility_lease_and_timeout_fit_one_another_for_every_allowed_parameter() {
         let stack = stack(&[ACCEPTED, ("Timeout", &timeout.to_string())]);
         let queue = properties(&stack, "InboxQueue");
         assert_eq!(number(&properties(&stack, "Router")["Timeout"]), timeout);
+        assert!(number(&queue["MaximumMessageSize"]) > MAX_COPY_BYTES as u64);
         let visibility = number(&queue["VisibilityTimeout"]);
         // Lambda asks for six times the timeout. SQS hides a message for 12 hours at most.
         assert!((timeout * 6..=43_200).contains(&visibility), "{timeout}: {visibility}");
