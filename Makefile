@@ -52,7 +52,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -81,7 +81,7 @@ AGAIN = $(MAKE) --no-print-directory
 
 # Most tests do not call the built functions, and wait for a part of their time. The functions are built
 # beside these tests, at the lowest priority.
-test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-faulty
+test-all: test-tools build-faulty
 	cargo test --locked --no-run
 	@echo 'Building the functions beside the tests; the output is in $(FUNCTIONS_LOG).'
 	@nice -n 19 env -u RUSTFLAGS -u RUSTC_WORKSPACE_WRAPPER $(AGAIN) build-sam build > $(FUNCTIONS_LOG) 2>&1 & functions=$$!; \
@@ -89,6 +89,8 @@ test-all: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready build-fault
 	cargo test --locked -- $(NEED_FUNCTIONS:%=--skip %) && \
 	{ wait $$functions || { cat $(FUNCTIONS_LOG); exit 1; }; } && \
 	cargo test --locked --test it -- $(NEED_FUNCTIONS)
+
+test-tools: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready
 
 # Installs and builds only the requirements of the named tests. Their names are known after the tests are built.
 test-named: fast-servers

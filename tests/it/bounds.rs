@@ -374,9 +374,11 @@ fn peak_memory(router: &Server) -> usize {
 /// Returns whether the other side has read everything that a connection has sent
 /// (<https://docs.kernel.org/networking/proc_net_tcp.html>).
 fn is_read(stream: &TcpStream) -> bool {
-    let port = format!(":{:04X} ", stream.local_addr().unwrap().port());
+    // Connections to other servers may have the same port on this side.
+    let port = |address: SocketAddr| format!(":{:04X} ", address.port());
+    let (near, far) = (port(stream.local_addr().unwrap()), port(stream.peer_addr().unwrap()));
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let mut ends = table.lines().filter(|line| line.contains(&port));
+    let mut ends = table.lines().filter(|line| line.contains(&near) && line.contains(&far));
     ends.all(|line| line.contains(" 00000000:00000000 "))
 }
 

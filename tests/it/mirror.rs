@@ -1,6 +1,6 @@
 //! Mirrors: copies of a part of the events, which change nothing about the events.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -121,6 +121,23 @@ async fn a_mirror_that_hangs_refuses_or_fails_changes_no_answer() {
         let expected = if mirror.is_empty() { 0 } else { EVENTS };
         assert_eq!(copies(&log, outcome), expected, "{mirror}: {log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_without_a_connection_rests_after_one_copy() {
+    // It takes connections, and says nothing in them.
+    let mirror = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("https://{}", mirror.local_addr().unwrap());
+    let sink = Sink::start().await;
+    let vars = [("MIRROR_URL", url.as_str()), ("FORWARD_TIMEOUT_MS", "2000")];
+    let router = Serve::to(&sink).envs(vars).start();
+    router.post(numbered(0)).await.expect(200);
+    while copies(&router.log(), "failed") == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    router.post(numbered(1)).await.expect(200);
+    let log = stop(router);
+    assert_eq!((copies(&log, "failed"), copies(&log, "dropped")), (1, 1), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
