@@ -1,4 +1,4 @@
-"""What every row needs: the builds, a folder, the servers that it starts, and how long it measures."""
+"""The parts that every row needs: the builds, a folder, the servers that it starts, and how long it measures."""
 
 import contextlib
 import dataclasses
@@ -61,12 +61,15 @@ class Bench:
     def rounds(self, measures, count=None):
         """Takes each measure once per round, so that other load on the machine affects all of them.
 
-        Returns the values of each measure, in the order of the rounds.
+        Each round begins with another measure, so that none always follows the same one. Returns the values of
+        each measure, in the order of the rounds.
         """
-        values = {name: [] for name in measures}
-        for _ in range(count or self.of(3, 5)):
-            for name, measure in measures.items():
-                values[name].append(measure())
+        names = list(measures)
+        values = {name: [] for name in names}
+        for number in range(count or self.of(3, 5)):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                values[name].append(measures[name]())
         return values
 
     def chart(self, title, unit, bars):
