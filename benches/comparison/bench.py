@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import shutil
 import tempfile
@@ -18,17 +19,20 @@ class Build:
     name: str
     program: str
     function: str
+    built: str
 
     @classmethod
     def of(cls, checkout, name, folder):
         """Returns the build in a checkout. Copies it, because `cargo bench` builds it with fault points."""
-        paths = []
+        paths, built = [], []
         for path in (BUILT, FUNCTION):
             path = os.path.join(checkout, path)
             if not os.path.exists(path):
                 raise SystemExit(f"{path} is missing: run `cargo build --locked --release` and `make build` there")
             paths.append(shutil.copy(path, os.path.join(folder, f"{name}-{os.path.basename(path)}")))
-        return cls(name, *paths)
+            time = datetime.datetime.fromtimestamp(os.path.getmtime(path), datetime.timezone.utc)
+            built.append(f"{os.path.basename(path)} {time:%Y-%m-%d %H:%M} UTC")
+        return cls(name, *paths, ", ".join(built))
 
 
 class Bench:
