@@ -60,22 +60,24 @@ class Filled:
         self.store, self.destination, self.count, self.is_filled = store, destination, count, False
         self.place = store.create(f"records-{count}-{build.name}")
         label = f"{store.name}-{count}-{build.name}"
-        server = bench.start(Router(bench.folder, label, build.program, self.place, destination,
-                                    AWS_ENDPOINT_URL_DYNAMODB=store.url, AWS_REGION="us-east-1",
-                                    AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test"))
-        self.client = bench.enter(contextlib.closing(load.Client(server)))
-        for _ in range(EVENTS):
-            self.client.send()
+        self.server = bench.start(Router(bench.folder, label, build.program, self.place, destination,
+                                         AWS_ENDPOINT_URL_DYNAMODB=store.url, AWS_REGION="us-east-1",
+                                         AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test"))
+        with contextlib.closing(load.Client(self.server)) as client:
+            for _ in range(EVENTS):
+                client.send()
 
     def measure(self):
         """Returns the median time of deliveries that begin with this number of records."""
-        if not self.is_filled or self.count <= MANY:
-            self.store.empty(self.place)
-            self.client.send()
-            self.store.fill(self.place, self.count - 1)
-            self.is_filled = True
+        with contextlib.closing(load.Client(self.server)) as client:
+            if not self.is_filled or self.count <= MANY:
+                self.store.empty(self.place)
+                client.send()
+                self.store.fill(self.place, self.count - 1)
+                self.is_filled = True
         before = self.destination.settled()
-        times = [self.client.send() for _ in range(EVENTS)]
+        with contextlib.closing(load.Client(self.server)) as client:
+            times = [client.send() for _ in range(EVENTS)]
         self.destination.require(EVENTS, before)
         return statistics.median(times)
 
