@@ -99,14 +99,15 @@ def warm_up(server, same=False):
         send(server, 1)
 
 
-def pause_for(server, a_second, connections):
+def pause_for(server, a_second, connections, seconds):
     """Returns the pause with which a server gets this many requests a second, over some connections."""
-    each = connections / a_second
-    pause = each
+    each = pause = connections / a_second
+    tried = {}
     # A run shows how much time the answers and wrk's clock take.
-    for _ in range(3):
-        achieved = send(server, 1, connections, pause=pause).a_second
-        if abs(achieved / a_second - 1) < 0.03:
+    for _ in range(4):
+        achieved = send(server, seconds, connections, pause=pause).a_second
+        tried[pause] = abs(achieved / a_second - 1)
+        if tried[pause] < 0.03:
             break
         pause = max(0.0, pause + each - connections / achieved)
-    return pause
+    return min(tried, key=tried.get)

@@ -64,8 +64,8 @@ def at_half(bench, servers, rate):
     measures, halves = {}, {}
     for name, server in servers.items():
         halves[name] = statistics.median(rate[name]) / 2
-        pause = load.pause_for(server, halves[name], HALF_CONNECTIONS)
         seconds = min(max(2, math.ceil(HALF_ANSWERS / halves[name])), bench.of(4, 20))
+        pause = load.pause_for(server, halves[name], HALF_CONNECTIONS, min(seconds, 4))
         measures[name] = lambda server=server, pause=pause, seconds=seconds: load.send(
             server, seconds, HALF_CONNECTIONS, pause=pause)
     loads = bench.rounds(measures)
