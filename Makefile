@@ -192,7 +192,7 @@ parity: $(VENV)/ready ## Compare the router with the Python reference.
 	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture
 
 # `cargo bench` builds the router with fault points. So the router itself is built after it.
-bench: servers bench-programs $(BENCH_VENV)/ready $(VENV)/ready $(DYNAMODB)/ready build build-bare ## Measure the router beside other routers, and write docs/benchmarks.md. FULL=1 takes longer, ONLY=serve prints only that row, BEFORE=FOLDER also measures another checkout.
+bench: this-architecture servers bench-programs $(BENCH_VENV)/ready $(VENV)/ready $(DYNAMODB)/ready build build-bare ## Measure the router beside other routers, and write docs/benchmarks.md. FULL=1 takes longer, ONLY=serve prints only that row, BEFORE=FOLDER also measures another checkout.
 	cargo bench --locked --no-run --bench claims --bench functions
 	cargo build --locked --release --bin webhook-router
 	PYTHONPATH=benches FULL='$(FULL)' ONLY='$(ONLY)' BEFORE='$(BEFORE)' $(BENCH_VENV)/bin/python -m comparison
@@ -275,10 +275,15 @@ $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS):
 	$(CARGO_INSTALL) --version $(CARGO_MUTANTS) cargo-mutants
 	touch $@
 
-.PHONY: architecture servers fast-servers bench-programs build-bare packages
+.PHONY: architecture this-architecture servers fast-servers bench-programs build-bare packages
 # cargo-lambda would build for x86_64 if ARCH named any other architecture.
 architecture:
 	@case '$(ARCH)' in x86_64|arm64) ;; *) echo 'ARCH must be x86_64 or arm64, the architectures of Lambda' >&2; exit 1;; esac
+
+# The emulator runs the functions on this machine.
+this-architecture:
+	@case '$(ARCH) '"$$(uname -m)" in 'x86_64 x86_64'|'arm64 aarch64'|'arm64 arm64') ;; \
+	*) echo "make bench needs the functions of this machine: ARCH=$$(uname -m | sed s/aarch64/arm64/)" >&2; exit 1;; esac
 
 # Installs only missing programs: an npm from elsewhere would conflict with Debian's.
 servers: PACKAGES_OF = $(PROGRAMS)

@@ -1,5 +1,7 @@
 """Measures the router beside its yardsticks, and writes docs/benchmarks.md (`make bench`).
 
+A quick run does not overwrite the page of a full one: it writes target/benchmarks.md then.
+
     FULL=1          more and longer rounds, and larger stores
     ONLY="a b"      only these rows, printed instead of written
     BEFORE=FOLDER   also measures the build in another checkout
@@ -22,12 +24,15 @@ def main():
     chosen = os.environ.get("ONLY", "").split() or list(ROWS)
     if unknown := set(chosen) - set(ROWS):
         sys.exit(f"ONLY: there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    facts, charts, sections, failed = machine.facts(), {}, {}, []
+    run, busy, charts, sections, failed = machine.run(before), machine.busy(), {}, {}, []
+    run["other load before the run"] = f"{busy:.1f} of {os.cpu_count()} cores"
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        settings = machine.settings(folder)
         builds = {"router": Build.of(".", "router", folder)}
         if before:
             builds["before"] = Build.of(before, "before", folder)
+        run |= {f"{name} was built": build.built for name, build in builds.items()}
         for name in chosen:
             row_began = time.monotonic()
             print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
@@ -39,9 +44,11 @@ def main():
                 # The other rows are worth having.
                 traceback.print_exc()
                 failed.append(name)
-    facts["time of the run"] = f"{(time.monotonic() - began) / 60:.0f} minutes, {'full' if is_full else 'quick'}"
+    run[report.KIND] = f"{'full' if is_full else 'quick'}, {(time.monotonic() - began) / 60:.0f} minutes"
     if chosen == list(ROWS):
-        report.write(facts, sections, charts, failed)
+        facts = {"The run": run, "Settings": settings}
+        path = report.write(is_full, facts, report.notes(is_full, busy, os.cpu_count()), sections, charts, failed)
+        print(f"{path} is written")
     else:
         print("\n".join(report.table([line for lines in sections.values() for line in lines])))
     return 1 if failed else 0

@@ -1,7 +1,8 @@
-"""What every row needs: the builds, a folder, the servers that it starts, and how long it measures."""
+"""The parts that every row needs: the builds, a folder, the servers that it starts, and how long it measures."""
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import shutil
 import tempfile
@@ -18,17 +19,20 @@ class Build:
     name: str
     program: str
     function: str
+    built: str
 
     @classmethod
     def of(cls, checkout, name, folder):
         """Returns the build in a checkout. Copies it, because `cargo bench` builds it with fault points."""
-        paths = []
+        paths, built = [], []
         for path in (BUILT, FUNCTION):
             path = os.path.join(checkout, path)
             if not os.path.exists(path):
                 raise SystemExit(f"{path} is missing: run `cargo build --locked --release` and `make build` there")
             paths.append(shutil.copy(path, os.path.join(folder, f"{name}-{os.path.basename(path)}")))
-        return cls(name, *paths)
+            time = datetime.datetime.fromtimestamp(os.path.getmtime(path), datetime.timezone.utc)
+            built.append(f"{os.path.basename(path)} {time:%Y-%m-%d %H:%M} UTC")
+        return cls(name, *paths, ", ".join(built))
 
 
 class Bench:
@@ -61,12 +65,15 @@ class Bench:
     def rounds(self, measures, count=None):
         """Takes each measure once per round, so that other load on the machine affects all of them.
 
-        Returns the values of each measure, in the order of the rounds.
+        Each round begins with another measure, so that none always follows the same one. Returns the values of
+        each measure, in the order of the rounds.
         """
-        values = {name: [] for name in measures}
-        for _ in range(count or self.of(3, 5)):
-            for name, measure in measures.items():
-                values[name].append(measure())
+        names = list(measures)
+        values = {name: [] for name in names}
+        for number in range(count or self.of(3, 5)):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                values[name].append(measures[name]())
         return values
 
     def chart(self, title, unit, bars):

@@ -1,5 +1,6 @@
 """A function in AWS's Runtime Interface Emulator, which SAM's package contains."""
 
+import contextlib
 import glob
 import http.client
 import itertools
@@ -7,6 +8,7 @@ import json
 import os
 import platform
 import re
+import signal
 import sys
 import time
 import zipfile
@@ -56,8 +58,8 @@ class Emulator:
         self.process.stop()
         # The emulator does not always end its function.
         for id in function:
-            if os.path.exists(f"/proc/{id}"):
-                os.kill(id, 9)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(id, signal.SIGKILL)
 
     def function(self):
         """Returns the ids of the function's processes."""

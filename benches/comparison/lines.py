@@ -1,4 +1,4 @@
-"""The lines of the table: what was measured, beside what, and what it must reach."""
+"""The lines of the table: a measured figure, its yardstick, and the limit for it."""
 
 import dataclasses
 import statistics
@@ -12,36 +12,40 @@ UNITS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Reach:
-    """The largest or least value that the router must reach: of the ratio, or of its own figure."""
+# The extremes of fewer values than this say more than the middle half of them.
+FEW = 8
 
-    limit: float
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """The largest or least value that is allowed: of the ratio, or of the router's own figure."""
+
+    value: float
     is_most: bool
     of_ratio: bool
 
     def is_met(self, value):
-        return value <= self.limit if self.is_most else value >= self.limit
+        return value <= self.value if self.is_most else value >= self.value
 
     def distance(self, value):
-        """Returns how far a value is from the limit: 1 or less is reached."""
-        return value / self.limit if self.is_most else self.limit / value
+        """Returns how far a value is from the limit: 1 or less meets it."""
+        return value / self.value if self.is_most else self.value / value
 
 
-def most(limit):
-    return Reach(limit, is_most=True, of_ratio=False)
+def most(value):
+    return Limit(value, is_most=True, of_ratio=False)
 
 
-def least(limit):
-    return Reach(limit, is_most=False, of_ratio=False)
+def least(value):
+    return Limit(value, is_most=False, of_ratio=False)
 
 
-def most_times(limit):
-    return Reach(limit, is_most=True, of_ratio=True)
+def most_times(value):
+    return Limit(value, is_most=True, of_ratio=True)
 
 
-def least_times(limit):
-    return Reach(limit, is_most=False, of_ratio=True)
+def least_times(value):
+    return Limit(value, is_most=False, of_ratio=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,26 +58,35 @@ class Line:
     before: list | None = None
     yardstick_is: str = ""
     yardstick: list | None = None
-    reach: Reach | None = None
+    limit: Limit | None = None
 
-    def ratio(self):
-        """Returns the ratio to the yardstick: the median of the rounds, whose values belong together."""
+    def ratios(self):
+        """Returns the ratio to the yardstick in each round, whose values belong together."""
         if not self.yardstick:
-            return None
-        if len(self.router) != len(self.yardstick):
-            return statistics.median(self.router) / statistics.median(self.yardstick)
-        return statistics.median(ours / theirs for ours, theirs in zip(self.router, self.yardstick))
+            return []
+        return [ours / theirs for ours, theirs in zip(self.router, self.yardstick, strict=True)]
 
-    def reached(self):
-        """Returns the value that the reach is about."""
-        return self.ratio() if self.reach.of_ratio else statistics.median(self.router)
+    @property
+    def is_ratio(self):
+        """Returns whether the judged values are ratios."""
+        return self.limit.of_ratio if self.limit else bool(self.yardstick)
+
+    def judged(self):
+        """Returns the values that the limit is about."""
+        return self.ratios() if self.is_ratio else self.router
 
     def spread(self):
-        """Returns the range of the middle half of the values, as a part of their median."""
-        if len(self.router) < 2:
-            return None
-        quarters = statistics.quantiles(self.router, n=4, method="inclusive")
-        return (quarters[2] - quarters[0]) / quarters[1]
+        """Returns the range of the judged values: all of a few, or the middle half of many."""
+        values = self.judged()
+        if len(values) < FEW:
+            return min(values), max(values)
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+        return low, high
+
+    def verdict(self):
+        """Returns whether the limit is met: unclear if it is within the spread."""
+        low, high = map(self.limit.is_met, self.spread())
+        return "unclear" if low != high else "yes" if low else "no"
 
 
 def shown(value, unit):
@@ -89,8 +102,18 @@ def shown_values(values, unit):
     return shown(statistics.median(values), unit) if values else ""
 
 
-def shown_reach(line):
-    if not line.reach:
+def shown_judged(line, value):
+    return f"{value:.3g} x" if line.is_ratio else shown(value, line.unit)
+
+
+def shown_limit(line):
+    if not line.limit:
         return ""
-    limit = f"{line.reach.limit:.3g} x" if line.reach.of_ratio else shown(line.reach.limit, line.unit)
-    return f"{'at most' if line.reach.is_most else 'at least'} {limit}"
+    return f"{'at most' if line.limit.is_most else 'at least'} {shown_judged(line, line.limit.value)}"
+
+
+def shown_spread(line):
+    if len(line.router) < 2:
+        return ""
+    low, high = (shown_judged(line, value) for value in line.spread())
+    return low if low == high else f"{low} to {high}"

@@ -26,6 +26,10 @@ function init(args)
   tail = after
   number = 0
   math.randomseed(thread_number)
+  -- wrk sets a timer for every request if there is a delay, even for one of 0.
+  if mean_pause == 0 then
+    delay = nil
+  end
 end
 
 function request()
@@ -39,9 +43,6 @@ end
 -- Pauses are exponentially distributed, so that the connections do not fall into step. A pause is a whole
 -- number of milliseconds, and its fraction is the chance of one more.
 function delay()
-  if mean_pause == 0 then
-    return 0
-  end
   return math.floor(-math.log(1 - math.random()) * mean_pause + math.random())
 end
 

@@ -1,20 +1,23 @@
 """Load by wrk, which sends distinct events over a fixed number of connections.
 
 wrk is Debian's package. Its threads are cheap enough to load nginx, and a script makes every event another
-one. It corrects its percentiles for requests that a slow answer holds up.
+one. It corrects its percentiles for requests that a slow answer holds up. The destination counts what arrives, so
+that no answer counts without its delivery.
 """
 
+import contextlib
 import dataclasses
+import http.client
 import itertools
 import json
 import os
 import subprocess
-import urllib.request
+import time
 
 SCRIPT = os.path.join(os.path.dirname(__file__), "load.lua")
 THREADS = 2
 SMALL = 256
-FIRST = b'{"vendor":"stripe","event_type":"payment.succeeded","created_at":"2026-05-06T12:34:56Z"}'
+EVENT = '{"vendor":"stripe","event_type":"payment.succeeded","created_at":"2026-05-06T12:34:56Z","id":"%s"}'
 
 runs = itertools.count()
 
@@ -48,6 +51,7 @@ def send(server, seconds, connections=16, size=SMALL, same=False, pause=0):
     command = ["wrk", "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "--timeout", "10s"]
     command += ["-s", SCRIPT, server.url, "--", run, str(size), "same" if same else "distinct"]
     command += [f"{pause * 1000:.3f}"]
+    arrived_before = server.destination.settled()
     before = server.process.processor_seconds()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
     processor = server.process.processor_seconds() - before
@@ -56,19 +60,54 @@ def send(server, seconds, connections=16, size=SMALL, same=False, pause=0):
     result = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
     if result["refused"] or result["broken"] or not result["requests"]:
         raise RuntimeError(f"{server.name} did not answer all requests: {result}; {server.process.tail()}")
+    if same:
+        server.destination.require(0, arrived_before, tolerance=1)
+    elif server.delivers_first:
+        # Answers that wrk no longer waits for are not in its count.
+        server.destination.require(result["requests"], arrived_before, tolerance=connections)
     return Load(result["requests"], result["seconds"], result["p50"], result["p99"], processor)
+
+
+class Client:
+    """A connection that sends new events one after the other."""
+
+    def __init__(self, server):
+        self.server = server
+        self.connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+
+    def send(self):
+        """Sends an event, and returns the seconds until the answer."""
+        body = (EVENT % f"{os.getpid()}-{next(runs)}").encode()
+        began = time.perf_counter()
+        self.connection.request("POST", "/webhook", body, {"Content-Type": "application/json"})
+        answer = self.connection.getresponse()
+        text, took = answer.read(), time.perf_counter() - began
+        if answer.status != 200:
+            raise RuntimeError(f"{self.server.name} answered {answer.status} {text!r}; {self.server.process.tail()}")
+        return took
+
+    def close(self):
+        self.connection.close()
 
 
 def warm_up(server, same=False):
     """Waits for a server's first answer, and sends it some events."""
-    urllib.request.urlopen(f"{server.url}/webhook", FIRST, timeout=60).close()
+    with contextlib.closing(Client(server)) as client:
+        client.send()
     send(server, 1, connections=1, same=same)
     if not same:
         send(server, 1)
 
 
-def pause_for(server, a_second, connections):
+def pause_for(server, a_second, connections, seconds):
     """Returns the pause with which a server gets this many requests a second, over some connections."""
-    each = connections / a_second
-    # The first run shows how much time the answers and wrk's clock take.
-    return max(0.0, 2 * each - connections / send(server, 1, connections, pause=each).a_second)
+    each = pause = connections / a_second
+    tried = {}
+    # A run shows how much time the answers and wrk's clock take.
+    for _ in range(4):
+        achieved = send(server, seconds, connections, pause=pause).a_second
+        tried[pause] = abs(achieved / a_second - 1)
+        if tried[pause] < 0.03:
+            break
+        pause = max(0.0, pause + each - connections / achieved)
+    return min(tried, key=tried.get)

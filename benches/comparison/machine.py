@@ -1,4 +1,4 @@
-"""The facts about the machine and the programs, for the report."""
+"""The facts about the machine, the programs and their settings, for the report."""
 
 import datetime
 import importlib.metadata
@@ -6,17 +6,50 @@ import os
 import platform
 import re
 import subprocess
+import time
+
+from .load import THREADS
+from .routers import DEFAULT_LOG, PYTHON_THREADS
+
+BUSY_SECONDS = 5
 
 
-def facts():
-    """Returns names and values."""
+def busy():
+    """Returns how many cores are busy, over some seconds. The average load would contain the build."""
+    before = busy_ticks()
+    time.sleep(BUSY_SECONDS)
+    return (busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / BUSY_SECONDS
+
+
+def busy_ticks():
+    with open("/proc/stat") as file:
+        user, nice, system, _, _, interrupts, soft, stolen = map(int, file.readline().split()[1:9])
+    return user + nice + system + interrupts + soft + stolen
+
+
+def settings(folder):
+    """Returns the settings that decide the figures. The stores are in the folder."""
+    cores = os.cpu_count()
+    return {
+        "`serve`": f"{cores} worker threads; RUST_LOG=error, or by default {DEFAULT_LOG}; no listener for metrics",
+        "SQLite": f"WAL and synchronous=FULL, on {output('df', '--output=fstype', folder).split()[-1]}",
+        "Redis": "one server, without persistence",
+        "DynamoDB Local": "in memory, a heap of at most 2 GB",
+        "Python router": f"gunicorn, {cores} workers of {PYTHON_THREADS} threads (memory: 32), hiredis",
+        "nginx": f"{cores} worker processes, no access log",
+        "load": f"wrk, {THREADS} threads",
+    }
+
+
+def run(before):
+    """Returns names and values for the run. `before` is the folder of the build before, if there is one."""
     return {
         "time": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": first("git", "rev-parse", "--short", "HEAD") + (" with changes" if is_changed() else ""),
+        "commit": commit("."),
+        **({"commit before": commit(before)} if before else {}),
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "load before the run": f"{os.getloadavg()[0]:.2f} (average of a minute)",
         "programs": ", ".join([
             first("rustc", "--version").split(" (")[0],
             f"Python {platform.python_version()}",
@@ -27,7 +60,7 @@ def facts():
         ]),
         "Python packages": ", ".join(
             f"{name} {importlib.metadata.version(name)}"
-            for name in ["flask", "gunicorn", "redis", "requests", "python-dateutil", "boto3",
+            for name in ["flask", "gunicorn", "redis", "hiredis", "requests", "python-dateutil", "boto3",
                          "aws-lambda-powertools", "awslambdaric"]
         ),
     }
@@ -39,9 +72,11 @@ def processor():
     return found[1] if found else platform.machine()
 
 
-def is_changed():
+def commit(checkout):
     paths = ["src", "Cargo.toml", "Cargo.lock", "benches"]
-    return subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *paths], check=False).returncode != 0
+    git = ["git", "-C", checkout]
+    is_changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *paths], check=False).returncode != 0
+    return first(*git, "rev-parse", "--short", "HEAD") + (" with changes" if is_changed else "")
 
 
 def output(*command):

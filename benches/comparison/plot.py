@@ -2,9 +2,12 @@
 
 import html
 import math
+import sys
 
 WIDTH, LABELS, VALUES, ROW, TOP = 940, 490, 90, 24, 44
 BAR = WIDTH - LABELS - VALUES
+# The least distance that is drawn.
+LEAST = 1e-3
 
 STYLE = """<style>
   text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -18,30 +21,32 @@ STYLE = """<style>
 
 
 def bars(title, values, shown):
-    """Draws a bar for each value, from the least to the largest. A logarithmic scale shows all of them."""
+    """Draws a bar for each value, from the least to the largest. A logarithmic scale shows values of any size."""
     least, largest = min(values.values()), max(values.values())
-    is_logarithmic = largest > 20 * least
+    # A difference of two times may be below 0.
+    is_logarithmic = largest > 20 * least > 0
     rows = []
     for label, value in sorted(values.items(), key=lambda item: item[1]):
         if is_logarithmic:
             # A third of a power of ten is left of the least value, so that its bar can be seen.
             length = (math.log10(value / least) + 1 / 3) / (math.log10(largest / least) + 1 / 3)
         else:
-            length = max(value, 0) / largest
+            length = max(value, 0) / max(largest, sys.float_info.min)
         kind = "ours" if label.startswith("router") else "other"
         rows.append((label, kind, 0, length, shown(value)))
     return draw(title + (", logarithmic" if is_logarithmic else ""), rows)
 
 
 def distances(values):
-    """Draws how far each value is from its reach, on a logarithmic scale with a line at 1."""
-    widest = max([abs(math.log10(value)) for value in values.values()] + [1])
+    """Draws how far each value is from its limit, on a logarithmic scale with a line at 1."""
+    powers = {label: math.log10(max(value, LEAST)) for label, value in values.items()}
+    widest = max([*map(abs, powers.values()), 1])
     rows = []
     for label, value in values.items():
-        end = math.log10(value) / widest / 2 + 0.5
+        end = powers[label] / widest / 2 + 0.5
         kind = "ours" if value <= 1 else "far"
         rows.append((label, kind, min(0.5, end), abs(end - 0.5), f"{value:.3g}"))
-    return draw("Distance from the reach, logarithmic: the line is the reach, left of it is better", rows, 0.5)
+    return draw("Distance from the limit, logarithmic: the line is the limit, left of it is better", rows, 0.5)
 
 
 def draw(title, rows, line=None):

@@ -1,4 +1,7 @@
-"""The routers to compare: ours from a build, the Python router, and nginx as a plain proxy."""
+"""The routers to compare: ours from a build, the Python router, and nginx as a plain proxy.
+
+Each has its `destination`. `delivers_first` says that it answers an event after the delivery.
+"""
 
 import os
 import sys
@@ -7,13 +10,16 @@ from .processes import Process, free_port
 from .servers import CONFIGURATIONS, Nginx
 
 SECRET = "plainly-a-benchmark-s-secret"
+DEFAULT_LOG = "info"
+PYTHON_THREADS = 8
 
 
 class Router:
     """`serve` of a build, whose events all go to one destination over HTTP."""
 
     def __init__(self, folder, name, program, store, destination, log=False, **variables):
-        self.name = name
+        self.name, self.destination = name, destination
+        self.delivers_first = variables.get("ANSWER") != "accepted"
         variables = {
             "STORE_URL": store,
             "ROUTING_SECRET": SECRET,
@@ -21,7 +27,7 @@ class Router:
             "GCP_TARGET_URL": destination.url,
             "METRICS_LISTEN": "off",
             "STORE_TIMEOUT_MS": "10000",
-            "RUST_LOG": "info" if log else "error",
+            "RUST_LOG": DEFAULT_LOG if log else "error",
         } | variables
         command = [program, "serve", "--listen", "127.0.0.1:0"]
         self.process = Process(command, folder, name, variables, says="listening on")
@@ -31,8 +37,10 @@ class Router:
 class PythonRouter:
     """The Python router under gunicorn: a worker for each core, with threads for the connections."""
 
-    def __init__(self, folder, name, redis, destination, threads=8):
-        self.name, port = name, free_port()
+    delivers_first = True
+
+    def __init__(self, folder, name, redis, destination, threads=PYTHON_THREADS):
+        self.name, self.destination, port = name, destination, free_port()
         self.url = f"http://127.0.0.1:{port}"
         variables = {
             "PYTHONPATH": CONFIGURATIONS,
@@ -50,6 +58,9 @@ class PythonRouter:
 class Proxy(Nginx):
     """nginx as a plain proxy."""
 
+    delivers_first = True
+
     def __init__(self, folder, name, destination):
+        self.destination = destination
         target = destination.url.removeprefix("http://")
         super().__init__(folder, name, "proxy.conf", TARGET=target)

@@ -1,6 +1,7 @@
 """The servers that routers need: a destination, Redis, DynamoDB Local. All are on loopback."""
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -37,8 +38,49 @@ class Nginx:
         self.process = Process(command, folder, name).wait_for_port(port)
 
 
-class SlowDestination:
-    """A destination that answers after some time."""
+class Counting:
+    """A destination that counts the requests that arrive: `count()` returns how many so far."""
+
+    def ask(self):
+        """Returns the destination's answer about itself."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", "/status")
+            return connection.getresponse().read()
+
+    def settled(self):
+        """Returns the count once it no longer grows: after a load, some requests may be on the way."""
+        last = self.count()
+        for _ in range(600):
+            time.sleep(0.1)
+            if (now := self.count()) == last:
+                return now
+            last = now
+        raise RuntimeError(f"{self.name} still gets requests a minute after the load")
+
+    def require(self, wanted, before, tolerance=0):
+        """Requires that as many requests have arrived since a count before."""
+        arrived = self.settled() - before
+        if abs(arrived - wanted) > tolerance:
+            raise RuntimeError(f"{arrived} requests arrived at {self.name}, not {wanted}")
+
+
+class Destination(Nginx, Counting):
+    """nginx, which answers every request at once."""
+
+    def __init__(self, folder):
+        super().__init__(folder, "destination", "destination.conf")
+        self.asked = 0
+
+    def count(self):
+        self.asked += 1
+        # The third line has the numbers of connections accepted, of those handled, and of requests. nginx counts
+        # this request as well.
+        return int(self.ask().split(b"\n")[2].split()[2]) - self.asked
+
+
+class SlowDestination(Counting):
+    """A destination that answers after some time. It counts its answers."""
 
     def __init__(self, folder, name, seconds):
         program = os.path.join(os.path.dirname(__file__), "slow_destination.py")
@@ -46,6 +88,9 @@ class SlowDestination:
         self.name = name
         self.process = Process(command, folder, name, says="listening on")
         self.url = self.process.said.rsplit(" ", 1)[1]
+
+    def count(self):
+        return int(self.ask())
 
 
 class Redis:
@@ -113,14 +158,18 @@ def create_table(url, name):
     })
 
 
-def ask(url, service, target, request):
-    """Makes a request to an emulated service of AWS, and returns its answer."""
+def signed(service, target):
+    """Returns the headers of a request to an emulated service of AWS, which does not check the signature."""
     credential = f"Credential=test/20260101/us-east-1/{service}/aws4_request"
-    headers = {
+    return {
         "content-type": "application/x-amz-json-1.0",
         "x-amz-target": target,
         "authorization": f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, Signature=none",
     }
-    request = urllib.request.Request(url, json.dumps(request).encode(), headers)
+
+
+def ask(url, service, target, request):
+    """Makes a request to an emulated service of AWS, and returns its answer."""
+    request = urllib.request.Request(url, json.dumps(request).encode(), signed(service, target))
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)

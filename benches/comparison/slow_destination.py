@@ -1,4 +1,4 @@
-"""A destination that answers every request after some seconds, in one thread.
+"""A destination that answers every POST after some seconds, in one thread. GET says how many it has answered.
 
     python3 slow_destination.py SECONDS
 """
@@ -7,21 +7,36 @@ import asyncio
 import re
 import sys
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\ndone"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b"
 LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 
 
 class Connection(asyncio.Protocol):
+    answered = 0
+
     def connection_made(self, transport):
         self.transport, self.received = transport, b""
 
     def data_received(self, data):
         self.received += data
         head, end, body = self.received.partition(b"\r\n\r\n")
-        if end and len(body) >= int(LENGTH.search(head + b"\r\n")[1]):
+        if not end:
+            return
+        is_question = head.startswith(b"GET")
+        if is_question or len(body) >= int(LENGTH.search(head + b"\r\n")[1]):
             # A client sends its next request after the answer.
             self.received = b""
-            asyncio.get_running_loop().call_later(float(sys.argv[1]), self.transport.write, ANSWER)
+            if is_question:
+                self.write(b"%d" % Connection.answered)
+            else:
+                asyncio.get_running_loop().call_later(float(sys.argv[1]), self.answer)
+
+    def answer(self):
+        Connection.answered += 1
+        self.write(b"done")
+
+    def write(self, text):
+        self.transport.write(HEAD % (len(text), text))
 
 
 async def main():

@@ -19,6 +19,8 @@ TIMEOUT = 10
 table = DynamoDBPersistenceLayer(table_name=os.environ["TABLE"], key_attr="key")
 config = IdempotencyConfig(event_key_jmespath="body")
 session = requests.Session()
+# Without this, every request reads the environment's proxies and ~/.netrc anew.
+session.trust_env = False
 
 
 @idempotent(persistence_store=table, config=config)

@@ -32,6 +32,8 @@ def session():
     """Returns the thread's connections to the destinations."""
     if not hasattr(local, "session"):
         local.session = requests.Session()
+        # Without this, every request reads the environment's proxies and ~/.netrc anew.
+        local.session.trust_env = False
     return local.session
 
 

@@ -12,9 +12,9 @@ def run(_):
         page = file.read()
     return [
         Line("a million events on AWS, DynamoDB (cost.md)", "USD",
-             [cell(page, "**a million events**")], reach=most(1.80)),
+             [cell(page, "**a million events**")], limit=most(1.80)),
         Line("fixed cost of a month on AWS (cost.md)", "USD",
-             [cell(page, "metrics, alarms, dashboard, secret: per month, for any number of events")], reach=most(6)),
+             [cell(page, "metrics, alarms, dashboard, secret: per month, for any number of events")], limit=most(6)),
     ]
 
 

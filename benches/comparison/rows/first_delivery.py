@@ -6,14 +6,14 @@ import statistics
 from .. import emulator
 from ..emulator import Emulator
 from ..lines import Line, most
-from ..servers import DynamoDb, Nginx, create_table
+from ..servers import Destination, DynamoDb, create_table
 from .invocation import POWERTOOLS
 
 LATER = 5
 
 
 def run(bench):
-    destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
+    destination = bench.start(Destination(bench.folder))
     dynamodb = bench.start(DynamoDb(bench.folder))
     create_table(dynamodb.url, "powertools")
     variables = emulator.router_variables(destination, dynamodb)
@@ -22,20 +22,26 @@ def run(bench):
         for name, build in bench.builds.items()
     }
     starts[POWERTOOLS] = emulator.powertools(destination, dynamodb)
-    measures = {name: lambda name=name, start=start: extra(bench, name, *start) for name, start in starts.items()}
+    measures = {
+        name: lambda name=name, start=start: extra(bench, destination, name, *start)
+        for name, start in starts.items()
+    }
     for measure in measures.values():
         # DynamoDB Local is slow at first.
         measure()
     seconds = bench.rounds(measures, bench.of(5, 10))
-    bench.chart("First delivery of an instance: more than a later one", "time", seconds)
+    bench.chart("Extra time of the first delivery of an instance", "time", seconds)
     return [
-        Line("first delivery of an instance: more than a later one", "time", seconds["router"],
+        Line("extra time of the first delivery of an instance", "time", seconds["router"],
              seconds.get("before"), POWERTOOLS, seconds[POWERTOOLS], most(40e-3)),
     ]
 
 
-def extra(bench, name, command, variables):
+def extra(bench, destination, name, command, variables):
     """Returns how much longer the first delivery of a new instance takes than later ones."""
+    before = destination.settled()
     with Emulator(bench.folder, name.replace(" ", "-").replace("'", ""), command, variables) as function:
         first = function.deliver()
-        return first - statistics.median(function.deliver() for _ in range(LATER))
+        later = [function.deliver() for _ in range(LATER)]
+    destination.require(1 + LATER, before)
+    return first - statistics.median(later)

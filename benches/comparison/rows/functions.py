@@ -7,7 +7,7 @@ import subprocess
 from .. import programs
 from ..lines import Line, most_times
 
-REACH = {"1 KB": 2.6, "64 KB": 3.0, "1 MB": 3.0}
+LIMITS = {"1 KB": 2.6, "64 KB": 3.0, "1 MB": 3.0}
 
 
 def run(bench):
@@ -23,6 +23,6 @@ def run(bench):
     })
     return [
         Line(f"key and route of a body of {name}", "time", [bodies[name]["key_us"] / 1e6], None,
-             "SHA-256 alone", [bodies[name]["sha256_us"] / 1e6], most_times(reach))
-        for name, reach in REACH.items()
+             "SHA-256 alone", [bodies[name]["sha256_us"] / 1e6], most_times(limit))
+        for name, limit in LIMITS.items()
     ]

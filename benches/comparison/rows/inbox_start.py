@@ -8,11 +8,11 @@ import os
 from .. import emulator
 from ..emulator import Emulator
 from ..lines import Line
-from ..servers import TABLE, Moto, Nginx, create_table
+from ..servers import TABLE, Destination, Moto, create_table
 
 
 def run(bench):
-    destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
+    destination = bench.start(Destination(bench.folder))
     moto = bench.start(Moto(bench.folder))
     create_table(moto.url, TABLE)
     variables = emulator.router_variables(destination, moto) | {
@@ -21,7 +21,7 @@ def run(bench):
         "ANSWER": "accepted",
     }
     values = bench.rounds({
-        name: lambda one=one: measure(bench, one, variables) for name, one in bench.builds.items()
+        name: lambda one=one: measure(bench, destination, one, variables) for name, one in bench.builds.items()
     }, bench.of(5, 20))
     accepts, delivers = ({name: [pair[at] for pair in all] for name, all in values.items()} for at in (0, 1))
     return [
@@ -30,11 +30,13 @@ def run(bench):
     ]
 
 
-def measure(bench, build, variables):
+def measure(bench, destination, build, variables):
     """Returns the CPU of an instance that accepts an event, and of one that a message of SQS wakes for it."""
+    before = destination.settled()
     command = emulator.unpack(build.function, os.path.join(bench.folder, build.name))
     accepted, accepts = first_answer(bench, command, variables, emulator.new_event())
     assert accepted["body"] == "accepted", accepted
+    destination.require(0, before)
     message = {
         "messageId": "1",
         "eventSource": "aws:sqs",
@@ -43,6 +45,7 @@ def measure(bench, build, variables):
     }
     delivered, delivers = first_answer(bench, command, variables, {"Records": [message]})
     assert delivered == {"batchItemFailures": []}, delivered
+    destination.require(1, before)
     return accepts, delivers
 
 

@@ -5,21 +5,21 @@ import statistics
 from .. import emulator
 from ..emulator import Emulator
 from ..lines import Line, most, most_times
-from ..servers import DynamoDb, Nginx, create_table
+from ..servers import Destination, DynamoDb, create_table
 
 POWERTOOLS = "Powertools"
 WARM_UP = 50
 
 
 def run(bench):
-    destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
+    destination = bench.start(Destination(bench.folder))
     dynamodb = bench.start(DynamoDb(bench.folder))
     functions = start_all(bench, destination, dynamodb)
     for function in functions.values():
         for _ in range(WARM_UP):
             function.deliver()
     count = bench.of(100, 300)
-    values = bench.rounds({name: lambda one=one: measure(one, count) for name, one in functions.items()})
+    values = bench.rounds({name: lambda one=one: measure(one, count, destination) for name, one in functions.items()})
     cpu = {name: [seconds for seconds, _ in all] for name, all in values.items()}
     took = {name: [seconds for _, seconds in all] for name, all in values.items()}
     lines = functions["router"].log_lines()
@@ -28,10 +28,10 @@ def run(bench):
     return [
         Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"),
              POWERTOOLS, cpu[POWERTOOLS], most_times(0.1)),
-        Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"), reach=most(0.5e-3)),
+        Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"), limit=most(0.5e-3)),
         Line("time of an invocation, DynamoDB Local", "time", took["router"], took.get("before"),
              POWERTOOLS, took[POWERTOOLS]),
-        Line("log line of a delivery, with its metrics", "bytes", lines, before, reach=most(600)),
+        Line("log line of a delivery, with its metrics", "bytes", lines, before, limit=most(600)),
     ]
 
 
@@ -48,8 +48,10 @@ def start_all(bench, destination, dynamodb):
     return functions
 
 
-def measure(function, count):
+def measure(function, count, destination):
     """Returns the CPU of an invocation, and the median of the time that it takes."""
-    before = function.processor_seconds()
+    arrived_before, before = destination.settled(), function.processor_seconds()
     times = [function.deliver() for _ in range(count)]
-    return (function.processor_seconds() - before) / count, statistics.median(times)
+    processor = function.processor_seconds() - before
+    destination.require(count, arrived_before)
+    return processor / count, statistics.median(times)

@@ -1,11 +1,9 @@
 """The memory of `serve`: at rest, and under 64 connections that send bodies of 64 KB."""
 
-import threading
-
 from .. import load
 from ..lines import Line, most
 from ..routers import Proxy, PythonRouter, Router
-from ..servers import Nginx, Redis
+from ..servers import Destination, Redis
 
 CONNECTIONS, SIZE = 64, 64 * 1024
 PYTHON, PROXY = "Python router", "nginx proxy"
@@ -13,7 +11,7 @@ PYTHON, PROXY = "Python router", "nginx proxy"
 
 def run(bench):
     redis = bench.start(Redis(bench.folder))
-    destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
+    destination = bench.start(Destination(bench.folder))
     threads = CONNECTIONS // 2
     starts = {
         name: lambda name=name, build=build: Router(bench.folder, name, build.program, redis.url, destination)
@@ -41,17 +39,5 @@ def measure(bench, start):
     with server.process:
         load.warm_up(server)
         at_rest = server.process.memory_bytes()
-        samples, ended = [], threading.Event()
-
-        def sample():
-            while not ended.wait(0.05):
-                samples.append(server.process.memory_bytes())
-
-        sampler = threading.Thread(target=sample)
-        sampler.start()
-        try:
-            load.send(server, bench.of(3, 6), CONNECTIONS, SIZE)
-        finally:
-            ended.set()
-            sampler.join()
-        return at_rest, max(samples)
+        load.send(server, bench.of(3, 6), CONNECTIONS, SIZE)
+        return at_rest, server.process.most_memory_bytes()

@@ -1,19 +1,24 @@
 """The time of a delivery by `serve`, with few and with many records in the store.
 
-Each store has one delivered event, and copies of its record under other keys.
+Each store has one delivered event, and copies of its record under other keys. A round delivers further events, so
+each round begins with a store that is filled anew. The largest stores are filled once, because these events are few
+beside their records.
 """
 
 import concurrent.futures
+import contextlib
 import os
 import secrets
 import sqlite3
+import statistics
 
 from .. import load
 from ..lines import Line, most_times
 from ..routers import Router
-from ..servers import DynamoDb, Nginx, Redis, create_table
+from ..servers import Destination, DynamoDb, Redis, create_table
 
-FEW = 10
+FEW, MANY = 10, 10_000
+EVENTS = 200
 BATCH = 25
 PREFIX = "webhook:dedup:"
 COPY = """
@@ -25,7 +30,7 @@ end
 
 
 def run(bench):
-    destination = bench.start(Nginx(bench.folder, "destination", "destination.conf"))
+    destination = bench.start(Destination(bench.folder))
     lines = []
     for store in (OnRedis, OnSqlite, OnDynamoDb):
         lines += compare(bench, store(bench), destination)
@@ -34,25 +39,47 @@ def run(bench):
 
 def compare(bench, store, destination):
     """Compares the time of a delivery with few records to that with many records."""
-    counts = [FEW, 10_000] + ([store.most] if bench.is_full and store.most > 10_000 else [])
-    measures = {}
-    for count in counts:
-        place = store.create(count)
-        for name, build in bench.builds.items():
-            label = f"{store.name}-{count}-{name}"
-            server = bench.start(Router(bench.folder, label, build.program, place, destination,
-                                        AWS_ENDPOINT_URL_DYNAMODB=store.url, AWS_REGION="us-east-1",
-                                        AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test"))
-            load.warm_up(server)
-            if name == "router":
-                store.fill(place, count)
-            measures[name, count] = lambda server=server: load.send(server, 1, connections=1).p50
+    counts = [FEW, MANY] + ([store.most] if bench.is_full else [])
+    measures = {
+        (name, count): Filled(bench, store, build, destination, count).measure
+        for count in counts
+        for name, build in bench.builds.items()
+    }
     times = bench.rounds(measures, 5)
     return [
         Line(f"time of a delivery, {store.name}, {count:,} records", "time", times["router", count],
              times.get(("before", count)), f"with {FEW} records", times["router", FEW], most_times(1.3))
         for count in counts[1:]
     ]
+
+
+class Filled:
+    """A router over a place of its own in a store, with a number of records."""
+
+    def __init__(self, bench, store, build, destination, count):
+        self.store, self.destination, self.count, self.is_filled = store, destination, count, False
+        self.place = store.create(f"records-{count}-{build.name}")
+        label = f"{store.name}-{count}-{build.name}"
+        self.server = bench.start(Router(bench.folder, label, build.program, self.place, destination,
+                                         AWS_ENDPOINT_URL_DYNAMODB=store.url, AWS_REGION="us-east-1",
+                                         AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test"))
+        with contextlib.closing(load.Client(self.server)) as client:
+            for _ in range(EVENTS):
+                client.send()
+
+    def measure(self):
+        """Returns the median time of deliveries that begin with this number of records."""
+        with contextlib.closing(load.Client(self.server)) as client:
+            if not self.is_filled or self.count <= MANY:
+                self.store.empty(self.place)
+                client.send()
+                self.store.fill(self.place, self.count - 1)
+                self.is_filled = True
+        before = self.destination.settled()
+        with contextlib.closing(load.Client(self.server)) as client:
+            times = [client.send() for _ in range(EVENTS)]
+        self.destination.require(EVENTS, before)
+        return statistics.median(times)
 
 
 class OnRedis:
@@ -65,10 +92,14 @@ class OnRedis:
         self.count += 1
         return f"{self.server.url}/{self.count}"
 
+    def empty(self, place):
+        self.cli(place, "FLUSHDB")
+
     def fill(self, place, count):
-        database = place.rsplit("/", 1)[1]
-        first = self.server.cli("-n", database, "RANDOMKEY")
-        self.server.cli("-n", database, "EVAL", COPY, "1", first, PREFIX, str(count))
+        self.cli(place, "EVAL", COPY, "1", self.cli(place, "RANDOMKEY"), PREFIX, str(count))
+
+    def cli(self, place, *arguments):
+        return self.server.cli("-n", place.rsplit("/", 1)[1], *arguments)
 
 
 class OnSqlite:
@@ -77,12 +108,15 @@ class OnSqlite:
     def __init__(self, bench):
         self.folder = bench.folder
 
-    def create(self, count):
-        return f"sqlite:{os.path.join(self.folder, f'records-{count}.db')}"
+    def create(self, name):
+        return f"sqlite:{os.path.join(self.folder, name)}.db"
+
+    def empty(self, place):
+        with self.transaction(place) as connection:
+            connection.execute("DELETE FROM events")
 
     def fill(self, place, count):
-        connection = sqlite3.connect(place.removeprefix("sqlite:"))
-        with connection:
+        with self.transaction(place) as connection:
             columns = [row[1] for row in connection.execute("PRAGMA table_info(events)")]
             others = ", ".join(column for column in columns if column != "key")
             connection.execute(
@@ -91,7 +125,11 @@ class OnSqlite:
                 f"SELECT '{PREFIX}' || lower(hex(randomblob(32))), {others} "
                 f"FROM numbers, (SELECT {others} FROM events LIMIT 1)"
             )
-        connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self, place):
+        with contextlib.closing(sqlite3.connect(place.removeprefix("sqlite:"))) as connection, connection:
+            yield connection
 
 
 class OnDynamoDb:
@@ -102,10 +140,14 @@ class OnDynamoDb:
         self.server = bench.start(DynamoDb(bench.folder, "records-dynamodb"))
         self.url = self.server.url
 
-    def create(self, count):
-        table = f"records-{count}"
+    def create(self, name):
+        create_table(self.url, name)
+        return f"dynamodb://{name}"
+
+    def empty(self, place):
+        table = place.removeprefix("dynamodb://")
+        self.server.ask("DeleteTable", {"TableName": table})
         create_table(self.url, table)
-        return f"dynamodb://{table}"
 
     def fill(self, place, count):
         table = place.removeprefix("dynamodb://")

@@ -1,7 +1,9 @@
 """INIT of the function, beside that of a function that does nothing, and with a secret to fetch."""
 
+import contextlib
+import http.client
+import json
 import os
-import statistics
 import time
 
 from .. import emulator
@@ -9,7 +11,7 @@ from ..bench import BARE
 from ..emulator import Emulator
 from ..lines import Line, most, most_times
 from ..routers import SECRET
-from ..servers import Moto, ask
+from ..servers import Moto, signed
 
 BARE_FUNCTION = "bare function"
 
@@ -20,18 +22,19 @@ def run(bench):
     variables = emulator.router_variables()
     with_secret = {name: value for name, value in variables.items() if name != "ROUTING_SECRET"}
     with_secret |= {"SECRETS_ARN": "router", "AWS_ENDPOINT_URL_SECRETS_MANAGER": moto.url}
-    starts = {BARE_FUNCTION: (emulator.unpack(BARE, os.path.join(bench.folder, "bare")), {})}
+    # Each start with the status of its first answer.
+    starts = {BARE_FUNCTION: (emulator.unpack(BARE, os.path.join(bench.folder, "bare")), {}, 200)}
     for name, build in bench.builds.items():
         command = emulator.unpack(build.function, os.path.join(bench.folder, name))
-        starts[name] = (command, variables)
-        starts[f"{name}, with a secret"] = (command, with_secret)
+        starts[name] = (command, variables, 400)
+        starts[f"{name}, with a secret"] = (command, with_secret, 400)
     measures = {name: lambda name=name, start=start: init(bench, name, *start) for name, start in starts.items()}
-    measures["moto"] = lambda: moto_seconds(moto)
+    measures["moto"] = MotoClient(bench, moto).seconds
     times = bench.rounds(measures, bench.of(10, 30))
-    moto_takes = statistics.median(times.pop("moto"))
+    moto_takes = times.pop("moto")
     for name in bench.builds:
         label = f"{name}, with a secret"
-        times[label] = [seconds - moto_takes for seconds in times[label]]
+        times[label] = [seconds - own for seconds, own in zip(times[label], moto_takes)]
     bench.chart("INIT", "time", times)
     return [
         Line("INIT, DynamoDB, both destinations", "time", times["router"], times.get("before"),
@@ -41,16 +44,32 @@ def run(bench):
     ]
 
 
-def init(bench, name, command, variables):
+def init(bench, name, command, variables, status):
     """Returns the INIT of one start."""
     with Emulator(bench.folder, name.replace(" ", "-"), command, variables) as function:
-        # Only the start is measured, whatever the answer.
-        function.request(emulator.refused_event())
+        answer, _ = function.invoke(emulator.refused_event())
+        if answer.get("statusCode") != status:
+            raise RuntimeError(f"{name} answered {answer}, not {status}: {function.process.tail()}")
         return function.init_seconds()
 
 
-def moto_seconds(moto):
-    """Returns the time that moto takes for the secret."""
-    began = time.perf_counter()
-    ask(moto.url, "secretsmanager", "secretsmanager.GetSecretValue", {"SecretId": "router"})
-    return time.perf_counter() - began
+class MotoClient:
+    """A connection to moto that asks for the secret."""
+
+    def __init__(self, bench, moto):
+        self.connection = http.client.HTTPConnection(moto.url.removeprefix("http://"), timeout=60)
+        bench.enter(contextlib.closing(self.connection))
+        self.body = json.dumps({"SecretId": "router"}).encode()
+        self.headers = signed("secretsmanager", "secretsmanager.GetSecretValue")
+        # The first request opens the connection.
+        self.seconds()
+
+    def seconds(self):
+        """Returns the time that moto takes for an answer."""
+        began = time.perf_counter()
+        self.connection.request("POST", "/", self.body, self.headers)
+        answer = self.connection.getresponse()
+        text, took = answer.read(), time.perf_counter() - began
+        if answer.status != 200:
+            raise RuntimeError(f"moto answered {answer.status} {text!r}")
+        return took
