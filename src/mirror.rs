@@ -44,6 +44,10 @@ use crate::{
 /// Longest time for which the end of a server or of an invocation waits for copies.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Time after which a copy begins in `serve`. Until then, the answer to the sender is on its way, and has
+/// the processor for itself.
+const AFTER_ANSWER: Duration = Duration::from_millis(10);
+
 /// Most copies that are sent to a mirror at a time. The others wait.
 const AT_ONCE: usize = 16;
 
@@ -271,8 +275,10 @@ impl Mirrors {
         sending: impl Future<Output = Option<Copied>> + Send + 'static,
     ) {
         let (mut begin, end) = (self.begin.subscribe(), self.lock().clone());
+        let pause = if self.waits { Duration::ZERO } else { AFTER_ANSWER };
         self.copies.spawn(async move {
             let sending = async {
+                tokio::time::sleep(pause).await;
                 let _ = begin.wait_for(|may_begin| *may_begin).await;
                 sending.await
             };
