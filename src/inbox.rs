@@ -407,14 +407,11 @@ impl Lane {
     /// Closes or opens the lane by the health that an attempt has shown.
     fn learn(&mut self, health: Health) {
         match health {
-            // Attempts that began before the first refusal are no probes.
-            Health::Busy => self.refusals += u32::from(self.gate.is_probe_due()),
-            // A busy destination that does not answer any more is not better.
-            Health::Unknown if self.refusals > 0 => {
-                self.refusals += u32::from(self.gate.is_probe_due());
-            }
             Health::Up | Health::Down => self.refusals = 0,
-            Health::Unknown => {}
+            Health::Unknown if self.refusals == 0 => {}
+            // A busy destination that does not answer any more is not better. Attempts that began
+            // before the first refusal are no probes.
+            Health::Busy | Health::Unknown => self.refusals += u32::from(self.gate.is_probe_due()),
         }
         if self.gate.learn(self.route, health) {
             self.probed.clear();

@@ -242,20 +242,24 @@ async fn a_function_can_be_a_mirror() {
     }
 }
 
+/// Returns the variables of a function with a destination and its mirror.
+fn in_lambda<'a>(store: &'a str, sink: &'a Sink, mirror: &'a Sink) -> [(&'static str, &'a str); 5] {
+    [
+        ("STORE_URL", store),
+        ("LAMBDA_EMULATOR", "true"),
+        ("ROUTE_THRESHOLD", "256"),
+        ("GCP_TARGET_URL", &sink.url),
+        ("MIRROR_URL", &mirror.url),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_does_not_begin_before_lambda_has_the_answer() {
     let (sink, mirror, folder) =
         (Sink::start().await, Sink::start().await, tempfile::tempdir().unwrap());
     let store = sqlite(folder.path());
-    let vars = [
-        ("STORE_URL", store.as_str()),
-        ("LAMBDA_EMULATOR", "true"),
-        ("ROUTING_SECRET", SECRET),
-        ("ALLOW_UNSIGNED", "true"),
-        ("ROUTE_THRESHOLD", "256"),
-        ("GCP_TARGET_URL", &sink.url),
-        ("MIRROR_URL", &mirror.url),
-    ];
+    let vars = [("ROUTING_SECRET", SECRET), ("ALLOW_UNSIGNED", "true")];
+    let vars = [&in_lambda(&store, &sink, &mirror)[..], &vars].concat();
     let function = OneInvocation::start(ROUTER, &vars, emulator::event(&numbered(1))).await;
     mirror.arrived(1).await;
     let answer = function.answer().expect("the answer is there first");
@@ -268,14 +272,8 @@ async fn in_lambda_a_copy_is_sent_within_the_invocation() {
     let (sink, mirror, folder) =
         (Sink::start().await, Sink::start().await, tempfile::tempdir().unwrap());
     let store = sqlite(folder.path());
-    let vars = [
-        ("STORE_URL", store.as_str()),
-        ("LAMBDA_EMULATOR", "true"),
-        ("ROUTE_THRESHOLD", "256"),
-        ("GCP_TARGET_URL", &sink.url),
-        ("MIRROR_URL", &mirror.url),
-        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "20"),
-    ];
+    let vars = [("AWS_LAMBDA_FUNCTION_TIMEOUT", "20")];
+    let vars = [&in_lambda(&store, &sink, &mirror)[..], &vars].concat();
     let function = Emulator::start(Path::new(ROUTER), &vars);
     // A mirror that did not answer gets no copies for half a minute.
     let answers = [(1, ok("copied")), (2, Answer::WhenTold), (3, ok("copied"))];
