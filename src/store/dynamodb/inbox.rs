@@ -99,7 +99,7 @@ impl DynamoDb {
             {
                 return Ok(Accepted::Taken(claim.into()));
             }
-            letter::write(self.client().await, &self.table, parts).await?;
+            letter::write(self.client().await, &self.table, parts, "after part").await?;
         }
         fault::point("before acceptance is stored");
         let accepted = Acceptance::new(now, plan, delivery);

@@ -71,11 +71,12 @@ impl Packed {
     }
 }
 
-/// Writes the parts of a delivery concurrently.
+/// Writes the parts of a delivery concurrently. `fault_point` names the place after each part.
 pub(super) async fn write(
     client: &Client,
     table: &str,
     parts: Vec<Item>,
+    fault_point: &str,
 ) -> Result<(), StoreError> {
     let mut writes = JoinSet::new();
     for part in parts {
@@ -83,7 +84,7 @@ pub(super) async fn write(
     }
     while let Some(written) = writes.join_next().await {
         written.map_err(failed)?.map_err(|error| failed(aws::describe(&error)))?;
-        fault::point("after part");
+        fault::point(fault_point);
     }
     Ok(())
 }

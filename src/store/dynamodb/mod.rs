@@ -393,7 +393,8 @@ impl Store for DynamoDb {
         let condition = "held_by = :owner AND attribute_not_exists(delivered_at)";
         let deadline = self.deadline();
         let updated = self.within(deadline, async {
-            letter::write(self.client().await, &self.table, packed.parts).await?;
+            letter::write(self.client().await, &self.table, packed.parts, "after part of letter")
+                .await?;
             fault::point("before letter is stored");
             self.update_item(&lease.key, &update, condition, values).await
         });
