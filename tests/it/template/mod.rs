@@ -1,6 +1,7 @@
 //! Checks what template.yaml creates: permissions, networks, fronts, the inbox, and the table that the
 //! tests create as well.
 
+mod capacity;
 mod inbox;
 mod variables;
 
@@ -458,7 +459,7 @@ async fn the_table_is_the_one_that_the_tests_create() {
         .map(|one| (one.attribute_name().to_owned(), one.attribute_type().as_str().to_owned()))
         .collect();
     let index = &described.global_secondary_indexes()[0];
-    let table = &TEMPLATE["Resources"]["Table"]["Properties"];
+    let table = &stack(&[]).resources()["Table"]["Properties"];
     let declared: BTreeSet<_> = table["AttributeDefinitions"]
         .as_array()
         .unwrap()
