@@ -93,8 +93,13 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     if cmd::started_by_lambda() {
         telemetry::init(Level::INFO, true)?;
-        // An instance has one event at a time, and usually one core or less.
-        return block_on(tokio::runtime::Builder::new_current_thread(), ended(cmd::lambda::run()));
+        // An instance has one event at a time, and usually one core or less. A managed one has several of
+        // both.
+        let threads = match cmd::lambda::is_concurrent() {
+            true => tokio::runtime::Builder::new_multi_thread(),
+            false => tokio::runtime::Builder::new_current_thread(),
+        };
+        return block_on(threads, ended(cmd::lambda::run()));
     }
     let command = Cli::parse().command;
     let is_server = matches!(command, Command::Serve { .. });

@@ -27,8 +27,13 @@ use super::{
     variables,
 };
 use crate::{
-    config::Config, delivery::Reply, inbox::Instance, mirror::Mirrors, outcome::Origin,
-    queue::Queue, telemetry,
+    config::Config,
+    delivery::Reply,
+    inbox::Instance,
+    mirror::{self, Mirrors},
+    outcome::Origin,
+    queue::Queue,
+    telemetry,
 };
 
 /// Time limit for sending a copy to its mirror, or to the queue. A mirror that hangs must not keep an
@@ -38,6 +43,14 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of copies in an instance, which has 256 MB. It is the limit for the bodies that the inbox
 /// delivers at a time, too.
 const COPY_BYTES: usize = 8 * 1024 * 1024;
+
+/// Returns whether Lambda gives this process several invocations at a time, as it does on Lambda Managed
+/// Instances (<https://docs.aws.amazon.com/lambda/latest/dg/lambda-managed-instances-runtimes.html>).
+pub fn is_concurrent() -> bool {
+    let limit =
+        super::env("AWS_LAMBDA_MAX_CONCURRENCY").and_then(|limit| limit.parse::<u32>().ok());
+    limit.is_some_and(|limit| limit > 1)
+}
 
 /// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
 /// inbox's queue, and requests from callers that may invoke the function directly.
@@ -54,22 +67,32 @@ pub async fn run() -> anyhow::Result<()> {
     if let Some(queue) = &queue {
         router = router.with_queue(Arc::clone(queue));
     }
-    let mut answered = None;
-    if let Some(mirrors) = mirrors(&config, queue)? {
-        match after_answer::finish_copies(Arc::clone(&mirrors)).await {
-            Ok(registered) => {
-                router = router.with_mirrors(mirrors);
-                answered = Some(registered);
-            }
-            Err(error) => tracing::error!("no copies for mirrors: {error:#}"),
+    let (mut answered, mut copies) = (None, None);
+    match mirrors(&config, queue)? {
+        // A managed instance runs on after an answer, so it needs no extension to send copies.
+        Some(mirrors) if is_concurrent() => {
+            let mirrors = Arc::new(mirrors);
+            router = router.with_mirrors(Arc::clone(&mirrors));
+            copies = Some(mirrors);
         }
+        Some(mirrors) => {
+            let mirrors = Arc::new(mirrors.at_the_end());
+            match after_answer::finish_copies(Arc::clone(&mirrors)).await {
+                Ok(registered) => {
+                    router = router.with_mirrors(mirrors);
+                    answered = Some(registered);
+                }
+                Err(error) => tracing::error!("no copies for mirrors: {error:#}"),
+            }
+        }
+        None => {}
     }
     let router = Arc::new(router);
     let (attempt, store) = (config.forward.timeout, config.store.timeout);
     let inbox = Arc::new(Instance::new(Arc::clone(&router), attempt, store));
     let stop = stop_signal()?;
     let (function, is_warm) =
-        (Arc::new(Function { router, inbox, config }), AtomicBool::new(false));
+        (Arc::new(Function { router, inbox, config }), Arc::new(AtomicBool::new(false)));
     let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let (function, is_cold_start) =
             (Arc::clone(&function), !is_warm.swap(true, Ordering::Relaxed));
@@ -129,7 +152,9 @@ pub async fn run() -> anyhow::Result<()> {
             answered
         }
     });
-    let running = Runtime::new(service).layer(TracingLayer::new()).layer(until_stopped).run();
+    // It runs one invocation at a time, unless Lambda says that it may run several.
+    let runtime = Runtime::new(service).layer(TracingLayer::new()).layer(until_stopped);
+    let running = runtime.run_concurrent();
     tokio::pin!(running);
     tokio::select! {
         biased;
@@ -142,22 +167,24 @@ pub async fn run() -> anyhow::Result<()> {
     stopping.cancel();
     invocations.close();
     tokio::select! {
-        ended = running => ended.map_err(anyhow::Error::from_boxed),
-        () = invocations.wait() => Ok(()),
+        ended = running => ended.map_err(anyhow::Error::from_boxed)?,
+        () = invocations.wait() => {}
     }
+    if let Some(copies) = copies {
+        copies.finish(mirror::PATIENCE).await;
+    }
+    Ok(())
 }
 
-/// Creates the configured mirrors, if there are any. Their copies begin when an invocation has done its
-/// own work, and go through the queue if there is one.
-fn mirrors(config: &Config, queue: Option<Arc<Queue>>) -> anyhow::Result<Option<Arc<Mirrors>>> {
+/// Creates the configured mirrors, if there are any. Their copies go through the queue if there is one.
+fn mirrors(config: &Config, queue: Option<Arc<Queue>>) -> anyhow::Result<Option<Mirrors>> {
     let timeout = config.forward.timeout.min(COPY_TIMEOUT);
     let bytes = config.serving.max_buffered_bytes.min(COPY_BYTES);
     let Some(mirrors) = super::mirrors(config, timeout, bytes)? else { return Ok(None) };
-    let mirrors = mirrors.at_the_end();
-    Ok(Some(Arc::new(match queue {
+    Ok(Some(match queue {
         Some(queue) => mirrors.with_queue(queue),
         None => mirrors,
-    })))
+    }))
 }
 
 /// A request of a caller that is not a front.

@@ -4,8 +4,8 @@
 mod fixture;
 
 use fixture::{
-    boundary, emulator, event_source, meter, proxy, rough_destination, runtime_api, servers,
-    shared, signed_deliveries, support,
+    boundary, emulator, event_source, managed_instance, meter, proxy, rough_destination,
+    runtime_api, servers, shared, signed_deliveries, support,
 };
 
 // Key and route.
@@ -71,6 +71,7 @@ mod telemetry; // Log lines and metrics.
 // Lambda and AWS.
 mod deploy; // Deployments with the Makefile.
 mod lambda; // The function in cargo-lambda's emulator.
+mod managed_instances; // Several invocations at a time in one instance.
 mod queue; // Accepted events in Lambda: messages of SQS, and the schedule.
 mod rie; // The release build in AWS's Runtime Interface Emulator.
 mod stack; // The stack that CloudFormation creates from template.yaml.

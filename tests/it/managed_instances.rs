@@ -1,0 +1,133 @@
+//! Lambda Managed Instances: an instance has several invocations at a time. Each one keeps its own time, and
+//! gets its answer also at a stop.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::{
+    emulator::event,
+    managed_instance::ManagedInstance,
+    meter::Meter,
+    shared,
+    support::{Answer, PAYLOAD, ROUTER, Sink},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Time of an invocation that must not run out.
+const AMPLE: Duration = Duration::from_secs(60);
+
+/// Starts a function that sends every event to one destination, as to Cloud Run.
+async fn instance(concurrency: usize, url: &str, more: &[(&str, &str)]) -> ManagedInstance {
+    let store = shared::redis_database();
+    let vars = [
+        ("STORE_URL", store.as_str()),
+        ("STORE_TIMEOUT_MS", "500"),
+        ("ROUTE_THRESHOLD", "256"),
+        ("GCP_TARGET_URL", url),
+    ];
+    ManagedInstance::start(ROUTER, concurrency, &[&vars, more].concat()).await
+}
+
+/// Returns the event of a Function URL with a delivery that no other has.
+fn delivery(number: usize) -> String {
+    event(&PAYLOAD.replace("4200", &number.to_string()))
+}
+
+fn status(answer: &Value) -> u64 {
+    answer["statusCode"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+#[tokio::test]
+async fn as_many_invocations_run_at_once_as_lambda_says() {
+    let meter = Meter::start(Duration::from_millis(400));
+    let instance = instance(8, &meter.url, &[]).await;
+    let answers = join_all((0..24).map(|number| instance.invoke(delivery(number), AMPLE))).await;
+    for (answer, _) in &answers {
+        assert_eq!(status(answer), 200, "{answer}");
+    }
+    let seen = meter.seen();
+    assert_eq!((seen.events().len(), seen.arrivals.len(), seen.most_at_once), (24, 24, 8));
+    // Deliveries of one event that run side by side are still one attempt.
+    let copies = join_all((0..8).map(|_| instance.invoke(delivery(99), AMPLE))).await;
+    let mut statuses: Vec<_> = copies.iter().map(|(answer, _)| status(answer)).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [&[200][..], &[409; 7]].concat());
+    assert_eq!(meter.count(), 25);
+}
+
+#[tokio::test]
+async fn without_a_limit_of_lambda_s_an_instance_has_one_invocation_at_a_time() {
+    let meter = Meter::start(Duration::from_millis(50));
+    let instance = instance(1, &meter.url, &[]).await;
+    let answers = join_all((0..4).map(|number| instance.invoke(delivery(number), AMPLE))).await;
+    assert!(answers.iter().all(|(answer, _)| status(answer) == 200), "{answers:?}");
+    assert_eq!((meter.count(), meter.seen().most_at_once), (4, 1));
+}
+
+#[tokio::test]
+async fn each_invocation_keeps_its_own_time_at_a_destination_that_hangs() {
+    let sink = Sink::start().await;
+    sink.answers(Answer::WhenTold);
+    let instance = instance(4, &sink.url, &[]).await;
+    // The first request to a new process takes longer.
+    let (refused, _) = instance.invoke("{}".into(), AMPLE).await;
+    assert_eq!(status(&refused), 400);
+    let (short, long) = (3 * SECOND, 8 * SECOND);
+    let times = [short, long, short];
+    let answers = times.iter().enumerate();
+    let answers = join_all(answers.map(|(n, time)| instance.invoke(delivery(n), *time))).await;
+    for ((answer, took), time) in answers.iter().zip(times) {
+        assert_eq!(status(answer), u64::from(StatusCode::GATEWAY_TIMEOUT.as_u16()), "{answer}");
+        // Each attempt uses the time of its invocation, but for the part that settles and answers.
+        assert!((time - 3 * SECOND / 2..time).contains(took), "{took:?} of {time:?}");
+    }
+    assert_eq!(sink.received().len(), 3);
+}
+
+#[tokio::test]
+async fn at_a_stop_every_invocation_under_way_gets_its_answer() {
+    let meter = Meter::start(SECOND);
+    let mut instance = instance(8, &meter.url, &[]).await;
+    let answers: Vec<_> = (0..5).map(|number| instance.invoke(delivery(number), AMPLE)).collect();
+    let began = Instant::now();
+    while meter.count() < 5 {
+        assert!(began.elapsed() < AMPLE, "{} of 5 arrived", meter.count());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    instance.terminate();
+    for (answer, _) in join_all(answers).await {
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    assert!(instance.end().await.success());
+    assert_eq!((instance.running(), meter.count()), (0, 5));
+}
+
+#[tokio::test]
+async fn a_panic_in_one_invocation_leaves_the_others_alone() {
+    let meter = Meter::start(Duration::from_millis(300));
+    // This is the build with fault points, so that it can panic.
+    let panics = [("FAULT_POINT", "panic before claim:3")];
+    let instance = instance(6, &meter.url, &panics).await;
+    let answers = join_all((0..6).map(|number| instance.invoke(delivery(number), AMPLE))).await;
+    let mut statuses: Vec<_> = answers.iter().map(|(answer, _)| status(answer)).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 500]);
+    let (answer, _) = instance.invoke(delivery(7), AMPLE).await;
+    assert_eq!((status(&answer), meter.count()), (200, 6));
+}
+
+#[tokio::test]
+async fn copies_for_a_mirror_are_sent_without_an_extension() {
+    let (meter, mirror) = (Meter::start(Duration::ZERO), Meter::start(Duration::from_millis(200)));
+    let mirrors = [("MIRROR_URL", mirror.url.as_str())];
+    let mut instance = instance(4, &meter.url, &mirrors).await;
+    let answers = join_all((0..6).map(|number| instance.invoke(delivery(number), AMPLE))).await;
+    assert!(answers.iter().all(|(answer, _)| status(answer) == 200), "{answers:?}");
+    // The copies under way are sent before the instance ends.
+    instance.terminate();
+    assert!(instance.end().await.success());
+    assert_eq!((meter.count(), mirror.count()), (6, 6));
+}
