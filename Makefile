@@ -42,7 +42,8 @@ NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signa
 # Parts of the names of tests that take long.
 LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vendor::headers every_vendor::unsigned \
 	attempts::every idle_connections:: hung_connections:: clocks:: crash:: race:: model:: unsettled:: \
-	bounds:: limits::a_burst operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
+	bounds:: hot_key:: scale:: limits::a_burst \
+	operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
 	id_tokens::tokens_end id_tokens::a_token_that_cannot redis::a_server redis::a_cluster redis::a_master redis::slots
 SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
@@ -52,7 +53,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -210,6 +211,9 @@ bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,00
 bench-mirror: fast-servers ## Compare the answers' times with mirrors that hang, refuse or fail to those without a mirror.
 	cargo build --locked --release
 	python3 benches/mirror.py
+
+simulate: ## Simulate the router at scale, and write docs/scale/; takes some two minutes.
+	PYTHONPATH=scripts python3 -B -m simulate
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt

@@ -74,5 +74,6 @@ mod lambda; // The function in cargo-lambda's emulator.
 mod managed_instances; // Several invocations at a time in one instance.
 mod queue; // Accepted events in Lambda: messages of SQS, and the schedule.
 mod rie; // The release build in AWS's Runtime Interface Emulator.
+mod scale; // The simulator beside real runs.
 mod stack; // The stack that CloudFormation creates from template.yaml.
 mod template; // Compares template.yaml with the program.

@@ -1,0 +1,28 @@
+"""What a run costs on AWS, in USD per million events, with the prices of `aws`."""
+
+from . import aws
+
+
+def of(run):
+    """Returns the parts of the cost of a run in Lambda with DynamoDB."""
+    way, events = run.way, len(run.events)
+    requests = run.place.invocations
+    seconds, messages = run.place.seconds, 0
+    lines = run.place.invocations
+    if run.is_inbox:
+        # A batch of ten waits together, and is one invocation.
+        batches = way.attempts / aws.BATCH
+        requests += batches
+        seconds += way.attempt_seconds / aws.BATCH
+        messages = way.messages + 2 * batches
+        lines += way.attempts
+    units = run.store.units + (run.index.units if run.index else 0)
+    log = lines * run.measured["log_line"] + requests * aws.LOG_OF_INVOCATION
+    parts = {
+        "requests": requests * aws.REQUEST,
+        "duration": seconds * aws.MEMORY_GB * aws.GB_SECOND,
+        "store": units * aws.WRITE_UNIT,
+        "messages": messages * aws.MESSAGE_REQUEST,
+        "log": log / 1e9 * aws.LOG_GB,
+    }
+    return {name: 1e6 * value / max(events, 1) for name, value in parts.items()}

@@ -1,0 +1,146 @@
+"""The inbox: events are answered once they are stored, and delivered behind the answer (`inbox.rs`).
+
+In `serve`, workers deliver. In Lambda, messages of SQS wake the function, and each minute a schedule finds what
+is due. Both stop while the destination is down, but for a probe now and then.
+"""
+
+from collections import deque
+
+from . import aws
+from .loop import Pool
+
+FIRST_PROBE, LAST_PROBE = 1.0, 30.0
+# The schedule in Lambda runs each minute, and each run probes each destination once.
+MINUTE = 60.0
+# Time after which an event is tried again that the store had no room for.
+STORE_PAUSE = 1.0
+
+
+class Inbox:
+    """Accepts events and delivers them, with a number of attempts at once."""
+
+    def __init__(self, loop, random, place, store, index, destination, settings, own_time, slots, is_lambda):
+        self.loop, self.random, self.place = loop, random, place
+        self.store, self.index, self.destination = store, index, destination
+        self.settings, self.own_time, self.is_lambda = settings, own_time, is_lambda
+        self.slots, self.most_slots = Pool(loop, slots), slots
+        self.room = Pool(loop, settings["max_concurrent"])
+        # Accepted events that no attempt is under way for, the oldest first.
+        self.due = deque()
+        self.waiting, self.delivering = 0, 0
+        self.is_closed, self.dead, self.messages = False, 0, 0
+        self.attempts, self.attempt_seconds = 0, 0.0
+
+    def grow(self, weight):
+        """Lets Lambda read the queue with more consumers each second, up to the limit, while events wait."""
+        at_first = aws.CONSUMERS_AT_FIRST * aws.BATCH / weight
+        more = aws.MORE_CONSUMERS_PER_SECOND * aws.BATCH / weight
+        size = at_first
+        while True:
+            size = min(self.most_slots, size + more) if self.due and not self.is_closed else size
+            self.slots.size = min(self.most_slots, max(1, round(size)))
+            self._go_on()
+            yield 1.0
+
+    def handle(self, event):
+        began = yield from self.place.enter()
+        if began is None:
+            return 429
+        try:
+            yield self.own_time
+            if not (yield from self.store.write(event)):
+                return 503
+            if event.state in ("accepted", "delivered"):
+                return 200
+            if not (yield from self.index.write(event)):
+                return 503
+            event.state, event.accepted_at, event.tries = "accepted", self.loop.now, 0
+            self.waiting += 1
+            if self.is_lambda:
+                self.messages += 1
+                yield aws.SQS
+            self._wake(event)
+            return 200
+        finally:
+            self.place.leave(began)
+
+    def _wake(self, event):
+        self.due.append(event)
+        self._go_on()
+
+    def _go_on(self):
+        """Begins attempts while there are due events and places for them."""
+        while self.due and not self.is_closed and (self.slots.size is None or self.slots.busy < self.slots.size):
+            self.slots.busy += 1
+            self.loop.start(self._worker(self.due.popleft()))
+
+    def _worker(self, event):
+        yield from self._attempt(event)
+        self.slots.busy -= 1
+        self._go_on()
+
+    def _attempt(self, event):
+        """Takes an event, makes an attempt, and stores its result. Returns the result."""
+        began = self.loop.now
+        self.delivering += 1
+        self.attempts += 1
+        yield self.own_time
+        taken = (yield from self.store.write(event)) and (yield from self.index.write(event, 2))
+        ending = "untaken"
+        if taken:
+            yield from self.room.take()
+            ending = yield from self.destination.attempt(event, self.settings["timeout"])
+            self.room.give()
+            yield from self.store.write(event)
+            yield from self.index.write(event, 1 if ending == "delivered" else 2)
+        self.delivering -= 1
+        self.attempt_seconds += self.loop.now - began
+        if ending == "delivered":
+            event.state = "delivered"
+            self.waiting -= 1
+        elif ending == "down":
+            # The events that were under way when the outage began come again like the others.
+            self.due.append(event)
+            if not self.is_closed:
+                self.is_closed = True
+                self.loop.start(self._probe())
+        else:
+            self._postpone(event, ending)
+        return ending
+
+    def _postpone(self, event, ending):
+        """Lets an event wait: for the next entry of the schedule, or a moment if the store had no room."""
+        if ending == "untaken":
+            self.loop.start(self._later(event, STORE_PAUSE))
+            return
+        schedule = self.settings["schedule"]
+        event.tries += 1
+        if event.tries >= len(schedule):
+            event.state = "dead"
+            self.dead += 1
+            self.waiting -= 1
+            return
+        self.loop.start(self._later(event, schedule[event.tries] * (1 + self.random.random() / 10)))
+
+    def _later(self, event, pause):
+        yield pause
+        self._wake(event)
+
+    def _probe(self):
+        """Tries one event now and then, until the destination is up."""
+        pause, given = FIRST_PROBE, iter(self.settings["probes"] or ())
+        while self.is_closed:
+            if (at := next(given, None)) is not None:
+                yield max(0.0, at - self.loop.now)
+            elif self.is_lambda:
+                yield MINUTE - self.loop.now % MINUTE
+            else:
+                yield pause * (0.5 + self.random.random())
+                pause = min(LAST_PROBE, 2 * pause)
+            if self.due and (yield from self._attempt(self.due.popleft())) == "delivered":
+                self.is_closed = False
+                self._go_on()
+
+    def oldest(self):
+        """Returns the age of the oldest event that waits for an attempt."""
+        return self.loop.now - self.due[0].created_at if self.due else 0.0
