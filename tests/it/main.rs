@@ -42,6 +42,7 @@ mod signing; // Signatures of what the router forwards.
 // Stores.
 mod clocks; // Routers with wrong clocks, and one Redis.
 mod dynamodb; // Behaviour that only DynamoDB has.
+mod hot_key; // One event, delivered ten thousand times at once.
 mod hung_connections; // Connections to a store that hang.
 mod redis; // Behaviour that only Redis has.
 mod store; // The contract of all stores.
