@@ -148,10 +148,11 @@ dependencies: $(TOOLS)/cargo-deny-$(CARGO_DENY) ## Check dependencies: licences,
 	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 	$(TOOLS)/bin/cargo-deny --locked check advisories
 
-lint-template: $(VENV)/ready ## Check template.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
+lint-template: $(VENV)/ready ## Check template.yaml, managed-instances.yaml and cloudfront.yaml with SAM, cfn-lint and checkov.
 	$(SAM) validate --lint --template template.yaml --region us-east-1
-	$(VENV)/bin/cfn-lint template.yaml cloudfront.yaml
-	$(VENV)/bin/checkov --file template.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
+	$(SAM) validate --lint --template managed-instances.yaml --region us-east-1
+	$(VENV)/bin/cfn-lint template.yaml managed-instances.yaml cloudfront.yaml
+	$(VENV)/bin/checkov --file template.yaml managed-instances.yaml cloudfront.yaml --framework cloudformation --compact --quiet --skip-download
 
 build: architecture $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # `cargo lambda deploy` would use SAM's build instead of the zip
