@@ -4,6 +4,8 @@ import html
 import math
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 940, 300, 80, 64, 34
+# The width of a letter of the legend, on average.
+LETTER = 6.6
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - 24, HEIGHT - TOP - BOTTOM
 
 STYLE = """<style>
@@ -17,7 +19,7 @@ STYLE = """<style>
 </style>"""
 
 
-def lines(title, series, step, unit, shades=()):
+def lines(title, series, step, shades=()):
     """Draws a line for each series of values, which are `step` seconds apart. Shades are spans of seconds."""
     longest = max(len(values) for values in series.values())
     span = max(longest * step, 1e-9)
@@ -32,16 +34,17 @@ def lines(title, series, step, unit, shades=()):
     for start, end in shades:
         parts.append(f'<rect x="{x(start):.1f}" y="{TOP}" width="{x(end) - x(start):.1f}" height="{PLOT_HEIGHT}"/>')
     for part in (0, 0.5, 1):
-        parts.append(f'<text x="{LEFT - 8}" y="{y(part * top) + 4:.1f}" text-anchor="end">{part * top:,.4g}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(part * top) + 4:.1f}" text-anchor="end">{shown_number(part * top)}</text>')
         parts.append(f'<text x="{x(part * span):.1f}" y="{HEIGHT - 12}" text-anchor="middle">'
                      f"{shown_time(part * span)}</text>")
     parts.append(f'<path class="axis" d="M{LEFT},{TOP} V{TOP + PLOT_HEIGHT} H{LEFT + PLOT_WIDTH}"/>')
+    legend = LEFT
     for number, (name, values) in enumerate(series.items()):
         points = " L".join(f"{x(index * step):.1f},{y(value):.1f}" for index, value in enumerate(values))
         parts.append(f'<path class="line{number}" d="M{points}"/>')
-        parts.append(f'<path class="line{number}" d="M{LEFT + number * 215},44 h18"/>')
-        parts.append(f'<text x="{LEFT + number * 215 + 24}" y="48">{html.escape(name)}</text>')
-    parts.append(f'<text x="8" y="{TOP - 4}">{html.escape(unit)}</text>')
+        parts.append(f'<path class="line{number}" d="M{legend},44 h18"/>')
+        parts.append(f'<text x="{legend + 24}" y="48">{html.escape(name)}</text>')
+        legend += 44 + LETTER * len(name)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -51,6 +54,10 @@ def rounded(value):
         return 1.0
     power = 10 ** math.floor(math.log10(value))
     return math.ceil(value / power) * power
+
+
+def shown_number(value):
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def shown_time(seconds):

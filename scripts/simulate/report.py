@@ -54,24 +54,23 @@ def plots(runs):
     storms = {name: runs[name] for name in scenarios.STORMS}
     step, shades = scenarios.STORM["step"], [outage[:2] for outage in scenarios.DOWN]
     series = lambda get: {name: get(run) for name, run in storms.items()}
-    draw = lambda title, values, unit: plot.lines(title, values, step, unit, shades)
-    shape = "a day around 1,000/s"
-    burst = "100/s, for a minute 1,000/s"
+    draw = lambda title, values: plot.lines(title, values, step, shades)
+    day, burst = "a day around 1,000/s", "100/s, for a minute 1,000/s"
+    at_once = lambda name, step: plot.lines(
+        f"Invocations at once: {name}", {"concurrency": runs[name]["series"]["concurrency"]}, step)
     return {
         "Retry storm, deliveries: events delivered per second, the outage is grey": draw(
-            "Retry storm: events delivered per second", series(lambda run: run["deliveries"]), "events/s"),
+            "Retry storm: events delivered per second", series(lambda run: run["deliveries"])),
         "Retry storm, attempts: attempts at the destination per second": draw(
-            "Retry storm: attempts at the destination per second", series(lambda run: run["arrivals"]), "attempts/s"),
+            "Retry storm: attempts at the destination per second", series(lambda run: run["arrivals"])),
         "Retry storm, concurrency: invocations that answer vendors": draw(
-            "Retry storm: invocations that answer vendors", series(lambda run: run["series"]["concurrency"]), ""),
+            "Retry storm: invocations that answer vendors", series(lambda run: run["series"]["concurrency"])),
         "Retry storm, oldest: age of the oldest accepted event that waits": draw(
             "Retry storm: age of the oldest accepted event that waits, in seconds",
             {name: values for name, values in series(lambda run: run["series"]["oldest"]).items()
-             if name.startswith("accepted")}, "s"),
-        "Daily load: invocations at once": plot.lines(
-            f"Invocations at once: {shape}", {"concurrency": runs[shape]["series"]["concurrency"]}, 600.0, ""),
-        "Burst: invocations at once": plot.lines(
-            f"Invocations at once: {burst}", {"concurrency": runs[burst]["series"]["concurrency"]}, 1.0, ""),
+             if name.startswith("accepted")}),
+        "Daily load: invocations at once": at_once(day, 600.0),
+        "Burst: invocations at once": at_once(burst, 1.0),
     }
 
 

@@ -6,7 +6,7 @@ DOWN = [(600.0, 600.0 + HOUR, "refuses")]
 # An hour's outage at 1,000 events per second. The destination breaks when it gets more than 400 requests at once,
 # and needs a minute to be up again.
 STORM = {
-    "weight": 100, "arrivals": {"kind": "steady", "rate": 1_000}, "arriving": 2 * HOUR, "until": 6 * HOUR,
+    "weight": 25, "arrivals": {"kind": "steady", "rate": 1_000}, "arriving": 1.5 * HOUR, "until": 5 * HOUR,
     "step": 60.0, "units": 20_000, "warm": 300, "concurrency": 1_000,
     "destination": {"outages": DOWN, "breaks_at": 400},
 }
@@ -54,9 +54,10 @@ HOT_KEY = {
     "DynamoDB, 100 at a time": {**HOT, "concurrency": 100, "warm": 100},
 }
 
+# A batch of accepted events is ten attempts at a time.
 STORMS = {
     "delivered, 1,000 at a time": STORM,
     "delivered, 300 at a time": {**STORM, "concurrency": 300},
-    "accepted, InboxConcurrency 100": {**STORM, "answer": "accepted", "inbox_concurrency": 100},
-    "accepted, InboxConcurrency 30": {**STORM, "answer": "accepted", "inbox_concurrency": 30},
+    "accepted, 1,000 at a time": {**STORM, "answer": "accepted", "inbox_concurrency": 100},
+    "accepted, 300 at a time": {**STORM, "answer": "accepted", "inbox_concurrency": 30},
 }

@@ -148,3 +148,19 @@ async fn a_burst_of_accepted_events_is_delivered_as_simulated() {
     // An event is delivered so long after it came to be, on average.
     is_close("mean delay", &simulated["delay_mean"], mean(&arrivals) - mean(&times));
 }
+
+#[test]
+fn equal_seeds_give_equal_figures_and_other_seeds_others() {
+    let scenario = |seed: u32, answer: &str| {
+        json!({
+            "seed": seed, "answer": answer, "arrivals": { "kind": "steady", "rate": 100 },
+            "arriving": 20, "until": 20, "destination": { "outages": [[5, 10, "refuses"]] },
+        })
+    };
+    for answer in ["delivered", "accepted"] {
+        let first = simulate(&scenario(1, answer));
+        assert_eq!(simulate(&scenario(1, answer)), first);
+        assert_ne!(simulate(&scenario(2, answer))["arrivals"], first["arrivals"]);
+        assert_eq!(first["lost"], json!(0.0));
+    }
+}
