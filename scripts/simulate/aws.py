@@ -4,7 +4,6 @@ Prices are for us-east-1. docs/cost.md has the same prices and assumed times.
 """
 
 # Lambda. https://docs.aws.amazon.com/lambda/latest/dg/scaling-behavior.html
-ACCOUNT_CONCURRENCY = 1_000
 NEW_INSTANCES_PER_SECOND = 100
 NEW_INSTANCES_AT_ONCE = 1_000
 REQUESTS_PER_INSTANCE = 10
@@ -18,9 +17,6 @@ UNITS_PER_PARTITION = 1_000
 # A new table on demand.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/on-demand-capacity-mode.html
 UNITS_AT_FIRST = 4_000
-# A table's quota, which AWS raises on request.
-# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
-UNITS_PER_TABLE = 40_000
 # The partitions of each list in the index (docs/stores.md).
 SHARDS = 16
 

@@ -62,8 +62,8 @@ class Process:
         self.busy += 1
         self.most_busy = max(self.most_busy, self.busy)
         self.invocations += 1
+        yield 0.0
         return self.loop.now
-        yield
 
     def leave(self, began):
         self.busy -= 1

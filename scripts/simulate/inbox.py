@@ -27,7 +27,6 @@ class Inbox:
         self.room = Pool(loop, settings["max_concurrent"])
         # Accepted events that no attempt is under way for, the oldest first.
         self.due = deque()
-        self.waiting, self.delivering = 0, 0
         self.is_closed, self.dead, self.messages = False, 0, 0
         self.attempts, self.attempt_seconds = 0, 0.0
 
@@ -52,10 +51,11 @@ class Inbox:
                 return 503
             if event.state in ("accepted", "delivered"):
                 return 200
+            # One write stores the event and its entry in the index. Either throttles both.
+            before, event.state, event.tries = event.state, "accepted", 0
             if not (yield from self.index.write(event)):
+                event.state = before
                 return 503
-            event.state, event.accepted_at, event.tries = "accepted", self.loop.now, 0
-            self.waiting += 1
             if self.is_lambda:
                 self.messages += 1
                 yield aws.SQS
@@ -82,7 +82,6 @@ class Inbox:
     def _attempt(self, event):
         """Takes an event, makes an attempt, and stores its result. Returns the result."""
         began = self.loop.now
-        self.delivering += 1
         self.attempts += 1
         yield self.own_time
         taken = (yield from self.store.write(event)) and (yield from self.index.write(event, 2))
@@ -93,11 +92,9 @@ class Inbox:
             self.room.give()
             yield from self.store.write(event)
             yield from self.index.write(event, 1 if ending == "delivered" else 2)
-        self.delivering -= 1
         self.attempt_seconds += self.loop.now - began
         if ending == "delivered":
             event.state = "delivered"
-            self.waiting -= 1
         elif ending == "down":
             # The events that were under way when the outage began come again like the others.
             self.due.append(event)
@@ -116,9 +113,8 @@ class Inbox:
         schedule = self.settings["schedule"]
         event.tries += 1
         if event.tries >= len(schedule):
-            event.state = "dead"
+            event.state, event.is_kept = "dead", True
             self.dead += 1
-            self.waiting -= 1
             return
         self.loop.start(self._later(event, schedule[event.tries] * (1 + self.random.random() / 10)))
 

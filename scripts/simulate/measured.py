@@ -14,12 +14,10 @@ VALUE = re.compile(r"([\d,.]+) ?([^\s:]+)")
 # The rows that the simulator uses.
 ROWS = {
     "cpu_redis": "CPU of a delivery, Redis, default log",
-    "cpu_sqlite": "CPU of a delivery, SQLite",
     "cpu_invocation": "CPU of an invocation, DynamoDB Local",
     "first_delivery": "extra time of the first delivery of an instance",
     "init": "INIT with SECRETS_ARN, without moto's own time",
     "log_line": "log line of a delivery, with its metrics",
-    "memory": "memory at rest, after its first deliveries",
 }
 
 

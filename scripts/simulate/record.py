@@ -10,10 +10,16 @@ class Record:
         self.step = step
         self.answers, self.times = Counter(), []
         self.by_step = {}
+        self.counted = 0
 
-    def answer(self, event, status, took):
+    def answer(self, status, took):
         self.answers[status] += 1
         self.times.append(took)
+
+    def latest(self):
+        """Returns the mean time of the answers since the last step."""
+        times, self.counted = self.times[self.counted:], len(self.times)
+        return sum(times) / max(len(times), 1)
 
     def sample(self, loop, until, values):
         """Writes the values down at each step."""

@@ -65,6 +65,9 @@ def plots(runs):
             "Retry storm: attempts at the destination per second", series(lambda run: run["arrivals"])),
         "Retry storm, concurrency: invocations that answer vendors": draw(
             "Retry storm: invocations that answer vendors", series(lambda run: run["series"]["concurrency"])),
+        "Retry storm, answers: mean time of an answer": draw(
+            "Retry storm: mean time of an answer to vendors, in seconds",
+            series(lambda run: run["series"]["answer"])),
         "Retry storm, oldest: age of the oldest accepted event that waits": draw(
             "Retry storm: age of the oldest accepted event that waits, in seconds",
             {name: values for name, values in series(lambda run: run["series"]["oldest"]).items()

@@ -111,7 +111,7 @@ class Run:
         of = dict(settings["arrivals"])
         kind = of.pop("kind")
         if kind != "given":
-            of = {"rate": of["rate"] / self.weight, "until": settings["arriving"], **{k: v for k, v in of.items() if k != "rate"}}
+            of |= {"rate": of["rate"] / self.weight, "until": settings["arriving"]}
         vendor = Vendor(loop, random, self.way, self.record, **settings["vendor"])
         self.events, shared = [], {}
 
@@ -128,9 +128,12 @@ class Run:
                 loop.start(vendor.send(event))
 
         def values():
-            oldest = self.way.oldest() if self.is_inbox else 0.0
-            at_once = self.place.busy * self.weight
-            return {"concurrency": at_once, "oldest": oldest, "at_destination": self.destination.now * self.weight}
+            return {
+                "concurrency": self.place.busy * self.weight,
+                "at_destination": self.destination.now * self.weight,
+                "answer": self.record.latest(),
+                "oldest": self.way.oldest() if self.is_inbox else 0.0,
+            }
 
         loop.start(arrive())
         loop.start(self.record.sample(loop, settings["until"], values))
@@ -141,15 +144,13 @@ class Run:
         weight, until, events = self.weight, self.settings["until"], self.events
         times, by_step = self.record.times, self.record.by_step
         delays = [event.delivered_at - event.created_at for event in events if event.delivered_at is not None]
-        # An event is lost if its vendor comes no more and no store has it.
-        lost = sum(event.gave_up and event.state == "absent" for event in events)
         answers = {str(status): count * weight for status, count in sorted(self.record.answers.items())}
-        arrived = per_step(self.destination.arrivals, self.record.step, until)
+        rates = lambda times: [count * weight / self.record.step for count in per_step(times, self.record.step, until)]
         return {
             "events": len(events) * weight,
             "delivered": sum(event.delivered_at is not None for event in events) * weight,
             "attempts": len(self.destination.arrivals) * weight,
-            "lost": lost * weight,
+            "lost": sum(event.is_lost() for event in events) * weight,
             "dead": self.way.dead * weight,
             "answers": answers,
             "answer_mean": sum(times) / max(len(times), 1),
@@ -169,8 +170,7 @@ class Run:
             "store_throttled": (self.store.throttled + self.index.throttled) * weight,
             "busy_seconds": self.place.seconds * weight,
             "cost": cost.of(self),
-            "arrivals": [count * weight / self.record.step for count in arrived],
-            "deliveries": [count * weight / self.record.step
-                           for count in per_step(self.destination.delivered, self.record.step, until)],
+            "arrivals": rates(self.destination.arrivals),
+            "deliveries": rates(self.destination.delivered),
             "series": by_step,
         }

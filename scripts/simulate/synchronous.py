@@ -43,7 +43,8 @@ class Synchronous:
         if not stored:
             # The lease runs out, and the vendor comes again.
             return 503
-        self.dead += event.state != "dead"
+        self.dead += not event.is_kept
+        event.is_kept = True
         event.state = "dead" if ending != "unknown" else "in flight"
         return {"down": 502, "unknown": 504, "limited": 503}[ending]
 

@@ -22,14 +22,21 @@ STRIPE = doubling(60.0, 3 * DAY)
 class Event:
     """An event, and what has become of it. One stands for as many real ones as the weight says."""
 
-    __slots__ = ("key", "created_at", "state", "held_until", "tries", "accepted_at", "delivered_at", "gave_up")
+    __slots__ = ("key", "created_at", "state", "held_until", "tries", "is_kept", "delivered_at", "is_over")
 
     def __init__(self, key, created_at):
         self.key, self.created_at = key, created_at
         # The record: `absent`, `in flight`, `accepted`, `delivered` or `dead`.
         self.state, self.held_until, self.tries = "absent", 0.0, 0
-        self.accepted_at = self.delivered_at = None
-        self.gave_up = False
+        # Whether it has a dead letter.
+        self.is_kept = False
+        self.delivered_at = None
+        # Whether its vendor comes no more.
+        self.is_over = False
+
+    def is_lost(self):
+        """Returns whether nobody has the event any more, and its destination never got it."""
+        return self.is_over and self.delivered_at is None and self.state != "accepted" and not self.is_kept
 
 
 class Vendor:
@@ -45,11 +52,8 @@ class Vendor:
             took = self.loop.now - began
             # A vendor that has hung up takes any answer for a failure.
             is_success = status == 200 and took <= self.patience
-            self.record.answer(event, status, took)
-            if is_success:
+            self.record.answer(status, took)
+            if is_success or pause is None:
+                event.is_over = True
                 return
-            if pause is None:
-                event.gave_up = True
-                return
-            asleep = pause * (1 + self.jitter * (2 * self.random.random() - 1))
-            yield max(0.0, asleep)
+            yield max(0.0, pause * (1 + self.jitter * (2 * self.random.random() - 1)))

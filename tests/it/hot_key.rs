@@ -10,12 +10,13 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
-    sync::{Mutex, mpsc},
+    sync::mpsc,
 };
 use webhook_router::route::Route;
 
 use crate::{
     servers::{DynamoDbLocal, Redis},
+    shared,
     support::{Answer, PAYLOAD, Serve, Sink, sqlite},
 };
 
@@ -52,9 +53,7 @@ async fn on_dynamodb_ten_thousand_deliveries_of_one_event_are_one_attempt() {
 /// Delivers one event ten thousand times. The destination answers when a tenth of the senders have heard
 /// that the event is in progress, so that most others are duplicates of a delivered event.
 async fn one_attempt(store: &[(&str, &str)]) {
-    // Each run needs all processors for some seconds.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let _turn = shared::turn().await;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let sink = Sink::start().await;
     sink.answers(Answer::WhenTold);

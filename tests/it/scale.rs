@@ -96,19 +96,20 @@ async fn post_at(router: &Server, times: &[f64]) -> (Instant, Vec<(u16, f64)>) {
 }
 
 /// A burst beyond what a limited destination takes: the others wait for room.
-const RATES: [u32; 3] = [40, 120, 20];
-const PACE: Duration = Duration::from_millis(300);
+const RATES: [u32; 3] = [12, 36, 6];
+const PACE: Duration = Duration::from_millis(600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_at_a_limited_destination_is_answered_as_simulated() {
+    let _turn = shared::turn().await;
     let meter = Meter::start(PACE);
-    let router = serve(&meter, &[("GCP_MAX_CONCURRENT", "20")]);
+    let router = serve(&meter, &[("GCP_MAX_CONCURRENT", "12")]);
     let times = times(&RATES);
     let (began, answers) = post_at(&router, &times).await;
     let last = began.elapsed().as_secs_f64();
     let simulated = simulate(&json!({
         "place": "serve", "store": "redis", "arrivals": { "kind": "given", "times": times },
-        "until": 60, "max_concurrent": 20, "destination": { "median": 0.3, "p99": 0.3 },
+        "until": 60, "max_concurrent": 12, "destination": { "median": 0.6, "p99": 0.6 },
     }));
     assert_eq!(simulated["answers"], json!({ "200": times.len() as f64 }));
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
@@ -124,8 +125,9 @@ async fn a_burst_at_a_limited_destination_is_answered_as_simulated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_accepted_events_is_delivered_as_simulated() {
+    let _turn = shared::turn().await;
     let meter = Meter::start(PACE);
-    let router = serve(&meter, &[("ANSWER", "accepted"), ("INBOX_WORKERS", "20")]);
+    let router = serve(&meter, &[("ANSWER", "accepted"), ("INBOX_WORKERS", "12")]);
     let times = times(&RATES);
     let (began, answers) = post_at(&router, &times).await;
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
@@ -135,8 +137,8 @@ async fn a_burst_of_accepted_events_is_delivered_as_simulated() {
     }
     let simulated = simulate(&json!({
         "answer": "accepted", "place": "serve", "store": "redis",
-        "arrivals": { "kind": "given", "times": times }, "until": 60, "workers": 20,
-        "destination": { "median": 0.3, "p99": 0.3 },
+        "arrivals": { "kind": "given", "times": times }, "until": 60, "workers": 12,
+        "destination": { "median": 0.6, "p99": 0.6 },
     }));
     let seen = meter.seen();
     assert_eq!(simulated["at_destination_most"], seen.most_at_once as f64);

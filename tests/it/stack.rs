@@ -13,13 +13,16 @@ use webhook_router::{config::Config, outcome::Ending};
 use crate::support::{lookup, venv};
 
 /// The template after SAM's own transform, with CloudFormation's short forms written out.
-pub static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
+pub static TEMPLATE: LazyLock<Value> = LazyLock::new(|| transformed("template.yaml"));
+
+/// Returns a template after SAM's own transform.
+pub fn transformed(template: &str) -> Value {
     // `sam deploy` fills in the location of the code.
     const TRANSFORM: &str = "\
-import json
+import json, sys
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
-template = yaml_parse(open('template.yaml').read())
+template = yaml_parse(open(sys.argv[1]).read())
 for resource in template['Resources'].values():
     if resource['Type'] == 'AWS::Serverless::Function':
         resource['Properties']['CodeUri'] = {'Bucket': 'bucket', 'Key': 'key'}
@@ -27,11 +30,11 @@ class NoPolicies:
     load = staticmethod(dict)
 print(json.dumps(transform(template, {}, NoPolicies())))";
     let mut python = Command::new(venv("python"));
-    let output = python.args(["-c", TRANSFORM]).env("AWS_DEFAULT_REGION", "us-east-1").output();
-    let output = output.unwrap();
+    python.args(["-c", TRANSFORM, template]).env("AWS_DEFAULT_REGION", "us-east-1");
+    let output = python.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-});
+}
 
 /// A stack: the template with its parameters filled in.
 pub struct Stack {

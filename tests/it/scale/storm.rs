@@ -13,11 +13,12 @@ use super::{TOLERANCE, is_close, serve, simulate};
 use crate::{
     inbox::event,
     meter::Meter,
+    shared,
     support::{Server, client, post},
 };
 
 /// Events per second, and the seconds in which they come to be.
-const RATE: f64 = 40.0;
+const RATE: f64 = 16.0;
 const ARRIVING: f64 = 9.0;
 /// The seconds in which the destination is down.
 const DOWN: (f64, f64) = (2.0, 6.0);
@@ -105,6 +106,7 @@ fn have_the_shape(real: &[f64], simulated: &Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_vendors_wait_their_retries_arrive_as_simulated() {
+    let _turn = shared::turn().await;
     let meter = Arc::new(Meter::start(PACE));
     let vars = [
         ("FORWARD_ATTEMPTS", "2"),
@@ -133,6 +135,7 @@ async fn while_vendors_wait_their_retries_arrive_as_simulated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_the_answer_events_wait_and_arrive_as_simulated() {
+    let _turn = shared::turn().await;
     let meter = Arc::new(Meter::start(PACE));
     let router = serve(&meter, &[("ANSWER", "accepted"), ("INBOX_WORKERS", "10")]);
     let (began, answers) = storm(&router, &meter).await;

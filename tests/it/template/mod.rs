@@ -3,6 +3,7 @@
 
 mod capacity;
 mod inbox;
+mod managed_instances;
 mod variables;
 
 use std::collections::BTreeSet;
