@@ -15,7 +15,7 @@ use lambda_runtime::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Level};
 
 use super::{
     after_answer,
@@ -27,8 +27,14 @@ use super::{
     variables,
 };
 use crate::{
-    config::Config, delivery::Reply, inbox::Instance, mirror::Mirrors, outcome::Origin,
-    queue::Queue, telemetry,
+    config::{Config, StoreConfig},
+    delivery::Reply,
+    inbox::Instance,
+    mirror::Mirrors,
+    outcome::Origin,
+    queue::Queue,
+    store::{Store, StoreError},
+    telemetry,
 };
 
 /// Time limit for sending a copy to its mirror, or to the queue. A mirror that hangs must not keep an
@@ -39,17 +45,32 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 /// delivers at a time, too.
 const COPY_BYTES: usize = 8 * 1024 * 1024;
 
-/// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
-/// inbox's queue, and requests from callers that may invoke the function directly.
+/// Runs the function, whose store `open` opens.
 ///
 /// # Errors
 /// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
-pub async fn run() -> anyhow::Result<()> {
+pub fn start(
+    open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
+) -> anyhow::Result<()> {
+    telemetry::init(Level::INFO, true)?;
+    // An instance has one event at a time, and usually one core or less.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(open));
+    // The system's look-up of a name cannot be cancelled, and may take too long to wait for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
+/// inbox's queue, and requests from callers that may invoke the function directly.
+async fn run(
+    open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
+) -> anyhow::Result<()> {
     let config = Config::from_vars(variables().await?)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let mut router = super::router(&config).await?;
+    let mut router = super::router(&config, open(&config.store)).await?;
     let queue = config.inbox.queue_url.clone().map(|url| Arc::new(Queue::new(url)));
     if let Some(queue) = &queue {
         router = router.with_queue(Arc::clone(queue));
