@@ -53,7 +53,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty functions check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -84,12 +84,18 @@ AGAIN = $(MAKE) --no-print-directory
 # beside these tests, at the lowest priority.
 test-all: test-tools build-faulty
 	cargo test --locked --no-run
-	@echo 'Building the functions beside the tests; the output is in $(FUNCTIONS_LOG).'
-	@nice -n 19 env -u RUSTFLAGS -u RUSTC_WORKSPACE_WRAPPER $(AGAIN) build-sam build > $(FUNCTIONS_LOG) 2>&1 & functions=$$!; \
+	@$(AGAIN) functions & functions=$$!; \
 	trap 'kill $$functions 2> /dev/null' EXIT; set -x; \
 	cargo test --locked -- $(NEED_FUNCTIONS:%=--skip %) && \
 	{ wait $$functions || { cat $(FUNCTIONS_LOG); exit 1; }; } && \
 	cargo test --locked --test it -- $(NEED_FUNCTIONS)
+
+# Builds the functions without the settings of the tests. A second build waits for the first, because both write
+# the same files.
+functions:
+	@echo 'Building the functions at the lowest priority; the output is in $(FUNCTIONS_LOG).'
+	@$(if $(shell command -v flock),flock target/functions.lock) nice -n 19 \
+		env -u RUSTFLAGS -u RUSTC_WORKSPACE_WRAPPER $(AGAIN) build-sam build >> $(FUNCTIONS_LOG) 2>&1
 
 test-tools: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready
 
@@ -156,7 +162,7 @@ lint-template: $(VENV)/ready ## Check template.yaml, managed-instances.yaml and 
 
 build: architecture $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # `cargo lambda deploy` would use SAM's build instead of the zip
-	$(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
+	$(CARGO_LAMBDA) build --locked --release --bin webhook-function --bin webhook-processor --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
 	@python3 -c 'import socket; socket.create_server(("127.0.0.1", 9000))' 2>/dev/null || \
@@ -176,7 +182,7 @@ deploy: architecture $(VENV)/tools ## Deploy the stack STACK with SAM. The first
 	$(SAM) deploy --config-env $(STACK) --stack-name $(STACK) --no-fail-on-empty-changeset $(if $(SAVED_ARCH),,--guided --parameter-overrides Architecture=$(ARCH))
 
 deploy-cargo-lambda: build ## Deploy only the router, with cargo-lambda; ENV_FILE holds its variables, ROLE is its role.
-	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) webhook-router
+	$(CARGO_LAMBDA) deploy --enable-function-url --merge-env $(if $(ROLE),--role $(ROLE)) $(if $(ENV_FILE),--env-file $(ENV_FILE)) --binary-name webhook-function webhook-router
 
 logs: $(VENV)/tools ## Follow the log of the stack STACK.
 	$(SAM) logs --config-env $(STACK) --stack-name $(STACK) --name Router --tail

@@ -12,7 +12,7 @@ use webhook_router::{
         self, address, dead_letters, demo, doctor, drain, event, explain, inspect, pending,
         plan_shift, replay, serve, sources, variables,
     },
-    telemetry,
+    store, telemetry,
 };
 
 /// The end of the help text of commands that the variables configure.
@@ -92,43 +92,32 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     if cmd::started_by_lambda() {
-        telemetry::init(Level::INFO, true)?;
-        // An instance has one event at a time, and usually one core or less. A managed one has several of
-        // both.
-        let threads = match cmd::lambda::is_concurrent() {
-            true => tokio::runtime::Builder::new_multi_thread(),
-            false => tokio::runtime::Builder::new_current_thread(),
-        };
-        return block_on(threads, ended(cmd::lambda::run()));
+        return cmd::lambda::start(store::open).map(|()| ExitCode::SUCCESS);
     }
     let command = Cli::parse().command;
     let is_server = matches!(command, Command::Serve { .. });
     telemetry::init(if is_server { Level::INFO } else { Level::ERROR }, false)?;
-    let threads = tokio::runtime::Builder::new_multi_thread();
     match command {
-        Command::Serve { listen } => block_on(threads, ended(serve::run(listen))),
-        Command::Explain(options) => block_on(threads, explain::run(options)),
-        Command::PlanShift(options) => block_on(threads, plan_shift::run(options)),
-        Command::Event(options) => block_on(threads, event::run(*options)),
-        Command::Sources(options) => block_on(threads, sources::run(options)),
-        Command::Inspect(options) => block_on(threads, inspect::run(options)),
-        Command::DeadLetters(options) => block_on(threads, dead_letters::run(options)),
-        Command::Pending(options) => block_on(threads, pending::run(options)),
-        Command::Drain(options) => block_on(threads, drain::run(options)),
-        Command::Replay(options) => block_on(threads, replay::run(options)),
-        Command::Discard(options) => block_on(threads, dead_letters::discard(options)),
-        Command::Demo(options) => block_on(threads, ended(demo::run(options))),
-        Command::Doctor(options) => block_on(threads, doctor::run(options)),
+        Command::Serve { listen } => block_on(ended(serve::run(listen))),
+        Command::Explain(options) => block_on(explain::run(options)),
+        Command::PlanShift(options) => block_on(plan_shift::run(options)),
+        Command::Event(options) => block_on(event::run(*options)),
+        Command::Sources(options) => block_on(sources::run(options)),
+        Command::Inspect(options) => block_on(inspect::run(options)),
+        Command::DeadLetters(options) => block_on(dead_letters::run(options)),
+        Command::Pending(options) => block_on(pending::run(options)),
+        Command::Drain(options) => block_on(drain::run(options)),
+        Command::Replay(options) => block_on(replay::run(options)),
+        Command::Discard(options) => block_on(dead_letters::discard(options)),
+        Command::Demo(options) => block_on(ended(demo::run(options))),
+        Command::Doctor(options) => block_on(doctor::run(options)),
         Command::Variables(options) => variables::run(&options),
         Command::Completions { shell } => completions(shell),
     }
 }
 
-fn block_on(
-    mut runtime: tokio::runtime::Builder,
-    command: impl Future<Output = anyhow::Result<ExitCode>>,
-) -> anyhow::Result<ExitCode> {
-    let runtime = runtime.enable_all().build()?;
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(command);
     // The system's look-up of a name cannot be cancelled, and may take too long to wait for.
     runtime.shutdown_timeout(LAST_WORK);

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 
 BUILT = "target/release/webhook-router"
-FUNCTION = "target/lambda/webhook-router/bootstrap.zip"
+FUNCTION = "target/lambda/webhook-function/bootstrap.zip"
 BARE = "target/bare/lambda/bare/bootstrap.zip"
 
 

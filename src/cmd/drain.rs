@@ -1,6 +1,6 @@
 //! `drain`: delivers the accepted events that are due, once.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{future::ready, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use serde::Serialize;
@@ -38,8 +38,8 @@ struct Report {
 /// Fails if the configuration or the store cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = Config::from_vars(variables().await?)?;
-    existing_store(&config.store).await?;
-    let router = Arc::new(super::router(&config).await?);
+    let store = existing_store(&config.store).await?;
+    let router = Arc::new(super::router(&config, ready(Ok(store))).await?);
     let (stop, signal) = (CancellationToken::new(), stop_signal()?);
     let stopping = stop.clone();
     tokio::spawn(async move {

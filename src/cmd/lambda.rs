@@ -15,7 +15,7 @@ use lambda_runtime::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Level};
 
 use super::{
     after_answer,
@@ -27,12 +27,13 @@ use super::{
     variables,
 };
 use crate::{
-    config::Config,
+    config::{Config, StoreConfig},
     delivery::Reply,
     inbox::Instance,
     mirror::{self, Mirrors},
     outcome::Origin,
     queue::Queue,
+    store::{Store, StoreError},
     telemetry,
 };
 
@@ -44,9 +45,29 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 /// delivers at a time, too.
 const COPY_BYTES: usize = 8 * 1024 * 1024;
 
+/// Runs the function, whose store `open` opens.
+///
+/// # Errors
+/// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
+pub fn start(
+    open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
+) -> anyhow::Result<()> {
+    telemetry::init(Level::INFO, true)?;
+    // An instance has one event at a time, and usually one core or less. A managed one has several of both.
+    let mut threads = match is_concurrent() {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = threads.enable_all().build()?;
+    let ended = runtime.block_on(run(open));
+    // The system's look-up of a name cannot be cancelled, and may take too long to wait for.
+    runtime.shutdown_background();
+    ended
+}
+
 /// Returns whether Lambda gives this process several invocations at a time, as it does on Lambda Managed
 /// Instances (<https://docs.aws.amazon.com/lambda/latest/dg/lambda-managed-instances-runtimes.html>).
-pub fn is_concurrent() -> bool {
+fn is_concurrent() -> bool {
     let limit =
         super::env("AWS_LAMBDA_MAX_CONCURRENCY").and_then(|limit| limit.parse::<u32>().ok());
     limit.is_some_and(|limit| limit > 1)
@@ -54,15 +75,14 @@ pub fn is_concurrent() -> bool {
 
 /// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
 /// inbox's queue, and requests from callers that may invoke the function directly.
-///
-/// # Errors
-/// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.
-pub async fn run() -> anyhow::Result<()> {
+async fn run(
+    open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
+) -> anyhow::Result<()> {
     let config = Config::from_vars(variables().await?)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let mut router = super::router(&config).await?;
+    let mut router = super::router(&config, open(&config.store)).await?;
     let queue = config.inbox.queue_url.clone().map(|url| Arc::new(Queue::new(url)));
     if let Some(queue) = &queue {
         router = router.with_queue(Arc::clone(queue));

@@ -49,7 +49,7 @@ use crate::{
     destination::Destinations,
     mirror::Mirrors,
     router::Router,
-    store::{self, Store},
+    store::{self, Store, StoreError},
 };
 
 /// Returns a variable of the process. Bytes that are not UTF-8 become U+FFFD, which no setting may
@@ -110,13 +110,16 @@ fn mirrors(config: &Config, timeout: Duration, bytes: usize) -> anyhow::Result<O
     mirrors.map_err(anyhow::Error::msg)
 }
 
-/// Creates the router from the configured parts.
+/// Creates the router from the configured parts. `store` opens its store.
 ///
 /// # Errors
 /// Fails if the store or a file cannot be used.
-pub async fn router(config: &Config) -> anyhow::Result<Router> {
+pub async fn router(
+    config: &Config,
+    store: impl Future<Output = Result<Arc<dyn Store>, StoreError>>,
+) -> anyhow::Result<Router> {
     let destinations =
         Destinations::new(&config.targets, config.forward.timeout).map_err(anyhow::Error::msg)?;
-    let store = store::open(&config.store).await.context("the store cannot be used (STORE_URL)")?;
+    let store = store.await.context("the store cannot be used (STORE_URL)")?;
     Ok(Router::new(config, store, destinations))
 }

@@ -1,6 +1,6 @@
 //! `replay`: delivers dead letters again, and accepted events before their time.
 
-use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{future::ready, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use chrono::Utc;
@@ -70,7 +70,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::from_vars(&variables)?;
-    let router = Arc::new(super::router(&config).await?);
+    let router = Arc::new(super::router(&config, ready(Ok(Arc::clone(&store)))).await?);
     let stop = CancellationToken::new();
     let (signal, stopping) = (stop_signal()?, stop.clone());
     tokio::spawn(async move {

@@ -112,7 +112,8 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     match listener {
         Ok(listener) if problems.is_empty() => {
             let (wake, lanes) = inbox::lanes(config.targets.routes());
-            let mut router = super::router(&config).await?.with_wake(wake);
+            let mut router =
+                super::router(&config, store::open(&config.store)).await?.with_wake(wake);
             let bytes = config.serving.max_buffered_bytes;
             let mirrors = super::mirrors(&config, config.forward.timeout, bytes)?.map(Arc::new);
             if let Some(mirrors) = &mirrors {

@@ -187,6 +187,21 @@ pub trait Store: Send + Sync {
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     match &config.url {
         StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
+        StoreUrl::DynamoDb { .. } | StoreUrl::Redis(_) => open_remote(config).await,
+    }
+}
+
+/// Opens the store that the configuration names if it is a service. A program that calls only this
+/// function does not contain SQLite.
+///
+/// # Errors
+/// Fails if the store is a file.
+pub async fn open_remote(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match &config.url {
+        StoreUrl::Sqlite(_) => Err(StoreError::Failed(
+            "this function has no SQLite: set STORE_URL to redis://, rediss:// or dynamodb://"
+                .into(),
+        )),
         StoreUrl::DynamoDb { table } => Ok(Arc::new(DynamoDb::new(table.clone(), config.timeout))),
         StoreUrl::Redis(url) => Ok(Arc::new(Redis::new(url, config.timeout))),
     }

@@ -27,7 +27,7 @@ const PAUSES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
 /// The seconds that a step of the comparison has.
 const STEP: f64 = 1.0;
 const UNTIL: f64 = 30.0;
-const PACE: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(400);
 
 fn times() -> Vec<f64> {
     (0..(RATE * ARRIVING) as u32).map(|number| f64::from(number) / RATE).collect()
@@ -72,7 +72,7 @@ fn scenario(more: Value) -> Value {
         "arrivals": { "kind": "given", "times": times() },
         "vendor": { "pauses": PAUSES, "jitter": 0 },
         "destination": {
-            "median": 0.1, "p99": 0.1, "outages": [[DOWN.0, DOWN.1, "refuses"]],
+            "median": 0.4, "p99": 0.4, "outages": [[DOWN.0, DOWN.1, "refuses"]],
         },
     });
     let more = more.as_object().unwrap().clone();
