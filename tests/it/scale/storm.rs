@@ -24,8 +24,8 @@ const ARRIVING: f64 = 9.0;
 const DOWN: (f64, f64) = (2.0, 6.0);
 /// The vendor's pauses, in seconds.
 const PAUSES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
-/// The seconds that a step of the comparison has.
-const STEP: f64 = 1.0;
+/// The seconds that a step of the comparison has: several times the time of an attempt.
+const STEP: f64 = 2.0;
 const UNTIL: f64 = 30.0;
 const PACE: Duration = Duration::from_millis(400);
 
