@@ -20,9 +20,9 @@ use crate::{
     support::{Answer, PAYLOAD, Serve, Sink, sqlite},
 };
 
-const CONNECTIONS: usize = 500;
+const CONNECTIONS: usize = 200;
 /// Requests that each connection sends before it reads the first answer.
-const PIPELINED: usize = 20;
+const PIPELINED: usize = 50;
 const DELIVERIES: usize = CONNECTIONS * PIPELINED;
 /// Senders that hear that the event is in progress before the destination answers.
 const EARLY: usize = DELIVERIES / 10;
