@@ -44,3 +44,31 @@ impl Line {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Line;
+
+    #[test]
+    fn a_line_is_one_object_with_the_members_of_all_its_parts() {
+        let line = Line::new("INFO", "a \"message\"");
+        let line = line.with(&json!({ "text": "}," })).with(&json!({ "one": 1, "two": [2] }));
+        let text = String::from_utf8(line.into_bytes()).unwrap();
+        let (object, end) = text.split_at(text.len() - 1);
+        assert_eq!(end, "\n");
+        let mut read: Value = serde_json::from_str(object).unwrap();
+        let time = read.as_object_mut().unwrap().remove("timestamp").unwrap();
+        // Lambda reads times in this form.
+        let time = time.as_str().unwrap();
+        assert!(
+            time.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(time).is_ok(),
+            "{time}"
+        );
+        let expected = json!({
+            "level": "INFO", "message": "a \"message\"", "text": "},", "one": 1, "two": [2],
+        });
+        assert_eq!(read, expected);
+    }
+}

@@ -21,13 +21,13 @@ use serde_json::json;
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
-use self::{line::Line, metrics::METRICS};
 pub use self::{
     acceptances::Acceptances,
     backlog::Backlog,
     handled::{Handled, handled},
     mirrors::{Copied, copied},
 };
+use self::{line::Line, metrics::METRICS};
 use crate::{
     config::{LOG, log_filter},
     delivery::{Delivery, Reply},

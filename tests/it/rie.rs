@@ -298,8 +298,8 @@ async fn an_answer_comes_before_lambda_s_timeout_though_destination_and_store_ha
     assert!(text.contains("try again later"), "{text}\n{}", emulator.log());
     // The store did not keep the result, and an alarm tells so.
     let log = emulator.log();
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let line = lines.filter(|line| line["message"] == "delivery").last().unwrap();
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.rfind(|line| line["message"] == "delivery").unwrap();
     assert_eq!((&line["settled"], &line["unsettled"]), (&false.into(), &1.into()), "{line}");
     let made = [by("milliseconds", "function,outcome"), by("unsettled", "function")];
     assert_eq!(Stack::default().metrics_of(&line), made.into());

@@ -166,7 +166,11 @@ impl Stack {
             let holds = |condition: &str| {
                 let (member, value) = condition.split_once(" = ").unwrap();
                 let found = &line[member.strip_prefix("$.").unwrap()];
-                if value == "*" { !found.is_null() } else { found.to_string() == value }
+                if value == "*" {
+                    !found.is_null()
+                } else {
+                    found.as_str() == Some(value.trim_matches('"'))
+                }
             };
             let conditions: Vec<_> = conditions.collect();
             if !conditions.iter().all(|condition| holds(condition)) {

@@ -110,7 +110,8 @@ fn queries_of_the_log_read_only_members_that_lines_have() {
     let keywords = ["filter", "stats", "sort", "by", "as", "and", "or", "desc", "@timestamp", "m"];
     for query in queries {
         let query = quoted.replace_all(&query, "");
-        let aliases: Vec<_> = alias.captures_iter(&query).map(|found| found[1].to_owned()).collect();
+        let aliases: Vec<_> =
+            alias.captures_iter(&query).map(|found| found[1].to_owned()).collect();
         for found in word.find_iter(&query).map(|found| found.as_str()) {
             let is_known = found.ends_with('(')
                 || keywords.contains(&found)
