@@ -1,6 +1,7 @@
 //! Checks what template.yaml creates: permissions, networks, fronts, the inbox, and the table that the
 //! tests create as well.
 
+mod cost;
 mod inbox;
 mod variables;
 
@@ -10,12 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     servers::DynamoDbLocal,
-    stack::{Stack, TEMPLATE, text},
+    stack::{LEAST, Stack, TEMPLATE, text},
 };
-
-/// The required parameters of a deployment.
-const LEAST: [(&str, &str); 2] =
-    [("GcpTargetUrl", "https://x.run.app"), ("AwsTargetFunction", "processor")];
 
 fn stack(more: &[(&str, &str)]) -> Stack {
     Stack::new(&[&LEAST, more].concat()).unwrap()
