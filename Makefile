@@ -27,6 +27,9 @@ PIP_COMPILE := $(VENV)/bin/uv pip compile --quiet --no-cache --universal --pytho
 # With this PATH, cargo-lambda finds its linker, zig, and SAM finds cargo-lambda.
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0
 CARGO_LAMBDA := $(IN_VENV) cargo-lambda lambda
+# A function's memory and start cost more than its arithmetic. So all but Cargo.toml's exceptions is optimised for
+# size: the function is a sixth smaller, and is built in less time.
+FOR_SIZE := CARGO_PROFILE_RELEASE_OPT_LEVEL=s
 # SAM does not read AWS_REGION.
 SAM := $(IN_VENV) $(if $(AWS_REGION),AWS_DEFAULT_REGION=$(AWS_REGION)) sam
 # Programs that the tests need, each with its Debian package.
@@ -162,7 +165,7 @@ lint-template: $(VENV)/ready ## Check template.yaml, managed-instances.yaml and 
 
 build: architecture $(VENV)/tools ## Build both functions for Lambda; ARCH=x86_64 or arm64.
 	rm -f target/lambda/*/bootstrap # `cargo lambda deploy` would use SAM's build instead of the zip
-	$(CARGO_LAMBDA) build --locked --release --bin webhook-function --bin webhook-processor --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
+	$(FOR_SIZE) $(CARGO_LAMBDA) build --locked --release --bin webhook-function --bin webhook-processor --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64)
 
 watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an empty store.
 	@python3 -c 'import socket; socket.create_server(("127.0.0.1", 9000))' 2>/dev/null || \
@@ -171,7 +174,7 @@ watch: $(VENV)/tools ## Run both functions in an emulator on port 9000, with an 
 	$(CARGO_LAMBDA) watch --invoke-address 127.0.0.1 --env-file events/local.env
 
 build-sam: architecture $(VENV)/tools ## Build both functions for `sam deploy`.
-	$(SAM) build --parameter-overrides Architecture=$(ARCH)
+	$(FOR_SIZE) $(SAM) build --parameter-overrides Architecture=$(ARCH)
 
 # The architecture is in samconfig.toml, which exists after the first deployment of the stack.
 SAVED_ARCH = $(shell sed -n '/^\[$(STACK)\.deploy\.parameters\]/,/^\[/s/.*Architecture=[\\"]*\([a-z0-9_]*\).*/\1/p' samconfig.toml 2>/dev/null)

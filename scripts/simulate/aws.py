@@ -40,5 +40,5 @@ MEMORY_GB = 0.25
 # A function with 256 MB has a seventh of a processor.
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 PROCESSOR = 256 / 1_769
-# Lambda's own lines and CloudWatch's overhead for an invocation, in bytes (docs/cost.md).
-LOG_OF_INVOCATION = 370 + 3 * 26
+# What CloudWatch adds to a line of the log, in bytes (docs/cost.md).
+LINE = 26

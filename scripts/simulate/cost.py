@@ -17,7 +17,7 @@ def of(run):
         messages = way.messages + 2 * batches
         lines += way.attempts
     units = run.store.units + (run.index.units if run.index else 0)
-    log = lines * run.measured["log_line"] + requests * aws.LOG_OF_INVOCATION
+    log = lines * (run.measured["log_line"] + aws.LINE)
     parts = {
         "requests": requests * aws.REQUEST,
         "duration": seconds * aws.MEMORY_GB * aws.GB_SECOND,

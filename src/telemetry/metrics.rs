@@ -17,14 +17,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Line, backlog::Undelivered};
+use super::{backlog::Undelivered, handled::Members};
 use crate::route::Route;
 
 /// The prefix of every name.
 const PREFIX: &str = "webhook_router";
 
 /// Most vendors that have a label of their own. The others share one. Names come from payloads, and
-/// each name costs memory here and money in CloudWatch.
+/// each name costs memory.
 const MAX_VENDORS: usize = 50;
 
 /// Upper bounds of the histograms, in seconds.
@@ -155,7 +155,7 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn delivered(&self, line: &Line<'_>) {
+    pub(super) fn delivered(&self, line: &Members<'_>) {
         let labels = Labels {
             destination: line.destination,
             source: line.source.unwrap_or_default().to_owned(),
@@ -164,12 +164,12 @@ impl Metrics {
         };
         let destination = Destination { destination: line.destination };
         self.deliveries.get_or_create(&labels).inc();
-        self.seconds.get_or_create(&labels).observe(line.milliseconds / 1000.0);
-        self.store_seconds.observe(line.store_milliseconds / 1000.0);
+        self.seconds.get_or_create(&labels).observe(line.milliseconds.as_seconds());
+        self.store_seconds.observe(line.store_milliseconds.as_seconds());
         self.bytes.get_or_create(&destination).inc_by(line.bytes as u64);
         if line.attempts > 0 {
             self.attempts.get_or_create(&destination).inc_by(line.attempts.into());
-            let seconds = line.destination_milliseconds / 1000.0;
+            let seconds = line.destination_milliseconds.as_seconds();
             self.destination_seconds.get_or_create(&destination).observe(seconds);
         }
         if !line.settled {
@@ -223,11 +223,9 @@ impl Metrics {
     }
 }
 
-/// Returns the vendor as a label or a dimension: in lower case and cut. Returns `other` when there
-/// are too many vendors, or when CloudWatch would refuse the name. The value of a dimension must be
-/// ASCII without control characters
-/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html>).
-pub(super) fn vendor(name: &str) -> String {
+/// Returns the vendor as a label: in lower case and cut. Returns `other` when there are too many
+/// vendors, or when the name is not printable ASCII.
+fn vendor(name: &str) -> String {
     static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
     let name: String = name.to_lowercase().chars().take(64).collect();
     let is_printable = name.chars().all(|one| one.is_ascii_graphic() || one == ' ');

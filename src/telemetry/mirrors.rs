@@ -1,6 +1,8 @@
 //! Counts the copies for mirrors, apart from the deliveries.
 
-use super::{Format, METRICS, embedded, format, line, print_line};
+use serde_json::json;
+
+use super::{Format, METRICS, embedded, format, line::Line, print_line};
 use crate::{key::Key, route::Route};
 
 /// The end of a copy.
@@ -38,13 +40,14 @@ pub fn copied(key: &Key, destination: Route, copied: &Copied) {
     match reason {
         None => tracing::debug!(%key, %destination, outcome, "mirror"),
         Some(reason) if is_embedded => {
-            let mut line = line("WARN", "mirror");
-            line["key"] = key.to_string().into();
-            line["destination"] = destination.as_str().into();
-            line["outcome"] = outcome.into();
-            line["reason"] = reason.into();
-            embedded::add_count(&mut line, "copies_not_mirrored", 1);
-            print_line(&line);
+            let line = Line::new("WARN", "mirror").with(&json!({
+                "key": key.to_string(),
+                "destination": destination,
+                "outcome": outcome,
+                "reason": reason,
+                "copies_not_mirrored": 1,
+            }));
+            print_line(line.with(&embedded::metrics(&["copies_not_mirrored"])));
         }
         Some(reason) => tracing::warn!(%key, %destination, outcome, reason, "mirror"),
     }

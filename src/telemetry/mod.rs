@@ -1,10 +1,11 @@
 //! Writes the log: one line for each delivery. No line contains a secret, a signature or a payload.
-//! In Lambda, the line also carries the metrics for CloudWatch. In `serve`, Prometheus reads the
-//! metrics.
+//! In Lambda, CloudWatch makes metrics of the lines. In `serve`, Prometheus reads the metrics.
 
 mod acceptances;
 mod backlog;
 mod embedded;
+mod handled;
+mod line;
 mod metrics;
 mod mirrors;
 
@@ -15,25 +16,27 @@ use std::{
     time::Duration,
 };
 
-use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
-use self::metrics::METRICS;
-pub use self::mirrors::{Copied, copied};
-pub use self::{acceptances::Acceptances, backlog::Backlog};
+pub use self::{
+    acceptances::Acceptances,
+    backlog::Backlog,
+    handled::{Handled, handled},
+    mirrors::{Copied, copied},
+};
+use self::{line::Line, metrics::METRICS};
 use crate::{
     config::{LOG, log_filter},
     delivery::{Delivery, Reply},
     error::Error,
     event::Event,
-    outcome::{Ending, Origin, Times, Trigger},
+    outcome::Origin,
     plan::Plan,
     route::Route,
     store::Store,
-    trace::Trace,
 };
 
 /// Longest text from a sender that is logged, in characters: a name from a payload, a method or a
@@ -82,10 +85,9 @@ pub fn init(default: Level, in_lambda: bool) -> anyhow::Result<()> {
         let place = panic.location().map(ToString::to_string);
         if format == Format::Embedded {
             // The sender gets an answer after a panic, so Lambda does not count an error.
-            let mut line = line("ERROR", "bug: a panic");
-            line["place"] = place.into();
-            embedded::add_count(&mut line, "panics", 1);
-            print_line(&line);
+            let line = Line::new("ERROR", "bug: a panic");
+            let line = line.with(&json!({ "place": place, "panics": 1 }));
+            print_line(line.with(&embedded::metrics(&["panics"])));
         } else {
             METRICS.panicked();
             tracing::error!(place, "bug: a panic");
@@ -158,183 +160,35 @@ pub fn filtered(delivery: &Delivery, origin: &Origin, event: &Event) {
     let source = event.source.as_deref();
     let (path, cold_start) = (cut(&delivery.path), origin.is_cold_start);
     if format() == Format::Embedded {
-        let mut line = line("INFO", "filtered");
-        line["path"] = path.into();
-        line["source"] = source.into();
-        line["vendor"] = vendor.into();
-        line["event_type"] = event_type.into();
-        line["cold_start"] = cold_start.into();
-        embedded::add_count(&mut line, "filtered", 1);
-        print_line(&line);
+        let line = Line::new("INFO", "filtered").with(&json!({
+            "path": path,
+            "source": source,
+            "vendor": vendor,
+            "event_type": event_type,
+            "cold_start": cold_start,
+            "filtered": 1,
+        }));
+        print_line(line.with(&embedded::metrics(&["filtered"])));
     } else {
         METRICS.filtered(source, vendor);
         tracing::info!(path, source, vendor, event_type, cold_start, "filtered");
     }
 }
 
-/// The result of a delivery, for the log and the metrics.
-pub struct Handled<'a> {
-    pub delivery: &'a Delivery,
-    pub plan: &'a Plan,
-    pub origin: &'a Origin,
-    pub trace: &'a Trace,
-    pub ending: Ending,
-    pub error: Option<&'a Error>,
-    pub status: u16,
-    pub trigger: Trigger,
-    /// The number of attempts of this delivery.
-    pub attempts: u32,
-    /// False only if the store could not be told the result.
-    pub settled: bool,
-    pub times: Times,
-}
-
-/// The line of a delivery. All times are milliseconds.
-#[derive(Serialize)]
-struct Line<'a> {
-    key: String,
-    /// Absent for an envelope.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
-    vendor: &'a str,
-    event_type: &'a str,
-    destination: Route,
-    outcome: &'static str,
-    status: u16,
-    /// The cause of the delivery.
-    trigger: &'static str,
-    attempts: u32,
-    bytes: usize,
-    milliseconds: f64,
-    store_milliseconds: f64,
-    /// Absent if no message was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queue_milliseconds: Option<f64>,
-    destination_milliseconds: f64,
-    pause_milliseconds: f64,
-    /// Absent if the attempts did not wait for room at the destination.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room_milliseconds: Option<f64>,
-    /// The rest of the time, which the router itself took.
-    self_milliseconds: f64,
-    settled: bool,
-    cold_start: bool,
-    trace_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lambda_trace_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-/// Logs and counts the result of a planned event.
-pub fn handled(handled: &Handled<'_>) {
-    let Handled { delivery, plan, origin, trace, ending, error, times, .. } = *handled;
-    let others = times.store + times.queue + times.destination + times.pauses + times.room;
-    let own = times.total.saturating_sub(others);
-    let line = Line {
-        key: plan.key.to_string(),
-        source: plan.source_name(),
-        vendor: cut(&plan.event.vendor),
-        event_type: cut(&plan.event.event_type),
-        destination: plan.route,
-        outcome: ending.as_str(),
-        status: handled.status,
-        trigger: handled.trigger.as_str(),
-        attempts: handled.attempts,
-        bytes: delivery.body.len(),
-        milliseconds: milliseconds(times.total),
-        store_milliseconds: milliseconds(times.store),
-        queue_milliseconds: (!times.queue.is_zero()).then(|| milliseconds(times.queue)),
-        destination_milliseconds: milliseconds(times.destination),
-        pause_milliseconds: milliseconds(times.pauses),
-        room_milliseconds: (!times.room.is_zero()).then(|| milliseconds(times.room)),
-        self_milliseconds: milliseconds(own),
-        settled: handled.settled,
-        cold_start: origin.is_cold_start,
-        trace_id: &trace.id,
-        lambda_trace_id: trace.lambda_id.as_deref(),
-        request_id: origin.request_id.as_deref(),
-        reason: error.map(ToString::to_string),
-    };
-    let is_bad = matches!(
-        ending,
-        Ending::Failed | Ending::StoreUnavailable | Ending::NoTime | Ending::Limited
-    );
-    match format() {
-        Format::Embedded => write(&line, is_bad, true),
-        Format::Json => {
-            METRICS.delivered(&line);
-            write(&line, is_bad, false);
-        }
-        Format::Text => {
-            METRICS.delivered(&line);
-            let Line { key, source, vendor, event_type, destination, outcome, status, .. } = &line;
-            let (attempts, milliseconds, reason) = (line.attempts, line.milliseconds, &line.reason);
-            macro_rules! log {
-                ($level:ident) => {
-                    tracing::$level!(
-                        key,
-                        source,
-                        vendor,
-                        event_type,
-                        %destination,
-                        outcome,
-                        status,
-                        attempts,
-                        milliseconds,
-                        reason,
-                        "delivery"
-                    )
-                };
-            }
-            if is_bad { log!(warn) } else { log!(info) }
-        }
-    }
-}
-
-/// Writes the line of a delivery if its level is logged. A line with metrics is always written.
-fn write(fields: &Line<'_>, is_bad: bool, has_metrics: bool) {
-    let (level, enabled) = if is_bad {
-        ("WARN", tracing::enabled!(Level::WARN))
-    } else {
-        ("INFO", tracing::enabled!(Level::INFO))
-    };
-    if !enabled && !has_metrics {
-        return;
-    }
-    let mut line = line(level, "delivery");
-    if let (Some(line), Ok(Value::Object(fields))) =
-        (line.as_object_mut(), serde_json::to_value(fields))
-    {
-        line.extend(fields);
-    }
-    if has_metrics {
-        // The dimension must have few values. `vendor_name` has the name as it was sent.
-        line["vendor"] = metrics::vendor(fields.vendor).into();
-        line["vendor_name"] = fields.vendor.into();
-        embedded::add_delivery(&mut line, fields.settled);
-    }
-    print_line(&line);
-}
-
 /// Logs the result of a replay in Lambda. `left` is the number of dead letters that remain. It is
 /// known only after a replay of all.
 pub fn redriven(summary: &impl Serialize, left: Option<u32>) {
-    let mut line = line("INFO", "redrive");
-    line["summary"] = json!(summary);
+    let mut line = Line::new("INFO", "redrive").with(&json!({ "summary": summary }));
     if let Some(left) = left {
-        embedded::add_count(&mut line, "dead_letters", left);
+        line = line.with(&json!({ "dead_letters": left }));
+        line = line.with(&embedded::metrics(&["dead_letters"]));
     }
-    print_line(&line);
+    print_line(line);
 }
 
 /// Logs the result of a run of the inbox's schedule.
 pub fn scheduled(summary: &impl Serialize) {
-    let mut line = line("INFO", "inbox");
-    line["summary"] = json!(summary);
-    print_line(&line);
+    print_line(Line::new("INFO", "inbox").with(&json!({ "summary": summary })));
 }
 
 /// The number and age of the accepted events that are not delivered, by destination.
@@ -351,42 +205,31 @@ pub async fn count_pending(
 }
 
 /// Logs the number and age of the accepted events that are not delivered. The caller tells the age of the
-/// oldest event that it has seen, which may be one beyond those that are counted.
+/// oldest event that it has seen, which may be one beyond those that are counted. The alarms watch the
+/// largest values of any destination.
 pub fn pending(pending: Pending, seen: impl Fn(Route) -> Duration) {
     for (destination, count, oldest) in pending.0 {
-        let mut line = line("INFO", "pending");
-        line["destination"] = destination.as_str().into();
-        line["oldest_pending_seconds"] = oldest.max(seen(destination).as_secs_f64()).into();
-        line["pending"] = count.into();
-        embedded::add_pending(&mut line);
-        print_line(&line);
+        let line = Line::new("INFO", "pending").with(&json!({
+            "destination": destination,
+            "pending": count,
+            "oldest_pending_seconds": oldest.max(seen(destination).as_secs_f64()),
+        }));
+        print_line(line.with(&embedded::metrics(&["pending", "oldest_pending_seconds"])));
     }
 }
 
-/// Creates a line of the log, in the format of the lines that tracing writes.
-fn line(level: &str, message: &str) -> Value {
-    let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
-    json!({ "timestamp": timestamp, "level": level, "message": message })
-}
-
 /// Prints a line in one piece.
-fn print_line(line: &Value) {
+fn print_line(line: Line) {
     // If the log cannot be written, there is no other place to report that.
-    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
-}
-
-/// Converts a duration to milliseconds with three decimal places.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+    let _ = std::io::stderr().lock().write_all(&line.into_bytes());
 }
 
 /// Logs and counts messages that were not sent. The list of the store brings their events later.
 pub fn unsent(count: usize, reason: &dyn Display) {
     if format() == Format::Embedded {
-        let mut line = line("WARN", "messages not sent");
-        line["reason"] = reason.to_string().into();
-        embedded::add_count(&mut line, "messages_not_sent", count as u32);
-        print_line(&line);
+        let line = Line::new("WARN", "messages not sent");
+        let line = line.with(&json!({ "reason": reason.to_string(), "messages_not_sent": count }));
+        print_line(line.with(&embedded::metrics(&["messages_not_sent"])));
     } else {
         tracing::warn!(count, %reason, "messages not sent");
     }

@@ -41,6 +41,16 @@ pub struct Stack {
     parameters: HashMap<String, String>,
 }
 
+/// The required parameters of a deployment.
+pub const LEAST: [(&str, &str); 2] =
+    [("GcpTargetUrl", "https://x.run.app"), ("AwsTargetFunction", "processor")];
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self::new(&LEAST).unwrap()
+    }
+}
+
 impl Stack {
     /// Creates a stack with these parameters, and with defaults for the others.
     ///
@@ -121,31 +131,95 @@ impl Stack {
         dashboard["widgets"].as_array().unwrap().clone()
     }
 
+    /// Returns the metrics of all alarms.
+    pub fn alarmed(&self) -> Vec<Value> {
+        let resources = self.resources();
+        let alarms = resources.values().filter(|one| one["Type"] == "AWS::CloudWatch::Alarm");
+        let mut metrics = Vec::new();
+        for alarm in alarms.map(|alarm| &alarm["Properties"]) {
+            let queries = alarm["Metrics"].as_array().into_iter().flatten();
+            let of_queries = queries.map(|query| &query["MetricStat"]["Metric"]);
+            let all = of_queries.chain([alarm]).filter(|metric| metric.get("Namespace").is_some());
+            metrics.extend(all.cloned());
+        }
+        metrics
+    }
+
+    /// Returns the router's metrics that a line of the log makes: those that it declares, and those
+    /// of the stack's filters. Each comes with the names of its dimensions.
+    pub fn metrics_of(&self, line: &Value) -> BTreeSet<(String, String)> {
+        let mut made = BTreeSet::new();
+        for directive in line["_aws"]["CloudWatchMetrics"].as_array().into_iter().flatten() {
+            assert_eq!(directive["Namespace"], "webhook-router");
+            // Each set of dimensions would be a metric of its own.
+            assert_eq!(directive["Dimensions"], json!([["function"]]));
+            for metric in directive["Metrics"].as_array().unwrap() {
+                assert!(line[text(&metric["Name"])].is_number(), "{metric}: {line}");
+                made.insert((text(&metric["Name"]), "function".into()));
+            }
+            assert!(line["function"].is_string(), "{line}");
+        }
+        for filter in self.resources().values() {
+            if filter["Type"] != "AWS::Logs::MetricFilter" {
+                continue;
+            }
+            let filter = &filter["Properties"];
+            let pattern = text(&filter["FilterPattern"]);
+            let conditions = pattern.trim_matches(['{', '}', ' ']).split(" && ");
+            let holds = |condition: &str| {
+                let (member, value) = condition.split_once(" = ").unwrap();
+                let found = &line[member.strip_prefix("$.").unwrap()];
+                if value == "*" {
+                    !found.is_null()
+                } else {
+                    found.as_str() == Some(value.trim_matches('"'))
+                }
+            };
+            let conditions: Vec<_> = conditions.collect();
+            if !conditions.iter().all(|condition| holds(condition)) {
+                continue;
+            }
+            let metric = &filter["MetricTransformations"][0];
+            assert_eq!(metric["MetricNamespace"], "webhook-router");
+            // CloudWatch takes only members that the pattern names.
+            let member = |named: &Value| {
+                let named = text(named);
+                let is_it = |condition: &&str| condition.starts_with(&format!("{named} = "));
+                assert!(conditions.iter().any(is_it), "{named}");
+                line[named.strip_prefix("$.").unwrap()].clone()
+            };
+            assert!(member(&metric["MetricValue"]).is_number(), "{line}");
+            let dimensions = metric["Dimensions"].as_array().unwrap().iter().map(|dimension| {
+                assert!(member(&dimension["Value"]).is_string(), "{line}");
+                assert_eq!(format!("$.{}", text(&dimension["Key"])), text(&dimension["Value"]));
+                text(&dimension["Key"])
+            });
+            let dimensions = dimensions.collect::<Vec<_>>().join(",");
+            made.insert((text(&metric["MetricName"]), dimensions));
+        }
+        made
+    }
+
     /// Returns the router's metrics that alarms and the dashboard use, each with the names of its
     /// dimensions.
     pub fn watched(&self) -> BTreeSet<(String, String)> {
         let mut watched = BTreeSet::new();
-        let resources = self.resources();
-        for alarm in resources.values().filter(|one| one["Type"] == "AWS::CloudWatch::Alarm") {
-            let queries = alarm["Properties"]["Metrics"].as_array().into_iter().flatten();
-            let metrics = queries.map(|query| &query["MetricStat"]["Metric"]);
-            for metric in metrics.chain([&alarm["Properties"]]) {
-                if metric["Namespace"] == "webhook-router" {
-                    let mut names = Vec::new();
-                    for dimension in metric["Dimensions"].as_array().unwrap() {
-                        let (name, value) = (text(&dimension["Name"]), text(&dimension["Value"]));
-                        match &*name {
-                            "function" => assert_eq!(value, "Router"),
-                            "outcome" => assert!(OUTCOMES.contains(&&*value), "{value}"),
-                            _ => panic!("{name}"),
-                        }
-                        names.push(name);
-                    }
-                    watched.insert((text(&metric["MetricName"]), names.join(",")));
+        let mut alarmed = self.alarmed();
+        alarmed.retain(|metric| metric["Namespace"] == "webhook-router");
+        for metric in alarmed {
+            let mut names = Vec::new();
+            for dimension in metric["Dimensions"].as_array().unwrap() {
+                let (name, value) = (text(&dimension["Name"]), text(&dimension["Value"]));
+                match &*name {
+                    "function" => assert_eq!(value, "Router"),
+                    "outcome" => assert!(OUTCOMES.contains(&&*value), "{value}"),
+                    _ => panic!("{name}"),
                 }
+                names.push(name);
             }
+            watched.insert((text(&metric["MetricName"]), names.join(",")));
         }
-        for widget in self.widgets() {
+        for widget in self.widgets().iter().filter(|widget| widget["type"] == "metric") {
             let metrics = widget["properties"]["metrics"].as_array().unwrap();
             // The metrics of a queue are AWS's own.
             for metric in metrics.iter().filter(|metric| metric[0] != "AWS/SQS") {
@@ -157,12 +231,6 @@ impl Stack {
                     watched.insert((text(&metric[1]), "function".into()));
                     continue;
                 };
-                if let Some((_, outcomes)) = search.split_once("outcome=") {
-                    let (outcomes, _) = outcomes.split_once(" function=").unwrap();
-                    for outcome in outcomes.split('"').skip(1).step_by(2) {
-                        assert!(OUTCOMES.contains(&outcome), "{outcome}");
-                    }
-                }
                 assert!(search.contains("function=\"Router\""), "{search}");
                 let search = search.strip_prefix("SEARCH('{\"webhook-router\",").unwrap();
                 let (dimensions, rest) = search.split_once("} MetricName=\"").unwrap();

@@ -20,7 +20,7 @@ use crate::{
     inbox::{crash::Place, event, is_delivered, record},
     servers::Redis,
     shared,
-    stack::{Stack, text},
+    stack::{LEAST, Stack},
     support::{ROUTER, Sink, delivery, plan_of, status},
 };
 
@@ -64,25 +64,11 @@ async fn the_release_build_answers_at_once_and_delivers_what_messages_bring() {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let pending: Vec<_> = lines.filter(|line| line["message"] == "pending").collect();
     // One line for each destination, and this function has one.
-    let (last, mut there) = (&pending[pending.len() - 1..], BTreeSet::new());
-    for line in last {
-        assert_eq!(line["destination"], "gcp");
-        assert_eq!((&line["pending"], &line["oldest_pending_seconds"]), (&0.into(), &0.0.into()));
-        let directives = line["_aws"]["CloudWatchMetrics"].as_array().unwrap();
-        for directive in directives {
-            assert_eq!(directive["Namespace"], "webhook-router");
-            let dimensions = directive["Dimensions"][0].as_array().unwrap().iter().map(text);
-            let dimensions = dimensions.collect::<Vec<_>>().join(",");
-            let names = directive["Metrics"].as_array().unwrap().iter();
-            there.extend(names.map(|metric| (text(&metric["Name"]), dimensions.clone())));
-        }
-    }
-    let given = [
-        ("GcpTargetUrl", "https://x.run.app"),
-        ("AwsTargetFunction", "processor"),
-        ("Answer", "accepted"),
-    ];
-    let watched = Stack::new(&given).unwrap().watched();
+    let last = pending.last().unwrap();
+    assert_eq!(last["destination"], "gcp");
+    assert_eq!((&last["pending"], &last["oldest_pending_seconds"]), (&0.into(), &0.0.into()));
+    let stack = Stack::new(&[&LEAST[..], &[("Answer", "accepted")]].concat()).unwrap();
+    let (there, watched) = (stack.metrics_of(last), stack.watched());
     let is_of_the_inbox =
         |metric: &&(String, String)| metric.0 == "pending" || metric.0 == "oldest_pending_seconds";
     let watched: BTreeSet<_> = watched.iter().filter(is_of_the_inbox).cloned().collect();

@@ -2,6 +2,7 @@
 //! tests create as well.
 
 mod capacity;
+mod cost;
 mod inbox;
 mod managed_instances;
 mod variables;
@@ -12,12 +13,8 @@ use serde_json::{Value, json};
 
 use crate::{
     servers::DynamoDbLocal,
-    stack::{Stack, TEMPLATE, text},
+    stack::{LEAST, Stack, TEMPLATE, text},
 };
-
-/// The required parameters of a deployment.
-const LEAST: [(&str, &str); 2] =
-    [("GcpTargetUrl", "https://x.run.app"), ("AwsTargetFunction", "processor")];
 
 fn stack(more: &[(&str, &str)]) -> Stack {
     Stack::new(&[&LEAST, more].concat()).unwrap()
