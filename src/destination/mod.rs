@@ -254,16 +254,18 @@ fn content_type(delivery: &Delivery) -> Option<&http::HeaderValue> {
 /// Converts a name from a payload to a header value: percent-encoded where it is not visible ASCII,
 /// and cut to [`MAX_NAME_BYTES`]. The body has the full name.
 fn visible_ascii(name: &str) -> String {
-    let mut value = String::new();
+    let mut value = String::with_capacity(name.len());
     for byte in name.bytes() {
-        let piece = match byte {
-            b'!'..=b'~' if byte != b'%' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        };
-        if value.len() + piece.len() > MAX_NAME_BYTES {
+        let is_visible = matches!(byte, b'!'..=b'~') && byte != b'%';
+        let length = if is_visible { 1 } else { "%00".len() };
+        if value.len() + length > MAX_NAME_BYTES {
             break;
         }
-        value += &piece;
+        if is_visible {
+            value.push(char::from(byte));
+        } else {
+            value += &format!("%{byte:02X}");
+        }
     }
     value
 }

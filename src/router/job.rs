@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::{
@@ -72,10 +73,12 @@ impl Job {
     }
 }
 
-/// Runs a step, and adds its time to a total.
-pub(super) async fn timed<T>(total: &mut Duration, step: impl Future<Output = T>) -> T {
+/// Runs a step, and adds its time to a total. An `async fn` would hold the step twice: as its argument, and as what
+/// it waits for.
+pub(super) fn timed<T>(
+    total: &mut Duration,
+    step: impl Future<Output = T>,
+) -> impl Future<Output = T> {
     let started = Instant::now();
-    let result = step.await;
-    *total += started.elapsed();
-    result
+    step.inspect(move |_| *total += started.elapsed())
 }

@@ -13,6 +13,7 @@ mod tests;
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::{
@@ -135,9 +136,10 @@ impl Router {
         match self.plan(&delivery, budget).await {
             Ok(Planned::Deliver(plan)) => {
                 let mut job = Job::new(delivery, *plan, Trigger::Vendor, origin);
-                self.process(&mut job, budget).await.1
+                // Boxed, so that the callers' futures, which are moved several times, stay small.
+                self.process(&mut job, budget).boxed().await.1
             }
-            Ok(Planned::Confirm { fetch, reply }) => match self.fetcher.get(&fetch).await {
+            Ok(Planned::Confirm { fetch, reply }) => match self.fetcher.get(&fetch).boxed().await {
                 Ok(_) => telemetry::handshake(&delivery, &origin, reply),
                 Err(failure) => telemetry::refused(&delivery, &origin, &failure),
             },
@@ -153,7 +155,7 @@ impl Router {
     /// Plans a delivery. If the signature needs the vendor's certificate or key, fetches it first.
     async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
         let fetched = match needs(delivery, &self.intake, budget.now)? {
-            Some(fetch) => Some(self.fetcher.get(&fetch).await?),
+            Some(fetch) => Some(self.fetcher.get(&fetch).boxed().await?),
             None => None,
         };
         plan(delivery, &self.intake, fetched.as_deref(), budget.now)

@@ -13,6 +13,7 @@
 use std::{collections::BTreeSet, io, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures_util::FutureExt as _;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
     IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture, TlsCertificates, Value,
@@ -148,13 +149,13 @@ impl Link {
         };
         if result.as_ref().is_err_and(|error| self.is_stale(error)) {
             result = if self.is_cluster {
-                until(deadline, self.ask_anew(command, used, deadline)).await
+                until(deadline, Box::pin(self.ask_anew(command, used, deadline))).await
             } else {
-                until(deadline, async {
+                let again = Box::pin(async {
                     let (_, mut connection) = self.connection(used, deadline).await?;
                     command.query_async(&mut connection).await
-                })
-                .await
+                });
+                until(deadline, again).await
             };
         }
         result.map_err(|error| match error.code() {
@@ -222,7 +223,8 @@ impl Link {
                 current.connection = None;
             }
             if current.connection.is_none() {
-                current.replace(self.connect(&[self.info()?]).await?);
+                // Boxed, because it is large and rare: otherwise, every command would move it.
+                current.replace(Box::pin(self.connect(&[self.info()?])).await?);
             }
             let none = || RedisError::from((ErrorKind::Io, "not connected"));
             Ok((current.number, current.connection.clone().ok_or_else(none)?))
@@ -366,12 +368,13 @@ fn tcp_settings(timeout: Duration) -> TcpSettings {
 }
 
 /// Returns the result of a command, or a timeout error at the deadline.
-async fn until<T>(
+fn until<T>(
     deadline: Instant,
     asked: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, RedisError> {
-    let in_time = timeout_at(deadline, asked).await;
-    in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+) -> impl Future<Output = Result<T, RedisError>> {
+    timeout_at(deadline, asked).map(|in_time| {
+        in_time.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    })
 }
 
 /// Returns the certificates that this machine trusts (SSL_CERT_FILE, or the system's bundle), in

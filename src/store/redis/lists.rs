@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::{
@@ -27,7 +28,7 @@ impl Redis {
         let Some(time) = time.map(millis) else { return };
         let (lists, entry) = ([list.to_owned()], key.to_string());
         let arguments = [entry.as_bytes(), time.as_bytes()];
-        if let Err(error) = self.script_on(&UNLIST, &lists, &arguments, deadline).await {
+        if let Err(error) = self.script_on(&UNLIST, &lists, &arguments, deadline).boxed().await {
             tracing::warn!(%key, list, %error, "a list has a stale entry");
         }
     }

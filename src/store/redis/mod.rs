@@ -31,6 +31,7 @@ use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use redis::{Cmd, FromRedisValue};
 use tokio::time::Instant;
 
@@ -100,9 +101,9 @@ impl Redis {
         let fields = self.script_on(script, &keys, arguments, deadline).await?;
         let Some(other) = fields.unlisted() else { return Ok(fields) };
         // The event has a destination that the caller does not know.
-        self.name(other, deadline).await?;
+        self.name(other, deadline).boxed().await?;
         keys.push(self.inbox_of(other, key));
-        self.script_on(script, &keys, arguments, deadline).await
+        self.script_on(script, &keys, arguments, deadline).boxed().await
     }
 
     /// Runs a script. A server that does not have it yet gets its whole code.
@@ -119,7 +120,9 @@ impl Redis {
             command
         };
         let reply = match self.link.run(&command("EVALSHA", &script.sha1), deadline).await {
-            Err(Refusal::NoScript) => self.link.run(&command("EVAL", &script.code), deadline).await,
+            Err(Refusal::NoScript) => {
+                self.link.run(&command("EVAL", &script.code), deadline).boxed().await
+            }
             reply => reply,
         };
         Ok(Fields::new(reply?))

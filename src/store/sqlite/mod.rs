@@ -44,7 +44,7 @@ const DISK_GRACE: Duration = Duration::from_millis(500);
 pub struct Sqlite {
     path: PathBuf,
     reader: Arc<Mutex<Connection>>,
-    writer: Arc<Writer>,
+    writer: Writer,
     timeout: Duration,
 }
 
@@ -60,29 +60,23 @@ impl Sqlite {
         let opened = tokio::task::spawn_blocking(move || {
             let connections = create(&opening)
                 .and_then(|()| connect(&opening, timeout))
-                .and_then(|writer| Ok((Arc::new(Mutex::new(connect(&opening, timeout)?)), writer)));
+                .and_then(|writer| Writer::start(writer, timeout))
+                .and_then(|writer| Ok((connect(&opening, timeout)?, writer)));
             connections.map_err(|error| {
                 StoreError::Failed(format!("{SUBJECT}: {}", unusable(&opening, &*error)))
             })
         });
         let opened = opened.await.map_err(|error| StoreError::Failed(error.to_string()))?;
         let (reader, writer) = opened?;
-        Ok(Self { path, reader, writer: Arc::new(Writer::new(writer, timeout)), timeout })
+        Ok(Self { path, reader: Arc::new(Mutex::new(reader)), writer, timeout })
     }
 
+    /// Runs an operation on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.read_by(Instant::now() + self.timeout, operation).await
-    }
-
-    /// Runs an operation on a thread that may block.
-    async fn read_by<T: Send + 'static>(
-        &self,
-        deadline: Instant,
-        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        let deadline = Instant::now() + self.timeout;
         let (connection, timeout) = (Arc::clone(&self.reader), self.timeout);
         let ran = tokio::task::spawn_blocking(move || {
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,20 +91,23 @@ impl Sqlite {
         self.unless_hung(deadline, async { ran.await.map_err(panicked)? }).await
     }
 
+    /// Runs an operation in a transaction that holds the write lock.
     async fn write<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        operation: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.write_by(Instant::now() + self.timeout, operation).await
+        self.look_and_write(|_| Ok(None), operation).await
     }
 
-    /// Runs an operation in a transaction that holds the write lock.
-    async fn write_by<T: Send + 'static>(
+    /// Runs an operation in a transaction that holds the write lock. While another process holds it, `look` may
+    /// find the result without the lock.
+    async fn look_and_write<T: Send + 'static>(
         &self,
-        deadline: Instant,
-        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>> + Send + 'static,
+        operation: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.unless_hung(deadline, self.writer.write(deadline, operation)).await
+        let deadline = Instant::now() + self.timeout;
+        self.unless_hung(deadline, self.writer.write(deadline, look, operation)).await
     }
 
     /// Waits for an operation. The operation ends within the timeout by itself, and is not abandoned.
@@ -158,16 +155,13 @@ impl Store for Sqlite {
         now: DateTime<Utc>,
         until: DateTime<Utc>,
     ) -> Result<Claim, StoreError> {
-        // Duplicates are answered from a read, which does not wait for a writer.
-        let (key, deadline) = (plan.key, Instant::now() + self.timeout);
-        let reading = move |connection: &Connection| rows::select(connection, &key, now);
-        if let Some(found) = self.read_by(deadline, reading).await?
-            && let Some(answer) = found.against(plan, now)?
-        {
-            return Ok(answer);
-        }
-        let plan = plan.clone();
-        self.write_by(deadline, move |connection| {
+        let plan = Arc::new(plan.clone());
+        let looked = Arc::clone(&plan);
+        let look = move |connection: &Connection| {
+            let found = rows::select(connection, &looked.key, now)?;
+            found.map_or(Ok(None), |found| rows::convert(found.against(&looked, now)))
+        };
+        self.look_and_write(look, move |connection| {
             let found =
                 rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
             let claim = match found {
@@ -188,18 +182,17 @@ impl Store for Sqlite {
         delivery: &Delivery,
         now: DateTime<Utc>,
         due: DateTime<Utc>,
-        look: DateTime<Utc>,
+        look_at: DateTime<Utc>,
     ) -> Result<Accepted, StoreError> {
-        let (key, deadline) = (plan.key, Instant::now() + self.timeout);
-        let reading = move |connection: &Connection| rows::select(connection, &key, now);
-        if let Some(found) = self.read_by(deadline, reading).await?
-            && let Some(taken) = found.against(plan, now)?
-        {
-            return Ok(Accepted::Taken(taken.into()));
-        }
-        let (plan, delivery) = (plan.clone(), delivery.clone());
-        self.write_by(deadline, move |connection| {
-            let accepted = inbox::accept(connection, &plan, &delivery, now, due, look)?;
+        let (plan, delivery) = (Arc::new(plan.clone()), delivery.clone());
+        let looked = Arc::clone(&plan);
+        let look = move |connection: &Connection| {
+            let found = rows::select(connection, &looked.key, now)?;
+            let taken = found.map_or(Ok(None), |found| rows::convert(found.against(&looked, now)));
+            Ok(taken?.map(|taken| Accepted::Taken(taken.into())))
+        };
+        self.look_and_write(look, move |connection| {
+            let accepted = inbox::accept(connection, &plan, &delivery, now, due, look_at)?;
             fault::point("before acceptance is stored");
             Ok(accepted)
         })
@@ -254,7 +247,7 @@ impl Store for Sqlite {
     async fn finish(&self, lease: &Lease, delivered: &Delivered) -> Result<Settled, StoreError> {
         let (lease, delivered) = (lease.clone(), delivered.clone());
         self.write(move |connection| {
-            let Delivered { at, ttl, reply, attempts } = delivered;
+            let Delivered { at, ttl, reply, attempts } = &delivered;
             let changed = connection
                 .prepare_cached(
                     "UPDATE events SET until = NULL, attempts = ?3, delivered_at = ?4,
@@ -276,12 +269,7 @@ impl Store for Sqlite {
             }
             clear_dead_letter(connection, &lease.key)?;
             inbox::clear_delivery(connection, &lease.key)?;
-            connection
-                .prepare_cached(
-                    "DELETE FROM events WHERE key IN
-                         (SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2)",
-                )?
-                .execute(params![at.timestamp_millis(), SWEPT_AT_ONCE])?;
+            sweep(connection, *at)?;
             fault::point("before finish commits");
             Ok(Settled::Stored)
         })
@@ -454,6 +442,18 @@ fn take_over(
 /// Returns the time at which an event whose owner died is forgotten, together with its route.
 fn details_end(now: DateTime<Utc>) -> i64 {
     (now + DETAILS_TTL).timestamp_millis()
+}
+
+/// Deletes expired records. Usually there are none. A single statement would create a temporary table each time.
+fn sweep(connection: &Connection, now: DateTime<Utc>) -> rusqlite::Result<()> {
+    let expired = connection
+        .prepare_cached("SELECT key FROM events WHERE expires_at <= ?1 LIMIT ?2")?
+        .query_map(params![now.timestamp_millis(), SWEPT_AT_ONCE], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()?;
+    for key in expired {
+        connection.prepare_cached("DELETE FROM events WHERE key = ?1")?.execute([key])?;
+    }
+    Ok(())
 }
 
 fn clear_dead_letter(connection: &Connection, key: &Key) -> rusqlite::Result<usize> {

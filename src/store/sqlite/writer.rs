@@ -1,16 +1,31 @@
-//! The one connection that writes. Writes that wait for it share a commit.
+//! The thread with the one connection that writes. Writes that wait for it share a commit.
 //!
-//! A commit waits for the disk, which takes milliseconds however much it stores. So the writes that
-//! come during one commit are stored together by the next one. Each of them is a savepoint, and
-//! succeeds or fails by itself (<https://www.sqlite.org/lang_savepoint.html>).
+//! A commit waits for the disk, which takes about as long for many writes as for one. So the writes that come
+//! during one commit are stored together by the next one:
+//!
+//! ```text
+//! claim A ──┬ BEGIN, A, COMMIT ── disk ──┐ A is answered
+//! claim B ──┼─────────── waits ──────────┤
+//! finish C ─┼─────────── waits ──────────┤
+//! claim D ──┴─────────── waits ──────────┴ BEGIN, B, C, D, COMMIT ── disk ──┐ B, C and D are answered
+//! ```
+//!
+//! Each write succeeds or fails by itself. A write that fails has usually changed nothing yet. If it has, the
+//! transaction is rolled back, and each write gets a transaction of its own.
+//!
+//! While another process holds the write lock, a duplicate is answered from a read.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{super::StoreError, store_error};
@@ -18,48 +33,64 @@ use super::{super::StoreError, store_error};
 /// Most writes that share a commit.
 const AT_ONCE: usize = 64;
 
-/// The connection, and the writes that wait for it.
+/// The first and the longest pause before the lock that another process holds is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+/// Time for the thread to end. Only a disk that hangs takes longer.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// The thread that writes. It ends when this is dropped.
 pub(super) struct Writer {
-    connection: Mutex<Connection>,
-    waiting: Mutex<VecDeque<Box<dyn Write>>>,
     timeout: Duration,
+    /// `None` while this is being dropped.
+    writes: Option<Sender<Box<dyn Write>>>,
+    /// Disconnected once the thread has closed its connection.
+    ended: Mutex<Receiver<()>>,
 }
 
 /// A write that waits.
 trait Write: Send {
     fn deadline(&self) -> Instant;
-    /// Runs the write as a part of a transaction.
-    fn run(&mut self, transaction: &mut Transaction<'_>, timeout: Duration);
+    /// Looks once for a result that needs no lock. Returns whether there is one.
+    fn look(&mut self, connection: &Connection) -> bool;
+    /// Runs the write as a part of a transaction, or again after a rollback. Returns whether it succeeded.
+    fn run(&mut self, transaction: &Transaction<'_>) -> bool;
     /// Reports the result to the caller, when the transaction is committed or has failed.
     fn end(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 /// An operation, its result, and the caller who waits for it.
-struct Waiting<T, F> {
+struct Waiting<T, L, F> {
     deadline: Instant,
-    operation: Option<F>,
+    timeout: Duration,
+    look: Option<L>,
+    operation: F,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T, F> Write for Waiting<T, F>
+impl<T, L, F> Write for Waiting<T, L, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    L: FnOnce(&Connection) -> rusqlite::Result<Option<T>> + Send,
+    F: Fn(&Connection) -> rusqlite::Result<T> + Send,
 {
     fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    fn run(&mut self, transaction: &mut Transaction<'_>, timeout: Duration) {
-        let Some(operation) = self.operation.take() else { return };
-        let run = || -> rusqlite::Result<T> {
-            let savepoint = transaction.savepoint()?;
-            let result = operation(&savepoint)?;
-            savepoint.commit()?;
-            Ok(result)
-        };
-        self.result = Some(run().map_err(|error| store_error(&error, timeout)));
+    fn look(&mut self, connection: &Connection) -> bool {
+        let found = self.look.take().and_then(|look| look(connection).transpose());
+        self.result = found.map(|found| found.map_err(|error| store_error(&error, self.timeout)));
+        self.result.is_some()
+    }
+
+    fn run(&mut self, transaction: &Transaction<'_>) -> bool {
+        let ran = (self.operation)(transaction);
+        let is_ok = ran.is_ok();
+        self.result = Some(ran.map_err(|error| store_error(&error, self.timeout)));
+        is_ok
     }
 
     fn end(self: Box<Self>, committed: Result<(), StoreError>) {
@@ -74,62 +105,118 @@ where
 }
 
 impl Writer {
-    pub fn new(connection: Connection, timeout: Duration) -> Self {
-        Self { connection: Mutex::new(connection), waiting: Mutex::default(), timeout }
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Fails if the system has no thread left.
+    pub fn start(
+        connection: Connection,
+        timeout: Duration,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        // The thread waits for the lock by itself, so that it can answer duplicates meanwhile.
+        connection.busy_timeout(Duration::ZERO)?;
+        let (writes, waiting) = mpsc::channel();
+        let (ends, ended) = mpsc::channel();
+        thread::Builder::new().name("sqlite writer".into()).spawn(move || {
+            work(&connection, &waiting, timeout);
+            drop(connection);
+            drop(ends);
+        })?;
+        Ok(Self { timeout, writes: Some(writes), ended: Mutex::new(ended) })
     }
 
-    /// Runs an operation and commits it together with others. The operation begins by `deadline`, or
-    /// not at all.
+    /// Runs an operation and commits it together with others. The operation begins by `deadline`, or not at all.
+    /// It may run twice, but is committed once. While another process holds the lock, `look` may find the result
+    /// without it.
     pub async fn write<T: Send + 'static>(
-        self: &Arc<Self>,
-        deadline: Instant,
-        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (caller, result) = oneshot::channel();
-        let operation = Some(operation);
-        self.waiting().push_back(Box::new(Waiting { deadline, operation, result: None, caller }));
-        let writer = Arc::clone(self);
-        tokio::task::spawn_blocking(move || writer.work());
-        result.await.unwrap_or_else(|_| Err(StoreError::Failed("bug: a panic".into())))
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Box<dyn Write>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs the writes that wait, unless another thread has run them already.
-    fn work(&self) {
-        // A panic has rolled its transaction back, so the connection is sound.
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = self.waiting();
-        let count = waiting.len().min(AT_ONCE);
-        let (late, mut batch): (Vec<_>, Vec<_>) =
-            waiting.drain(..count).partition(|write| write.deadline() <= Instant::now());
-        drop(waiting);
-        for write in late {
-            write.end(Err(StoreError::Timeout(self.timeout)));
-        }
-        let committed = self.commit(&mut connection, &mut batch);
-        let committed = committed.map_err(|error| store_error(&error, self.timeout));
-        for write in batch {
-            write.end(committed.clone());
-        }
-    }
-
-    /// Runs writes in one transaction, which holds the write lock from its beginning. So the data
-    /// that a write reads cannot change before it writes.
-    fn commit(
         &self,
-        connection: &mut Connection,
-        batch: &mut [Box<dyn Write>],
-    ) -> rusqlite::Result<()> {
-        let Some(first) = batch.iter().map(|write| write.deadline()).min() else { return Ok(()) };
-        connection.busy_timeout(first.saturating_duration_since(Instant::now()))?;
-        let mut transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for write in batch {
-            write.run(&mut transaction, self.timeout);
-        }
-        transaction.commit()
+        deadline: Instant,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>> + Send + 'static,
+        operation: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (timeout, look, result) = (self.timeout, Some(look), None);
+        let (caller, answer) = oneshot::channel();
+        let waiting = Waiting { deadline, timeout, look, operation, result, caller };
+        // The thread catches panics, so it is there as long as `self` is.
+        let _ = self.writes.as_ref().map(|writes| writes.send(Box::new(waiting)));
+        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("bug: a panic".into())))
     }
+}
+
+impl Drop for Writer {
+    /// Lets the thread run what waits, and close its connection.
+    fn drop(&mut self) {
+        self.writes = None;
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(LAST_WORK);
+    }
+}
+
+/// Runs writes until nobody can send another.
+fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Duration) {
+    let mut waiting: Vec<Box<dyn Write>> = Vec::new();
+    let mut pause = LOCK_PAUSE;
+    loop {
+        if waiting.is_empty() {
+            let Ok(first) = writes.recv() else { return };
+            waiting.push(first);
+        }
+        waiting.extend(writes.try_iter());
+        let now = Instant::now();
+        for late in waiting.extract_if(.., |write| write.deadline() <= now) {
+            late.end(Err(StoreError::Timeout(timeout)));
+        }
+        let count = waiting.len().min(AT_ONCE);
+        let batch = &mut waiting[..count];
+        // A panic rolls the transaction back, so the connection is sound.
+        let Ok(committed) = catch_unwind(AssertUnwindSafe(|| commit(connection, batch))) else {
+            waiting.drain(..count);
+            continue;
+        };
+        match committed {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                for known in waiting.extract_if(.., |write| write.look(connection)) {
+                    known.end(Ok(()));
+                }
+                // A write that comes meanwhile may be a duplicate.
+                waiting.extend(writes.recv_timeout(pause));
+                pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
+            }
+            committed => {
+                pause = LOCK_PAUSE;
+                let committed = committed.map_err(|error| store_error(&error, timeout));
+                for write in waiting.drain(..count) {
+                    write.end(committed.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Runs writes in one transaction, or each in its own if one fails in the middle.
+fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
+    if run(connection, batch)? || batch.len() == 1 {
+        return Ok(());
+    }
+    for write in batch {
+        run(connection, std::slice::from_mut(write))?;
+    }
+    Ok(())
+}
+
+/// Runs writes in a transaction that holds the write lock from its beginning. So the data that a write reads
+/// cannot change before it writes. Returns whether the transaction is committed. If a write fails after it has
+/// changed something, everything is rolled back.
+fn run(connection: &Connection, writes: &mut [Box<dyn Write>]) -> rusqlite::Result<bool> {
+    let immediate = TransactionBehavior::Immediate;
+    let transaction = Transaction::new_unchecked(connection, immediate)?;
+    for write in writes {
+        let changes = transaction.total_changes();
+        let is_ok = write.run(&transaction);
+        // After some failures, such as a full disk, SQLite has rolled the transaction back by itself.
+        if !is_ok && (transaction.total_changes() != changes || transaction.is_autocommit()) {
+            return Ok(false);
+        }
+    }
+    transaction.commit().map(|()| true)
 }
