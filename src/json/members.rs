@@ -176,3 +176,33 @@ fn first_bytes_at_the_end(text: &[u8]) -> u64 {
     let shifted = |(index, byte): (usize, &u8)| u64::from(*byte) << (56 - index * 8);
     text.iter().enumerate().map(shifted).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::json::Document;
+
+    #[test]
+    fn objects_of_every_size_are_put_in_order_whatever_came_before() {
+        let (mut text, mut expected) = (String::new(), String::new());
+        for members in 0..60 {
+            // The objects of a size have the same names, other names, and names in another order.
+            for (prefix, step) in [("", 7), ("", 7), ("common prefix ", 7), ("", 11), ("", 7)] {
+                let names = (0..members).map(|at| format!("{prefix}{}", at * step % 53));
+                let names: Vec<_> = names.collect();
+                let pairs = names.iter().enumerate();
+                let written: Vec<_> =
+                    pairs.clone().map(|(at, n)| format!("\"{n}\":{at}")).collect();
+                let last: BTreeMap<_, _> = pairs.map(|(at, name)| (name, at)).collect();
+                let sorted: Vec<_> = last.iter().map(|(n, at)| format!("\"{n}\":{at}")).collect();
+                text += &format!("{{{}}},", written.join(","));
+                expected += &format!("{{{}}},", sorted.join(","));
+            }
+        }
+        let (text, expected) = (format!("[{text}0]"), format!("[{expected}0]"));
+        let mut canonical = Vec::new();
+        Document::parse(text.as_bytes()).unwrap().write_canonical(&mut canonical).unwrap();
+        assert_eq!(String::from_utf8(canonical).unwrap(), expected);
+    }
+}

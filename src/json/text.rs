@@ -92,3 +92,24 @@ pub(super) fn hex_unit(digits: &[u8]) -> u32 {
     let value = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0);
     digits.iter().fold(0, |unit, digit| unit << 4 | value(*digit))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::plain_run;
+
+    #[test]
+    fn a_run_ends_at_the_first_byte_that_is_not_plain() {
+        for byte in 0..=u8::MAX {
+            let is_plain = matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+            for length in 1..40 {
+                for place in 0..length {
+                    let mut text = vec![b'x'; length];
+                    text[place] = byte;
+                    let end = if is_plain { length } else { place };
+                    assert_eq!(plain_run(&text, 0), end, "{byte} at {place} of {length}");
+                    assert_eq!(plain_run(&text, place), end - place, "{byte}");
+                }
+            }
+        }
+    }
+}
