@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Document, Kind, Node, Pointer,
     output::Output,
-    text::{first_code_point, plain_run},
+    text::{escaped, plain_run},
 };
 
 impl Document<'_> {
@@ -38,39 +38,42 @@ impl Document<'_> {
     fn write_value(&self, index: u32, left_out: &[u32], out: &mut Output<impl Write>) {
         let node = self.nodes[index as usize];
         match node.kind {
+            Kind::Array | Kind::Object if node.is_canonical && left_out.is_empty() => {
+                self.write_as_it_is(node, out);
+            }
             Kind::Array => {
-                let (mut child, mut before) = (index + 1, "[");
-                while child < node.end {
+                let (mut child, mut before) = (index + 1, b'[');
+                let end = self.containers[node.inner as usize].end;
+                while child < end {
                     if !left_out.contains(&child) {
-                        out.put(before.as_bytes());
-                        before = ",";
+                        out.put(&[before]);
+                        before = b',';
                         self.write_value(child, left_out, out);
                     }
                     child = self.after(child);
                 }
-                out.put(if before == "[" { b"[]" } else { b"]" });
+                if before == b'[' { out.put(b"[]") } else { out.put(b"]") }
             }
             Kind::Object => {
-                let mut before = "{";
+                let mut before = b'{';
                 for &key in self.members_of(node) {
                     if !left_out.contains(&(key + 1)) {
-                        out.put(before.as_bytes());
-                        before = ",";
+                        out.put(&[before]);
+                        before = b',';
                         self.write_member(key, left_out, out);
                     }
                 }
-                out.put(if before == "{" { b"{}" } else { b"}" });
+                if before == b'{' { out.put(b"{}") } else { out.put(b"}") }
             }
             _ => self.write_scalar(node, out),
         }
     }
 
+    #[inline(always)]
     fn write_member(&self, key: u32, left_out: &[u32], out: &mut Output<impl Write>) {
-        let (name, value) = (self.nodes[key as usize], self.nodes[key as usize + 1]);
-        // Only a colon is between the two. An array and an object are never marked as canonical.
-        let are_close = value.start == name.end + 1;
-        if name.is_canonical && value.is_canonical && are_close {
-            out.put(&self.text.as_bytes()[name.start as usize..value.end as usize]);
+        let name = self.nodes[key as usize];
+        if name.inner > 0 && left_out.is_empty() {
+            out.put_part(self.text.as_bytes(), name.start as usize, name.inner as usize);
         } else {
             self.write_scalar(name, out);
             out.put(b":");
@@ -80,14 +83,20 @@ impl Document<'_> {
 
     /// Writes a scalar or a key.
     fn write_scalar(&self, node: Node, out: &mut Output<impl Write>) {
-        let raw = self.raw(node);
         match node.kind {
-            _ if node.is_canonical => out.put(raw.as_bytes()),
-            Kind::Float => write_float(raw, out),
-            Kind::String | Kind::Escaped => write_string(raw, out),
+            _ if node.is_canonical => self.write_as_it_is(node, out),
+            Kind::Float => write_float(self.raw(node), out),
+            Kind::String | Kind::Escaped => {
+                write_string(self.text, node.start as usize, node.end as usize, out);
+            }
             // The only word that is not canonical is -0. Arrays and objects are no scalars.
             Kind::Word | Kind::Array | Kind::Object => out.put(b"0"),
         }
+    }
+
+    #[inline(always)]
+    fn write_as_it_is(&self, node: Node, out: &mut Output<impl Write>) {
+        out.put_part(self.text.as_bytes(), node.start as usize, node.end as usize);
     }
 }
 
@@ -105,19 +114,27 @@ impl Write for Hasher {
 }
 
 /// Prints a string as Python does with `ensure_ascii`: every character outside `' '..='~'` as
-/// `\uXXXX`. The text has its quotes.
-fn write_string(raw: &str, out: &mut Output<impl Write>) {
-    let mut rest = &raw[1..raw.len() - 1];
+/// `\uXXXX`. The string is `text[start..end]`, with its quotes.
+fn write_string(text: &str, start: usize, end: usize, out: &mut Output<impl Write>) {
+    let (bytes, mut at) = (text.as_bytes(), start + 1);
     out.put(b"\"");
     loop {
-        let (run, tail) = rest.split_at(plain_run(rest.as_bytes()));
-        out.put(run.as_bytes());
-        if tail.is_empty() {
+        let run = at;
+        at += plain_run(bytes, at);
+        out.put_part(bytes, run, at);
+        if at + 1 == end {
             break;
         }
-        let (code, length) = first_code_point(tail);
-        write_code_point(code, out);
-        rest = &tail[length..];
+        if bytes[at] == b'\\' {
+            let (code, length) = escaped(&bytes[at..]);
+            write_code_point(code, out);
+            at += length;
+        } else {
+            for char in text[at..].chars().take_while(|char| *char > '~') {
+                write_code_point(char.into(), out);
+                at += char.len_utf8();
+            }
+        }
     }
     out.put(b"\"");
 }
@@ -151,9 +168,9 @@ fn write_float(raw: &str, out: &mut Output<impl Write>) {
     let value = nearest_double(raw);
     // In this range, neither Python nor the crate prints an exponent.
     if (1e-4..1e16).contains(&value.abs()) {
-        out.put(zmij::Buffer::new().format_finite(value).as_bytes());
+        out.put_long(zmij::Buffer::new().format_finite(value).as_bytes());
     } else {
-        out.put(repr(value).as_bytes());
+        out.put_long(repr(value).as_bytes());
     }
 }
 

@@ -12,7 +12,7 @@
 //! where each value lies, and writing decodes from the text again. Both passes are linear in the
 //! size of the body, except for the sorting of keys.
 //!
-//! Most texts are canonical already. Parsing marks each scalar and key whose text equals its
+//! Most texts are canonical already. Parsing marks each value and key whose text equals its
 //! canonical form, and writing copies these texts.
 
 mod canonical;
@@ -88,20 +88,29 @@ pub struct Document<'a> {
     nodes: Vec<Node>,
     /// Indices of key nodes, grouped by object, and in canonical order within each object.
     members: Vec<u32>,
-    /// The range of each object in `members`.
-    objects: Vec<Range<u32>>,
+    /// What is inside each array and object.
+    containers: Vec<Container>,
 }
 
-/// One value or key. `start..end` is its text, with the quotes of a string. An object's `start` is
-/// its index in `objects`, and an array's `start` is not used. The `end` of both is the index of
-/// the node after their last descendant.
+/// One value or key. `start..end` is its text, with the quotes of a string.
 #[derive(Clone, Copy)]
 struct Node {
     kind: Kind,
-    /// True if the text of a scalar or key equals its canonical form.
+    /// True if the text equals its canonical form.
     is_canonical: bool,
     start: u32,
     end: u32,
+    /// The index in `containers` of an array or object. Of a key, the end of its value, if the text of
+    /// both equals the canonical form. Otherwise 0.
+    inner: u32,
+}
+
+#[derive(Clone)]
+struct Container {
+    /// The index of the node after the last descendant.
+    end: u32,
+    /// The range of an object in `members`.
+    members: Range<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,13 +143,9 @@ impl<'a> Document<'a> {
         Value { document: self, index: 0 }
     }
 
-    /// Returns the text of a scalar or key, with the quotes of a string. An array and an object have
-    /// no text of their own.
+    /// Returns the text of a value or key, with the quotes of a string.
     fn raw(&self, node: Node) -> &'a str {
-        match node.kind {
-            Kind::Array | Kind::Object => "",
-            _ => &self.text[node.start as usize..node.end as usize],
-        }
+        &self.text[node.start as usize..node.end as usize]
     }
 
     /// Returns the text of a string or key with its escapes decoded.
@@ -155,14 +160,16 @@ impl<'a> Document<'a> {
     /// Returns the index of the node that follows `index` and all its descendants.
     fn after(&self, index: u32) -> u32 {
         match self.nodes[index as usize] {
-            Node { kind: Kind::Array | Kind::Object, end, .. } => end,
+            Node { kind: Kind::Array | Kind::Object, inner, .. } => {
+                self.containers[inner as usize].end
+            }
             _ => index + 1,
         }
     }
 
     fn members_of(&self, object: Node) -> &[u32] {
-        let range = &self.objects[object.start as usize];
-        &self.members[range.start as usize..range.end as usize]
+        let Range { start, end } = self.containers[object.inner as usize].members;
+        &self.members[start as usize..end as usize]
     }
 }
 
@@ -207,7 +214,7 @@ impl<'d> Value<'d> {
             return true;
         }
         let (mut members, mut index) = (0, self.index + 1);
-        while index < node.end {
+        while index < self.end() {
             members += 1;
             index = self.document.after(index + 1);
         }
@@ -253,16 +260,20 @@ impl<'d> Value<'d> {
 
     /// Returns the elements of an array, or `None` for any other value.
     pub fn elements(self) -> Option<Vec<Value<'d>>> {
-        let node = self.node();
-        if node.kind != Kind::Array {
+        if self.node().kind != Kind::Array {
             return None;
         }
         let (mut elements, mut index) = (Vec::new(), self.index + 1);
-        while index < node.end {
+        while index < self.end() {
             elements.push(Value { document: self.document, index });
             index = self.document.after(index);
         }
         Some(elements)
+    }
+
+    /// Returns the index of the node after the value.
+    fn end(self) -> u32 {
+        self.document.after(self.index)
     }
 
     fn node(self) -> Node {

@@ -1,7 +1,9 @@
 //! Reads a text by the grammar of RFC 8259, and records where each value lies.
 
+use std::{ops::Range, str::Utf8Error};
+
 use super::{
-    Document, JsonError, JsonFault, Kind, MAX_DEPTH, MAX_INTEGER_DIGITS, Node,
+    Container, Document, JsonError, JsonFault, Kind, MAX_DEPTH, MAX_INTEGER_DIGITS, Node,
     members::Names,
     text::{hex_unit, plain_run},
 };
@@ -9,249 +11,306 @@ use super::{
 impl<'a> Document<'a> {
     /// Reads a whole body: one value, with optional white space around it.
     pub fn parse(body: &'a [u8]) -> Result<Self, JsonError> {
-        let text = std::str::from_utf8(body)
-            .map_err(|error| JsonError { fault: JsonFault::NotUtf8, at: error.valid_up_to() })?;
+        let text = utf8(body)?;
         // Offsets are stored in 32 bits.
         assert!(u32::try_from(text.len()).is_ok(), "the body limit is below 4 GiB");
         let mut parser = Parser {
             bytes: text.as_bytes(),
-            at: 0,
-            names: Names::default(),
+            canonical_from: 0,
+            names: Names::new(),
             document: Document {
                 text,
                 nodes: Vec::with_capacity(text.len() / BYTES_A_NODE),
                 members: Vec::with_capacity(text.len() / BYTES_A_NODE / 2),
-                objects: Vec::new(),
+                containers: Vec::with_capacity(text.len() / BYTES_A_NODE / 8),
             },
         };
-        parser.skip_space();
-        parser.value(1)?;
-        parser.skip_space();
-        match parser.peek() {
-            Some(_) => Err(parser.fault(JsonFault::TrailingData)),
+        let start = parser.after_space(0);
+        let end = parser.value(start, 1)?;
+        let (_, end) = parser.after_space(end);
+        match parser.peek(end) {
+            Some(_) => Err(JsonError { fault: JsonFault::TrailingData, at: end }),
             None => Ok(parser.document),
         }
     }
 }
 
+fn utf8(body: &[u8]) -> Result<&str, JsonError> {
+    simdutf8::basic::from_utf8(body).or_else(|_| {
+        let fault =
+            |error: Utf8Error| JsonError { fault: JsonFault::NotUtf8, at: error.valid_up_to() };
+        std::str::from_utf8(body).map_err(fault)
+    })
+}
+
 /// The least number of bytes that a key or value takes in most bodies.
 const BYTES_A_NODE: usize = 8;
 
-/// A recursive-descent parser. [`MAX_DEPTH`] bounds the recursion.
+/// A recursive-descent parser. [`MAX_DEPTH`] bounds the recursion. A method that reads a part of the
+/// text gets the place where the part begins, and returns the place after it.
 struct Parser<'a> {
     bytes: &'a [u8],
-    at: usize,
+    /// The end of the last piece of text that differs from the canonical form. A value that begins
+    /// here or later is canonical so far.
+    canonical_from: usize,
     names: Names,
     document: Document<'a>,
 }
 
 impl Parser<'_> {
-    fn value(&mut self, depth: usize) -> Result<(), JsonError> {
-        match self.peek() {
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'"') => self.string(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.literal("true"),
-            Some(b'f') => self.literal("false"),
-            Some(b'n') => self.literal("null"),
-            _ => Err(self.unexpected()),
+    /// Reads the value that begins with this byte.
+    #[inline(always)]
+    fn value(&mut self, (byte, at): (u8, usize), depth: usize) -> Result<usize, JsonError> {
+        match byte {
+            b'"' => self.string(at),
+            b'-' | b'0'..=b'9' => self.number(at),
+            b'{' => self.object(at, depth),
+            b'[' => self.array(at, depth),
+            b't' => self.literal(at, b"true"),
+            b'f' => self.literal(at, b"false"),
+            b'n' => self.literal(at, b"null"),
+            _ => Err(self.unexpected(at)),
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<(), JsonError> {
-        let index = self.open(Kind::Object, depth)?;
-        let (begin, mut is_sorted) = (self.names.begin(), true);
-        if !self.eat_after_space(b'}') {
+    fn object(&mut self, start: usize, depth: usize) -> Result<usize, JsonError> {
+        let index = self.open(Kind::Object, start, depth)?;
+        let mut names = self.names.begin();
+        let (mut byte, mut at) = self.after_space(start + 1);
+        if byte != b'}' {
             loop {
-                self.skip_space();
-                if self.peek() != Some(b'"') {
-                    return Err(self.unexpected());
+                if byte != b'"' {
+                    return Err(self.unexpected(at));
                 }
-                let key = self.at;
-                self.string()?;
-                is_sorted &= self.names.push(begin, &self.document, key..self.at);
-                if !self.eat_after_space(b':') {
-                    return Err(self.unexpected());
+                let (key, name) = (self.document.nodes.len(), at);
+                at = self.string(at)?;
+                self.names.push(&mut names, &self.document, key, name + 1..at - 1);
+                (byte, at) = self.after_space(at);
+                if byte != b':' {
+                    return Err(self.unexpected(at));
                 }
-                self.skip_space();
-                self.value(depth + 1)?;
-                if self.eat_after_space(b'}') {
-                    break;
+                let value = self.after_space(at + 1);
+                at = self.value(value, depth + 1)?;
+                if self.canonical_from <= name {
+                    self.document.nodes[key].inner = at as u32;
                 }
-                self.expect_comma()?;
+                (byte, at) = self.after_space(at);
+                match byte {
+                    b',' => (byte, at) = self.after_space(at + 1),
+                    b'}' => break,
+                    _ => return Err(self.unexpected(at)),
+                }
             }
         }
-        self.close(index);
-        self.document.nodes[index].start = self.document.objects.len() as u32;
-        let members = self.names.finish(begin, is_sorted, &mut self.document);
-        self.document.objects.push(members);
-        Ok(())
+        if !names.are_sorted() {
+            self.canonical_from = at;
+        }
+        let members = self.names.finish(&names, &mut self.document);
+        self.close(index, at + 1, members);
+        Ok(at + 1)
     }
 
-    fn array(&mut self, depth: usize) -> Result<(), JsonError> {
-        let index = self.open(Kind::Array, depth)?;
-        if !self.eat_after_space(b']') {
+    fn array(&mut self, start: usize, depth: usize) -> Result<usize, JsonError> {
+        let index = self.open(Kind::Array, start, depth)?;
+        let (mut byte, mut at) = self.after_space(start + 1);
+        if byte != b']' {
             loop {
-                self.skip_space();
-                self.value(depth + 1)?;
-                if self.eat_after_space(b']') {
-                    break;
+                at = self.value((byte, at), depth + 1)?;
+                (byte, at) = self.after_space(at);
+                match byte {
+                    b',' => (byte, at) = self.after_space(at + 1),
+                    b']' => break,
+                    _ => return Err(self.unexpected(at)),
                 }
-                self.expect_comma()?;
             }
         }
-        self.close(index);
-        Ok(())
+        self.close(index, at + 1, 0..0);
+        Ok(at + 1)
     }
 
-    fn open(&mut self, kind: Kind, depth: usize) -> Result<usize, JsonError> {
+    /// Adds the node of an array or object, and returns its index.
+    fn open(&mut self, kind: Kind, start: usize, depth: usize) -> Result<usize, JsonError> {
         if depth > MAX_DEPTH {
-            return Err(self.fault(JsonFault::TooDeep));
+            return Err(JsonError { fault: JsonFault::TooDeep, at: start });
         }
-        self.at += 1;
-        self.push(kind, false, 0);
+        self.push(kind, start, start);
         Ok(self.document.nodes.len() - 1)
     }
 
-    fn close(&mut self, index: usize) {
-        self.document.nodes[index].end = self.document.nodes.len() as u32;
+    fn close(&mut self, index: usize, end: usize, members: Range<u32>) {
+        let Document { nodes, containers, .. } = &mut self.document;
+        let after = nodes.len() as u32;
+        let node = &mut nodes[index];
+        node.end = end as u32;
+        node.is_canonical = self.canonical_from <= node.start as usize;
+        node.inner = containers.len() as u32;
+        containers.push(Container { end: after, members });
     }
 
-    fn string(&mut self) -> Result<(), JsonError> {
-        let start = self.at;
-        self.at += 1;
-        let (mut kind, mut is_canonical) = (Kind::String, true);
+    #[inline(always)]
+    fn string(&mut self, start: usize) -> Result<usize, JsonError> {
+        let mut at = start + 1;
+        at += plain_run(self.bytes, at);
+        if self.peek(at) == Some(b'"') {
+            self.push(Kind::String, start, at + 1);
+            Ok(at + 1)
+        } else {
+            self.string_from(at, start)
+        }
+    }
+
+    /// Reads a string on from the first character that is not plain.
+    fn string_from(&mut self, mut at: usize, start: usize) -> Result<usize, JsonError> {
+        let mut kind = Kind::String;
         loop {
-            self.at += plain_run(&self.bytes[self.at..]);
-            match self.peek() {
+            match self.peek(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     kind = Kind::Escaped;
-                    is_canonical &= self.escape()?;
+                    at = self.escape(at)?;
                 }
-                Some(0x00..=0x1f) => return Err(self.fault(JsonFault::ControlCharacter)),
+                Some(0x00..=0x1f) => {
+                    return Err(JsonError { fault: JsonFault::ControlCharacter, at });
+                }
                 Some(_) => {
-                    is_canonical = false;
-                    let beyond = self.bytes[self.at..].iter().take_while(|byte| **byte > b'~');
-                    self.at += beyond.count();
+                    at += self.bytes[at..].iter().take_while(|byte| **byte > b'~').count();
+                    self.canonical_from = at;
                 }
-                None => return Err(self.fault(JsonFault::EndOfInput)),
+                None => return Err(self.unexpected(at)),
             }
+            at += plain_run(self.bytes, at);
         }
-        self.at += 1;
-        self.push(kind, is_canonical, start);
-        Ok(())
+        self.push(kind, start, at + 1);
+        Ok(at + 1)
     }
 
-    /// Reads an escape. Returns whether Python prints it in the same way.
-    fn escape(&mut self) -> Result<bool, JsonError> {
-        let length = match self.bytes.get(self.at + 1) {
+    fn escape(&mut self, at: usize) -> Result<usize, JsonError> {
+        let fault = |fault| Err(JsonError { fault, at });
+        let length = match self.peek(at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
             Some(b'u') => 6,
-            Some(_) => return Err(self.fault(JsonFault::BadEscape)),
-            None => return Err(self.fault(JsonFault::EndOfInput)),
+            Some(_) => return fault(JsonFault::BadEscape),
+            None => return fault(JsonFault::EndOfInput),
         };
-        let hex = self.bytes.get(self.at + 2..self.at + length);
-        if !hex.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-            return Err(self.fault(JsonFault::BadEscape));
+        let Some(escape) = self.bytes.get(at..at + length) else {
+            return fault(JsonFault::BadEscape);
+        };
+        if !escape[2..].iter().all(u8::is_ascii_hexdigit) {
+            return fault(JsonFault::BadEscape);
         }
-        let escape = &self.bytes[self.at..self.at + length];
-        self.at += length;
-        Ok(is_canonical_escape(escape))
+        if !is_canonical_escape(escape) {
+            self.canonical_from = at + length;
+        }
+        Ok(at + length)
     }
 
-    fn number(&mut self) -> Result<(), JsonError> {
-        let start = self.at;
-        self.eat(b'-');
-        let digits_from = self.at;
-        if !self.eat(b'0') && self.digits() == 0 {
-            return Err(self.unexpected());
+    #[inline(always)]
+    fn number(&mut self, start: usize) -> Result<usize, JsonError> {
+        let digits_from = start + usize::from(self.peek(start) == Some(b'-'));
+        let integer_end = match self.peek(digits_from) {
+            Some(b'0') => digits_from + 1,
+            _ => self.after_digits(digits_from),
+        };
+        if integer_end == digits_from {
+            return Err(self.unexpected(digits_from));
         }
-        let digits = self.at - digits_from;
-        let integer_end = self.at;
-        // A point or an exponent without digits does not belong to the number. The caller then
-        // finds it unexpected.
-        if self.eat(b'.') && self.digits() == 0 {
-            self.at = integer_end;
+        if let Some(b'.' | b'e' | b'E') = self.peek(integer_end) {
+            return Ok(self.float(start, integer_end));
         }
-        let mantissa_end = self.at;
-        if self.eat(b'e') || self.eat(b'E') {
-            let _sign = self.eat(b'+') || self.eat(b'-');
-            if self.digits() == 0 {
-                self.at = mantissa_end;
+        if integer_end - digits_from > MAX_INTEGER_DIGITS {
+            return Err(JsonError { fault: JsonFault::IntegerTooLong, at: start });
+        }
+        // Python reads -0 as an integer, and integers have no sign on zero.
+        if self.bytes[start..integer_end] == *b"-0" {
+            self.canonical_from = integer_end;
+        }
+        self.push(Kind::Word, start, integer_end);
+        Ok(integer_end)
+    }
+
+    /// Reads a number on from the end of its integer. A point or an exponent without digits does not
+    /// belong to the number. The caller then finds it unexpected.
+    fn float(&mut self, start: usize, integer_end: usize) -> usize {
+        let mut end = integer_end;
+        if self.peek(end) == Some(b'.') {
+            let fraction_end = self.after_digits(end + 1);
+            if fraction_end > end + 1 {
+                end = fraction_end;
             }
         }
-        let text = &self.bytes[start..self.at];
-        let (kind, is_canonical) = if self.at > integer_end {
-            (Kind::Float, is_canonical_float(text))
-        } else if digits > MAX_INTEGER_DIGITS {
-            return Err(JsonError { fault: JsonFault::IntegerTooLong, at: start });
-        } else {
-            // Python reads -0 as an integer, and integers have no sign on zero.
-            (Kind::Word, text != b"-0")
-        };
-        self.push(kind, is_canonical, start);
-        Ok(())
-    }
-
-    fn digits(&mut self) -> usize {
-        let rest = &self.bytes[self.at..];
-        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += count;
-        count
-    }
-
-    fn literal(&mut self, word: &str) -> Result<(), JsonError> {
-        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.unexpected());
+        if let Some(b'e' | b'E') = self.peek(end) {
+            let has_sign = matches!(self.peek(end + 1), Some(b'+' | b'-'));
+            let digits_from = end + 1 + usize::from(has_sign);
+            let exponent_end = self.after_digits(digits_from);
+            if exponent_end > digits_from {
+                end = exponent_end;
+            }
         }
-        let start = self.at;
-        self.at += word.len();
-        self.push(Kind::Word, true, start);
-        Ok(())
+        let kind = if end > integer_end { Kind::Float } else { Kind::Word };
+        if kind == Kind::Float && !is_canonical_float(&self.bytes[start..end]) {
+            self.canonical_from = end;
+        }
+        self.push(kind, start, end);
+        end
     }
 
-    fn expect_comma(&mut self) -> Result<(), JsonError> {
-        if self.eat(b',') { Ok(()) } else { Err(self.unexpected()) }
+    #[inline(always)]
+    fn after_digits(&self, mut at: usize) -> usize {
+        while let Some(b'0'..=b'9') = self.peek(at) {
+            at += 1;
+        }
+        at
     }
 
-    fn eat_after_space(&mut self, byte: u8) -> bool {
-        self.skip_space();
-        self.eat(byte)
+    #[inline(always)]
+    fn literal<const N: usize>(&mut self, at: usize, word: &[u8; N]) -> Result<usize, JsonError> {
+        if self.bytes[at..].first_chunk() != Some(word) {
+            return Err(self.unexpected(at));
+        }
+        self.push(Kind::Word, at, at + N);
+        Ok(at + N)
     }
 
-    fn eat(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+    /// Returns the first byte that is no white space, and its place. At the end of the text, the byte
+    /// is 0.
+    #[inline(always)]
+    fn after_space(&mut self, at: usize) -> (u8, usize) {
+        match self.bytes.get(at) {
+            Some(byte) if *byte > b' ' => (*byte, at),
+            _ => self.after_spaces(at),
         }
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+    fn after_spaces(&mut self, start: usize) -> (u8, usize) {
+        let mut at = start;
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek(at) {
+            at += 1;
+        }
+        if at > start {
+            self.canonical_from = at;
+        }
+        (self.peek(at).unwrap_or(0), at)
     }
 
-    /// Adds a node whose text ends here.
-    fn push(&mut self, kind: Kind, is_canonical: bool, start: usize) {
-        let (start, end) = (start as u32, self.at as u32);
-        self.document.nodes.push(Node { kind, is_canonical, start, end });
+    #[inline(always)]
+    fn peek(&self, at: usize) -> Option<u8> {
+        self.bytes.get(at).copied()
     }
 
-    fn unexpected(&self) -> JsonError {
-        self.fault(match self.peek() {
+    #[inline(always)]
+    fn push(&mut self, kind: Kind, start: usize, end: usize) {
+        let is_canonical = self.canonical_from <= start;
+        let (start, end) = (start as u32, end as u32);
+        self.document.nodes.push(Node { kind, is_canonical, start, end, inner: 0 });
+    }
+
+    #[cold]
+    fn unexpected(&self, at: usize) -> JsonError {
+        let fault = match self.peek(at) {
             Some(_) => JsonFault::Unexpected,
             None => JsonFault::EndOfInput,
-        })
-    }
-
-    fn fault(&self, fault: JsonFault) -> JsonError {
-        JsonError { fault, at: self.at }
+        };
+        JsonError { fault, at }
     }
 }
 

@@ -38,8 +38,8 @@ fn member(names: &[String], json: &str) -> Option<String> {
 impl Value<'_> {
     /// Returns the start of an object's first key, with its quote.
     fn first_key(self) -> Option<usize> {
-        let (object, first) = (self.node(), self.index + 1);
-        let is_filled = object.kind == Kind::Object && first < object.end;
+        let first = self.index + 1;
+        let is_filled = self.is_object() && first < self.end();
         is_filled.then(|| self.document.nodes[first as usize].start as usize)
     }
 

@@ -1,26 +1,41 @@
 //! Finds and decodes the characters of a string.
 
-/// Returns the length of the first run of characters that are printed as they are: printable ASCII
-/// without quotes and backslashes.
-pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    // Eight bytes are examined at once, as a number. A subtraction borrows, and so sets the highest
-    // bit, for a byte that is too small. A borrow also reaches the bytes after it, so only the first
-    // byte found counts (<https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord>).
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for (index, chunk) in chunks.iter().enumerate() {
-        let word = u64::from_le_bytes(*chunk);
-        // The exclusive or maps a quote to 0x20, and control characters to one another.
-        let quote_or_control = (word ^ (EACH * 0x02)).wrapping_sub(EACH * 0x21);
-        let backslash = (word ^ (EACH * 0x5C)).wrapping_sub(EACH);
-        let delete_or_beyond = word.wrapping_add(EACH);
-        let found = (quote_or_control | backslash | delete_or_beyond) & (EACH * 0x80);
+use wide::i8x16;
+
+/// Returns the length of the first run of characters from `at` on that are printed as they are:
+/// printable ASCII without quotes and backslashes.
+#[inline(always)]
+pub(super) fn plain_run(text: &[u8], at: usize) -> usize {
+    let mut end = at;
+    loop {
+        let Some(chunk) = text[end..].first_chunk() else {
+            return end - at + plain_run_at_the_end(&text[end..]);
+        };
+        let found = not_plain(chunk);
         if found != 0 {
-            return index * 8 + found.trailing_zeros() as usize / 8;
+            return end - at + found.trailing_zeros() as usize;
         }
+        end += chunk.len();
     }
+}
+
+/// Returns a bit for each of the bytes, from the lowest on. It is 0 for a byte that is printed as it
+/// is.
+#[inline(always)]
+fn not_plain(bytes: &[u8; 16]) -> u32 {
+    let bytes = i8x16::new(bytes.map(u8::cast_signed));
+    // A byte beyond ASCII is negative. The exclusive or maps a quote to 0x20, and control characters
+    // to one another.
+    let quote_or_control_or_beyond = (bytes ^ i8x16::splat(0x02)).simd_lt(i8x16::splat(0x21));
+    let backslash = bytes.simd_eq(i8x16::splat(0x5C));
+    let delete = bytes.simd_eq(i8x16::splat(0x7F));
+    (quote_or_control_or_beyond | backslash | delete).to_bitmask()
+}
+
+#[cold]
+fn plain_run_at_the_end(bytes: &[u8]) -> usize {
     let plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    bytes.len() - rest.len() + rest.iter().take_while(plain).count()
+    bytes.iter().take_while(plain).count()
 }
 
 /// Returns the text of a string with its escapes decoded. It is UTF-8 in which a lone surrogate is
@@ -30,12 +45,12 @@ pub(super) fn decode(raw: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while !rest.is_empty() {
-        let (run, tail) = rest.split_at(plain_run(rest.as_bytes()));
+        let (run, tail) = rest.split_at(rest.find('\\').unwrap_or(rest.len()));
         bytes.extend_from_slice(run.as_bytes());
         if tail.is_empty() {
             break;
         }
-        let (code, length) = first_code_point(tail);
+        let (code, length) = escaped(tail.as_bytes());
         match char::from_u32(code) {
             Some(char) => bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
             None => bytes.extend_from_slice(&[
@@ -49,14 +64,9 @@ pub(super) fn decode(raw: &str) -> Vec<u8> {
     bytes
 }
 
-/// Returns the first code point of a checked, non-empty piece of a string, and its length in bytes.
-/// The code point may be escaped. A lone surrogate is returned as it is.
-pub(super) fn first_code_point(raw: &str) -> (u32, usize) {
-    let bytes = raw.as_bytes();
-    if bytes[0] != b'\\' {
-        let char = raw.chars().next().unwrap_or_default();
-        return (char.into(), char.len_utf8());
-    }
+/// Returns the code point of the escape that begins the text, and its length in bytes. The text is
+/// checked. A lone surrogate is returned as it is.
+pub(super) fn escaped(bytes: &[u8]) -> (u32, usize) {
     match bytes[1] {
         b'b' => (0x08, 2),
         b'f' => (0x0C, 2),
@@ -81,4 +91,25 @@ pub(super) fn first_code_point(raw: &str) -> (u32, usize) {
 pub(super) fn hex_unit(digits: &[u8]) -> u32 {
     let value = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0);
     digits.iter().fold(0, |unit, digit| unit << 4 | value(*digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain_run;
+
+    #[test]
+    fn a_run_ends_at_the_first_byte_that_is_not_plain() {
+        for byte in 0..=u8::MAX {
+            let is_plain = matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+            for length in 1..40 {
+                for place in 0..length {
+                    let mut text = vec![b'x'; length];
+                    text[place] = byte;
+                    let end = if is_plain { length } else { place };
+                    assert_eq!(plain_run(&text, 0), end, "{byte} at {place} of {length}");
+                    assert_eq!(plain_run(&text, place), end - place, "{byte}");
+                }
+            }
+        }
+    }
 }

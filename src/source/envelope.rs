@@ -3,7 +3,7 @@
 
 use http::HeaderMap;
 
-use super::{scheme::Check, standard_webhooks};
+use super::{body::hex, scheme::Check, standard_webhooks};
 use crate::{
     delivery::Delivery,
     error::{Error, MissingField},
@@ -62,7 +62,7 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
         return Err(Error::MissingFields(missing));
     }
     let created_at = Some(Timestamp::parse(&created_at).map_err(Error::CreatedAt)?);
-    let digest = hex::encode(document.digest());
+    let digest = hex(document.digest());
     let identity = Identity::Content;
     Ok(Event { vendor, source: None, event_type, created_at, digest, identity })
 }
