@@ -60,7 +60,9 @@ impl Document<'_> {
                     if !left_out.contains(&(key + 1)) {
                         out.put(&[before]);
                         before = b',';
-                        self.write_member(key, left_out, out);
+                        if self.write_name(key, left_out, out) {
+                            self.write_value(key + 1, left_out, out);
+                        }
                     }
                 }
                 if before == b'{' { out.put(b"{}") } else { out.put(b"}") }
@@ -69,16 +71,17 @@ impl Document<'_> {
         }
     }
 
-    #[inline(always)]
-    fn write_member(&self, key: u32, left_out: &[u32], out: &mut Output<impl Write>) {
+    /// Writes the name of a member, with its value if both are canonical. Returns whether the value remains.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn write_name(&self, key: u32, left_out: &[u32], out: &mut Output<impl Write>) -> bool {
         let name = self.nodes[key as usize];
         if name.inner > 0 && left_out.is_empty() {
             out.put_part(self.text.as_bytes(), name.start as usize, name.inner as usize);
-        } else {
-            self.write_scalar(name, out);
-            out.put(b":");
-            self.write_value(key + 1, left_out, out);
+            return false;
         }
+        self.write_scalar(name, out);
+        out.put(b":");
+        true
     }
 
     /// Writes a scalar or a key.
@@ -94,7 +97,7 @@ impl Document<'_> {
         }
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn write_as_it_is(&self, node: Node, out: &mut Output<impl Write>) {
         out.put_part(self.text.as_bytes(), node.start as usize, node.end as usize);
     }

@@ -54,7 +54,7 @@ impl Names {
     }
 
     /// Adds the name of the node `key`. The name's text is `text`, without its quotes.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn push(
         &mut self,
         names: &mut NamesOfObject,
@@ -161,7 +161,7 @@ impl Decoded {
 }
 
 /// Returns the first eight bytes of the first `length` ones, as a number.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 fn first_bytes(text: &[u8], length: usize) -> u64 {
     let number = match text.first_chunk() {
         Some(chunk) => u64::from_be_bytes(*chunk),

@@ -4,7 +4,7 @@ use std::{ops::Range, str::Utf8Error};
 
 use super::{
     Container, Document, JsonError, JsonFault, Kind, MAX_DEPTH, MAX_INTEGER_DIGITS, Node,
-    members::Names,
+    members::{Names, NamesOfObject},
     text::{hex_unit, plain_run},
 };
 
@@ -48,6 +48,9 @@ const BYTES_A_NODE: usize = 8;
 
 /// A recursive-descent parser. [`MAX_DEPTH`] bounds the recursion. A method that reads a part of the
 /// text gets the place where the part begins, and returns the place after it.
+///
+/// Without optimisation, an inlined function enlarges the stack of each level. So functions are inlined only
+/// with optimisation, where all levels need at most 256 KB.
 struct Parser<'a> {
     bytes: &'a [u8],
     /// The end of the last piece of text that differs from the canonical form. A value that begins
@@ -59,7 +62,7 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     /// Reads the value that begins with this byte.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn value(&mut self, (byte, at): (u8, usize), depth: usize) -> Result<usize, JsonError> {
         match byte {
             b'"' => self.string(at),
@@ -79,17 +82,8 @@ impl Parser<'_> {
         let (mut byte, mut at) = self.after_space(start + 1);
         if byte != b'}' {
             loop {
-                if byte != b'"' {
-                    return Err(self.unexpected(at));
-                }
-                let (key, name) = (self.document.nodes.len(), at);
-                at = self.string(at)?;
-                self.names.push(&mut names, &self.document, key, name + 1..at - 1);
-                (byte, at) = self.after_space(at);
-                if byte != b':' {
-                    return Err(self.unexpected(at));
-                }
-                let value = self.after_space(at + 1);
+                let (name, key) = (at, self.document.nodes.len());
+                let value = self.name((byte, at), &mut names)?;
                 at = self.value(value, depth + 1)?;
                 if self.canonical_from <= name {
                     self.document.nodes[key].inner = at as u32;
@@ -102,12 +96,37 @@ impl Parser<'_> {
                 }
             }
         }
+        self.end_object(index, at, &names);
+        Ok(at + 1)
+    }
+
+    /// Reads a member's name, and returns the first byte of its value.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn name(
+        &mut self,
+        (byte, start): (u8, usize),
+        names: &mut NamesOfObject,
+    ) -> Result<(u8, usize), JsonError> {
+        if byte != b'"' {
+            return Err(self.unexpected(start));
+        }
+        let key = self.document.nodes.len();
+        let end = self.string(start)?;
+        self.names.push(names, &self.document, key, start + 1..end - 1);
+        let (byte, at) = self.after_space(end);
+        if byte != b':' {
+            return Err(self.unexpected(at));
+        }
+        Ok(self.after_space(at + 1))
+    }
+
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn end_object(&mut self, index: usize, at: usize, names: &NamesOfObject) {
         if !names.are_sorted() {
             self.canonical_from = at;
         }
-        let members = self.names.finish(&names, &mut self.document);
+        let members = self.names.finish(names, &mut self.document);
         self.close(index, at + 1, members);
-        Ok(at + 1)
     }
 
     fn array(&mut self, start: usize, depth: usize) -> Result<usize, JsonError> {
@@ -147,7 +166,7 @@ impl Parser<'_> {
         containers.push(Container { end: after, members });
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn string(&mut self, start: usize) -> Result<usize, JsonError> {
         let mut at = start + 1;
         at += plain_run(self.bytes, at);
@@ -204,7 +223,7 @@ impl Parser<'_> {
         Ok(at + length)
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn number(&mut self, start: usize) -> Result<usize, JsonError> {
         let digits_from = start + usize::from(self.peek(start) == Some(b'-'));
         let integer_end = match self.peek(digits_from) {
@@ -254,7 +273,7 @@ impl Parser<'_> {
         end
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn after_digits(&self, mut at: usize) -> usize {
         while let Some(b'0'..=b'9') = self.peek(at) {
             at += 1;
@@ -262,7 +281,7 @@ impl Parser<'_> {
         at
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn literal<const N: usize>(&mut self, at: usize, word: &[u8; N]) -> Result<usize, JsonError> {
         if self.bytes[at..].first_chunk() != Some(word) {
             return Err(self.unexpected(at));
@@ -273,7 +292,7 @@ impl Parser<'_> {
 
     /// Returns the first byte that is no white space, and its place. At the end of the text, the byte
     /// is 0.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn after_space(&mut self, at: usize) -> (u8, usize) {
         match self.bytes.get(at) {
             Some(byte) if *byte > b' ' => (*byte, at),
@@ -292,12 +311,12 @@ impl Parser<'_> {
         (self.peek(at).unwrap_or(0), at)
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn peek(&self, at: usize) -> Option<u8> {
         self.bytes.get(at).copied()
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn push(&mut self, kind: Kind, start: usize, end: usize) {
         let is_canonical = self.canonical_from <= start;
         let (start, end) = (start as u32, end as u32);
