@@ -226,7 +226,7 @@ bench-mirror: fast-servers ## Compare the answers' times with mirrors that hang,
 	cargo build --locked --release
 	python3 benches/mirror.py
 
-simulate: ## Simulate the router at scale, and write docs/scale/; takes some two minutes.
+simulate: ## Simulate the router at scale, and write docs/scale/; takes some three minutes.
 	PYTHONPATH=scripts python3 -B -m simulate
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.

@@ -10,11 +10,10 @@ def of(run):
     seconds, messages = run.place.seconds, 0
     lines = run.place.invocations
     if run.is_inbox:
-        # A batch of ten waits together, and is one invocation.
-        batches = way.attempts / aws.BATCH
-        requests += batches
-        seconds += way.attempt_seconds / aws.BATCH
-        messages = way.messages + 2 * batches
+        # The events of a batch wait together, in one invocation.
+        requests += way.batches
+        seconds += way.batch_seconds
+        messages = way.messages + 2 * way.batches
         lines += way.attempts
     units = run.store.units + (run.index.units if run.index else 0)
     log = lines * (run.measured["log_line"] + aws.LINE)

@@ -2,6 +2,9 @@
 
 In `serve`, workers deliver. In Lambda, messages of SQS wake the function, and each minute a schedule finds what
 is due. Both stop while the destination is down, but for a probe now and then.
+
+The events of a batch share an instance, as in `inbox/instance.rs`: they wait side by side, but take turns at its
+processor. The batch ends with the slowest of them.
 """
 
 from collections import deque
@@ -17,27 +20,27 @@ STORE_PAUSE = 1.0
 
 
 class Inbox:
-    """Accepts events and delivers them, with a number of attempts at once."""
+    """Accepts events and delivers them, with a number of workers at once. In Lambda, a worker is a batch."""
 
-    def __init__(self, loop, random, place, store, index, destination, settings, own_time, slots, is_lambda):
+    def __init__(self, loop, random, place, store, index, destination, settings, own_time, workers, is_lambda):
         self.loop, self.random, self.place = loop, random, place
         self.store, self.index, self.destination = store, index, destination
         self.settings, self.own_time, self.is_lambda = settings, own_time, is_lambda
-        self.slots, self.most_slots = Pool(loop, slots), slots
+        self.workers, self.most_workers = Pool(loop, workers), workers
+        self.batch = aws.BATCH if is_lambda else 1
         self.room = Pool(loop, settings["max_concurrent"])
         # Accepted events that no attempt is under way for, the oldest first.
         self.due = deque()
         self.is_closed, self.dead, self.messages = False, 0, 0
-        self.attempts, self.attempt_seconds = 0, 0.0
+        self.attempts, self.batches, self.batch_seconds = 0, 0, 0.0
 
     def grow(self, weight):
         """Lets Lambda read the queue with more consumers each second, up to the limit, while events wait."""
-        at_first = aws.CONSUMERS_AT_FIRST * aws.BATCH / weight
-        more = aws.MORE_CONSUMERS_PER_SECOND * aws.BATCH / weight
-        size = at_first
+        size = aws.CONSUMERS_AT_FIRST / weight
+        more = aws.MORE_CONSUMERS_PER_SECOND / weight
         while True:
-            size = min(self.most_slots, size + more) if self.due and not self.is_closed else size
-            self.slots.size = min(self.most_slots, max(1, round(size)))
+            size = min(self.most_workers, size + more) if self.due and not self.is_closed else size
+            self.workers.size = min(self.most_workers, max(1, round(size)))
             self._go_on()
             yield 1.0
 
@@ -69,21 +72,27 @@ class Inbox:
         self._go_on()
 
     def _go_on(self):
-        """Begins attempts while there are due events and places for them."""
-        while self.due and not self.is_closed and (self.slots.size is None or self.slots.busy < self.slots.size):
-            self.slots.busy += 1
-            self.loop.start(self._worker(self.due.popleft()))
+        """Begins batches while there are due events and workers for them."""
+        while self.due and not self.is_closed and self.workers.busy < self.workers.size:
+            self.workers.busy += 1
+            events = [self.due.popleft() for _ in range(min(self.batch, len(self.due)))]
+            self.loop.start(self._work(events))
 
-    def _worker(self, event):
-        yield from self._attempt(event)
-        self.slots.busy -= 1
+    def _work(self, events):
+        """Makes an attempt for each event of a batch, side by side."""
+        began, processor = self.loop.now, Pool(self.loop, 1)
+        yield from self.loop.together([self._attempt(event, processor) for event in events])
+        self.batches += 1
+        self.batch_seconds += self.loop.now - began
+        self.workers.busy -= 1
         self._go_on()
 
-    def _attempt(self, event):
+    def _attempt(self, event, processor):
         """Takes an event, makes an attempt, and stores its result. Returns the result."""
-        began = self.loop.now
         self.attempts += 1
+        yield from processor.take()
         yield self.own_time
+        processor.give()
         taken = (yield from self.store.write(event)) and (yield from self.index.write(event, 2))
         ending = "untaken"
         if taken:
@@ -92,7 +101,6 @@ class Inbox:
             self.room.give()
             yield from self.store.write(event)
             yield from self.index.write(event, 1 if ending == "delivered" else 2)
-        self.attempt_seconds += self.loop.now - began
         if ending == "delivered":
             event.state = "delivered"
         elif ending == "down":
@@ -133,7 +141,7 @@ class Inbox:
             else:
                 yield pause * (0.5 + self.random.random())
                 pause = min(LAST_PROBE, 2 * pause)
-            if self.due and (yield from self._attempt(self.due.popleft())) == "delivered":
+            if self.due and (yield from self._attempt(self.due.popleft(), Pool(self.loop, 1))) == "delivered":
                 self.is_closed = False
                 self._go_on()
 

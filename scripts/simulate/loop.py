@@ -31,6 +31,21 @@ class Loop:
         waiting.is_over = True
         heapq.heappush(self._heap, (self.now, next(self._order), waiting.process, None, value))
 
+    def together(self, processes):
+        """Runs processes side by side, and ends with the slowest."""
+        end, left = Waiting(), len(processes)
+
+        def one(process):
+            nonlocal left
+            yield from process
+            left -= 1
+            if not left:
+                self.wake(end)
+
+        for process in processes:
+            self.start(one(process))
+        yield end
+
     def run(self, until=float("inf")):
         """Runs all processes, in the order of their times."""
         heap = self._heap

@@ -19,7 +19,7 @@ The destination takes 50 ms (99%: 200 ms), if nothing else is said. The router's
 LOAD_COLUMNS = ["scenario", "concurrency, most", "at the destination, most", "answer p50", "answer p99",
                 "oldest that waits", "429", "503", "lost", "per million events"]
 STORM_COLUMNS = ["scenario", "delivered", "attempts per event", "attempts/s, most", "destination broke",
-                 "the last one was delivered", "oldest that waits", "429", "502", "lost", "per million events"]
+                 "the last one was delivered", "oldest that waits", "429", "502", "503", "lost", "per million events"]
 
 
 def write():

@@ -70,16 +70,17 @@ class Run:
             concurrency = settings["concurrency"] - (settings["inbox_concurrency"] if self.is_inbox else 0)
             self.place = Function(loop, self._cold_start(), concurrency, self.weight, settings["warm"])
             own_time = own_time or self.measured["cpu_invocation"] / settings["processor"]
-            slots = max(1, round(settings["inbox_concurrency"] * aws.BATCH / self.weight))
+            # A batch is of ten simulated events, so there are fewer batches.
+            workers = max(1, round(settings["inbox_concurrency"] / self.weight))
         else:
             self.place = Process(loop)
             own_time = own_time or self.measured["cpu_redis"]
-            slots = max(1, round(settings["workers"] / self.weight))
+            workers = max(1, round(settings["workers"] / self.weight))
         limit = settings["max_concurrent"]
         inner = {**settings, "max_concurrent": limit and max(1, round(limit / self.weight))}
         parts = (loop, random, self.place, self.store)
         if self.is_inbox:
-            self.way = Inbox(*parts, self.index, self.destination, inner, own_time, slots, self.is_lambda)
+            self.way = Inbox(*parts, self.index, self.destination, inner, own_time, workers, self.is_lambda)
             if self.is_lambda:
                 loop.start(self.way.grow(self.weight))
         else:

@@ -22,7 +22,7 @@ LOAD = {
     "100/s, accepted": steady(100, 1, 60, concurrency=50, warm=30, answer="accepted"),
     "10,000/s, delivered": steady(1e4, 10, 20, concurrency=1_500, warm=1_000, units=30_000),
     "3,500/s, accepted": steady(
-        3_500, 5, 30, answer="accepted", concurrency=1_000, warm=300, units=40_000, inbox_concurrency=60),
+        3_500, 5, 60, answer="accepted", concurrency=1_000, warm=300, units=40_000, inbox_concurrency=120),
     "10,000/s, accepted": steady(
         1e4, 10, 20, answer="accepted", concurrency=1_500, warm=600, units=40_000, inbox_concurrency=400),
     "1,000,000/s, delivered": steady(1e6, 500, 15, concurrency=120_000, warm=110_000, units=2_600_000),
@@ -54,10 +54,11 @@ HOT_KEY = {
     "DynamoDB, 100 at a time": {**HOT, "concurrency": 100, "warm": 100},
 }
 
-# A batch of accepted events is ten attempts at a time.
+# A batch of accepted events is ten attempts at a time. The weight divides the number of batches without a rest.
+ACCEPTED = {**STORM, "answer": "accepted", "weight": 10}
 STORMS = {
     "delivered, 1,000 at a time": STORM,
     "delivered, 300 at a time": {**STORM, "concurrency": 300},
-    "accepted, 1,000 at a time": {**STORM, "answer": "accepted", "inbox_concurrency": 100},
-    "accepted, 300 at a time": {**STORM, "answer": "accepted", "inbox_concurrency": 30},
+    "accepted, 1,000 at a time": {**ACCEPTED, "inbox_concurrency": 100},
+    "accepted, 300 at a time": {**ACCEPTED, "inbox_concurrency": 30},
 }

@@ -2,10 +2,9 @@
 
 from .loop import Bucket
 
-# Pause before a throttled request is repeated, on average doubled for each further one.
-# https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
-PAUSE = 0.05
-TRIES = 3
+# The router's tries of a request, and the longest pause between them (`src/store/dynamodb/connections.rs`).
+TRIES = 2
+PAUSE = 0.025
 
 
 class Store:

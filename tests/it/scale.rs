@@ -66,11 +66,11 @@ fn serve(meter: &Meter, more: &[(&str, &str)]) -> Server {
     router
 }
 
-/// Returns the times, in seconds, of events that come at this many per second in turn, for two seconds each.
+/// Returns the times, in seconds, of events that come at this many per second in turn, for four seconds each.
 fn times(rates: &[u32]) -> Vec<f64> {
     let mut times = Vec::new();
     for (index, rate) in rates.iter().enumerate() {
-        let of_rate = (0..2 * rate).map(|n| 2.0 * index as f64 + f64::from(n) / f64::from(*rate));
+        let of_rate = (0..4 * rate).map(|n| 4.0 * index as f64 + f64::from(n) / f64::from(*rate));
         times.extend(of_rate);
     }
     times
@@ -96,8 +96,8 @@ async fn post_at(router: &Server, times: &[f64]) -> (Instant, Vec<(u16, f64)>) {
 }
 
 /// A burst beyond what a limited destination takes: the others wait for room.
-const RATES: [u32; 3] = [12, 36, 6];
-const PACE: Duration = Duration::from_millis(600);
+const RATES: [u32; 3] = [6, 18, 3];
+const PACE: Duration = Duration::from_millis(1200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_at_a_limited_destination_is_answered_as_simulated() {
@@ -109,7 +109,7 @@ async fn a_burst_at_a_limited_destination_is_answered_as_simulated() {
     let last = began.elapsed().as_secs_f64();
     let simulated = simulate(&json!({
         "place": "serve", "store": "redis", "arrivals": { "kind": "given", "times": times },
-        "until": 60, "max_concurrent": 12, "destination": { "median": 0.6, "p99": 0.6 },
+        "until": 60, "max_concurrent": 12, "destination": { "median": 1.2, "p99": 1.2 },
     }));
     assert_eq!(simulated["answers"], json!({ "200": times.len() as f64 }));
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
@@ -138,7 +138,7 @@ async fn a_burst_of_accepted_events_is_delivered_as_simulated() {
     let simulated = simulate(&json!({
         "answer": "accepted", "place": "serve", "store": "redis",
         "arrivals": { "kind": "given", "times": times }, "until": 60, "workers": 12,
-        "destination": { "median": 0.6, "p99": 0.6 },
+        "destination": { "median": 1.2, "p99": 1.2 },
     }));
     let seen = meter.seen();
     assert_eq!(simulated["at_destination_most"], seen.most_at_once as f64);

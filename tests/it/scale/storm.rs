@@ -142,22 +142,20 @@ async fn behind_the_answer_events_wait_and_arrive_as_simulated() {
     let count = times().len();
     // Vendors hear 200 at once, and never come again.
     assert_eq!(answers, count);
-    let is_up = began + Duration::from_secs_f64(DOWN.1);
-    let delivered = || {
-        let seen = meter.seen().arrivals;
-        let is_served = |at: Instant| at < began + Duration::from_secs_f64(DOWN.0) || at >= is_up;
-        seen.iter().filter(|(at, _)| *at >= began && is_served(*at)).count()
-    };
-    while delivered() < count {
-        assert!(began.elapsed() < Duration::from_secs(60), "{} are delivered", delivered());
+    // The event before the start is one more.
+    let served = || meter.seen().served.len();
+    while served() <= count {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} are served", served());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let arrivals = arrivals(&meter, began);
     // The pauses before probes are random. So the simulation gets their times: the attempts during the outage
     // that come alone, and the first one after it.
-    let later = arrivals.iter().copied().filter(|at| *at > DOWN.0 + 0.4);
-    let first_up = later.clone().find(|at| *at >= DOWN.1).unwrap();
-    let probes: Vec<_> = later.filter(|at| *at <= first_up).collect();
+    let alone = began + Duration::from_secs_f64(DOWN.0 + 0.4);
+    let first_up = meter.seen().served.into_iter().find(|at| *at > alone).unwrap();
+    let seen = meter.seen().arrivals;
+    let probes = seen.iter().filter(|(at, _)| *at > alone && *at <= first_up);
+    let probes: Vec<_> = probes.map(|(at, _)| (*at - began).as_secs_f64()).collect();
     let simulated = simulate(&scenario(json!({
         "answer": "accepted", "workers": 10, "timeout": 10, "probes": probes,
     })));

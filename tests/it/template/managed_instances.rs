@@ -29,6 +29,14 @@ fn the_function_beside_the_stack_shares_its_store_and_may_do_no_more() {
     // The least of Lambda Managed Instances.
     assert!(function["MemorySize"].as_u64().unwrap() >= 2048);
     assert!(template["Parameters"]["Concurrency"]["MinValue"].as_u64().unwrap() > 1);
+    // The function's own lines reach the log as they are, and Lambda's own are left out.
+    let logging = json!({
+        "LogGroup": { "Ref": "LogGroup" },
+        "LogFormat": "JSON",
+        "ApplicationLogLevel": "TRACE",
+        "SystemLogLevel": "WARN",
+    });
+    assert_eq!(function["LoggingConfig"], logging);
 
     let variables = function["Environment"]["Variables"].as_object().unwrap();
     assert!(variables.keys().all(|name| is_variable(name)), "{variables:?}");
