@@ -112,7 +112,7 @@ async fn a_failed_attempt_comes_back_with_a_message_and_a_long_pause_without_one
 #[tokio::test]
 async fn events_without_messages_get_one_each_from_runs_that_end_in_time() {
     // SQS as moto emulates it slows down with more.
-    const EVENTS: usize = 240;
+    const EVENTS: usize = 120;
     let url = shared::redis_database();
     let store = Place::at(&url).await.store;
     let sink = Sink::start().await;
