@@ -29,7 +29,7 @@ pub(super) const LAST_PROBE: Duration = Duration::from_secs(30);
 /// a run of the schedule leaves its events to the next one.
 pub(super) const BUSY: u32 = 5;
 
-/// Whether accepted events may go to a destination.
+/// Permission to send accepted events to a destination.
 #[derive(Default)]
 pub(super) enum Gate {
     /// Nothing is known yet.

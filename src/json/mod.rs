@@ -88,7 +88,7 @@ pub struct Document<'a> {
     nodes: Vec<Node>,
     /// Indices of key nodes, grouped by object, and in canonical order within each object.
     members: Vec<u32>,
-    /// What is inside each array and object.
+    /// The contents of each array and object.
     containers: Vec<Container>,
 }
 

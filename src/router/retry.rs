@@ -48,9 +48,9 @@ enum Pauses {
 /// The health of a destination, judged by one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It answered, and not with 503.
+    /// The destination answered, and not with 503.
     Up,
-    /// It cannot be reached, or answers 503.
+    /// The destination cannot be reached, or answers 503.
     Down,
     /// The destination has too much to do: Lambda throttles the function, and has not called it.
     Busy,

@@ -126,7 +126,7 @@ impl Writer {
     }
 
     /// Runs an operation and commits it together with others. The operation begins by `deadline`, or not at all.
-    /// It may run twice, but is committed once. While another process holds the lock, `look` may find the result
+    /// An operation may run twice, but is committed once. While another process holds the lock, `look` may find the result
     /// without it.
     pub async fn write<T: Send + 'static>(
         &self,
