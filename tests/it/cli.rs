@@ -9,7 +9,8 @@ use webhook_router::config::VARIABLES;
 use crate::{
     lambda::{events, request_of},
     support::{
-        PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite, tells_nothing,
+        FUNCTION, PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite,
+        tells_nothing,
     },
 };
 
@@ -29,6 +30,30 @@ fn file(folder: &tempfile::TempDir, name: &str, body: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, body).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_deployed_function_runs_only_in_lambda_and_without_sqlite() {
+    let run = |vars: &[(&str, &str)]| {
+        let ended = end_of(Command::new(FUNCTION).env_clear().envs(vars.iter().copied()));
+        assert!(!ended.status.success());
+        stderr(&ended).to_owned()
+    };
+    let said = run(&[]);
+    assert!(said.contains("elsewhere, use `webhook-router serve`"), "{said}");
+    let said = run(&[
+        // Nothing listens there, and the function ends before it would ask.
+        ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"),
+        ("STORE_URL", "sqlite:/tmp/store.db"),
+        ("ROUTING_SECRET", "plainly-a-test-s-routing-secret"),
+        ("GCP_TARGET_URL", "https://service.example"),
+        ("AWS_TARGET_FUNCTION", "processor"),
+        ("AWS_REGION", "us-east-1"),
+        ("ALLOW_UNSIGNED", "true"),
+        // Otherwise, the configuration refuses a file in Lambda.
+        ("LAMBDA_EMULATOR", "true"),
+    ]);
+    assert!(said.contains("has no SQLite: set STORE_URL to redis://"), "{said}");
 }
 
 #[test]

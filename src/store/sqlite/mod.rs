@@ -157,10 +157,7 @@ impl Store for Sqlite {
     ) -> Result<Claim, StoreError> {
         let plan = Arc::new(plan.clone());
         let looked = Arc::clone(&plan);
-        let look = move |connection: &Connection| {
-            let found = rows::select(connection, &looked.key, now)?;
-            found.map_or(Ok(None), |found| rows::convert(found.against(&looked, now)))
-        };
+        let look = move |connection: &Connection| taken(connection, &looked, now);
         self.look_and_write(look, move |connection| {
             let found =
                 rows::select(connection, &plan.key, now)?.filter(|found| !found.is_expired(now));
@@ -187,9 +184,8 @@ impl Store for Sqlite {
         let (plan, delivery) = (Arc::new(plan.clone()), delivery.clone());
         let looked = Arc::clone(&plan);
         let look = move |connection: &Connection| {
-            let found = rows::select(connection, &looked.key, now)?;
-            let taken = found.map_or(Ok(None), |found| rows::convert(found.against(&looked, now)));
-            Ok(taken?.map(|taken| Accepted::Taken(taken.into())))
+            let taken = taken(connection, &looked, now)?;
+            Ok(taken.map(|taken| Accepted::Taken(taken.into())))
         };
         self.look_and_write(look, move |connection| {
             let accepted = inbox::accept(connection, &plan, &delivery, now, due, look_at)?;
@@ -397,6 +393,16 @@ impl Store for Sqlite {
         })
         .await
     }
+}
+
+/// Returns the answer to a claim of an event that is known and not free.
+fn taken(
+    connection: &Connection,
+    plan: &Plan,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Option<Claim>> {
+    let found = rows::select(connection, &plan.key, now)?;
+    found.map_or(Ok(None), |found| rows::convert(found.against(plan, now)))
 }
 
 fn insert(

@@ -126,8 +126,8 @@ impl Writer {
     }
 
     /// Runs an operation and commits it together with others. The operation begins by `deadline`, or not at all.
-    /// An operation may run twice, but is committed once. While another process holds the lock, `look` may find the result
-    /// without it.
+    /// An operation may run twice, but is committed once. While another process holds the lock, `look` may find
+    /// the result without it.
     pub async fn write<T: Send + 'static>(
         &self,
         deadline: Instant,
