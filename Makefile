@@ -38,7 +38,7 @@ PROGRAMS := $(FAST_PROGRAMS) java:default-jre-headless npm:npm
 BENCH_PROGRAMS := wrk:wrk /usr/sbin/nginx:nginx-light
 # Parts of the names of tests that need more than these programs and Rust.
 NEED_FUNCTIONS := rie:: lambda:: deploy:: queue::
-NEED_PYTHON := $(NEED_FUNCTIONS) secrets:: parity:: stack:: template:: python on_a_terminal \
+NEED_PYTHON := $(NEED_FUNCTIONS) fuzz:: secrets:: parity:: stack:: template:: python on_a_terminal \
 	every_vendor_s_sample all_letters_are_discarded libraries:: mirror::in_lambda
 NEED_LIBRARIES := libraries::
 NEED_DYNAMODB := dynamodb every_store rie:: the_table_is_the_one no_secret_signature_or_payload
@@ -50,8 +50,8 @@ LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vend
 	id_tokens::tokens_end id_tokens::a_token_that_cannot redis::a_server redis::a_cluster redis::a_master redis::slots
 SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
-# Many tests wait for servers and for pauses. So one test more than there are cores runs at once.
-export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + 1 )))
+# Many tests wait for servers and for pauses. So more tests run at once than there are cores.
+export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
@@ -134,9 +134,8 @@ fuzz: $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ) ## Feed the readers of untrusted text wi
 			-artifact_prefix=$(FUZZ)/found- || exit 1; \
 	done
 
-build-all: ## Compile everything in the debug profile, also the benchmarks and the fuzz targets.
+build-all: ## Compile everything in the debug profile, also the benchmarks.
 	cargo build --locked --all-targets
-	cargo build --locked --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features
 
 # A build with fault points. The tests run it in the emulator of cargo-lambda.
 build-faulty:

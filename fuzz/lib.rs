@@ -1,4 +1,10 @@
-//! Parts that the fuzz targets share.
+//! The checks that the fuzz targets make of each input. `tests/it/fuzz.rs` makes them of the seeds.
 
-pub mod deliveries;
-pub mod reader;
+mod deliveries;
+pub mod destinations;
+pub mod fronts;
+pub mod json;
+mod reader;
+pub mod signatures;
+pub mod sources;
+pub mod timestamp;

@@ -69,7 +69,7 @@ async fn over_http_hostile_bodies_get_their_answer() {
     let sink = Sink::start().await;
     let router = Serve::to(&sink).start();
     let client = client();
-    for (what, body, status) in bodies(5 * MIB) {
+    for (what, body, status) in bodies(MIB) {
         let got = post(&client, &router.webhook(), body).await;
         assert_eq!(got.status, status, "{what}: {}", String::from_utf8_lossy(&got.body));
     }

@@ -9,6 +9,7 @@ use fixture::{
 };
 
 // Key and route.
+mod fuzz; // The checks of the fuzz targets, made of their seeds.
 mod golden; // The golden cases of the Python router, byte for byte.
 mod hostile; // Hostile bodies.
 mod parity; // Generated cases against the Python reference.
