@@ -56,7 +56,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty functions check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate instructions \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty functions check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate instructions delivery-instructions \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -217,6 +217,12 @@ bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=
 instructions: ## Count the instructions of key derivation, and compare them with the record. RECORD=1 records them.
 	@command -v valgrind >/dev/null || $(AGAIN) packages PACKAGES=valgrind
 	python3 scripts/instruction_counts.py $(if $(RECORD),--record)
+
+# The settings of CI's tests would build the function anew.
+delivery-instructions: this-architecture fast-servers ## Count the instructions of a delivery by the built function, and compare them with the record. RECORD=1 records them.
+	@command -v valgrind >/dev/null || $(AGAIN) packages PACKAGES=valgrind
+	@env -u RUSTFLAGS -u RUSTC_WORKSPACE_WRAPPER $(AGAIN) build
+	python3 -B scripts/delivery_instructions.py $(if $(RECORD),--record)
 
 bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)

@@ -56,15 +56,15 @@ def own_instructions(text):
     return total
 
 
-def main():
-    arguments = sys.argv[1:]
-    is_record = "--record" in arguments
-    programs = [argument for argument in arguments if argument != "--record"]
-    program = programs[0] if programs else build()
-    counts = {work: count(program, work) for work in WORKS}
-    if is_record:
-        head = f"# Instructions of one run on {platform.machine()}, by scripts/instruction_counts.py --record.\n"
-        RECORD.write_text(head + "".join(f"{work} = {number}\n" for work, number in counts.items()))
+def record(counts):
+    """Records counts beside those of other work."""
+    counts = tomllib.loads(RECORD.read_text()) | counts
+    head = f"# Instructions of one run on {platform.machine()}, by `make instructions` and `make delivery-instructions`.\n"
+    RECORD.write_text(head + "".join(f"{work} = {number}\n" for work, number in counts.items()))
+
+
+def compare(counts):
+    """Prints counts, and fails if one is too far above the record."""
     recorded = tomllib.loads(RECORD.read_text())
     worse = []
     for work, number in counts.items():
@@ -75,8 +75,19 @@ def main():
     if worse:
         sys.exit(
             f"{', '.join(worse)}: more than {SPARE - 1:.0%} above {RECORD.relative_to(ROOT)}. Make the work cheaper "
-            "again. If the change is worth it, record the new counts: python3 scripts/instruction_counts.py --record"
+            "again. If the change is worth it, record the new counts with RECORD=1."
         )
+
+
+def main():
+    arguments = sys.argv[1:]
+    is_record = "--record" in arguments
+    programs = [argument for argument in arguments if argument != "--record"]
+    program = programs[0] if programs else build()
+    counts = {work: count(program, work) for work in WORKS}
+    if is_record:
+        record(counts)
+    compare(counts)
 
 
 if __name__ == "__main__":

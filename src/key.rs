@@ -101,7 +101,12 @@ fn end(mut begun: Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", Self::PREFIX, hex::encode(self.0))
+        // Written in one piece, so that `to_string` allocates once.
+        const PREFIX: usize = Key::PREFIX.len();
+        let mut text = [0; PREFIX + 64];
+        text[..PREFIX].copy_from_slice(Self::PREFIX.as_bytes());
+        hex::encode_to_slice(self.0, &mut text[PREFIX..]).map_err(|_| fmt::Error)?;
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -25,6 +25,9 @@ pub mod json;
 // Times, read exactly as the Python router does.
 pub mod timestamp;
 
+// Hex digits.
+mod hex_digits;
+
 // Python's lower case.
 pub mod lowercase;
 

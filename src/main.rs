@@ -15,6 +15,11 @@ use webhook_router::{
     store, telemetry,
 };
 
+/// A delivery allocates more than a hundred times, and its memory is often freed by another thread. The
+/// function, which has one thread and must be small, has the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The end of the help text of commands that the variables configure.
 const VARIABLES: &str = "`webhook-router variables` lists the variables that configure it.";
 

@@ -1,6 +1,9 @@
 //! The trace that a delivery belongs to. It goes to the destination and to the log.
 
-use crate::delivery::{Delivery, TRACE_HEADERS};
+use crate::{
+    delivery::{Delivery, TRACE_HEADERS},
+    hex_digits::hex,
+};
 
 /// Longest value that is passed on, in bytes. A valid tracestate has at most 512 characters.
 const MAX_BYTES: usize = 512;
@@ -57,7 +60,7 @@ struct Parent {
 impl Parent {
     fn new() -> Self {
         let (trace, span) = (rand::random::<[u8; 16]>(), rand::random::<[u8; 8]>());
-        Self { trace: hex::encode(trace), span: hex::encode(span), is_sampled: false }
+        Self { trace: hex(&trace), span: hex(&span), is_sampled: false }
     }
 
     /// Reads `00-<trace>-<span>-<flags>`. Later versions may append fields.

@@ -189,11 +189,13 @@ fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
 /// Returns the headers of the request to a destination: the particulars, the user agent, the
 /// content type as received, and the vendor's signature headers.
 fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
+    const USUAL_HEADERS: usize = 12;
     const AGENT: &str = concat!("webhook-router/", env!("CARGO_PKG_VERSION"));
     let particulars = particulars(outgoing).into_iter().filter_map(|(name, value)| {
         Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
     });
-    let mut headers: HeaderMap = particulars.collect();
+    let mut headers = HeaderMap::with_capacity(USUAL_HEADERS);
+    headers.extend(particulars);
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     if let Some(content_type) = content_type(outgoing.delivery) {
         headers.insert(CONTENT_TYPE, content_type.clone());

@@ -2,7 +2,10 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::json::{Document, Pointer, Value};
+use crate::{
+    hex_digits::hex,
+    json::{Document, Pointer, Value},
+};
 
 /// A body, parsed once.
 pub struct Body<'a> {
@@ -24,16 +27,8 @@ impl<'a> Body<'a> {
     /// if the body is not JSON.
     pub fn digest(&self, left_out: &[Pointer]) -> String {
         match &self.document {
-            Some(document) => hex(document.digest_without(left_out)),
-            None => hex(Sha256::digest(self.bytes).into()),
+            Some(document) => hex(&document.digest_without(left_out)),
+            None => hex(&Sha256::digest(self.bytes)),
         }
     }
-}
-
-/// Prints a hash. `hex::encode` adds one character after the other, and takes several times as long.
-pub(super) fn hex(hash: [u8; 32]) -> String {
-    let mut digits = vec![0; 64];
-    // Without digits, different events would be one. So a failure, which cannot happen, must not pass.
-    hex::encode_to_slice(hash, &mut digits).expect("two digits for each byte");
-    String::from_utf8(digits).expect("hex digits are ASCII")
 }

@@ -3,11 +3,12 @@
 
 use http::HeaderMap;
 
-use super::{body::hex, scheme::Check, standard_webhooks};
+use super::{scheme::Check, standard_webhooks};
 use crate::{
     delivery::Delivery,
     error::{Error, MissingField},
     event::{Event, Identity},
+    hex_digits::hex,
     json::{Document, Value},
     secret::Secret,
     timestamp::Timestamp,
@@ -62,7 +63,7 @@ pub fn event(delivery: &Delivery) -> Result<Event, Error> {
         return Err(Error::MissingFields(missing));
     }
     let created_at = Some(Timestamp::parse(&created_at).map_err(Error::CreatedAt)?);
-    let digest = hex(document.digest());
+    let digest = hex(&document.digest());
     let identity = Identity::Content;
     Ok(Event { vendor, source: None, event_type, created_at, digest, identity })
 }

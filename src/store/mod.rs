@@ -61,6 +61,7 @@ use crate::{
     config::{StoreConfig, StoreUrl},
     delivery::Delivery,
     finding::{Finding, Severity},
+    hex_digits::hex,
     key::Key,
     plan::Plan,
     route::Route,
@@ -385,7 +386,7 @@ const SUBJECT: &str = "STORE_URL";
 /// Creates an owner token of 128 random bits from the operating system. No other owner has the same
 /// token.
 fn new_owner() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
+    hex(&rand::random::<[u8; 16]>())
 }
 
 #[cfg(test)]

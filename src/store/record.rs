@@ -74,7 +74,10 @@ impl From<Details> for Event {
 impl Details {
     /// Creates the details of an event that is claimed or accepted for the first time.
     pub fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
-        let cut = |name: &str| name.chars().take(MAX_NAME_CHARS).collect();
+        let cut = |name: &str| {
+            let end = name.char_indices().nth(MAX_NAME_CHARS);
+            end.map_or(name, |(end, _)| &name[..end]).to_owned()
+        };
         Self {
             vendor: cut(&plan.event.vendor),
             source: plan.event.source.clone(),

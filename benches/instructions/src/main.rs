@@ -13,6 +13,8 @@ mod bodies;
 mod body;
 #[path = "../../../src/event.rs"]
 mod event;
+#[path = "../../../src/hex_digits.rs"]
+mod hex_digits;
 #[path = "../../../src/json/mod.rs"]
 mod json;
 #[path = "../../../src/key.rs"]
@@ -64,7 +66,7 @@ fn key_and_route(size: usize) {
             source: None,
             event_type: field("event_type"),
             created_at: Timestamp::parse(&field("created_at")).ok(),
-            digest: body::hex(document.digest()),
+            digest: hex_digits::hex(&document.digest()),
             identity: Identity::Content,
         };
         let logical = event.logical();

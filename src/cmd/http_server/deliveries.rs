@@ -50,10 +50,8 @@ pub struct Reception {
 
 /// Returns routes that pass every request to a handler of deliveries.
 pub fn routes(handler: impl Handler, reception: Reception) -> axum::Router {
-    axum::Router::new().fallback(move |request: Request| {
-        let (handler, reception) = (handler.clone(), reception.clone());
-        async move { reception.answer(request, handler).await }
-    })
+    axum::Router::new()
+        .fallback(move |request: Request| reception.clone().answer(request, handler.clone()))
 }
 
 impl Reception {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
@@ -32,7 +32,8 @@ pub const MAX_READ: usize = 8 * 1024 - 1;
 
 /// A connection that fails if its peer does not read its answer.
 pub struct Stream {
-    tcp: TcpStream,
+    /// The connection, which reads at most [`MAX_READ`] bytes at once.
+    tcp: Take<TcpStream>,
     buffers: Arc<Buffers>,
     head: Arc<Head>,
     stall: Option<Stall>,
@@ -53,7 +54,12 @@ impl Stream {
     pub fn new(tcp: TcpStream, buffers: Arc<Buffers>, head: Arc<Head>) -> io::Result<Self> {
         // Answers are small and complete. Waiting to fill a packet would only delay them.
         tcp.set_nodelay(true)?;
-        Ok(Self { tcp, buffers, head, stall: None })
+        Ok(Self { tcp: tcp.take(0), buffers, head, stall: None })
+    }
+
+    /// Returns the connection for writing.
+    fn writer(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.tcp.get_mut())
     }
 
     /// Checks the result of a write of `offered` bytes. Fails once the peer has not read for too
@@ -83,7 +89,7 @@ impl Stream {
                     ready!(stall.timer.as_mut().poll(context));
                     if stall.since.elapsed() >= PATIENCE || self.buffers.are_short() {
                         // Without this, the kernel would keep trying to send the unread data.
-                        let _ = self.tcp.set_zero_linger();
+                        let _ = self.tcp.get_ref().set_zero_linger();
                         let reason = "the peer does not read its answer";
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)));
                     }
@@ -100,11 +106,10 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let length = buffer.remaining().min(MAX_READ);
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(length));
-        ready!(Pin::new(&mut self.tcp).poll_read(context, &mut part))?;
-        let read = part.filled().len();
-        buffer.advance(read);
+        let before = buffer.filled().len();
+        self.tcp.set_limit(MAX_READ as u64);
+        ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
         if self.head.add(read) {
             Poll::Ready(Ok(()))
         } else {
@@ -119,7 +124,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        let written = self.writer().poll_write(context, bytes);
         self.watch(context, bytes.len(), written)
     }
 
@@ -128,20 +133,20 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        let written = self.writer().poll_write_vectored(context, slices);
         let offered = slices.iter().map(|slice| slice.len()).sum();
         self.watch(context, offered, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.tcp.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        self.writer().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        self.writer().poll_shutdown(context)
     }
 }

@@ -217,7 +217,14 @@ impl Link {
         stale: Option<u64>,
         deadline: Instant,
     ) -> Result<(u64, Connection), RedisError> {
-        until(deadline, async {
+        // The commonest case needs neither a clock nor a queue.
+        if stale.is_none()
+            && let Ok(current) = self.current.try_lock()
+            && let Some(connection) = &current.connection
+        {
+            return Ok((current.number, connection.clone()));
+        }
+        let connecting = async {
             let mut current = self.current.lock().await;
             if stale == Some(current.number) {
                 current.connection = None;
@@ -228,8 +235,8 @@ impl Link {
             }
             let none = || RedisError::from((ErrorKind::Io, "not connected"));
             Ok((current.number, current.connection.clone().ok_or_else(none)?))
-        })
-        .await
+        };
+        until(deadline, connecting.boxed()).await
     }
 
     /// Connects to the cluster through the server of the URL and, at the same time, through the

@@ -40,8 +40,10 @@ impl Redis {
         time: Option<DateTime<Utc>>,
         deadline: Instant,
     ) {
-        self.unlist(&self.letters_of(key), key, time, deadline).await;
-        self.unlist_earlier_letter(key, time, deadline).await;
+        if time.is_some() {
+            self.unlist(&self.letters_of(key), key, time, deadline).boxed().await;
+            self.unlist_earlier_letter(key, time, deadline).boxed().await;
+        }
     }
 
     /// Removes the entry of that time from the list that an earlier version wrote in a cluster.

@@ -102,7 +102,8 @@ impl Lua {
 }
 
 /// Claims a key. Arguments: a test's time, the length of the lease, owner, details, time to keep
-/// the details, and the digest of the body if the sender named the event.
+/// the details, and the digest of the body if the sender named the event. Returns the details only if
+/// the event has earlier ones.
 pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[3], ARGV[4]
@@ -114,7 +115,7 @@ pub(super) static CLAIM: LazyLock<Lua> = LazyLock::new(|| {
          redis.call('DEL', KEYS[1])
          redis.call('HSET', KEYS[1], 'owner', owner, 'until', until_)
          redis.call('PEXPIRE', KEYS[1], ARGV[2])
-         return {'won', known or details, attempts or false}",
+         return {'won', known or false, attempts or false}",
     )
 });
 
