@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{PACE, is_close, mean, simulate};
+use super::{is_close, mean, simulate};
 use crate::{
     emulator::{Artefact, Emulator, event},
     event_source::{DUE, Faults, Function, Queue, Wakers},
@@ -52,9 +52,11 @@ async fn invocations_one_after_the_other_take_as_long_as_simulated() {
     is_close("billed seconds", &simulated["busy_seconds"], took.iter().sum());
 }
 
-/// Events that wait for batches of ten, of which two run at a time.
-const EVENTS: usize = 50;
+/// Events that wait for batches of ten, of which two run at a time. A batch takes long beside the requests with
+/// which the tests' event source gets its messages and deletes them.
+const EVENTS: usize = 40;
 const BATCHES: usize = 2;
+const PACE: Duration = Duration::from_millis(2500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_of_messages_are_delivered_as_simulated() {

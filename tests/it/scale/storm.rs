@@ -98,19 +98,21 @@ impl Storm {
         assert!((number("breaks") - breaks).abs() <= 1.0);
         let part = (number("delivered") - deliveries).abs() / times().len() as f64;
         assert!(part <= TOLERANCE, "{what}: {part} of the events are delivered in one of both");
-        let mut steps = vec![0.0; (UNTIL / STEP) as usize];
-        for at in &real {
-            steps[(at / STEP) as usize] += 1.0 / STEP;
+        let of_steps = simulated["arrivals"].as_array().unwrap().iter();
+        let of_steps: Vec<_> = of_steps.map(|one| STEP * one.as_f64().unwrap()).collect();
+        println!("{what}: simulated arrivals by steps {of_steps:?}");
+        let (mut simulated, count) = (0.0, real.len() as f64);
+        for (step, of_step) in of_steps.into_iter().enumerate() {
+            simulated += of_step;
+            let end = STEP * (step + 1) as f64;
+            let so_far = real.iter().filter(|at| **at < end).count() as f64;
+            let part = (so_far - simulated).abs() / count;
+            println!("{what}: until {end} s: simulated {simulated}, real {so_far}");
+            assert!(
+                part <= TOLERANCE,
+                "{what}: {part} of the arrivals are not in time for {end} s"
+            );
         }
-        let simulated = simulated["arrivals"].as_array().unwrap().iter();
-        let simulated: Vec<_> = simulated.map(|one| one.as_f64().unwrap()).collect();
-        println!("{what}: real      {steps:?}\n{what}: simulated {simulated:?}");
-        assert_eq!(steps.len(), simulated.len());
-        // Each arrival in another step counts twice: once where it is, and once where it is not.
-        let differ: f64 = steps.iter().zip(&simulated).map(|(one, two)| (one - two).abs()).sum();
-        let part = differ / 2.0 / steps.iter().sum::<f64>();
-        println!("{what}: {part:.3} of the arrivals are in another step");
-        assert!(part <= TOLERANCE, "{what}: {part} of the arrivals are in another step");
     }
 
     /// Asserts that the destination never breaks, and gets all events until the simulated time.
