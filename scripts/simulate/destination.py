@@ -28,8 +28,9 @@ class Destination:
         self.pool = Pool(loop, capacity)
         # Each outage has a start, an end, and a kind: `refuses` or `hangs`.
         self.outages = outages
-        # With more requests at once than this, it breaks, and is up again after a restart.
-        self.breaks_at, self.restart, self.broken_until, self.breaks = breaks_at, restart, 0.0, 0
+        # With more requests at once than this, it breaks: those under way fail, and it is up again after a restart.
+        self.breaks_at, self.restart = breaks_at, restart
+        self.broken_until, self.breaks, self.last_break = 0.0, 0, 0.0
         self.arrivals, self.delivered = [], []
         self.now, self.most_at_once = 0, 0
 
@@ -53,6 +54,7 @@ class Destination:
             return "unknown"
         if self.breaks_at and self.now >= self.breaks_at:
             self.breaks += 1
+            self.last_break = self.loop.now
             self.broken_until = self.loop.now + self.restart
             return "down"
         self.now += 1
@@ -62,7 +64,7 @@ class Destination:
         return ending
 
     def _work(self, event, timeout):
-        work, began = self.latency.draw(self.random), self.loop.now
+        work, began, breaks = self.latency.draw(self.random), self.loop.now, self.breaks
         if not (yield from self.pool.take(timeout)):
             return "unknown"
         left = timeout - (self.loop.now - began)
@@ -72,6 +74,8 @@ class Destination:
             return "unknown"
         yield work
         self.pool.give()
+        if self.breaks != breaks:
+            return "down"
         self.delivered.append(self.loop.now)
         event.delivered_at = event.delivered_at or self.loop.now
         return "delivered"

@@ -1,7 +1,8 @@
 """The inbox: events are answered once they are stored, and delivered behind the answer (`inbox.rs`).
 
 In `serve`, workers deliver. In Lambda, messages of SQS wake the function, and each minute a schedule finds what
-is due. Both stop while the destination is down, but for a probe now and then.
+is due. Both stop while the destination is down, but for a probe now and then (`inbox/outage.rs`). An event whose
+attempt finds the destination down waits for the next entry of its schedule. A probe does not count.
 
 The events of a batch share an instance, as in `inbox/instance.rs`: they wait side by side, but take turns at its
 processor. The batch ends with the slowest of them.
@@ -31,7 +32,8 @@ class Inbox:
         self.room = Pool(loop, settings["max_concurrent"])
         # Accepted events that no attempt is under way for, the oldest first.
         self.due = deque()
-        self.is_closed, self.dead, self.messages = False, 0, 0
+        self.is_closed, self.outages, self.up_at = False, 0, None
+        self.dead, self.messages = 0, 0
         self.attempts, self.batches, self.batch_seconds = 0, 0, 0.0
 
     def grow(self, weight):
@@ -87,37 +89,36 @@ class Inbox:
         self.workers.busy -= 1
         self._go_on()
 
-    def _attempt(self, event, processor):
-        """Takes an event, makes an attempt, and stores its result. Returns the result."""
+    def _attempt(self, event, processor, is_probe=False):
+        """Takes an event, makes an attempt, and stores its result."""
         self.attempts += 1
         yield from processor.take()
         yield self.own_time
         processor.give()
-        taken = (yield from self.store.write(event)) and (yield from self.index.write(event, 2))
-        ending = "untaken"
-        if taken:
-            yield from self.room.take()
-            ending = yield from self.destination.attempt(event, self.settings["timeout"])
-            self.room.give()
-            yield from self.store.write(event)
-            yield from self.index.write(event, 1 if ending == "delivered" else 2)
-        if ending == "delivered":
-            event.state = "delivered"
-        elif ending == "down":
-            # The events that were under way when the outage began come again like the others.
-            self.due.append(event)
-            if not self.is_closed:
-                self.is_closed = True
-                self.loop.start(self._probe())
-        else:
-            self._postpone(event, ending)
-        return ending
-
-    def _postpone(self, event, ending):
-        """Lets an event wait: for the next entry of the schedule, or a moment if the store had no room."""
-        if ending == "untaken":
+        if not ((yield from self.store.write(event)) and (yield from self.index.write(event, 2))):
             self.loop.start(self._later(event, STORE_PAUSE))
             return
+        yield from self.room.take()
+        tried_before, event.tried_at = event.tried_at, self.loop.now
+        ending = yield from self.destination.attempt(event, self.settings["timeout"])
+        self.room.give()
+        yield from self.store.write(event)
+        yield from self.index.write(event, 1 if ending == "delivered" else 2)
+        if ending == "delivered":
+            event.state, self.up_at = "delivered", self.loop.now
+            self._open()
+            return
+        # A destination that was up since the event's attempt before is not down for all events.
+        is_spared = is_probe and (None in (self.up_at, tried_before) or self.up_at <= tried_before)
+        if ending == "down" and is_spared:
+            self.due.append(event)
+        else:
+            self._postpone(event)
+        if ending == "down":
+            self._close()
+
+    def _postpone(self, event):
+        """Lets an event wait for the next entry of the schedule."""
         schedule = self.settings["schedule"]
         event.tries += 1
         if event.tries >= len(schedule):
@@ -130,20 +131,31 @@ class Inbox:
         yield pause
         self._wake(event)
 
-    def _probe(self):
+    def _open(self):
+        """Lets attempts begin again. Any event that is delivered shows that the destination is up."""
+        self.is_closed = False
+        self._go_on()
+
+    def _close(self):
+        if not self.is_closed:
+            self.is_closed = True
+            self.outages += 1
+            self.loop.start(self._probe(self.outages))
+
+    def _probe(self, outage):
         """Tries one event now and then, until the destination is up."""
-        pause, given = FIRST_PROBE, iter(self.settings["probes"] or ())
-        while self.is_closed:
+        pause = FIRST_PROBE
+        while self.is_closed and self.outages == outage:
+            given = (at for at in self.settings["probes"] or () if at > self.loop.now)
             if (at := next(given, None)) is not None:
-                yield max(0.0, at - self.loop.now)
+                yield at - self.loop.now
             elif self.is_lambda:
                 yield MINUTE - self.loop.now % MINUTE
             else:
                 yield pause * (0.5 + self.random.random())
                 pause = min(LAST_PROBE, 2 * pause)
-            if self.due and (yield from self._attempt(self.due.popleft(), Pool(self.loop, 1))) == "delivered":
-                self.is_closed = False
-                self._go_on()
+            if self.is_closed and self.outages == outage and self.due:
+                yield from self._attempt(self.due.popleft(), Pool(self.loop, 1), is_probe=True)
 
     def oldest(self):
         """Returns the age of the oldest event that waits for an attempt."""

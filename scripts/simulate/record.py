@@ -1,6 +1,7 @@
 """What a run shows: answers, arrivals and ages, by steps of time."""
 
 from collections import Counter
+from itertools import accumulate
 
 
 class Record:
@@ -44,3 +45,8 @@ def per_step(times, step, until):
         if time < until:
             counts[min(len(counts) - 1, int(time / step))] += 1
     return counts
+
+
+def so_many(times, step, until):
+    """Returns how many of the times have passed at each step."""
+    return [0, *accumulate(per_step(times, step, until)[:-1])]

@@ -1,10 +1,11 @@
-"""Runs every scenario, prints its figures, and writes docs/scale/: a page of tables, and plots."""
+"""Runs every scenario, prints its figures, and writes them: docs/scale/ with tables and plots, and other pages."""
 
 import os
+import re
 import sys
 import time
 
-from . import plot, scenarios
+from . import claims, plot, scenarios
 from .scenario import Run
 
 FOLDER = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "scale")
@@ -43,10 +44,13 @@ def write():
     os.makedirs(FOLDER, exist_ok=True)
     page.append("## Plots")
     for title, drawing in plots(runs).items():
-        name = title.split(":")[0].lower().replace(" ", "-").replace(",", "") + ".svg"
+        name = re.sub(r"[^a-z0-9]+", "-", title.split(":")[0].lower().replace(",", "")) + ".svg"
         save(name, drawing)
         page.append(f"\n![{title}]({name})")
     save("figures.md", "\n".join(page) + "\n")
+    claims.save(runs)
+    for change in claims.write():
+        print(change, file=sys.stderr)
 
 
 def plots(runs):
@@ -72,9 +76,19 @@ def plots(runs):
             "Retry storm: age of the oldest accepted event that waits, in seconds",
             {name: values for name, values in series(lambda run: run["series"]["oldest"]).items()
              if name.startswith("accepted")}),
+        "Retry storm, cost: cost so far": draw(
+            "Retry storm: cost so far, in USD", series(lambda run: run["series"]["cost"])),
+        **{f"Retry storm, {name}: events": draw(f"Retry storm, {name}: events so far", fates(run))
+           for name, run in storms.items()},
         "Daily load: invocations at once": at_once(day, 600.0),
         "Burst: invocations at once": at_once(burst, 1.0),
     }
+
+
+def fates(run):
+    """Returns what has become of the events at each step."""
+    names = {"events": "all", "answered": "answered with 200", "delivered": "delivered", "lost": "lost"}
+    return {shown: run["series"][name] for name, shown in names.items()}
 
 
 def row(columns, name, run):

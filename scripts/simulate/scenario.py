@@ -7,7 +7,7 @@ from .destination import Destination, Latency
 from .function import Function, Process
 from .inbox import Inbox
 from .loop import Loop
-from .record import Record, per_step, percentile
+from .record import Record, per_step, percentile, so_many
 from .store import Store
 from .synchronous import Synchronous
 from .vendor import STRIPE, Event, Vendor
@@ -134,6 +134,7 @@ class Run:
                 "at_destination": self.destination.now * self.weight,
                 "answer": self.record.latest(),
                 "oldest": self.way.oldest() if self.is_inbox else 0.0,
+                "cost": sum(cost.so_far(self).values()) * self.weight,
             }
 
         loop.start(arrive())
@@ -147,6 +148,15 @@ class Run:
         delays = [event.delivered_at - event.created_at for event in events if event.delivered_at is not None]
         answers = {str(status): count * weight for status, count in sorted(self.record.answers.items())}
         rates = lambda times: [count * weight / self.record.step for count in per_step(times, self.record.step, until)]
+        passed = lambda times: [
+            count * weight
+            for count in so_many((time for time in times if time is not None), self.record.step, until)]
+        by_step |= {
+            "events": passed(event.created_at for event in events),
+            "answered": passed(event.answered_at for event in events),
+            "delivered": passed(event.delivered_at for event in events),
+            "lost": passed(event.over_at for event in events if event.is_lost()),
+        }
         return {
             "events": len(events) * weight,
             "delivered": sum(event.delivered_at is not None for event in events) * weight,
@@ -165,12 +175,15 @@ class Run:
             "concurrency_most": self.place.most_busy * weight,
             "at_destination_most": self.destination.most_at_once * weight,
             "breaks": self.destination.breaks,
+            "last_break": self.destination.last_break,
             "oldest_most": max(by_step["oldest"]),
             "starts": self.place.starts * weight,
             "throttled": self.place.throttled * weight,
             "store_throttled": (self.store.throttled + self.index.throttled) * weight,
             "busy_seconds": self.place.seconds * weight,
-            "cost": cost.of(self),
+            "batches": self.way.batches * weight if self.is_inbox else 0,
+            "batch_seconds": self.way.batch_seconds * weight if self.is_inbox else 0.0,
+            "cost": cost.per_million(self),
             "arrivals": rates(self.destination.arrivals),
             "deliveries": rates(self.destination.delivered),
             "series": by_step,

@@ -22,21 +22,22 @@ STRIPE = doubling(60.0, 3 * DAY)
 class Event:
     """An event, and what has become of it. One stands for as many real ones as the weight says."""
 
-    __slots__ = ("key", "created_at", "state", "held_until", "tries", "is_kept", "delivered_at", "is_over")
+    __slots__ = ("key", "created_at", "state", "held_until", "tries", "tried_at", "is_kept", "delivered_at",
+                 "answered_at", "over_at")
 
     def __init__(self, key, created_at):
         self.key, self.created_at = key, created_at
         # The record: `absent`, `in flight`, `accepted`, `delivered` or `dead`.
-        self.state, self.held_until, self.tries = "absent", 0.0, 0
+        self.state, self.held_until, self.tries, self.tried_at = "absent", 0.0, 0, None
         # Whether it has a dead letter.
         self.is_kept = False
         self.delivered_at = None
-        # Whether its vendor comes no more.
-        self.is_over = False
+        # The time of an answer with 200, and the time from which on its vendor comes no more.
+        self.answered_at = self.over_at = None
 
     def is_lost(self):
         """Returns whether nobody has the event any more, and its destination never got it."""
-        return self.is_over and self.delivered_at is None and self.state != "accepted" and not self.is_kept
+        return self.over_at is not None and self.delivered_at is None and self.state != "accepted" and not self.is_kept
 
 
 class Vendor:
@@ -53,7 +54,9 @@ class Vendor:
             # A vendor that has hung up takes any answer for a failure.
             is_success = status == 200 and took <= self.patience
             self.record.answer(status, took)
+            if is_success:
+                event.answered_at = event.answered_at or self.loop.now
             if is_success or pause is None:
-                event.is_over = True
+                event.over_at = self.loop.now
                 return
             yield max(0.0, pause * (1 + self.jitter * (2 * self.random.random() - 1)))

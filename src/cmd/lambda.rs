@@ -45,6 +45,10 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 /// delivers at a time, too.
 const COPY_BYTES: usize = 8 * 1024 * 1024;
 
+/// Time for which a managed instance still takes invocations after a stop. Lambda may have handed out an
+/// invocation that the process has not read yet, and it hands it to no other instance.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Runs the function, whose store `open` opens.
 ///
 /// # Errors
@@ -185,10 +189,17 @@ async fn run(
     // answers under way are still sent.
     tracing::info!("stopping");
     stopping.cancel();
-    invocations.close();
+    let answered = async {
+        // An instance that is not managed gets no invocation at this time.
+        if is_concurrent() {
+            tokio::time::sleep(LINGER).await;
+        }
+        invocations.close();
+        invocations.wait().await;
+    };
     tokio::select! {
         ended = running => ended.map_err(anyhow::Error::from_boxed)?,
-        () = invocations.wait() => {}
+        () = answered => {}
     }
     if let Some(copies) = copies {
         copies.finish(mirror::PATIENCE).await;

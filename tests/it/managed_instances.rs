@@ -21,9 +21,17 @@ const AMPLE: Duration = Duration::from_secs(60);
 
 /// Starts a function that sends every event to one destination, as to Cloud Run.
 async fn instance(concurrency: usize, url: &str, more: &[(&str, &str)]) -> ManagedInstance {
-    let store = shared::redis_database();
+    with_store(&shared::redis_database(), concurrency, url, more).await
+}
+
+async fn with_store(
+    store: &str,
+    concurrency: usize,
+    url: &str,
+    more: &[(&str, &str)],
+) -> ManagedInstance {
     let vars = [
-        ("STORE_URL", store.as_str()),
+        ("STORE_URL", store),
         ("STORE_TIMEOUT_MS", "500"),
         ("ROUTE_THRESHOLD", "256"),
         ("GCP_TARGET_URL", url),
@@ -34,6 +42,15 @@ async fn instance(concurrency: usize, url: &str, more: &[(&str, &str)]) -> Manag
 /// Returns the event of a Function URL with a delivery that no other has.
 fn delivery(number: usize) -> String {
     event(&PAYLOAD.replace("4200", &number.to_string()))
+}
+
+/// Waits until so many invocations are handed out.
+async fn handed_out(instance: &ManagedInstance, count: usize) {
+    let began = Instant::now();
+    while instance.running() < count {
+        assert!(began.elapsed() < AMPLE, "{} of {count} are handed out", instance.running());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn status(answer: &Value) -> u64 {
@@ -114,6 +131,42 @@ async fn at_a_stop_every_invocation_under_way_gets_its_answer() {
     }
     assert!(instance.end().await.success());
     assert_eq!((instance.running(), meter.count()), (0, 5));
+}
+
+#[tokio::test]
+async fn invocations_that_are_handed_out_at_the_moment_of_a_stop_get_their_answers() {
+    let meter = Meter::start(Duration::ZERO);
+    let mut instance = instance(8, &meter.url, &[]).await;
+    instance.hold(true);
+    let answers: Vec<_> = (0..5).map(|number| instance.invoke(delivery(number), AMPLE)).collect();
+    handed_out(&instance, 5).await;
+    instance.terminate();
+    instance.hold(false);
+    for (answer, _) in join_all(answers).await {
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    assert!(instance.end().await.success());
+    assert_eq!((instance.running(), meter.count()), (0, 5));
+}
+
+#[tokio::test]
+async fn an_event_that_an_instance_never_read_is_delivered_when_it_comes_again() {
+    let (meter, store) = (Meter::start(Duration::ZERO), shared::redis_database());
+    let mut ending = with_store(&store, 4, &meter.url, &[]).await;
+    ending.hold(true);
+    let _unanswered = ending.invoke(delivery(1), AMPLE);
+    handed_out(&ending, 1).await;
+    ending.terminate();
+    assert!(ending.end().await.success());
+    // Lambda has no answer, so the vendor hears 502, and a message of SQS comes again.
+    assert_eq!((ending.running(), meter.count()), (1, 0));
+    let next = with_store(&store, 4, &meter.url, &[]).await;
+    for body in ["done", "duplicate ignored"] {
+        let (answer, _) = next.invoke(delivery(1), AMPLE).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+        assert!(answer["body"].as_str().unwrap().contains(body), "{answer}");
+    }
+    assert_eq!(meter.count(), 1);
 }
 
 #[tokio::test]

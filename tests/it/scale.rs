@@ -44,6 +44,15 @@ fn simulate(scenario: &Value) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+#[test]
+fn the_page_has_the_figures_of_the_benchmarks_and_of_the_simulation() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut check = Command::new("python3");
+    check.args(["-B", "-m", "simulate", "--check"]).current_dir(scripts);
+    let checked = check.output().expect("python3 is missing");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
 /// Asserts that a simulated figure is close to the real one.
 #[track_caller]
 fn is_close(what: &str, simulated: &Value, real: f64) {
@@ -58,10 +67,14 @@ fn mean(times: &[f64]) -> f64 {
 }
 
 /// Creates a router that sends every event to a meter, over Redis.
-fn serve(meter: &Meter, more: &[(&str, &str)]) -> Server {
+fn to(meter: &Meter, more: &[(&str, &str)]) -> Serve {
     let common = [("STORE_TIMEOUT_MS", "20000"), ("METRICS_LISTEN", "off")];
     let serve = Serve::to_url(&meter.url).only(Route::GCP).store(&shared::redis_database());
-    let router = serve.envs(common).envs(more.iter().copied()).start();
+    serve.envs(common).envs(more.iter().copied())
+}
+
+fn start(serve: &Serve) -> Server {
+    let router = serve.start();
     router.checked();
     router
 }
@@ -103,7 +116,7 @@ const PACE: Duration = Duration::from_millis(1200);
 async fn a_burst_at_a_limited_destination_is_answered_as_simulated() {
     let _turn = shared::turn().await;
     let meter = Meter::start(PACE);
-    let router = serve(&meter, &[("GCP_MAX_CONCURRENT", "12")]);
+    let router = start(&to(&meter, &[("GCP_MAX_CONCURRENT", "12")]));
     let times = times(&RATES);
     let (began, answers) = post_at(&router, &times).await;
     let last = began.elapsed().as_secs_f64();
@@ -127,7 +140,7 @@ async fn a_burst_at_a_limited_destination_is_answered_as_simulated() {
 async fn a_burst_of_accepted_events_is_delivered_as_simulated() {
     let _turn = shared::turn().await;
     let meter = Meter::start(PACE);
-    let router = serve(&meter, &[("ANSWER", "accepted"), ("INBOX_WORKERS", "12")]);
+    let router = start(&to(&meter, &[("ANSWER", "accepted"), ("INBOX_WORKERS", "12")]));
     let times = times(&RATES);
     let (began, answers) = post_at(&router, &times).await;
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
