@@ -48,6 +48,8 @@ LONG := golden::over_http hostile::over_http_hostile hostile::time_is every_vend
 	bounds:: hot_key:: scale:: limits::a_burst \
 	operators::five_hundred operators::what_may serve::sixty_four serve::after_a_crash \
 	id_tokens::tokens_end id_tokens::a_token_that_cannot redis::a_server redis::a_cluster redis::a_master redis::slots
+# Parts of the names of tests that compare times with a simulation, and so run one at a time.
+ALONE := scale::
 SLOW := $(sort $(NEED_PYTHON) $(NEED_LIBRARIES) $(NEED_DYNAMODB) $(LONG))
 
 # Many tests wait for servers and for pauses. So more tests run at once than there are cores.
@@ -89,9 +91,10 @@ test-all: test-tools build-faulty
 	cargo test --locked --no-run
 	@$(AGAIN) functions & functions=$$!; \
 	trap 'kill $$functions 2> /dev/null' EXIT; set -x; \
-	cargo test --locked -- $(NEED_FUNCTIONS:%=--skip %) && \
+	cargo test --locked -- $(NEED_FUNCTIONS:%=--skip %) $(ALONE:%=--skip %) && \
 	{ wait $$functions || { cat $(FUNCTIONS_LOG); exit 1; }; } && \
-	cargo test --locked --test it -- $(NEED_FUNCTIONS)
+	cargo test --locked --test it -- $(NEED_FUNCTIONS) $(ALONE:%=--skip %) && \
+	cargo test --locked --test it -- --test-threads 1 $(ALONE)
 
 # Builds the functions without the settings of the tests. A second build waits for the first, because both write
 # the same files.
