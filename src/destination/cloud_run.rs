@@ -5,6 +5,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -102,7 +103,7 @@ impl Destination for CloudRun {
         let mut is_second = false;
         loop {
             // Without a token, nothing of the event is sent.
-            let pass = timeout_at(deadline, tokens.get()).await;
+            let pass = timeout_at(deadline, tokens.get().boxed()).await;
             let pass = pass.unwrap_or_else(|_| Err("the ID token did not come in time".into()));
             let Pass { header, is_new } = pass.map_err(SendError::NotSent)?;
             let reply = post(Some(header.clone())).await;

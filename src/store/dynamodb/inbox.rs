@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::{
     types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -164,6 +165,7 @@ impl DynamoDb {
             .expression_attribute_values(":now", millis(*now))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
+            .boxed()
             .await;
         let Err(error) = put else { return Ok(Ok(details.route)) };
         match error.as_service_error() {
@@ -281,6 +283,7 @@ impl DynamoDb {
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
+            .boxed()
             .await;
         let item = match taken {
             Ok(output) => output.attributes.unwrap_or_default(),
@@ -397,7 +400,8 @@ impl DynamoDb {
                 let update = update.update_expression("SET dead_letter = :entry");
                 let update =
                     update.expression_attribute_values(":entry", text(sort_key(now, name)));
-                let update = update.condition_expression("attribute_exists(part)").send().await;
+                let update = update.condition_expression("attribute_exists(part)");
+                let update = update.send().boxed().await;
                 if let Err(error) = update
                     && !matches!(
                         error.as_service_error(),
@@ -408,7 +412,7 @@ impl DynamoDb {
                 }
             } else {
                 let deletion = client.delete_item().table_name(&self.table).key("key", text(name));
-                deletion.send().await.map_err(|error| self.failed(error))?;
+                deletion.send().boxed().await.map_err(|error| self.failed(error))?;
             }
         }
         Ok(())
