@@ -1,6 +1,6 @@
 //! The events that were answered at once.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use aws_sdk_dynamodb::{
     operation::{put_item::PutItemError, update_item::UpdateItemError},
@@ -358,6 +358,13 @@ impl DynamoDb {
         let updated = self.update_item(&lease.key, &update, condition, values).await?;
         fault::point("after postpone writes");
         Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
+    }
+
+    /// Reads an item by its key.
+    pub(super) async fn item(&self, key: &impl Display) -> Result<Option<Item>, StoreError> {
+        let get = self.client().await.get_item().table_name(&self.table).key("key", text(key));
+        let got = get.consistent_read(true).send().boxed().await;
+        Ok(got.map_err(|error| self.failed(error))?.item)
     }
 
     /// Reads the item of an event with its delivery, if the item is one that the caller wants. If the

@@ -5,8 +5,7 @@
 //! claim that takes the key over, after a failure or from an owner that died or hangs, needs a
 //! second write. `item.rs` lists the attributes.
 //!
-//! Each request is boxed. Otherwise the future of an operation had room for several requests of many kilobytes, and
-//! would be copied with it, several times.
+//! Each request is boxed. The future of an operation is copied several times, and would hold kilobytes for each.
 
 mod connections;
 mod examine;
@@ -234,12 +233,6 @@ impl DynamoDb {
             }
             _ => Err(self.failed(error)),
         }
-    }
-
-    async fn item(&self, key: &impl fmt::Display) -> Result<Option<Item>, StoreError> {
-        let get = self.client().await.get_item().table_name(&self.table).key("key", text(key));
-        let got = get.consistent_read(true).send().boxed().await;
-        Ok(got.map_err(|error| self.failed(error))?.item)
     }
 }
 
