@@ -210,9 +210,13 @@ bench: this-architecture servers bench-programs $(BENCH_VENV)/ready $(VENV)/read
 	cargo build --locked --release --bin webhook-router
 	PYTHONPATH=benches FULL='$(FULL)' ONLY='$(ONLY)' BEFORE='$(BEFORE)' $(BENCH_VENV)/bin/python -m comparison
 
-# Builds the function that does nothing, the yardstick of cold starts.
+# Builds the function that does nothing, the yardstick of cold starts, and the one that only sends the requests of a
+# delivery, the yardstick of invocations. In one package, they would share features of their dependencies.
 build-bare: $(VENV)/tools
-	cd benches/bare && CARGO_TARGET_DIR=../../target/bare $(CARGO_LAMBDA) build --locked --release --output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64) --lambda-dir ../../target/bare/lambda
+	for function in bare requests; do \
+		(cd benches/$$function && CARGO_TARGET_DIR=../../target/$$function $(CARGO_LAMBDA) build --locked --release \
+			--output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64) --lambda-dir ../../target/$$function/lambda) || exit 1; \
+	done
 
 bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE keeps the ratios.
 	cargo bench --locked --bench functions

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, SdkConfig, environment::EnvironmentVariableCredentialsProvider,
+    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+};
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::{
     connection::{CaptureSmithyConnection, ConnectionMetadata},
@@ -21,6 +24,7 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::body::SdkBody;
+use futures_util::FutureExt as _;
 use hyper_util::client::legacy::{Client, connect::capture_connection};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
@@ -35,11 +39,30 @@ const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
 /// first use.
 pub async fn sdk_config() -> &'static SdkConfig {
     static SDK_CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
-    SDK_CONFIG
-        .get_or_init(|| async {
-            aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await
-        })
-        .await
+    // Boxed, so that the futures of the callers stay small.
+    SDK_CONFIG.get_or_init(|| load().boxed()).await
+}
+
+async fn load() -> SdkConfig {
+    let settings = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
+        // Each call has a time limit, which covers the body of the answer.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    let settings = match holds_credentials() {
+        true => settings.credentials_provider(EnvironmentVariableCredentialsProvider::new()),
+        false => settings,
+    };
+    settings.load().await
+}
+
+/// Returns whether the variables hold credentials, as in Lambda. They take precedence over all other sources of
+/// credentials, so that these, with a client of STS among them, need not be prepared.
+fn holds_credentials() -> bool {
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].iter().all(|name| is_set(name))
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| !value.trim().is_empty())
 }
 
 /// Time limit for connecting if an SDK sets none. This is the SDKs' own default.
@@ -47,9 +70,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// TLS with the system's roots, as in the SDKs, or with the compiled-in roots if the system has
 /// none. All SDKs share it, and so they can resume each other's TLS sessions.
+///
+/// In Lambda, the compiled-in roots are enough for AWS's own endpoints. To read the system's hundreds of files
+/// would take longer than the rest of a cold start. SSL_CERT_FILE or SSL_CERT_DIR still replace them.
 static TLS: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if !is_set("AWS_LAMBDA_RUNTIME_API") || is_set("SSL_CERT_FILE") || is_set("SSL_CERT_DIR") {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
@@ -189,7 +217,7 @@ pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, Stri
         .timeout_config(timeouts)
         .build();
     let client = aws_sdk_secretsmanager::Client::from_conf(config);
-    let got = client.get_secret_value().secret_id(arn).send().await;
+    let got = client.get_secret_value().secret_id(arn).send().boxed().await;
     let got = got.map_err(|error| format!("cannot be read: {}", describe(&error)))?;
     let text = got.secret_string().ok_or("holds bytes: it must hold a JSON object of strings")?;
     // The text of this error may quote a value.

@@ -10,6 +10,7 @@ import tempfile
 BUILT = "target/release/webhook-router"
 FUNCTION = "target/lambda/webhook-function/bootstrap.zip"
 BARE = "target/bare/lambda/bare/bootstrap.zip"
+REQUESTS = "target/requests/lambda/requests/bootstrap.zip"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,3 +147,12 @@ def powertools(destination, dynamodb):
         "GCP_TARGET_URL": destination.url,
         "AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url,
     }
+
+
+def bare_requests(archive, folder, destination, dynamodb):
+    """Returns the command and the variables of the bare function that sends the same requests."""
+    return unpack(archive, folder), {
+        "TABLE": "requests",
+        "GCP_TARGET_URL": destination.url,
+        "AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url,
+    }

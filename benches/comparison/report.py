@@ -38,7 +38,8 @@ all of them. Each round begins with another of them.
 - The *Python router* is a Flask service under gunicorn that claims with Redis' `SET NX EX`
   (`benches/yardsticks/router.py`). *Powertools* is a Lambda function in Python with Powertools' idempotency
   (`benches/yardsticks/function.py`). The *nginx proxy* neither reads nor claims anything. The *bare function* is
-  a `lambda_http` function that does nothing (`benches/bare`).
+  a `lambda_http` function that does nothing (`benches/bare`). *With the same requests*, it only sends a
+  conditional PutItem, a POST and an UpdateItem, through AWS's SDK and hyper (`benches/requests`).
 - Functions run in AWS's Runtime Interface Emulator, with DynamoDB Local and the same destination.
 - *With 10 records* is the time of 200 deliveries that begin with so many records in the store.
 - *Claims on one connection* are made one after the other. redis-benchmark sends the same command as the router's

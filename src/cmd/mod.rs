@@ -65,8 +65,7 @@ pub fn env(name: &str) -> Option<String> {
 /// Fails if the secret cannot be read, or has a name that is not a variable.
 pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
     const NAME: &str = "SECRETS_ARN";
-    let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    let secret = match set(NAME) {
+    let secret = match env(NAME).filter(|value| !value.is_empty()) {
         Some(arn) => aws::secret_variables(&arn)
             .await
             .map_err(|problem| anyhow::anyhow!("the secret of {NAME} {problem}"))?,
@@ -77,9 +76,17 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
             "the secret of {NAME} holds `{name}`, which is not a variable (`webhook-router variables` lists them)"
         );
     }
-    // The secret's value replaces an empty variable. Without one, the variable stays empty, which
-    // is not the same as not set.
-    Ok(move |name: &str| set(name).or_else(|| secret.get(name).cloned()).or_else(|| env(name)))
+    let mut variables = secret;
+    // Read at once, because a look-up of a single one goes through all of them.
+    for (name, value) in std::env::vars_os() {
+        let (name, value) = (name.to_string_lossy().into_owned(), value.to_string_lossy());
+        // The secret's value replaces an empty variable. Without one, the variable stays empty, which
+        // is not the same as not set.
+        if !value.is_empty() || !variables.contains_key(&name) {
+            variables.insert(name, value.into_owned());
+        }
+    }
+    Ok(move |name: &str| variables.get(name).cloned())
 }
 
 /// Returns whether the Lambda runtime started this process: with its API, and without a command.

@@ -20,6 +20,7 @@ use aws_sdk_lambda::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -108,6 +109,7 @@ impl Lambda {
             .set_client_context(client_context)
             .payload(Blob::new(payload))
             .send()
+            .boxed()
             .await;
         answer.map_err(send_error).and_then(reply)
     }

@@ -51,6 +51,9 @@ impl FromStr for Pointer {
     fn from_str(text: &str) -> Result<Self, NotAPointer> {
         let steps = text.strip_prefix('/').ok_or(NotAPointer)?.split('/');
         let steps = steps.map(|step| {
+            if !step.contains('~') {
+                return Ok(step.to_owned());
+            }
             let escapes = step.split('~').skip(1);
             let is_valid = escapes.clone().all(|rest| rest.starts_with(['0', '1']));
             is_valid.then(|| step.replace("~1", "/").replace("~0", "~")).ok_or(NotAPointer)

@@ -6,10 +6,12 @@ use aws_sdk_secretsmanager::Client;
 use serde_json::json;
 
 use crate::{
-    servers::Moto,
+    destination::TlsServer,
+    servers::{Authority, Moto},
     shared,
     support::{
-        Answer, PAYLOAD, ROUTER, Serve, Sink, client, end_of, ok, post, sdk, sqlite, status,
+        Answer, FUNCTION, PAYLOAD, ROUTER, Serve, Sink, client, end_of, ok, post, sdk, sqlite,
+        status,
     },
 };
 
@@ -42,6 +44,29 @@ async fn the_variables_in_a_secret_are_read_once_at_start() {
     let router = Serve::to(&sink).envs(vars).envs(own).start();
     let own = router.post(PAYLOAD).await;
     assert_ne!(own.header(key), from_secret.header(key));
+}
+
+#[tokio::test]
+async fn in_lambda_only_the_operator_s_own_authorities_are_read_from_a_file() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority, "localhost").await;
+    let url = format!("https://localhost:{}", server.port);
+    let ca = authority.file();
+    for (variable, is_trusted) in [("NO_VARIABLE", false), ("SSL_CERT_FILE", true)] {
+        let mut function = Command::new(FUNCTION);
+        function
+            .env_clear()
+            .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "test")])
+            .envs([("AWS_SECRET_ACCESS_KEY", "test"), ("SECRETS_ARN", "any")])
+            .envs([("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"), ("AWS_MAX_ATTEMPTS", "1")])
+            .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &url)
+            .env(variable, &ca);
+        let ended = tokio::task::spawn_blocking(move || end_of(&mut function)).await.unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(said.contains("the secret of SECRETS_ARN cannot be read"), "{said}");
+        assert_eq!(said.contains("UnknownIssuer"), !is_trusted, "{said}");
+        assert_eq!(server.connections() > 0, is_trusted);
+    }
 }
 
 #[tokio::test]

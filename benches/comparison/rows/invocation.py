@@ -1,13 +1,18 @@
-"""The CPU of an invocation in AWS's Runtime Interface Emulator, over DynamoDB Local, beside Powertools."""
+"""The CPU of an invocation in AWS's Runtime Interface Emulator, over DynamoDB Local.
+
+The yardsticks are Powertools, and a bare function that sends the same requests.
+"""
 
 import statistics
 
 from .. import emulator
+from ..bench import REQUESTS
 from ..emulator import Emulator
 from ..lines import Line, most, most_times
 from ..servers import Destination, DynamoDb, create_table
 
 POWERTOOLS = "Powertools"
+BARE_REQUESTS = "bare function with the same requests"
 WARM_UP = 50
 
 
@@ -29,6 +34,8 @@ def run(bench):
         Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"),
              POWERTOOLS, cpu[POWERTOOLS], most_times(0.1)),
         Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"), limit=most(0.5e-3)),
+        Line("CPU of an invocation, DynamoDB Local", "time", cpu["router"], cpu.get("before"),
+             BARE_REQUESTS, cpu[BARE_REQUESTS]),
         Line("time of an invocation, DynamoDB Local", "time", took["router"], took.get("before"),
              POWERTOOLS, took[POWERTOOLS]),
         Line("log line of a delivery, with its metrics", "bytes", lines, before, limit=most(600)),
@@ -45,6 +52,9 @@ def start_all(bench, destination, dynamodb):
     create_table(dynamodb.url, "powertools")
     command, variables = emulator.powertools(destination, dynamodb)
     functions[POWERTOOLS] = bench.enter(Emulator(bench.folder, "powertools", command, variables))
+    create_table(dynamodb.url, "requests")
+    command, variables = emulator.bare_requests(REQUESTS, f"{bench.folder}/requests", destination, dynamodb)
+    functions[BARE_REQUESTS] = bench.enter(Emulator(bench.folder, "requests-function", command, variables))
     return functions
 
 

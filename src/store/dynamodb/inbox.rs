@@ -1,12 +1,13 @@
 //! The events that were answered at once.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use aws_sdk_dynamodb::{
     operation::{put_item::PutItemError, update_item::UpdateItemError},
     types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -164,6 +165,7 @@ impl DynamoDb {
             .expression_attribute_values(":now", millis(*now))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
+            .boxed()
             .await;
         let Err(error) = put else { return Ok(Ok(details.route)) };
         match error.as_service_error() {
@@ -281,6 +283,7 @@ impl DynamoDb {
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
+            .boxed()
             .await;
         let item = match taken {
             Ok(output) => output.attributes.unwrap_or_default(),
@@ -357,6 +360,13 @@ impl DynamoDb {
         Ok(if updated.is_ok() { Settled::Stored } else { Settled::LeaseLost })
     }
 
+    /// Reads an item by its key.
+    pub(super) async fn item(&self, key: &impl Display) -> Result<Option<Item>, StoreError> {
+        let get = self.client().await.get_item().table_name(&self.table).key("key", text(key));
+        let got = get.consistent_read(true).send().boxed().await;
+        Ok(got.map_err(|error| self.failed(error))?.item)
+    }
+
     /// Reads the item of an event with its delivery, if the item is one that the caller wants. If the
     /// delivery is replaced while it is read, its parts are deleted. Then it is read again.
     pub(super) async fn item_and_delivery(
@@ -397,7 +407,8 @@ impl DynamoDb {
                 let update = update.update_expression("SET dead_letter = :entry");
                 let update =
                     update.expression_attribute_values(":entry", text(sort_key(now, name)));
-                let update = update.condition_expression("attribute_exists(part)").send().await;
+                let update = update.condition_expression("attribute_exists(part)");
+                let update = update.send().boxed().await;
                 if let Err(error) = update
                     && !matches!(
                         error.as_service_error(),
@@ -408,7 +419,7 @@ impl DynamoDb {
                 }
             } else {
                 let deletion = client.delete_item().table_name(&self.table).key("key", text(name));
-                deletion.send().await.map_err(|error| self.failed(error))?;
+                deletion.send().boxed().await.map_err(|error| self.failed(error))?;
             }
         }
         Ok(())

@@ -10,6 +10,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 
 use super::{
     super::{StoreError, merge::merged, named},
@@ -71,6 +72,7 @@ impl DynamoDb {
                 .expression_attribute_names("#destinations", "destinations")
                 .expression_attribute_values(":name", AttributeValue::Ss(vec![route.to_string()]))
                 .send()
+                .boxed()
                 .await;
             self.named.added(route, added.map(drop).map_err(|error| self.failed(error)))?;
         }
@@ -87,6 +89,7 @@ impl DynamoDb {
             .key("key", text(DESTINATIONS))
             .consistent_read(true)
             .send()
+            .boxed()
             .await
             .map_err(|error| self.failed(error))?;
         let names = got.item.as_ref().and_then(|item| item.get("destinations")?.as_ss().ok());

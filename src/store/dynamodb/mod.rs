@@ -4,6 +4,8 @@
 //! item (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html>). Only a
 //! claim that takes the key over, after a failure or from an owner that died or hangs, needs a
 //! second write. `item.rs` lists the attributes.
+//!
+//! Each request is boxed. The future of an operation is copied several times, and would hold kilobytes for each.
 
 mod connections;
 mod examine;
@@ -26,6 +28,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use tokio::{
     sync::OnceCell,
     time::{Instant, timeout_at},
@@ -85,13 +88,13 @@ impl DynamoDb {
     }
 
     /// Runs all requests of an operation, until `deadline` at the latest.
-    async fn within<T>(
+    fn within<T>(
         &self,
         deadline: Instant,
         requests: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let done = timeout_at(deadline, requests).await;
-        done.unwrap_or_else(|_| Err(StoreError::Timeout(self.timeout).at(self)))
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        let late = |_| Err(StoreError::Timeout(self.timeout).at(self));
+        timeout_at(deadline, requests).map(move |done| done.unwrap_or_else(late))
     }
 
     fn failed<E, R>(&self, error: SdkError<E, R>) -> StoreError
@@ -130,6 +133,7 @@ impl DynamoDb {
             .return_values(ReturnValue::UpdatedOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
+            .boxed()
             .await;
         match updated {
             Ok(output) => Ok(Ok(output.attributes.unwrap_or_default())),
@@ -167,6 +171,7 @@ impl DynamoDb {
             .expression_attribute_values(":now", millis(now))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
+            .boxed()
             .await;
         let lease = Lease { key, owner, until, details, attempts: Vec::new() };
         let Err(error) = put else {
@@ -219,7 +224,7 @@ impl DynamoDb {
                 .expression_attribute_values(":expires_at", details_end(now)),
         };
         let lease = Lease { key, owner, until, details, attempts };
-        let Err(error) = request.send().await else {
+        let Err(error) = request.send().boxed().await else {
             return Ok(Ok(lease));
         };
         match error.as_service_error() {
@@ -228,12 +233,6 @@ impl DynamoDb {
             }
             _ => Err(self.failed(error)),
         }
-    }
-
-    async fn item(&self, key: &impl fmt::Display) -> Result<Option<Item>, StoreError> {
-        let get = self.client().await.get_item().table_name(&self.table).key("key", text(key));
-        let got = get.consistent_read(true).send().await;
-        Ok(got.map_err(|error| self.failed(error))?.item)
     }
 }
 
@@ -466,6 +465,7 @@ impl Store for DynamoDb {
                     ReturnValuesOnConditionCheckFailure::AllOld,
                 )
                 .send()
+                .boxed()
                 .await;
             match deleted {
                 Ok(output) => Ok(Ok(output.attributes.unwrap_or_default())),
