@@ -10,6 +10,7 @@ use aws_sdk_lambda::Client;
 use serde_json::Value;
 
 use crate::{
+    emulator::Artefact,
     servers::Moto,
     stack::TEMPLATE,
     support::{client, end_of, get, outside_of_cargo, sdk, venv},
@@ -42,6 +43,22 @@ fn sam_has_built_both_functions() {
     let said = String::from_utf8(elsewhere.stderr).unwrap();
     assert!(said.contains("`webhook-router serve`"), "{said}");
     assert!(built.join("Processor/bootstrap").exists());
+}
+
+#[test]
+fn a_panic_unwinds_in_the_deployed_functions() {
+    // cargo-lambda lets a panic end the process if the profile says nothing. No other test would notice it,
+    // because released builds have no point that panics. A program that unwinds has a table of what to drop.
+    for function in ["webhook-function", "webhook-processor"] {
+        let artefact = Artefact::unpack(function);
+        let sections =
+            Command::new("readelf").arg("-SW").arg(artefact.bootstrap()).output().unwrap();
+        let sections = String::from_utf8(sections.stdout).unwrap();
+        let table = sections.lines().find(|line| line.contains(".gcc_except_table"));
+        let size = table.and_then(|line| line.split_whitespace().rev().nth(5));
+        let size = usize::from_str_radix(size.expect(&sections), 16).unwrap();
+        assert!(size > 50_000, "{function}: {size} bytes");
+    }
 }
 
 #[test]
