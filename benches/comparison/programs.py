@@ -9,4 +9,5 @@ def benchmark(name):
     command = ["cargo", "bench", "--locked", "--no-run", "--bench", name, "--message-format", "json"]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     built = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    return next(one["executable"] for one in reversed(built) if one.get("executable"))
+    # The output also names the programs of the package.
+    return next(one["executable"] for one in built if one.get("executable") and one["target"]["name"] == name)
