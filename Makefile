@@ -218,7 +218,7 @@ build-bare: $(VENV)/tools
 			--output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64) --lambda-dir ../../target/$$function/lambda) || exit 1; \
 	done
 
-bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE keeps the ratios.
+bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE keeps the ratios of the orders, and measures no others.
 	cargo bench --locked --bench functions
 
 instructions: ## Count the instructions of key derivation, and compare them with the record. RECORD=1 records them.
