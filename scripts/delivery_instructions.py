@@ -55,7 +55,8 @@ class RuntimeApi:
         await self.events.put(None)
 
     async def serve(self, reader, writer):
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        # At the end, a connection that still waits is cancelled.
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 length = re.search(r"\r\ncontent-length: *([0-9]+)\r\n", head, re.IGNORECASE)
@@ -135,6 +136,7 @@ async def deliver(api, process, numbers):
             await asyncio.wait_for(api.deliver(number), 120)
         except (RuntimeError, TimeoutError) as error:
             raise SystemExit(f"{error!r}: {process.tail()}") from error
+
 
 def control(process, command):
     """Lets callgrind begin its counts anew, or write them. It does so between two basic blocks."""
