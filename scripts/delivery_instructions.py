@@ -20,24 +20,23 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 from instruction_counts import ROOT, compare, record
 
 sys.path.insert(0, str(ROOT / "benches"))
+from comparison import emulator  # noqa: E402
 from comparison.processes import Process  # noqa: E402
 from comparison.servers import Redis, SlowDestination  # noqa: E402
 
 FUNCTION = ROOT / "target/lambda/webhook-function/bootstrap.zip"
 WARM_UP, COUNTED = 50, 200
-SECRET = "plainly-a-secret-of-the-benchmark"
-BODY = '{"vendor":"stripe","event_type":"payment.succeeded","created_at":"2026-05-06T12:34:56Z","id":"%012d","note":"%s"}'
 HEAD = "HTTP/1.1 {} OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{}\r\n"
 
 
 class RuntimeApi:
-    """Lambda's Runtime API for one function. The function waits for its next invocation until there is one."""
+    """Lambda's Runtime API for one function. AWS's emulator does not tell when the function waits again, and the
+    counts begin and end then."""
 
     def __init__(self):
         self.events, self.answers, self.numbers = asyncio.Queue(), asyncio.Queue(), itertools.count()
@@ -76,18 +75,9 @@ class RuntimeApi:
                     writer.write(HEAD.format(202, 0, "").encode())
                     await self.answers.put(body)
 
-    async def deliver(self, number):
+    async def deliver(self):
         self.is_idle.clear()
-        body = BODY % (number, "x" * 128)
-        await self.events.put({
-            "version": "2.0",
-            "rawPath": "/webhook",
-            "rawQueryString": "",
-            "headers": {"content-type": "application/json", "host": "router.example"},
-            "requestContext": {"http": {"method": "POST", "path": "/webhook", "sourceIp": "192.0.2.1"}},
-            "body": body,
-            "isBase64Encoded": False,
-        })
+        await self.events.put(emulator.new_event())
         answer = json.loads(await self.answers.get())
         if answer.get("statusCode") != 200 or answer.get("body") != "done":
             raise RuntimeError(f"the function answered {answer}")
@@ -96,44 +86,35 @@ class RuntimeApi:
 
 async def count(function):
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        program = os.path.join(folder, "bootstrap")
-        with zipfile.ZipFile(function) as archive:
-            archive.extract("bootstrap", folder)
-        os.chmod(program, 0o700)
         redis = Redis(folder)
         stack.callback(redis.process.stop)
         destination = SlowDestination(folder, "destination", 0)
         stack.callback(destination.process.stop)
         async with RuntimeApi() as api:
-            variables = {
+            variables = emulator.VARIABLES | emulator.router_variables(destination) | {
                 "AWS_LAMBDA_RUNTIME_API": api.address,
-                "AWS_LAMBDA_FUNCTION_NAME": "router",
                 "AWS_LAMBDA_FUNCTION_VERSION": "1",
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
-                "AWS_REGION": "us-east-1",
                 "STORE_URL": redis.url,
                 "STORE_TIMEOUT_MS": "60000",
                 "FORWARD_TIMEOUT_MS": "60000",
-                "ROUTING_SECRET": SECRET,
-                "ROUTE_THRESHOLD": "256",
-                "GCP_TARGET_URL": destination.url,
-                "ALLOW_UNSIGNED": "true",
             }
             out = os.path.join(folder, "counts")
-            command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}", program]
+            program = emulator.unpack(function, os.path.join(folder, "unpacked"))
+            command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}", *program]
             with Process(command, folder, "function", variables) as process:
-                await deliver(api, process, range(WARM_UP))
+                await deliver(api, process, WARM_UP)
                 control(process, "--zero")
-                await deliver(api, process, range(WARM_UP, WARM_UP + COUNTED))
+                await deliver(api, process, COUNTED)
                 control(process, "--dump")
         return total(Path(f"{out}.1")) // COUNTED
 
 
-async def deliver(api, process, numbers):
+async def deliver(api, process, times):
     """Delivers events one after the other."""
-    for number in numbers:
+    for _ in range(times):
         try:
-            await asyncio.wait_for(api.deliver(number), 120)
+            await asyncio.wait_for(api.deliver(), 120)
         except (RuntimeError, TimeoutError) as error:
             raise SystemExit(f"{error!r}: {process.tail()}") from error
 
