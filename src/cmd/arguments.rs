@@ -16,8 +16,8 @@ pub(super) fn parse_vendor(name: &str) -> Result<Arc<dyn Vendor>, String> {
         name => name,
     };
     source::vendor(name).cloned().ok_or_else(|| {
-        let names: Vec<_> = source::vendors().iter().map(|vendor| vendor.name()).collect();
-        format!("no such vendor: the built-in vendors are {}", names.join(", "))
+        let names = source::vendor_names().join(", ");
+        format!("no such vendor: the built-in vendors are {names}")
     })
 }
 

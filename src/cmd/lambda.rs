@@ -33,7 +33,6 @@ use crate::{
     mirror::{self, Mirrors},
     outcome::Origin,
     queue::Queue,
-    source::vendors,
     store::{Store, StoreError},
     telemetry,
 };
@@ -83,9 +82,7 @@ fn is_concurrent() -> bool {
 async fn run(
     open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
 ) -> anyhow::Result<()> {
-    // The table of vendors is made while the secret is on its way.
-    let (variables, _) = tokio::join!(variables(), async { vendors() });
-    let config = Config::from_vars(variables?)?;
+    let config = Config::from_vars(variables().await?)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::shown::harmless;
 use crate::{
     config::{Intake, Unsigned},
-    source::{Address, KeyRule, Rules, Source, envelope, secrets_variable, vendors},
+    source::{Address, KeyRule, Rules, Source, envelope, secrets_variable, vendor_names},
 };
 
 #[derive(Args)]
@@ -57,8 +57,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
 fn list(intake: &Intake) -> Vec<Listed> {
     let configured = intake.sources.iter().map(Listed::configured);
-    let missing = vendors().iter().filter(|vendor| intake.sources.get(vendor.name()).is_none());
-    let missing = missing.map(|vendor| Listed::of_vendor(vendor.name()));
+    let names = vendor_names().into_iter();
+    let missing = names.filter(|name| intake.sources.get(name).is_none()).map(Listed::of_vendor);
     [Listed::envelope(intake)].into_iter().chain(configured).chain(missing).collect()
 }
 

@@ -8,7 +8,7 @@ use crate::{
     secret::Secret,
     source::{
         Address, Certificate, Fetched, Rules, Source, Sources, envelope, secrets_variable,
-        settings, vendors,
+        settings, vendor, vendor_names,
     },
     table::Problem,
 };
@@ -28,14 +28,13 @@ impl Vars<'_> {
     /// Reads the sources that are named after their vendors, and the sources in SOURCES.
     pub(super) fn sources(&mut self, text: Option<SourcesText>) -> Sources {
         let mut sources = Vec::new();
-        for vendor in vendors() {
-            let variable = secrets_variable(vendor.name());
+        for name in vendor_names() {
+            let variable = secrets_variable(name);
+            let Some(vendor) = self.text(&variable).and_then(|_| vendor(name)) else { continue };
             let secrets = self.secrets(&variable, |secret| vendor.check_secret(secret));
-            if !secrets.is_empty() {
-                let mut source = Source::new(vendor.name(), Arc::clone(vendor));
-                (source.secrets, source.secrets_from) = (secrets, variable);
-                sources.push(source);
-            }
+            let mut source = Source::new(name, Arc::clone(vendor));
+            (source.secrets, source.secrets_from) = (secrets, variable);
+            sources.push(source);
         }
         if let Some(SourcesText { variable, text }) = text {
             match settings::read(&text, &|name| self.text(name)) {

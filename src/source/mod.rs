@@ -32,12 +32,7 @@ mod trello;
 mod twilio;
 mod zoom;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    str::FromStr,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderName, StatusCode, header::AUTHORIZATION};
@@ -216,15 +211,21 @@ fn scheme_headers(description: &Description) -> Vec<HeaderName> {
     headers
 }
 
-/// Returns every built-in vendor.
-pub fn vendors() -> &'static [Arc<dyn Vendor>] {
-    static VENDORS: LazyLock<Vec<Arc<dyn Vendor>>> = LazyLock::new(rows::all);
-    &VENDORS
+/// Returns the name of every built-in vendor, in order.
+pub fn vendor_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = rows::all().map(|vendor| vendor.name).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Returns every built-in vendor, in the order of their names.
+pub fn vendors() -> Vec<&'static Arc<dyn Vendor>> {
+    vendor_names().into_iter().filter_map(vendor).collect()
 }
 
 /// Returns the built-in vendor of that name.
 pub fn vendor(name: &str) -> Option<&'static Arc<dyn Vendor>> {
-    vendors().iter().find(|vendor| vendor.name() == name)
+    rows::all().find(|one| one.name == name).map(rows::BuiltIn::vendor)
 }
 
 /// Returns the variable with the secrets of the source that is named after a vendor.
@@ -417,13 +418,10 @@ impl Sources {
                 vendor: source.name.clone(),
                 variable: source.secrets_from.clone(),
             }),
-            None => match vendor(name) {
-                Some(vendor) => Err(Error::NotServed {
-                    vendor: vendor.name().to_owned(),
-                    variable: secrets_variable(name),
-                }),
-                None => Err(Error::UnknownPath),
-            },
+            None if vendor_names().contains(&name) => {
+                Err(Error::NotServed { vendor: name.to_owned(), variable: secrets_variable(name) })
+            }
+            None => Err(Error::UnknownPath),
         }
     }
 }

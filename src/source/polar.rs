@@ -30,7 +30,8 @@ pub(super) struct Polar(Description);
 impl Polar {
     pub(super) fn new() -> Self {
         let documentation = "https://polar.sh/docs/integrate/webhooks/delivery";
-        Self(standard("polar", documentation, fields("/type", "/timestamp", "")))
+        let fields = fields("/type", "/timestamp", "");
+        Self(Description { name: "polar".into(), ..standard(documentation, fields) })
     }
 }
 

@@ -19,7 +19,8 @@ use webhook_router::{
     plan::{Plan, Planned, needs, plan},
     secret::Secret,
     source::{
-        Address, CannotSign, Fetched, Glob, PrivateKey, Rules, Signing, Source, vendor, vendors,
+        Address, CannotSign, Fetched, Glob, PrivateKey, Rules, Signing, Source, vendor,
+        vendor_names, vendors,
     },
 };
 
@@ -183,6 +184,9 @@ fn every_vendor_has_a_vector() {
     let known: BTreeSet<_> = vendors().iter().map(|vendor| vendor.name()).collect();
     assert_eq!(tested, known);
     assert_eq!(known.len(), vendors().len(), "two vendors have one name");
+    // A vendor with a file of its own repeats its name.
+    let named = vendors().into_iter().map(|vendor| vendor.name());
+    assert_eq!(named.collect::<Vec<_>>(), vendor_names());
 }
 
 #[test]

@@ -1,26 +1,25 @@
 //! Shops, forms, contracts and people.
 
 use super::{
-    DAY, HOUR, fields, header, hmac_body, joined, names, pointer, sent, signed, stamp, template,
+    BuiltIn, DAY, HOUR, fields, header, hmac_body, joined, names, pointer, row, sent, signed,
+    stamp, template,
 };
 use crate::source::description::{
     Description, Encoding, Fields, Joined, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
 };
 
-pub(super) fn all() -> Vec<Description> {
-    vec![
-        shopify(),
-        woocommerce(),
-        aftership(),
-        castle(),
-        tiktok(),
-        ashby(),
-        calendly(),
-        typeform(),
-        docusign(),
-        commerce_layer(),
-    ]
-}
+pub(super) static ALL: [BuiltIn; 10] = [
+    row("shopify", shopify),
+    row("woocommerce", woocommerce),
+    row("aftership", aftership),
+    row("castle", castle),
+    row("tiktok", tiktok),
+    row("ashby", ashby),
+    row("calendly", calendly),
+    row("typeform", typeform),
+    row("docusign", docusign),
+    row("commerce-layer", commerce_layer),
+];
 
 /// The signature covers only the body. Topic, time and id are in headers that anybody could change.
 /// All topics that one action of a merchant triggers share an `X-Shopify-Event-Id`, so
@@ -30,7 +29,6 @@ fn shopify() -> Description {
     let places = |name: &str| either(name).into_iter().map(Place::Header).collect::<Vec<_>>();
     let required = ["topic", "shop-domain", "api-version", "webhook-id"];
     Description {
-        name: "shopify".into(),
         documentation: "https://shopify.dev/docs/apps/build/webhooks/verify-deliveries",
         scheme: signed(Signed {
             signature: places("hmac-sha256"),
@@ -72,7 +70,6 @@ fn shopify() -> Description {
 /// repeated. The unsigned ping that a new webhook sends is refused.
 fn woocommerce() -> Description {
     Description {
-        name: "woocommerce".into(),
         documentation: "https://developer.woocommerce.com/docs/webhooks/",
         scheme: signed(Signed {
             encoding: Encoding::Base64,
@@ -92,7 +89,6 @@ fn woocommerce() -> Description {
 fn aftership() -> Description {
     let signatures = names(&["aftership-hmac-sha256", "as-signature-hmac-sha256"]);
     Description {
-        name: "aftership".into(),
         documentation: "https://www.aftership.com/docs/tracking/webhook/webhook-signature",
         scheme: signed(Signed {
             signature: signatures.into_iter().map(Place::Header).collect(),
@@ -114,7 +110,6 @@ fn aftership() -> Description {
 /// The signature covers type and time. There is no id. The secret is the API secret.
 fn castle() -> Description {
     Description {
-        name: "castle".into(),
         documentation: "https://docs.castle.io/docs/webhooks",
         scheme: signed(Signed { encoding: Encoding::Base64, ..hmac_body("x-castle-signature") }),
         fields: fields("/type", "/created_at", ""),
@@ -126,7 +121,6 @@ fn castle() -> Description {
 /// retry is signed again, so a timestamp may have any age.
 fn tiktok() -> Description {
     Description {
-        name: "tiktok".into(),
         documentation: "https://developers.tiktok.com/doc/webhooks-verification",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -148,7 +142,6 @@ fn tiktok() -> Description {
 /// the time of all events.
 fn ashby() -> Description {
     Description {
-        name: "ashby".into(),
         documentation: "https://developers.ashbyhq.com/docs/authenticating-webhooks",
         scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("ashby-signature") }),
         fields: Fields {
@@ -162,7 +155,6 @@ fn ashby() -> Description {
 /// The signature covers type and time. There is no id. `payload` describes the invitee.
 fn calendly() -> Description {
     Description {
-        name: "calendly".into(),
         documentation: "https://developer.calendly.com/api-docs/4c305798a61d3-webhook-signatures",
         scheme: signed(Signed {
             prefix: "v1=".into(),
@@ -181,7 +173,6 @@ fn calendly() -> Description {
 /// The signature covers type, time and id.
 fn typeform() -> Description {
     Description {
-        name: "typeform".into(),
         documentation: "https://www.typeform.com/developers/webhooks/secure-your-webhooks/",
         scheme: signed(Signed {
             prefix: "sha256=".into(),
@@ -201,7 +192,6 @@ fn docusign() -> Description {
     let signatures: Vec<_> = signatures.filter_map(|name| name.parse().ok()).collect();
     let id = ["/data/envelopeId", "/event", "/data/recipientId", "/generatedDateTime"];
     Description {
-        name: "docusign".into(),
         documentation: "https://developers.docusign.com/platform/webhooks/connect/validate/",
         scheme: signed(Signed {
             signature: signatures.into_iter().map(Place::Header).collect(),
@@ -221,7 +211,6 @@ fn docusign() -> Description {
 /// neither an id nor a time that all events have.
 fn commerce_layer() -> Description {
     Description {
-        name: "commerce-layer".into(),
         documentation: "https://docs.commercelayer.io/core/callbacks-security",
         scheme: signed(Signed {
             encoding: Encoding::Base64,

@@ -3,8 +3,8 @@
 use http::{HeaderName, StatusCode};
 
 use super::{
-    HOUR, fields, header, hmac_body, names, pointer, pointer_to, sent, signed, stamp, standard,
-    template,
+    BuiltIn, HOUR, fields, header, hmac_body, names, pointer, pointer_to, row, sent, signed, stamp,
+    standard, template,
 };
 use crate::{
     json::Pointer,
@@ -14,28 +14,25 @@ use crate::{
     },
 };
 
-pub(super) fn all() -> Vec<Description> {
-    vec![
-        slack(),
-        twitch(),
-        telnyx(),
-        retell(),
-        knock(),
-        pusher(),
-        discord(),
-        sendgrid(),
-        zendesk(),
-        intercom(),
-        resend(),
-        mailgun(),
-    ]
-}
+pub(super) static ALL: [BuiltIn; 12] = [
+    row("slack", slack),
+    row("twitch", twitch),
+    row("telnyx", telnyx),
+    row("retell", retell),
+    row("knock", knock),
+    row("pusher", pusher),
+    row("discord", discord),
+    row("sendgrid", sendgrid),
+    row("zendesk", zendesk),
+    row("intercom", intercom),
+    row("resend", resend),
+    row("mailgun", mailgun),
+];
 
 /// The signature covers type, time and id. A retry has a new timestamp and signature, and headers
 /// that count the retries. Commands and interactions are forms without an id.
 fn slack() -> Description {
     Description {
-        name: "slack".into(),
         documentation: "https://docs.slack.dev/authentication/verifying-requests-from-slack",
         scheme: signed(Signed {
             prefix: "v0=".into(),
@@ -62,7 +59,6 @@ fn slack() -> Description {
 /// question that Twitch asks first is answered with its challenge.
 fn twitch() -> Description {
     Description {
-        name: "twitch".into(),
         documentation: "https://dev.twitch.tv/docs/eventsub/handling-webhook-events",
         scheme: signed(Signed {
             prefix: "sha256=".into(),
@@ -92,7 +88,6 @@ fn twitch() -> Description {
 /// The signature, made with an Ed25519 key of Telnyx, covers type, time and id.
 fn telnyx() -> Description {
     Description {
-        name: "telnyx".into(),
         documentation: "https://developers.telnyx.com/docs/development/api-fundamentals/webhooks",
         scheme: signed(Signed {
             algorithm: Algorithm::Ed25519,
@@ -111,7 +106,6 @@ fn telnyx() -> Description {
 /// secret is the API key.
 fn retell() -> Description {
     Description {
-        name: "retell".into(),
         documentation: "https://docs.retellai.com/features/secure-webhook",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -131,7 +125,6 @@ fn retell() -> Description {
 /// The signature covers type and time. There is no id.
 fn knock() -> Description {
     Description {
-        name: "knock".into(),
         documentation: "https://docs.knock.app/developer-tools/outbound-webhooks/overview",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -153,7 +146,6 @@ fn knock() -> Description {
 /// nor an id of their own.
 fn pusher() -> Description {
     Description {
-        name: "pusher".into(),
         documentation: "https://pusher.com/docs/channels/server_api/webhooks/",
         scheme: signed(Signed {
             key_id: Some(HeaderName::from_static("x-pusher-key")),
@@ -174,7 +166,6 @@ fn pusher() -> Description {
 /// signed again, so a timestamp may have any age.
 fn discord() -> Description {
     Description {
-        name: "discord".into(),
         documentation: "https://docs.discord.com/developers/events/webhook-events",
         scheme: signed(Signed {
             algorithm: Algorithm::Ed25519,
@@ -200,7 +191,6 @@ fn discord() -> Description {
 fn sendgrid() -> Description {
     let timestamp = header("x-twilio-email-event-webhook-timestamp");
     Description {
-        name: "sendgrid".into(),
         documentation: "https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features",
         scheme: signed(Signed {
             algorithm: Algorithm::EcdsaP256,
@@ -225,7 +215,6 @@ fn sendgrid() -> Description {
 fn zendesk() -> Description {
     let timestamp = header("x-zendesk-webhook-signature-timestamp");
     Description {
-        name: "zendesk".into(),
         documentation: "https://developer.zendesk.com/documentation/webhooks/verifying/",
         scheme: signed(Signed {
             encoding: Encoding::Base64,
@@ -246,7 +235,6 @@ fn zendesk() -> Description {
 /// deliveries.
 fn intercom() -> Description {
     Description {
-        name: "intercom".into(),
         documentation: "https://developers.intercom.com/docs/webhooks/setting-up-webhooks",
         scheme: signed(Signed {
             algorithm: Algorithm::HmacSha1,
@@ -263,7 +251,7 @@ fn resend() -> Description {
     let documentation = "https://resend.com/docs/webhooks/introduction";
     Description {
         sent: vec![sent("svix-id", Sent::Id)],
-        ..standard("resend", documentation, fields("/type", "/created_at", ""))
+        ..standard(documentation, fields("/type", "/created_at", ""))
     }
 }
 
@@ -272,7 +260,6 @@ fn resend() -> Description {
 /// timestamp may have any age. The event of a subaccount has the signature of its parent, too.
 fn mailgun() -> Description {
     Description {
-        name: "mailgun".into(),
         documentation: "https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks",
         scheme: signed(Signed {
             signature: vec![

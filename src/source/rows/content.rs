@@ -1,18 +1,21 @@
 //! Media, files and websites.
 
-use super::{fields, header, hmac_body, names, sent, signed, stamp, template};
+use super::{BuiltIn, fields, header, hmac_body, names, row, sent, signed, stamp, template};
 use crate::source::description::{
     Description, Encoding, Fields, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
 };
 
-pub(super) fn all() -> Vec<Description> {
-    vec![mux(), webflow(), box_(), sanity(), elevenlabs()]
-}
+pub(super) static ALL: [BuiltIn; 5] = [
+    row("mux", mux),
+    row("webflow", webflow),
+    row("box", box_),
+    row("sanity", sanity),
+    row("elevenlabs", elevenlabs),
+];
 
 /// The signature covers type, time and id. `attempts` in the body grows with every delivery.
 fn mux() -> Description {
     Description {
-        name: "mux".into(),
         documentation: "https://www.mux.com/docs/core/verify-webhook-signatures",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -30,7 +33,6 @@ fn mux() -> Description {
 /// that were made in the dashboard are not signed, so they are refused.
 fn webflow() -> Description {
     Description {
-        name: "webflow".into(),
         documentation: "https://developers.webflow.com/data/docs/working-with-webhooks",
         scheme: signed(Signed {
             stamp: Some(Stamp {
@@ -50,7 +52,6 @@ fn webflow() -> Description {
 fn box_() -> Description {
     let signatures = names(&["box-signature-primary", "box-signature-secondary"]);
     Description {
-        name: "box".into(),
         documentation: "https://developer.box.com/guides/webhooks/v2/signatures-v2",
         // Box's own libraries refuse a delivery without these headers.
         signature_headers: names(&["box-signature-version", "box-signature-algorithm"]),
@@ -78,7 +79,6 @@ fn box_() -> Description {
 /// in a header that anybody could change.
 fn sanity() -> Description {
     Description {
-        name: "sanity".into(),
         documentation: "https://www.sanity.io/docs/webhooks",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -102,7 +102,6 @@ fn sanity() -> Description {
 /// half an hour old.
 fn elevenlabs() -> Description {
     Description {
-        name: "elevenlabs".into(),
         documentation: "https://elevenlabs.io/docs/overview/administration/webhooks",
         scheme: signed(Signed {
             separator: Some(",".into()),

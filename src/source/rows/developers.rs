@@ -3,44 +3,41 @@
 use http::HeaderName;
 
 use super::{
-    DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, sent, signed, stamp,
-    standard, template,
+    BuiltIn, DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, row, sent, signed,
+    stamp, standard, template,
 };
 use crate::source::description::{
     Algorithm, Description, Encoding, Fields, Joined, Scheme, Sent, Signed, Stamp, StampPlace,
     Tolerance, Unit,
 };
 
-pub(super) fn all() -> Vec<Description> {
-    vec![
-        github(),
-        circleci(),
-        buildkite(),
-        sentry(),
-        terraform(),
-        heroku(),
-        statsig(),
-        autodesk(),
-        huggingface(),
-        openai(),
-        replicate(),
-        linear(),
-        pagerduty(),
-        workos(),
-        clerk(),
-        bitbucket(),
-        vercel(),
-        launchdarkly(),
-        alchemy(),
-    ]
-}
+pub(super) static ALL: [BuiltIn; 19] = [
+    row("github", github),
+    row("circleci", circleci),
+    row("buildkite", buildkite),
+    row("sentry", sentry),
+    row("terraform", terraform),
+    row("heroku", heroku),
+    row("statsig", statsig),
+    row("autodesk", autodesk),
+    row("huggingface", huggingface),
+    row("openai", openai),
+    row("replicate", replicate),
+    row("linear", linear),
+    row("pagerduty", pagerduty),
+    row("workos", workos),
+    row("clerk", clerk),
+    row("bitbucket", bitbucket),
+    row("vercel", vercel),
+    row("launchdarkly", launchdarkly),
+    row("alchemy", alchemy),
+];
 
 /// The signature covers only the body. Type and id are in headers that anybody could change. No
 /// field has the time of all events. A redelivery at an operator's request has the same
 /// `X-GitHub-Delivery` and the same body. The SHA-1 signature in `X-Hub-Signature` is not accepted.
 fn github() -> Description {
     Description {
-        name: "github".into(),
         documentation: "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries",
         scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("x-hub-signature-256") }),
         fields: Fields {
@@ -62,7 +59,6 @@ fn github() -> Description {
 /// The signature covers type, time and id. Only entries of the version `v1` count.
 fn circleci() -> Description {
     Description {
-        name: "circleci".into(),
         documentation: "https://circleci.com/docs/guides/integration/outbound-webhooks/",
         scheme: signed(Signed { prefix: "v1=".into(), ..hmac_body("circleci-signature") }),
         fields: fields("/type", "/happened_at", "/id"),
@@ -74,7 +70,6 @@ fn circleci() -> Description {
 /// service must send a signature: a token in `X-Buildkite-Token` is not taken.
 fn buildkite() -> Description {
     Description {
-        name: "buildkite".into(),
         documentation: "https://buildkite.com/docs/apis/webhooks/pipelines",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -92,7 +87,6 @@ fn buildkite() -> Description {
 /// change. `Request-ID` is new in every request, so there is no id.
 fn sentry() -> Description {
     Description {
-        name: "sentry".into(),
         documentation: "https://docs.sentry.io/organization/integrations/integration-platform/webhooks/",
         scheme: signed(hmac_body("sentry-hook-signature")),
         fields: Fields {
@@ -112,7 +106,6 @@ fn sentry() -> Description {
 /// form. A configuration is saved once a notification with the trigger `verification` succeeds.
 fn terraform() -> Description {
     Description {
-        name: "terraform".into(),
         documentation: "https://developer.hashicorp.com/terraform/cloud-docs/api-docs/notification-configurations",
         scheme: signed(Signed {
             algorithm: Algorithm::HmacSha512,
@@ -134,7 +127,6 @@ fn terraform() -> Description {
 /// differ in every delivery. Hex and base64 are both taken.
 fn heroku() -> Description {
     Description {
-        name: "heroku".into(),
         documentation: "https://devcenter.heroku.com/articles/app-webhooks",
         scheme: signed(Signed {
             encoding: Encoding::HexOrBase64,
@@ -153,7 +145,6 @@ fn heroku() -> Description {
 /// as a bare array, which is one event.
 fn statsig() -> Description {
     Description {
-        name: "statsig".into(),
         documentation: "https://docs.statsig.com/integrations/event_webhook",
         scheme: signed(Signed {
             prefix: "v0=".into(),
@@ -178,7 +169,6 @@ fn statsig() -> Description {
 /// no id.
 fn autodesk() -> Description {
     Description {
-        name: "autodesk".into(),
         documentation: "https://aps.autodesk.com/en/docs/webhooks/v1/tutorials/how-to-verify-payload-signature/",
         scheme: signed(Signed {
             algorithm: Algorithm::HmacSha1,
@@ -193,7 +183,6 @@ fn autodesk() -> Description {
 /// Nothing is signed: a header holds the secret. There is neither a time nor an id.
 fn huggingface() -> Description {
     Description {
-        name: "huggingface".into(),
         documentation: "https://huggingface.co/docs/hub/webhooks",
         scheme: Some(Scheme::SharedSecret {
             header: HeaderName::from_static("x-webhook-secret"),
@@ -210,20 +199,19 @@ fn huggingface() -> Description {
 /// The signature covers type, time and id.
 fn openai() -> Description {
     let fields = Fields { unit: Unit::Seconds, ..fields("/type", "/created_at", "") };
-    standard("openai", "https://platform.openai.com/docs/guides/webhooks", fields)
+    standard("https://platform.openai.com/docs/guides/webhooks", fields)
 }
 
 /// The signature covers the id. The body is the prediction. Its status is the type, and no field
 /// has the time of the event.
 fn replicate() -> Description {
-    standard("replicate", "https://replicate.com/docs/topics/webhooks", fields("/status", "", ""))
+    standard("https://replicate.com/docs/topics/webhooks", fields("/status", "", ""))
 }
 
 /// The signature covers the body, and so type and time, but not the id, which is in a header that
 /// anybody could change. The time of sending is in the body, and changes between deliveries.
 fn linear() -> Description {
     Description {
-        name: "linear".into(),
         documentation: "https://linear.app/developers/webhooks",
         scheme: signed(Signed {
             stamp: Some(Stamp {
@@ -246,7 +234,6 @@ fn linear() -> Description {
 /// The signature covers type, time and id. During a rotation, the header holds several signatures.
 fn pagerduty() -> Description {
     Description {
-        name: "pagerduty".into(),
         documentation: "https://developer.pagerduty.com/docs/verifying-webhook-signatures",
         scheme: signed(Signed { prefix: "v1=".into(), ..hmac_body("x-pagerduty-signature") }),
         fields: fields("/event/event_type", "/event/occurred_at", "/event/id"),
@@ -257,7 +244,6 @@ fn pagerduty() -> Description {
 /// The signature covers type, time and id. The time of sending is in milliseconds.
 fn workos() -> Description {
     Description {
-        name: "workos".into(),
         documentation: "https://workos.com/docs/events/data-syncing/webhooks",
         scheme: signed(Signed {
             prefix: "v1=".into(),
@@ -279,17 +265,13 @@ fn workos() -> Description {
 fn clerk() -> Description {
     let fields = Fields { unit: Unit::Milliseconds, ..fields("/type", "/timestamp", "") };
     let documentation = "https://clerk.com/docs/guides/development/webhooks/overview";
-    Description {
-        sent: vec![sent("svix-id", Sent::Id)],
-        ..standard("clerk", documentation, fields)
-    }
+    Description { sent: vec![sent("svix-id", Sent::Id)], ..standard(documentation, fields) }
 }
 
 /// The signature covers the body alone: the type is in a header that anybody could change.
 /// `X-Request-UUID` names the request, so it is no id. Only Data Center's bodies have a time.
 fn bitbucket() -> Description {
     Description {
-        name: "bitbucket".into(),
         documentation: "https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/",
         scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("x-hub-signature") }),
         fields: Fields {
@@ -305,7 +287,6 @@ fn bitbucket() -> Description {
 /// The signature, an HMAC-SHA1, covers type, time and id.
 fn vercel() -> Description {
     Description {
-        name: "vercel".into(),
         documentation: "https://vercel.com/docs/webhooks/webhooks-api",
         scheme: signed(Signed {
             algorithm: Algorithm::HmacSha1,
@@ -319,7 +300,6 @@ fn vercel() -> Description {
 /// The signature covers type, time and id.
 fn launchdarkly() -> Description {
     Description {
-        name: "launchdarkly".into(),
         documentation: "https://launchdarkly.com/docs/home/infrastructure/webhooks",
         scheme: signed(hmac_body("x-ld-signature")),
         fields: Fields { unit: Unit::Milliseconds, ..fields("/kind", "/date", "/_id") },
@@ -330,7 +310,6 @@ fn launchdarkly() -> Description {
 /// The signature covers type, time and id.
 fn alchemy() -> Description {
     Description {
-        name: "alchemy".into(),
         documentation: "https://docs.alchemy.com/reference/notify-api-faq",
         scheme: signed(hmac_body("x-alchemy-signature")),
         fields: fields("/type", "/createdAt", "/id"),

@@ -7,7 +7,10 @@ mod content;
 mod developers;
 mod payments;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::HeaderName;
 
@@ -36,41 +39,78 @@ use crate::json::Pointer;
 const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Returns every built-in vendor, in the order of their names.
-pub(super) fn all() -> Vec<Arc<dyn Vendor>> {
-    let coded: [Arc<dyn Vendor>; 12] = [
-        Arc::new(Adyen::new()),
-        Arc::new(AwsSns::new()),
-        Arc::new(Braintree::new()),
-        Arc::new(GitLab::new()),
-        Arc::new(HubSpot::new()),
-        Arc::new(Meta::new()),
-        Arc::new(PayPal::new()),
-        Arc::new(Plaid::new()),
-        Arc::new(Polar::new()),
-        Arc::new(Trello::new()),
-        Arc::new(Twilio::new()),
-        Arc::new(Zoom::new()),
+/// A built-in vendor. It is made when it is first needed: a cold start needs only the configured vendors.
+pub(super) struct BuiltIn {
+    pub name: &'static str,
+    make: Make,
+    made: OnceLock<Arc<dyn Vendor>>,
+}
+
+enum Make {
+    Described(fn() -> Description),
+    Coded(fn() -> Arc<dyn Vendor>),
+}
+
+impl BuiltIn {
+    const fn new(name: &'static str, make: Make) -> Self {
+        Self { name, make, made: OnceLock::new() }
+    }
+
+    pub(super) fn vendor(&self) -> &Arc<dyn Vendor> {
+        self.made.get_or_init(|| match self.make {
+            Make::Described(describe) => {
+                Arc::new(Described(Description { name: self.name.into(), ..describe() }))
+            }
+            Make::Coded(make) => make(),
+        })
+    }
+}
+
+/// A vendor that a description fits. The row has its name.
+const fn row(name: &'static str, describe: fn() -> Description) -> BuiltIn {
+    BuiltIn::new(name, Make::Described(describe))
+}
+
+/// A vendor with a file of its own, whose description repeats the name.
+const fn coded(name: &'static str, make: fn() -> Arc<dyn Vendor>) -> BuiltIn {
+    BuiltIn::new(name, Make::Coded(make))
+}
+
+static CODED: [BuiltIn; 12] = [
+    coded("adyen", || Arc::new(Adyen::new())),
+    coded("aws-sns", || Arc::new(AwsSns::new())),
+    coded("braintree", || Arc::new(Braintree::new())),
+    coded("gitlab", || Arc::new(GitLab::new())),
+    coded("hubspot", || Arc::new(HubSpot::new())),
+    coded("meta", || Arc::new(Meta::new())),
+    coded("paypal", || Arc::new(PayPal::new())),
+    coded("plaid", || Arc::new(Plaid::new())),
+    coded("polar", || Arc::new(Polar::new())),
+    coded("trello", || Arc::new(Trello::new())),
+    coded("twilio", || Arc::new(Twilio::new())),
+    coded("zoom", || Arc::new(Zoom::new())),
+];
+
+static STANDARD: [BuiltIn; 1] = [row("standard-webhooks", standard_webhooks)];
+
+/// Returns every built-in vendor, in no order.
+pub(super) fn all() -> impl Iterator<Item = &'static BuiltIn> {
+    let tables = [
+        &CODED[..],
+        &STANDARD,
+        &payments::ALL,
+        &commerce::ALL,
+        &developers::ALL,
+        &communication::ALL,
+        &content::ALL,
     ];
-    let rows = [
-        vec![standard_webhooks()],
-        payments::all(),
-        commerce::all(),
-        developers::all(),
-        communication::all(),
-        content::all(),
-    ];
-    let row = |description| Arc::new(Described(description)) as Arc<dyn Vendor>;
-    let mut all: Vec<_> = coded.into_iter().chain(rows.into_iter().flatten().map(row)).collect();
-    all.sort_by(|one, other| one.name().cmp(other.name()));
-    all
+    tables.into_iter().flatten()
 }
 
 /// The signature covers the body and the id, which is the same in every attempt. The timestamp in
 /// the header is the time of the attempt. Svix's own headers begin with `svix-`.
 fn standard_webhooks() -> Description {
     Description {
-        name: "standard-webhooks".into(),
         documentation: "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md",
         scheme: Some(Scheme::StandardWebhooks),
         fields: Fields {
@@ -92,10 +132,10 @@ fn standard_webhooks() -> Description {
 }
 
 /// Describes a vendor that signs as Standard Webhooks, and whose payload has fields of its own.
-pub(super) fn standard(name: &str, documentation: &'static str, fields: Fields) -> Description {
+pub(super) fn standard(documentation: &'static str, fields: Fields) -> Description {
     let standard = standard_webhooks();
     let fields = Fields { id: standard.fields.id.clone(), ..fields };
-    Description { name: name.into(), documentation, fields, ..standard }
+    Description { documentation, fields, ..standard }
 }
 
 pub(super) fn signed(signed: Signed) -> Option<Scheme> {

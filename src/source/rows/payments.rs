@@ -3,41 +3,38 @@
 use http::HeaderName;
 
 use super::{
-    DAY, HOUR, fields, header, hmac_body, joined, names, pointer, pointer_to, signed, stamp,
-    standard, template,
+    BuiltIn, DAY, HOUR, fields, header, hmac_body, joined, names, pointer, pointer_to, row, signed,
+    stamp, standard, template,
 };
 use crate::source::description::{
     Description, Encoding, Fields, Joined, Scheme, Signed, Stamp, StampPlace, Tolerance, Unit,
 };
 
-pub(super) fn all() -> Vec<Description> {
-    vec![
-        stripe(),
-        square(),
-        paddle(),
-        razorpay(),
-        mollie(),
-        gocardless(),
-        klarna(),
-        revolut(),
-        airwallex(),
-        modern_treasury(),
-        orb(),
-        lithic(),
-        chargebee(),
-        fastspring(),
-        xero(),
-        brex(),
-        checkout_com(),
-        coinbase_commerce(),
-    ]
-}
+pub(super) static ALL: [BuiltIn; 18] = [
+    row("stripe", stripe),
+    row("square", square),
+    row("paddle", paddle),
+    row("razorpay", razorpay),
+    row("mollie", mollie),
+    row("gocardless", gocardless),
+    row("klarna", klarna),
+    row("revolut", revolut),
+    row("airwallex", airwallex),
+    row("modern-treasury", modern_treasury),
+    row("orb", orb),
+    row("lithic", lithic),
+    row("chargebee", chargebee),
+    row("fastspring", fastspring),
+    row("xero", xero),
+    row("brex", brex),
+    row("checkout-com", checkout_com),
+    row("coinbase-commerce", coinbase_commerce),
+];
 
 /// The signature covers type, time and id. `pending_webhooks` changes between deliveries, and each
 /// delivery has a new timestamp and signature.
 fn stripe() -> Description {
     Description {
-        name: "stripe".into(),
         documentation: "https://docs.stripe.com/webhooks",
         scheme: signed(Signed {
             separator: Some(",".into()),
@@ -56,7 +53,6 @@ fn stripe() -> Description {
 /// headers that count the retries.
 fn square() -> Description {
     Description {
-        name: "square".into(),
         documentation: "https://developer.squareup.com/docs/webhooks/step3validate",
         scheme: signed(Signed {
             encoding: Encoding::Base64,
@@ -73,7 +69,6 @@ fn square() -> Description {
 /// seconds, which is less than a cold start takes. So the configured tolerance applies instead.
 fn paddle() -> Description {
     Description {
-        name: "paddle".into(),
         documentation: "https://developer.paddle.com/webhooks/signature-verification",
         scheme: signed(Signed {
             separator: Some(";".into()),
@@ -92,7 +87,6 @@ fn paddle() -> Description {
 /// change. Events may be replayed for seven days.
 fn razorpay() -> Description {
     Description {
-        name: "razorpay".into(),
         documentation: "https://razorpay.com/docs/webhooks/validate-test/",
         scheme: signed(hmac_body("x-razorpay-signature")),
         fields: Fields {
@@ -110,7 +104,6 @@ fn razorpay() -> Description {
 /// occurs twice. Classic webhooks are not signed, so they are refused.
 fn mollie() -> Description {
     Description {
-        name: "mollie".into(),
         documentation: "https://docs.mollie.com/reference/webhooks-new",
         scheme: signed(Signed { prefix: "sha256=".into(), ..hmac_body("x-mollie-signature") }),
         fields: fields("/type", "/createdAt", "/id"),
@@ -122,7 +115,6 @@ fn mollie() -> Description {
 /// The signature covers type, time and id of every event in the batch.
 fn gocardless() -> Description {
     Description {
-        name: "gocardless".into(),
         documentation: "https://developer.gocardless.com/getting-started/staying-up-to-date-with-webhooks",
         scheme: signed(hmac_body("webhook-signature")),
         fields: Fields {
@@ -142,7 +134,6 @@ fn gocardless() -> Description {
 /// base64 are both accepted.
 fn klarna() -> Description {
     Description {
-        name: "klarna".into(),
         documentation: "https://docs.klarna.com/acquirer/klarna/get-started/setup-your-webhooks/",
         scheme: signed(Signed {
             encoding: Encoding::HexOrBase64,
@@ -158,7 +149,6 @@ fn klarna() -> Description {
 /// have no time. There is no id. After a rotation the header holds two signatures.
 fn revolut() -> Description {
     Description {
-        name: "revolut".into(),
         documentation: "https://developer.revolut.com/docs/guides/merchant/monitor-and-observe/webhooks/verify-the-payload-signature",
         scheme: signed(Signed {
             prefix: "v1=".into(),
@@ -178,7 +168,6 @@ fn revolut() -> Description {
 /// signed again, so a timestamp may have any age.
 fn airwallex() -> Description {
     Description {
-        name: "airwallex".into(),
         documentation: "https://www.airwallex.com/docs/developer-tools/webhooks/webhooks-overview",
         scheme: signed(Signed {
             stamp: Some(Stamp {
@@ -199,7 +188,6 @@ fn airwallex() -> Description {
 /// The signature covers the type. No field has the time of all events, and there is no id.
 fn modern_treasury() -> Description {
     Description {
-        name: "modern-treasury".into(),
         documentation: "https://docs.moderntreasury.com/platform/reference/webhooks",
         scheme: signed(hmac_body("x-signature")),
         fields: fields("/event", "", ""),
@@ -210,7 +198,6 @@ fn modern_treasury() -> Description {
 /// The signature covers type, time and id. The time of sending has no zone.
 fn orb() -> Description {
     Description {
-        name: "orb".into(),
         documentation: "https://docs.withorb.com/integrations-and-exports/webhooks",
         scheme: signed(Signed {
             separator: Some(" ".into()),
@@ -229,14 +216,13 @@ fn orb() -> Description {
 
 /// The signature covers type and id. No field has the time of all events.
 fn lithic() -> Description {
-    standard("lithic", "https://docs.lithic.com/docs/events-api", fields("/event_type", "", ""))
+    standard("https://docs.lithic.com/docs/events-api", fields("/event_type", "", ""))
 }
 
 /// Nothing is signed: the credentials are those of HTTP Basic. `webhook_status` changes between
 /// deliveries.
 fn chargebee() -> Description {
     Description {
-        name: "chargebee".into(),
         documentation: "https://www.chargebee.com/docs/2.0/events_and_webhooks.html",
         scheme: Some(Scheme::Basic),
         fields: Fields { unit: Unit::Seconds, ..fields("/event_type", "/occurred_at", "/id") },
@@ -249,7 +235,6 @@ fn chargebee() -> Description {
 /// same ids. A retry by hand has new ids.
 fn fastspring() -> Description {
     Description {
-        name: "fastspring".into(),
         documentation: "https://developer.fastspring.com/docs/message-security",
         scheme: signed(Signed { encoding: Encoding::Base64, ..hmac_body("x-fs-signature") }),
         fields: Fields {
@@ -265,7 +250,6 @@ fn fastspring() -> Description {
 /// webhook is active, Xero sends empty batches, some of them wrongly signed, and wants 401 for those.
 fn xero() -> Description {
     Description {
-        name: "xero".into(),
         documentation: "https://developer.xero.com/documentation/guides/webhooks/overview/",
         scheme: signed(Signed { encoding: Encoding::Base64, ..hmac_body("x-xero-signature") }),
         fields: Fields {
@@ -279,13 +263,12 @@ fn xero() -> Description {
 
 /// The signature covers type and id. No field has the time of all events.
 fn brex() -> Description {
-    standard("brex", "https://developer.brex.com/docs/webhooks/", fields("/event_type", "", ""))
+    standard("https://developer.brex.com/docs/webhooks/", fields("/event_type", "", ""))
 }
 
 /// The signature covers type, time and id.
 fn checkout_com() -> Description {
     Description {
-        name: "checkout-com".into(),
         documentation: "https://www.checkout.com/docs/workflows/set-up-your-webhook-receiver",
         scheme: signed(hmac_body("cko-signature")),
         fields: fields("/type", "/created_on", "/id"),
@@ -296,7 +279,6 @@ fn checkout_com() -> Description {
 /// The signature covers type, time and id. `attempt_number` changes between deliveries.
 fn coinbase_commerce() -> Description {
     Description {
-        name: "coinbase-commerce".into(),
         documentation: "https://docs.cdp.coinbase.com/commerce/api-arcitecture/webhooks-security",
         scheme: signed(hmac_body("x-cc-webhook-signature")),
         fields: fields("/event/type", "/event/created_at", "/event/id"),
