@@ -146,8 +146,10 @@ class Inbox:
         """Tries one event now and then, until the destination is up."""
         pause = FIRST_PROBE
         while self.is_closed and self.outages == outage:
-            given = (at for at in self.settings["probes"] or () if at > self.loop.now)
-            if (at := next(given, None)) is not None:
+            if (given := self.settings["probes"]) is not None:
+                at = next((at for at in given if at > self.loop.now), None)
+                if at is None:
+                    return
                 yield at - self.loop.now
             elif self.is_lambda:
                 yield MINUTE - self.loop.now % MINUTE

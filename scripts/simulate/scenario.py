@@ -33,7 +33,7 @@ DEFAULTS = {
     # Every delivery is of this many events, at random. None is one event each.
     "keys": None,
     "destination": {"median": 0.05, "p99": 0.2, "capacity": None, "outages": [], "breaks_at": None, "restart": 60.0},
-    # The times of probes, as those of a real run. None draws them.
+    # The times of all probes, as those of a real run. None draws them.
     "probes": None,
     # The part of a processor that an instance has, and the time in which Lambda starts it.
     "processor": aws.PROCESSOR, "start": aws.START,

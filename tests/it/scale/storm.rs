@@ -25,12 +25,14 @@ use crate::{
 /// Events per second, and the seconds in which they come to be.
 const RATE: f64 = 16.0;
 const ARRIVING: f64 = 5.0;
-/// The seconds in which the destination is down. The second probe behind the answer comes after them.
+/// The seconds in which the destination is down.
 const DOWN: (f64, f64) = (1.0, 2.5);
 const PACE: Duration = Duration::from_millis(400);
 /// Requests at once beyond which the destination breaks, and the time of its restart.
 const BOUND: usize = 10;
 const RESTART: Duration = Duration::from_millis(800);
+/// A restart that is over before the first probe, which comes half a second after a break or later.
+const QUICK_RESTART: Duration = Duration::from_millis(300);
 /// Requests at once that a setting allows.
 const BELOW: &str = "8";
 const ABOVE: &str = "20";
@@ -70,6 +72,9 @@ impl SoFar {
 /// A storm that has passed.
 struct Storm {
     began: Instant,
+    /// The seconds in which the destination was down.
+    down: (f64, f64),
+    restart: Duration,
     seen: Seen,
     /// The answers that vendors heard.
     answers: usize,
@@ -151,13 +156,6 @@ impl Storm {
     }
 }
 
-/// Creates a destination that breaks above its bound.
-fn destination() -> Meter {
-    let meter = Meter::start(PACE);
-    meter.break_above(BOUND, RESTART);
-    meter
-}
-
 /// Sends an event as a vendor does, until it is answered with 200, or until the end.
 async fn send(
     client: reqwest::Client,
@@ -183,22 +181,25 @@ async fn send(
 }
 
 /// Sends all events while the destination goes down and comes up again. Then it waits until all are delivered,
-/// or until the end.
-async fn storm(url: String, meter: &Meter) -> Storm {
+/// or until the end. The destination breaks above its bound, and restarts in this time.
+async fn storm(url: String, meter: &Meter, restart: Duration) -> Storm {
+    meter.break_above(BOUND, restart);
     let client = client();
     post(&client, &url, event("first")).await;
     while meter.seen().served.is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (began, answers) = (Instant::now(), Arc::<AtomicUsize>::default());
-    let mut tasks = JoinSet::new();
-    for (time, is_down) in [(DOWN.0, true), (DOWN.1, false)] {
-        let (meter, at) = (meter.clone(), began + Duration::from_secs_f64(time));
-        tasks.spawn(async move {
+    let set_down = |seconds: f64, is_down| {
+        let (meter, at) = (meter.clone(), began + Duration::from_secs_f64(seconds));
+        tokio::spawn(async move {
             sleep_until(at.into()).await;
             meter.set_down(is_down);
-        });
-    }
+            began.elapsed().as_secs_f64()
+        })
+    };
+    let (down, up) = (set_down(DOWN.0, true), set_down(DOWN.1, false));
+    let mut tasks = JoinSet::new();
     for number in 0..times().len() {
         tasks.spawn(send(client.clone(), url.clone(), number, began, Arc::clone(&answers)));
     }
@@ -206,18 +207,20 @@ async fn storm(url: String, meter: &Meter) -> Storm {
     while meter.seen().served.len() <= times().len() && began.elapsed().as_secs_f64() < UNTIL {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Storm { began, seen: meter.seen(), answers: answers.load(Ordering::Relaxed) }
+    let down = (down.await.unwrap(), up.await.unwrap());
+    Storm { began, down, restart, seen: meter.seen(), answers: answers.load(Ordering::Relaxed) }
 }
 
-fn scenario(more: Value) -> Value {
+/// Returns the scenario of a storm that has passed.
+fn scenario(storm: &Storm, more: Value) -> Value {
     let mut scenario = json!({
         "place": "serve", "store": "redis", "step": STEP, "until": UNTIL,
         "arrivals": { "kind": "given", "times": times() },
         "vendor": { "pauses": PAUSES, "jitter": 0 },
         "destination": {
             "median": PACE.as_secs_f64(), "p99": PACE.as_secs_f64(),
-            "outages": [[DOWN.0, DOWN.1, "refuses"]],
-            "breaks_at": BOUND, "restart": RESTART.as_secs_f64(),
+            "outages": [[storm.down.0, storm.down.1, "refuses"]],
+            "breaks_at": BOUND, "restart": storm.restart.as_secs_f64(),
         },
     });
     let more = more.as_object().unwrap().clone();
@@ -228,7 +231,7 @@ fn scenario(more: Value) -> Value {
 /// Runs a storm in which vendors wait for the destination, of which it gets so much at once. Returns it, what
 /// is simulated, and the number of dead letters after it.
 async fn of_waiting_vendors(at_once: &str) -> (Storm, Value, usize) {
-    let meter = destination();
+    let meter = Meter::start(PACE);
     let vars = [
         ("GCP_MAX_CONCURRENT", at_once),
         ("FORWARD_ATTEMPTS", "1"),
@@ -237,11 +240,10 @@ async fn of_waiting_vendors(at_once: &str) -> (Storm, Value, usize) {
     ];
     let database = shared::redis_database();
     let router = start(&to(&meter, &vars).store(&database));
-    let storm = storm(router.webhook(), &meter).await;
+    let storm = storm(router.webhook(), &meter, RESTART).await;
     let at_once: u32 = at_once.parse().unwrap();
-    let simulated = simulate(&scenario(json!({
-        "attempts": 1, "timeout": 2, "budget": 10, "max_concurrent": at_once,
-    })));
+    let more = json!({ "attempts": 1, "timeout": 2, "budget": 10, "max_concurrent": at_once });
+    let simulated = simulate(&scenario(&storm, more));
     let all = Page { limit: 1000, after: None };
     let kept = Place::at(&database).await.store.dead_letters(all).await.unwrap();
     (storm, simulated, kept.len())
@@ -265,20 +267,21 @@ async fn while_vendors_wait_the_destination_recovers_if_it_gets_less_at_once_tha
 /// Runs a storm in which vendors hear 200 at once, and this many workers deliver. Returns it, and what is
 /// simulated.
 async fn behind_answers(workers: &str) -> (Storm, Value) {
-    let meter = destination();
+    let meter = Meter::start(PACE);
     let schedule = ["0s"].into_iter().chain(std::iter::repeat_n("1s", 30));
     let schedule = schedule.collect::<Vec<_>>().join(",");
     let vars = [("ANSWER", "accepted"), ("INBOX_WORKERS", workers), ("RETRY_SCHEDULE", &schedule)];
     let serve = to(&meter, &vars);
     let mut router = start(&serve);
-    let storm = storm(router.webhook(), &meter).await;
+    let storm = storm(router.webhook(), &meter, QUICK_RESTART).await;
     let workers: u32 = workers.parse().unwrap();
     let pauses: Vec<_> = [0].into_iter().chain(std::iter::repeat_n(1, 30)).collect();
     // The pauses before probes are random. So the simulation gets their times.
-    let simulated = simulate(&scenario(json!({
+    let more = json!({
         "answer": "accepted", "workers": workers, "timeout": 10, "schedule": pauses,
         "probes": storm.alone(),
-    })));
+    });
+    let simulated = simulate(&scenario(&storm, more));
     // With fewer workers, whatever waits is delivered, and the destination does not break any more.
     router.terminate();
     assert!(router.wait().success());
