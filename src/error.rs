@@ -22,10 +22,10 @@ use crate::{
 /// when there was no room or no time.
 const RETRY_SECONDS: i64 = 5;
 
-/// The answer to a direct invocation of the function that is neither a request nor a replay.
+/// The answer to an invocation that is no request, no replay, no batch of messages and no schedule.
 const NOT_A_REQUEST: &str = "not an HTTP request: expected an event of a Function URL, an API \
      Gateway or a load balancer, such as the samples in events/; to replay dead letters, invoke the \
-     function with {\"replay\": {\"all\": true}}";
+     function with {\"replay\": {\"all\": true}}; to send what is due, with {\"inbox\": \"due\"}";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -32,10 +32,10 @@ use tokio::{
 
 use crate::{config::Limit, route::Route, telemetry};
 
-/// The share of a second in which a whole burst may begin, at most.
+/// A whole burst begins within one second divided by this, at most.
 const BURST: u32 = 20;
 
-/// The share of a second by which an attempt may begin too late without a loss for the attempts that
+/// An attempt may begin late by one second divided by this, without a loss for the attempts that
 /// follow. The timer is precise to a millisecond, and a busy machine is less precise.
 const LATENESS: u32 = 200;
 
@@ -62,7 +62,7 @@ struct Entrance {
     taken: Mutex<Option<f64>>,
 }
 
-/// The right to make one attempt at a destination. A room that is dropped was not needed.
+/// The right to make one attempt at a destination. Dropping it gives it back without an attempt.
 #[must_use = "an attempt must hold its room until it ends"]
 pub struct Room {
     route: Route,

@@ -15,8 +15,9 @@ use webhook_router::{
     store, telemetry,
 };
 
-/// A delivery allocates more than a hundred times, and its memory is often freed by another thread. The
-/// function, which has one thread and must be small, has the C library's allocator.
+/// A delivery allocates more than a hundred times, and its memory is often freed by another thread.
+/// The binary `webhook-function` usually has one thread and must be small, so it uses the C
+/// library's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

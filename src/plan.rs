@@ -113,7 +113,7 @@ impl Plan {
 /// that [`needs`] returns.
 ///
 /// # Errors
-/// Fails with a refusal: 400, 401, 403, 404, 405 or 413.
+/// Fails with a refusal: 400, 401, 403, 404, 405 or 413, or 503 without the needed `fetched`.
 pub fn plan(
     delivery: &Delivery,
     intake: &Intake,

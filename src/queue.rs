@@ -53,13 +53,13 @@ pub const MAX_COPY_BYTES: usize = 1024 * 1024 - 1024;
 /// Time limit for a request, with one repetition, while the sender of an event waits for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The same when nobody waits.
+/// Time limit for a request, with one repetition, while no sender waits for it.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of requests that fail in a row until acceptances and postponements do without messages.
 const FAILURES: u32 = 2;
 
-/// Time for which they do.
+/// Time for which acceptances and postponements then do without messages.
 const PAUSE: TimeDelta = TimeDelta::seconds(30);
 
 /// The group of messages without a source.

@@ -257,7 +257,7 @@ pub struct Summary {
     /// Events that were sent, but whose result could not be stored. They are still dead letters, or
     /// in the inbox.
     pub unsettled: u32,
-    /// Letters for which the store did not answer.
+    /// Events for which the store did not answer, or whose record cannot be read.
     pub store_unavailable: u32,
     /// Letters whose replay did not begin, because there was no time or no room at the destination, or
     /// the replay was interrupted.
@@ -381,9 +381,11 @@ async fn replay_one(
                     ..Replayed::unsent(End::Ended(Ending::Limited))
                 },
                 Handled::Gone => Replayed::unsent(End::Gone),
-                Handled::Unreadable | Handled::StoreUnavailable => {
-                    Replayed::unsent(End::Ended(Ending::StoreUnavailable))
-                }
+                Handled::Unreadable => Replayed {
+                    reason: Some("its record cannot be read".into()),
+                    ..Replayed::unsent(End::Ended(Ending::StoreUnavailable))
+                },
+                Handled::StoreUnavailable => Replayed::unsent(End::Ended(Ending::StoreUnavailable)),
             }
         }
         Err(error) => {

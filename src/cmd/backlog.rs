@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::shown::time;
-use crate::store::{Store, StoreError};
+use crate::store::{Due, State, Store, StoreError};
 
 /// Most events of each destination that are counted.
 const MAX_COUNTED: usize = 1000;
@@ -17,7 +17,8 @@ pub(super) struct Backlog {
     /// True if there are more.
     #[serde(skip)]
     has_more: bool,
-    /// The time of the first attempt among them. It has passed if the event is due.
+    /// The time of the next attempt at the first of them, or the end of the lease of an attempt that is
+    /// under way. It has passed if the event is due.
     #[serde(serialize_with = "shown")]
     pub next_attempt_at: Option<DateTime<Utc>>,
 }
@@ -31,8 +32,11 @@ impl Backlog {
             let due = store.due(route, None, None, MAX_COUNTED).await?;
             backlog.pending += due.len();
             backlog.has_more |= due.len() >= MAX_COUNTED;
-            let first = due.first().map(|due| due.at);
-            backlog.next_attempt_at = [backlog.next_attempt_at, first].into_iter().flatten().min();
+            if let Some(first) = due.first() {
+                let at = next_attempt(store, first).await?;
+                let before = backlog.next_attempt_at.unwrap_or(at);
+                backlog.next_attempt_at = Some(before.min(at));
+            }
         }
         Ok(backlog)
     }
@@ -61,6 +65,16 @@ impl Backlog {
             _ => "now".into(),
         }
     }
+}
+
+/// Returns the time of an event's next attempt. While a message of the queue is expected, the list has
+/// a later time.
+async fn next_attempt(store: &dyn Store, listed: &Due) -> Result<DateTime<Utc>, StoreError> {
+    let record = store.get(&listed.key, Utc::now()).await?;
+    Ok(match record.map(|record| record.state) {
+        Some(State::Waiting { due, .. }) => due,
+        _ => listed.at,
+    })
 }
 
 fn shown<S: Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -148,7 +148,7 @@ async fn discard_one(store: &dyn Store, key: Option<Key>, name: &str) -> anyhow:
         None => Discarded::None,
     };
     match discarded {
-        Discarded::Done => println!("{name}: discarded"),
+        Discarded::Done => say!("{name}: discarded"),
         Discarded::None => eprintln!("{name}: is neither a dead letter nor in the inbox"),
         Discarded::InFlight { until } => {
             eprintln!(

@@ -55,7 +55,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let is_done = !has_left && !drained.is_incomplete && !stop.is_cancelled();
     let report = Report { drained, left: left.ok() };
     if options.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
         report.print();
     }
@@ -65,7 +65,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 impl Report {
     fn print(&self) {
         let Drained { delivered, postponed, failed, down, busy, is_incomplete } = &self.drained;
-        println!("{delivered} delivered, {postponed} to be tried again, {failed} failed");
+        say!("{delivered} delivered, {postponed} to be tried again, {failed} failed");
         for route in down {
             eprintln!("{route} is down (it cannot be reached, or answers 503): its events wait");
         }

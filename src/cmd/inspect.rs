@@ -1,6 +1,6 @@
 //! `inspect`: prints what the store knows of an event.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -54,15 +54,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         record: Shown::from(&record),
         delivery: delivery.as_ref().map(ShownDelivery::from),
     };
+    let mut out = std::io::stdout().lock();
     if options.json {
-        println!("{}", serde_json::to_string(&inspected)?);
+        writeln!(out, "{}", serde_json::to_string(&inspected)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print!("{}", inspected.record.text());
+    write!(out, "{}", inspected.record.text())?;
     match inspected.delivery {
-        Some(delivery) => print!("\n{}", delivery.text()),
+        Some(delivery) => write!(out, "\n{}", delivery.text())?,
         None if options.delivery => {
-            println!("\nno delivery is kept: the event is neither a dead letter nor in the inbox")
+            let why = "the event is neither a dead letter nor in the inbox";
+            writeln!(out, "\nno delivery is kept: {why}")?;
         }
         None => {}
     }

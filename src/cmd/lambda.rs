@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::{Config, StoreConfig},
     delivery::Reply,
+    error::Error,
     inbox::Instance,
     mirror::{self, Mirrors},
     outcome::Origin,
@@ -128,19 +129,18 @@ async fn run(
                 trace: context.xray_trace_id.clone(),
                 is_cold_start,
             };
-            let front = Front::of(payload.get());
-            // Events from fronts never request anything else, so senders cannot.
-            let request = if front.is_none() { Request::of(payload.get()) } else { None };
-            match request {
+            if let Some(front) = Front::of(payload.get()) {
+                let reply = deliver(function, front, payload, context, origin).await;
+                return Ok(Answer::Delivery(Box::new(front.answer(reply).await)));
+            }
+            // Senders cannot get here: every event of a front is a delivery. The caller invokes the
+            // function directly, as a schedule does, and gets an invocation error if the request
+            // fails. A success would hide that nothing was done.
+            match Request::of(payload.get()) {
                 None => {
-                    let reply = deliver(function, front, payload, context, origin).await;
-                    // A caller that is not a front gets an answer in the shape of the most common
-                    // front.
-                    let answer = front.unwrap_or_default().answer(reply).await;
-                    Ok(Answer::Delivery(Box::new(answer)))
+                    telemetry::unreadable(&origin, &NotAnEvent::Unknown);
+                    Err(Error::NotARequest.into())
                 }
-                // A caller that invokes the function directly, such as a schedule, gets an
-                // invocation error. A sender always gets an HTTP answer.
                 Some(Request::Replay(request)) => {
                     let request = request?;
                     let replaying =
@@ -242,18 +242,15 @@ enum Answer<Delivery> {
 
 async fn deliver(
     function: Arc<Function>,
-    front: Option<Front>,
+    front: Front,
     event: Box<RawValue>,
     context: Context,
     origin: Origin,
 ) -> Reply {
     let answering = async move {
-        let delivery = front.ok_or(NotAnEvent::Unknown);
-        let delivery = match delivery.and_then(|front| front.delivery(event.get())) {
+        let delivery = match front.delivery(event.get()) {
             Ok(delivery) => delivery,
-            Err(error) => {
-                return telemetry::unreadable(&origin, &error);
-            }
+            Err(error) => return telemetry::unreadable(&origin, &error),
         };
         function.router.handle(delivery, origin, function.budget(&context)).await
     };

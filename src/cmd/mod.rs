@@ -1,6 +1,14 @@
 //! The commands of both binaries. Only this module uses the Lambda runtime, the command line and
 //! servers.
 
+/// Prints a line for a person. If nobody reads the output any more, as after `| head`, the work goes on.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
 // Parts that commands share.
 pub mod address;
 mod after_answer;

@@ -26,7 +26,7 @@ pub struct Options {
     json: bool,
     #[command(flatten)]
     filters: Filters,
-    /// Print only events whose next attempt is due.
+    /// Print only events whose next attempt is due. Leaves out events that a message is about to bring.
     #[arg(long)]
     due: bool,
 }

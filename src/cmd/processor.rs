@@ -54,7 +54,7 @@ pub async fn run() -> anyhow::Result<()> {
     let listener =
         http_server::bind(address).with_context(|| format!("cannot listen on {address} (PORT)"))?;
     let stop = stop_signal()?;
-    println!("listening on http://{}", listener.local_addr()?);
+    say!("listening on http://{}", listener.local_addr()?);
     Ok(receipts::serve(listener, processor, stop).await?)
 }
 

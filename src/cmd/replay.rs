@@ -93,14 +93,14 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         have_failed |= replayed.end == End::Ended(Ending::Failed);
         are_postponed |= replayed.end == End::Ended(Ending::Postponed);
         if !is_bulk || replayed.end != End::Ended(Ending::Delivered) {
-            bar.suspend(|| println!("{}", line(key, &replayed)));
+            bar.suspend(|| say!("{}", line(key, &replayed)));
         }
     };
     let mut summary = Summary::default();
     redelivery::replay(&router, keys, &pace, budget, progress, &mut summary).await;
     bar.finish_and_clear();
     if is_bulk || records.len() > 1 {
-        println!("{}", text(&summary));
+        say!("{}", text(&summary));
     }
     if have_failed {
         eprintln!("`inspect KEY` shows the beginning of the destination's answer");
@@ -195,7 +195,10 @@ fn text(summary: &Summary) -> String {
         (in_progress, "in progress"),
         (failed, "failed"),
         (unsettled, "sent, but the result could not be stored"),
-        (store_unavailable, "without an answer from the store"),
+        (
+            store_unavailable,
+            "without an answer from the store, or with a record that cannot be read",
+        ),
         (not_begun, "not begun"),
     ] {
         if count > 0 {

@@ -44,7 +44,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         serve_metrics(metrics, Arc::clone(&router))?;
     }
     let stop = stop_signal()?;
-    println!("listening on http://{}", listener.local_addr()?);
+    say!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(check(config.clone(), Arc::clone(&router)));
     let handler = handler(Arc::clone(&router), &config);
     let (stopping, stopped) = tokio::sync::oneshot::channel();

@@ -132,7 +132,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("METRICS_LISTEN", "127.0.0.1:9464",
         "Address where serve answers GET /metrics for Prometheus; off: none."),
     variable("RUST_LOG", "info",
-        "Log level: error, warn, info, debug, trace or off, also by module: warn,webhook_router=debug."),
+        "Log level: error, warn, info, debug, trace or off, also by module: warn,webhook_router=debug. Commands other than serve: error."),
     variable("LAMBDA_EMULATOR", "false",
         "true: the Lambda runtime is an emulator on one machine, so sqlite: and the example secret may be used."),
 ];

@@ -60,7 +60,7 @@ pub struct Sent {
     pub delivered: u32,
     pub postponed: u32,
     pub failed: u32,
-    /// The number of destinations that are down, so that their events wait.
+    /// The number of destinations that are down or have too much to do, so that their events wait.
     pub down: u32,
     /// True if there was no time for all events, the store did not answer, or a record cannot be
     /// read. The next run goes on.

@@ -33,8 +33,9 @@ const ANSWERING: Duration = Duration::from_millis(200);
 /// After a takeover, a `finish` or `fail` of the previous owner changes nothing. If nobody takes
 /// over, a late one still counts.
 ///
-/// If the owner dies anywhere on this line, its lease remains, and no other owner starts before the
-/// lease ends. A failure with a known outcome frees the key at once. A failure with an unknown
+/// If the owner dies before it has stored a result, its lease remains until `lease_until`. The next
+/// owner sends the event again, with the same attempt number, even if the destination had answered
+/// 2xx: nobody has stored that answer. docs/guarantees.md lists what each crash costs. A failure with a known outcome frees the key at once. A failure with an unknown
 /// outcome leaves the lease to run out.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {

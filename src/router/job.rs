@@ -24,7 +24,7 @@ pub(super) struct Job {
     /// The number of attempts of this delivery.
     pub attempts: u32,
     pub times: Times,
-    /// False only if the store could not be told the result. It is true before there is a result,
+    /// False if the result could not be stored. It is true before there is a result,
     /// and after another owner has taken over, because that owner stores its own result.
     pub settled: bool,
     /// Room for the first attempt, if the job waited for it before it took the event.

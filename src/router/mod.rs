@@ -1,5 +1,5 @@
-//! The life of a delivery, from the request to the answer. Only this file knows the order of the
-//! steps, and docs/architecture.md draws it.
+//! The life of a delivery, from the request to the answer. This file has the order of the steps of
+//! a delivery, and `accepted.rs` that of an accepted event. docs/architecture.md draws both.
 
 mod accepted;
 mod attempt;
@@ -15,6 +15,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::timeout_at;
 
 pub use self::{
     accepted::{Cause, Handled, Wake, look_again},
@@ -41,7 +42,7 @@ use crate::{
     queue::Queue,
     route::Route,
     signing::Signer,
-    source::Answer,
+    source::{Answer, Fetch, Fetched},
     store::{Accepted, Claim, DeadLetter, Lease, State, Store, StoreError},
     telemetry::{self, Copied},
 };
@@ -57,7 +58,7 @@ pub struct Replay {
     /// The reason why the event was not delivered.
     pub failure: Option<Error>,
     pub route: Route,
-    /// False only if the store could not be told the result.
+    /// False if the result could not be stored.
     pub settled: bool,
 }
 
@@ -139,7 +140,7 @@ impl Router {
                 // Boxed, so that the callers' futures, which are moved several times, stay small.
                 self.process(&mut job, budget).boxed().await.1
             }
-            Ok(Planned::Confirm { fetch, reply }) => match self.fetcher.get(&fetch).boxed().await {
+            Ok(Planned::Confirm { fetch, reply }) => match self.fetch(&fetch, budget).await {
                 Ok(_) => telemetry::handshake(&delivery, &origin, reply),
                 Err(failure) => telemetry::refused(&delivery, &origin, &failure),
             },
@@ -155,10 +156,15 @@ impl Router {
     /// Plans a delivery. If the signature needs the vendor's certificate or key, fetches it first.
     async fn plan(&self, delivery: &Delivery, budget: Budget) -> Result<Planned, Error> {
         let fetched = match needs(delivery, &self.intake, budget.now)? {
-            Some(fetch) => Some(self.fetcher.get(&fetch).boxed().await?),
+            Some(fetch) => Some(self.fetch(&fetch, budget).await?),
             None => None,
         };
         plan(delivery, &self.intake, fetched.as_deref(), budget.now)
+    }
+
+    async fn fetch(&self, fetch: &Fetch, budget: Budget) -> Result<Arc<Fetched>, Error> {
+        let fetched = timeout_at(budget.forward_until, self.fetcher.get(fetch)).boxed().await;
+        fetched.unwrap_or_else(|_| Err(Error::NotFetched("no time is left".into())))
     }
 
     /// Delivers a dead letter again, with the same claim and the same attempts as a vendor's

@@ -96,8 +96,10 @@ impl Vendor for Adyen {
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         let keys: Vec<_> = check.secrets.iter().filter_map(key).collect();
         let document = Document::parse(&check.delivery.body).ok();
-        match document.as_ref().and_then(|document| items(document.root())) {
+        let root = document.as_ref().map(Document::root);
+        match root.and_then(items) {
             Some(items) if items.is_empty() => Err(missing()),
+            Some(_) if !root.is_some_and(has_unique_names) => Err(wrong()),
             Some(items) => verify_items(&items, &keys),
             None => verify_body(check.delivery, &keys),
         }
@@ -146,6 +148,18 @@ fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
     Some(
         items.into_iter().map(|item| item.get("NotificationRequestItem").unwrap_or(item)).collect(),
     )
+}
+
+/// Returns whether no name on the way to a signed field is repeated. A destination may read another one
+/// of two members with one name than the one that is verified here.
+fn has_unique_names(root: Value<'_>) -> bool {
+    let is_unique = |item: Value<'_>| {
+        let inner = item.get("NotificationRequestItem");
+        let amount = inner.unwrap_or(item).get("amount");
+        [Some(item), inner, amount].into_iter().flatten().all(Value::has_unique_names)
+    };
+    let items = root.get("notificationItems").and_then(Value::elements).unwrap_or_default();
+    root.has_unique_names() && items.into_iter().all(is_unique)
 }
 
 /// Checks every item, because a batch is delivered as a whole.

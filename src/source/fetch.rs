@@ -37,7 +37,7 @@ pub struct Question {
 }
 
 impl Fetch {
-    /// Returns the address, and that of the first question. All questions go to one vendor.
+    /// Returns the address, or that of the first question. All questions go to one vendor.
     pub fn address(&self) -> &Url {
         match self {
             Self::Certificate(address) | Self::Confirmation(address) => address,

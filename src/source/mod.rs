@@ -100,7 +100,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     /// Checks that one of the secrets signed the delivery.
     ///
     /// # Errors
-    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale, and with
+    /// [`Error::NotFetched`] if it needs a certificate or key that was not fetched.
     fn verify(&self, check: &Check<'_>) -> Result<(), Error> {
         scheme::verify(self.description(), check)
     }
@@ -365,7 +366,8 @@ impl Source {
     /// Checks that the source's vendor sent a delivery.
     ///
     /// # Errors
-    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale.
+    /// Fails with [`Error::Signature`] if the signature is missing, wrong or stale, and with
+    /// [`Error::NotFetched`] if it needs a certificate or key that was not fetched.
     pub(crate) fn verify(
         &self,
         delivery: &Delivery,

@@ -1,7 +1,8 @@
 //! Verifies signatures by the [`Description`] of a vendor.
 //!
 //! The headers come from a stranger. Whatever they hold, an HMAC hashes the body once for each
-//! secret. Some schemes need a few hashes for one secret, for small bodies alone: see
+//! secret. A public key hashes it once for each signature that is tried: see [`is_signed_by_one`].
+//! Some schemes need a second hash for one secret, for small bodies alone: see
 //! [`CHEAP_BODY_BYTES`]. Entries of other versions and malformed entries are skipped before
 //! anything is hashed. A header with more than [`MAX_ENTRIES`] entries of the verified version is
 //! refused.
@@ -239,7 +240,9 @@ fn claimed(entries: &[&str], signed: &Signed) -> Result<Vec<Vec<u8>>, Error> {
     if claimed.is_empty() { Err(wrong()) } else { Ok(claimed) }
 }
 
-/// Returns whether one of the public keys made one of the signatures.
+/// Returns whether one of the public keys made one of the signatures. For a message of more than
+/// [`CHEAP_BODY_BYTES`], each key is tried with as many signatures as there are keys, and with two
+/// at least: while a sender replaces its key, it signs with both.
 pub(super) fn is_signed_by_one(
     algorithm: &'static dyn VerificationAlgorithm,
     keys: &[Vec<u8>],
@@ -247,7 +250,8 @@ pub(super) fn is_signed_by_one(
     pieces: &[&[u8]],
 ) -> bool {
     let message = pieces.concat();
-    let tried = if message.len() <= CHEAP_BODY_BYTES { claimed.len() } else { keys.len() };
+    let is_cheap = message.len() <= CHEAP_BODY_BYTES;
+    let tried = if is_cheap { claimed.len() } else { keys.len().max(2) };
     let is_by = |key: &Vec<u8>| {
         let key = UnparsedPublicKey::new(algorithm, key);
         claimed.iter().take(tried).any(|signature| key.verify(&message, signature).is_ok())

@@ -9,7 +9,7 @@
 //!
 //! The list comes from a stranger. However long it is, a `whsec_` secret hashes the body once. A
 //! `whpk_` key hashes it once for each `v1a` entry that is tried: [`MAX_ENTRIES`] at most, and for
-//! a large body, no more than there are keys.
+//! a large body, as many as there are keys, or two.
 
 use base64::{
     Engine as _, alphabet,

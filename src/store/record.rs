@@ -17,7 +17,7 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// How long the details of an event are kept after a claim whose owner stores no result. The
+/// Time for which the details of an event are kept after a claim whose owner stores no result. The
 /// details include the route. Each claim starts this time again. In DynamoDB, the table's TTL
 /// deletes them, so they may stay longer.
 pub const DETAILS_TTL: Duration = Duration::from_secs(30 * 86_400);
@@ -117,7 +117,7 @@ pub struct Record {
 pub struct Acceptance {
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
-    /// The number of attempts since then. Each attempt uses up an entry of RETRY_SCHEDULE.
+    /// The number of attempts since then that count. Each of them uses up an entry of RETRY_SCHEDULE.
     pub tries: u32,
     /// The length of the body. It is zero if an earlier version accepted the event.
     #[serde(default)]

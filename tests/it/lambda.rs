@@ -79,20 +79,23 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
         assert!(destinations.iter().filter(|one| *one == destination).count() >= 4);
     }
 
-    // Events that no front sends are also answered, in the shape of the front that they resemble
-    // most. The function continues.
+    // Malformed events are answered, too, in the shape of their front. The function continues.
     let folder = tempfile::tempdir().unwrap();
     let url = malformed_base64("paypal-capture-base64");
     let (rest, alb) = (malformed_base64("rest-api"), malformed_base64("alb-multi-value"));
-    for (text, has_headers) in
-        [("{}", true), ("\"x\"", true), (&url, true), (&rest, false), (&alb, true)]
-    {
+    for (text, has_headers) in [(&url, true), (&rest, false), (&alb, true)] {
         let file = folder.path().join("event");
         std::fs::write(&file, text).unwrap();
         let answer = emulator.invoke(&file);
         let expected = Error::NotARequest.reply().body;
         assert_eq!((answer.status_code, answer.body.as_bytes()), (400, &expected[..]));
         assert_eq!(answer.headers.is_empty(), !has_headers, "{text}");
+    }
+    // What no front sends must not pass for a success: its caller would take it for done.
+    for text in ["{}", "\"x\"", r#"{"inbox":"Due"}"#] {
+        let answer = emulator.invoke_with(text);
+        let error = answer["errorMessage"].as_str().unwrap_or_default();
+        assert!(error.contains("not an HTTP request: expected an event"), "{text}: {answer}");
     }
     assert_eq!(emulator.invoke(&events[0]).status_code, 400);
 }

@@ -191,6 +191,28 @@ async fn an_interrupt_in_the_middle_of_a_replay_loses_nothing() {
     assert_eq!(arrived.len(), keys.len());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_goes_on_when_nobody_reads_its_output() {
+    let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
+    let vars = vars(&sink, &[("STORE_URL", &sqlite(folder.path()))]);
+    let router = serve(&vars);
+    let keys = fail(&sink, &router, (0..20).map(|number| event("stripe", number))).await;
+    let args: Vec<_> = ["replay"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let mut replay = command(&vars, &args).spawn().unwrap();
+    drop(replay.stdout.take());
+    let waiting = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
+    let output = waiting.await.unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+    assert_eq!(sink.take().len(), keys.len());
+    assert_eq!(run(&vars, &["replay", "--all"]).await.status.code(), Some(0));
+    assert!(sink.take().is_empty());
+    // The reader has what it wanted, so this is no error either.
+    let mut inspect = command(&vars, &["inspect", &keys[0]]).spawn().unwrap();
+    drop(inspect.stdout.take());
+    let output = inspect.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+}
+
 #[tokio::test]
 async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
     let (redis, cluster) = (Redis::start(&[]), RedisCluster::start());

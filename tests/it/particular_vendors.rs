@@ -12,6 +12,7 @@ use webhook_router::{
     config::Intake,
     delivery::Delivery,
     plan::needs,
+    secret::Secret,
     source::{CannotSign, Fetch, Signing},
 };
 
@@ -259,6 +260,62 @@ fn a_body_that_would_be_refused_is_not_signed() {
             let expected = CannotSign::Body("must be a JSON object or array".into());
             assert_eq!(source.sign(&unsigned, &signing).err(), Some(expected), "{id} {body}");
         }
+    }
+}
+
+#[test]
+fn a_repeated_name_on_the_way_to_a_signed_field_of_adyen_is_refused() {
+    let (intake, genuine) = (intake(), Kind::of("adyen").delivery(1, 0));
+    let body = serde_json::from_slice::<Value>(&genuine.body).unwrap().to_string();
+    let is_taken = |body: String| {
+        let delivery = Delivery { body: body.into(), ..genuine.clone() };
+        answer(&delivery, &intake, SIGNED_AT).0 == 200
+    };
+    assert!(is_taken(body.clone()));
+    // The last one counts, and is signed. A destination may read the first one.
+    for (place, first) in [
+        ("{", r#""notificationItems":[{}],"#),
+        (r#"{"NotificationRequestItem""#, r#""NotificationRequestItem":{},"#),
+        (r#""NotificationRequestItem":{"#, r#""amount":{},"#),
+        (r#""amount":{"#, r#""value":1,"#),
+    ] {
+        let (before, after) = body.split_once(place).unwrap_or_else(|| panic!("{place}: {body}"));
+        let (brace, rest) = place.split_at(if place.ends_with('{') { place.len() } else { 1 });
+        assert!(!is_taken(format!("{before}{brace}{first}{rest}{after}")), "{first}");
+    }
+}
+
+#[test]
+fn while_a_sender_replaces_its_ed25519_key_large_bodies_are_taken_by_either() {
+    let intake = intake();
+    let source = intake.sources.get("standard-webhooks").unwrap();
+    let signed_by = |seed: u8, size: usize| {
+        let unsigned = Delivery {
+            method: Method::POST,
+            path: source.path(),
+            query: None,
+            headers: HeaderMap::new(),
+            body: format!(r#"{{"type":"{}"}}"#, "x".repeat(size)).into(),
+        };
+        let secret = Secret::new(format!("whsk_{}", BASE64_STANDARD.encode([seed; 32])));
+        let signing = Signing { secret: &secret, key: None, url: None, now: now(SIGNED_AT) };
+        source.sign(&unsigned, &signing).unwrap()
+    };
+    for size in [10, 20_000] {
+        let mut delivery = signed_by(7, size);
+        let entry = |delivery: &Delivery| {
+            delivery.headers["webhook-signature"].to_str().unwrap().to_owned()
+        };
+        let (known, other) = (entry(&delivery), entry(&signed_by(8, size)));
+        for entries in [format!("{known} {other}"), format!("{other} {known}")] {
+            delivery.headers.insert("webhook-signature", entries.parse().unwrap());
+            assert_eq!(answer(&delivery, &intake, SIGNED_AT).0, 200, "{size}");
+        }
+        // More signatures cost a large body no more hashes.
+        let many = format!("{other} {other} {known}");
+        delivery.headers.insert("webhook-signature", many.parse().unwrap());
+        let status = if size == 10 { 200 } else { 401 };
+        assert_eq!(answer(&delivery, &intake, SIGNED_AT).0, status, "{size}");
     }
 }
 

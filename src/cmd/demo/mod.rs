@@ -82,34 +82,34 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (stop, stopped) = watch::channel(false);
     let site = Site::start(folder.path(), stopped).await?;
-    println!("router       {}   (store: {})", site.router, site.store);
-    println!("cloud run    {}   (destination gcp)", site.cloud_run);
-    println!("lambda       {}   (destination aws: an Invoke API)\n", site.lambda);
+    say!("router       {}   (store: {})", site.router, site.store);
+    say!("cloud run    {}   (destination gcp)", site.cloud_run);
+    say!("lambda       {}   (destination aws: an Invoke API)\n", site.lambda);
 
     let signed = site.send_vendors_events().await?;
     let rows = site.send_every_event_twice().await?;
     let received = site.received()?;
-    println!("{}", vendors::table(&signed, &received));
-    println!("{}", table(&rows, &received));
+    say!("{}", vendors::table(&signed, &received));
+    say!("{}", table(&rows, &received));
     vendors::check(&signed, &received)?;
     check(&rows, &received)?;
     ensure!(
         received.len() == signed.len() + rows.iter().filter(|row| row.is_routed()).count(),
         "a destination received an event that it should not have received"
     );
-    println!("{}\n", site.race().await?);
+    say!("{}\n", site.race().await?);
 
-    println!("What this shows:");
-    println!(
+    say!("What this shows:");
+    say!(
         "  - the router verifies each vendor's signature, whatever its scheme; it refuses a forgery;"
     );
-    println!("  - an event is processed once: a second delivery is answered, not forwarded, also");
-    println!("    when it is signed anew, or has its keys in another order and other white space;");
-    println!("  - an event always goes to the same destination, and its bytes arrive unchanged");
-    println!("    (compared by SHA-256);");
-    println!("  - bad input is refused with its reason, and no destination sees it.");
+    say!("  - an event is processed once: a second delivery is answered, not forwarded, also");
+    say!("    when it is signed anew, or has its keys in another order and other white space;");
+    say!("  - an event always goes to the same destination, and its bytes arrive unchanged");
+    say!("    (compared by SHA-256);");
+    say!("  - bad input is refused with its reason, and no destination sees it.");
 
-    println!("\n{}", by_hand(&site, options.stay));
+    say!("\n{}", by_hand(&site, options.stay));
     if options.stay {
         site.shows_traffic.store(true, Ordering::Relaxed);
         stop_signal()?.await;

@@ -47,6 +47,6 @@ impl<H> Traffic<H> {
         let path = harmless(&delivery.path);
         let (destination, answer) =
             (header("x-webhook-destination").unwrap_or("-"), harmless(&shown(reply)));
-        println!("{time}  {method} {path:<28} {answer:<42} {destination:<4} {key:.10}");
+        say!("{time}  {method} {path:<28} {answer:<42} {destination:<4} {key:.10}");
     }
 }

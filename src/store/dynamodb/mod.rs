@@ -5,7 +5,8 @@
 //! claim that takes the key over, after a failure or from an owner that died or hangs, needs a
 //! second write. `item.rs` lists the attributes.
 //!
-//! Each request is boxed. The future of an operation is copied several times, and would hold kilobytes for each.
+//! Each request is boxed. The future of an operation is moved several times, and would otherwise
+//! hold kilobytes for each request.
 
 mod connections;
 mod examine;
@@ -236,6 +237,10 @@ impl DynamoDb {
     }
 }
 
+fn changes_too_often() -> StoreError {
+    StoreError::Failed("the owner of the key changes too often".into())
+}
+
 /// Writes the store as STORE_URL names it.
 impl fmt::Display for DynamoDb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,7 +281,7 @@ impl Store for DynamoDb {
                     claimed = self.take_over(plan.key, &found, now, until).await?;
                 }
             }
-            Err(StoreError::Failed("the owner of the key changes too often".into()))
+            claimed.map(Claim::Won).map_err(|_| changes_too_often())
         })
         .await
     }

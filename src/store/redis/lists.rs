@@ -13,7 +13,8 @@ use super::{
 };
 use crate::key::Key;
 
-/// The list of dead letters. In a cluster, only an earlier version adds to it.
+/// The list of dead letters on a single server. In a cluster, earlier versions wrote to it, so it is
+/// still read.
 pub(super) const DEAD_LETTERS: &str = "webhook:dead-letters";
 
 impl Redis {

@@ -130,10 +130,10 @@ pub(super) static LOOK: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
 /// if the sender named the event, the acceptance, the pause before the first attempt, head and body
-/// of the delivery, and the pause before the time in the list. Returns the details, the time for the list, and the time of the dead letter
-/// that is cleared. That time is stored as well, for a repetition and for the end of the event: they
-/// remove the letter from the list if the first answer was lost. `acceptor` tells a repetition that
-/// the event was accepted, and has failed since.
+/// of the delivery, and the pause before the time in the list. Returns the details, the time for the
+/// list, and the time of the dead letter that is cleared. That time is stored as well. If the first
+/// answer was lost, a repetition or the end of the event uses it to remove the letter from the list.
+/// `acceptor` tells a repetition that the event was accepted, and has failed since.
 pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]

@@ -156,6 +156,9 @@ impl Drop for Writer {
 fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Duration) {
     let mut waiting: Vec<Box<dyn Write>> = Vec::new();
     let mut pause = LOCK_PAUSE;
+    // The number of writes, from the first on, that run each in a transaction of its own, because one of
+    // them failed in the middle.
+    let mut alone = 0_usize;
     loop {
         if waiting.is_empty() {
             let Ok(first) = writes.recv() else { return };
@@ -166,14 +169,15 @@ fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Dur
         for late in waiting.extract_if(.., |write| write.deadline() <= now) {
             late.end(Err(StoreError::Timeout(timeout)));
         }
-        let count = waiting.len().min(AT_ONCE);
+        let count = if alone > 0 { 1 } else { AT_ONCE }.min(waiting.len());
         let batch = &mut waiting[..count];
         // A panic rolls the transaction back, so the connection is sound.
-        let Ok(committed) = catch_unwind(AssertUnwindSafe(|| commit(connection, batch))) else {
+        let Ok(committed) = catch_unwind(AssertUnwindSafe(|| run(connection, batch))) else {
             waiting.drain(..count);
             continue;
         };
         match committed {
+            Ok(false) if count > 1 => alone = count,
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 for known in waiting.extract_if(.., |write| write.look(connection)) {
                     known.end(Ok(()));
@@ -183,25 +187,14 @@ fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Dur
                 pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
             }
             committed => {
-                pause = LOCK_PAUSE;
-                let committed = committed.map_err(|error| store_error(&error, timeout));
+                (pause, alone) = (LOCK_PAUSE, alone.saturating_sub(count));
+                let committed = committed.map(|_| ()).map_err(|error| store_error(&error, timeout));
                 for write in waiting.drain(..count) {
                     write.end(committed.clone());
                 }
             }
         }
     }
-}
-
-/// Runs writes in one transaction, or each in its own if one fails in the middle.
-fn commit(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
-    if run(connection, batch)? || batch.len() == 1 {
-        return Ok(());
-    }
-    for write in batch {
-        run(connection, std::slice::from_mut(write))?;
-    }
-    Ok(())
 }
 
 /// Runs writes in a transaction that holds the write lock from its beginning. So the data that a write reads

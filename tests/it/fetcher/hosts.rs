@@ -15,6 +15,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
+    time::timeout,
 };
 use webhook_router::{
     authorities::Authorities,
@@ -144,6 +145,21 @@ impl Here {
 }
 
 const SNS: &str = "sns.us-west-2.amazonaws.com";
+
+#[tokio::test]
+async fn a_delivery_waits_for_a_certificate_no_longer_than_its_budget() {
+    let vendor = Vendor::start(&[SNS]).await;
+    let vector = vector("aws-sns/2");
+    vendor.sink.answers(Answer::WhenTold);
+    let here = Here::start(&vendor, ("AWS_SNS_SECRETS", &vector.secret)).await;
+    let mut budget = Budget::new(Duration::from_millis(100), Duration::from_millis(100));
+    budget.now = now(vector.first.now);
+    let delivery = vector.delivery(&vector.first);
+    let handled = here.router.handle(delivery, Origin::default(), budget);
+    // A fetch alone may take 2 s.
+    let reply = timeout(Duration::from_millis(1900), handled).await.unwrap();
+    assert_eq!(reply.status, 503);
+}
 
 #[tokio::test]
 async fn however_many_deliveries_wait_the_certificate_is_fetched_once() {

@@ -8,14 +8,16 @@ use std::{
     },
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use http::StatusCode;
 use serde_json::Value;
+use webhook_router::route::Route;
 
-use super::{event, vars};
+use super::{crash::Place, event, vars};
 use crate::{
     operators::{run, serve},
     rough_destination::{Behaviour, Rough},
-    support::{Server, Sink, client, ok, post, sqlite, status},
+    support::{Server, Sink, client, delivery, ok, plan_of, post, sqlite, status},
 };
 
 fn text(output: &Output) -> String {
@@ -138,6 +140,23 @@ async fn all_pending_events_or_some_are_replayed_at_once() {
     sink.answers(ok("done"));
     let many = run(&vars, &["replay", "--pending"]).await;
     assert!(many.status.success() && stderr(&many).is_empty(), "{}", stderr(&many));
+}
+
+#[tokio::test]
+async fn what_waits_is_told_with_its_next_attempt_while_a_message_is_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, url) = (Sink::start().await, sqlite(folder.path()));
+    let vars = vars(&sink, &[("STORE_URL", &url)]);
+    let store = Place::at(&url).await.store;
+    let (now, hour) = (Utc::now(), TimeDelta::hours(1));
+    let (due, look) = (now + hour, now + hour + hour);
+    let mut plan = plan_of("waiting");
+    plan.route = Route::GCP;
+    store.accept(&plan, &delivery("{}"), now, due, look).await.unwrap();
+    let drained = run(&vars, &["drain", "--json"]).await;
+    let drained: Value = serde_json::from_slice(&drained.stdout).unwrap();
+    let next: DateTime<Utc> = serde_json::from_value(drained["next_attempt_at"].clone()).unwrap();
+    assert!((next - due).abs() < TimeDelta::seconds(1), "{drained}");
 }
 
 #[tokio::test]
