@@ -30,6 +30,7 @@ def run(bench):
         "dynamodb": lambda: claims(program, "claim", dynamodb.url, count // 5),
         "put-item": lambda: claims(program, "put-item", dynamodb.url, count // 5),
         "put-if-absent": lambda: claims(program, "put-if-absent", dynamodb.url, count // 5),
+        "put-as-claimed": lambda: claims(program, "put-as-claimed", dynamodb.url, count // 5),
     })
     return [
         Line("claims on one connection, Redis", "rate", rates["redis"], None,
@@ -38,6 +39,8 @@ def run(bench):
              "the SDK's bare PutItem", rates["put-item"], least_times(0.9)),
         Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
              "the SDK's PutItem if absent", rates["put-if-absent"]),
+        Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
+             "the SDK's PutItem of a claim's item, if absent", rates["put-as-claimed"]),
     ]
 
 
