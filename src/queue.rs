@@ -4,7 +4,8 @@
 //! It is a standard SQS queue. Such a queue may bring a message twice, late, or in another order
 //! (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/standard-queues-at-least-once-delivery.html>).
 //! That does no harm: the message of an attempt holds only a key, and the store decides whether its
-//! event is due. A message that cannot be sent, or is lost, loses nothing: the store lists the event.
+//! event is due. A message that cannot be sent, or is lost, loses nothing: the store lists the
+//! event.
 //!
 //! The message of a copy also holds the key of its event, which is delivered already. So a version of
 //! the router that does not know copies finds nothing to do.

@@ -35,8 +35,10 @@ const ANSWERING: Duration = Duration::from_millis(200);
 ///
 /// If the owner dies before it has stored a result, its lease remains until `lease_until`. The next
 /// owner sends the event again, with the same attempt number, even if the destination had answered
-/// 2xx: nobody has stored that answer. docs/guarantees.md lists what each crash costs. A failure with a known outcome frees the key at once. A failure with an unknown
-/// outcome leaves the lease to run out.
+/// 2xx: nobody has stored that answer. docs/guarantees.md lists what each crash costs.
+///
+/// A failure with a known outcome frees the key at once. A failure with an unknown outcome leaves
+/// the lease to run out.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// The time at which the delivery came in.
