@@ -101,7 +101,7 @@ async fn each_invocation_keeps_its_own_time_at_a_destination_that_hangs() {
     sink.answers(Answer::WhenTold);
     let instance = instance(4, &sink.url, &[]).await;
     // The first request to a new process takes longer.
-    let (refused, _) = instance.invoke("{}".into(), AMPLE).await;
+    let (refused, _) = instance.invoke(event("{}"), AMPLE).await;
     assert_eq!(status(&refused), 400);
     let (short, long) = (3 * SECOND, 8 * SECOND);
     let times = [short, long, short];
