@@ -9,7 +9,7 @@ use webhook_router::route::Route;
 
 use super::{SCHEDULE, VISIBILITY, arrived, instance, one_instance, until};
 use crate::{
-    emulator::signal,
+    emulator::{Artefact, signal},
     event_source::{DUE, Faults, Function, Queue, Wakers, batch},
     inbox::{crash::Place, event, is_delivered, record, record_in},
     servers::Redis,
@@ -60,10 +60,9 @@ async fn a_sender_cannot_send_messages_or_run_the_schedule() {
         assert_eq!(heard.status, 400);
         assert!(heard.text.starts_with("missing required fields"), "{}", heard.text);
     }
-    // The records of another service are not messages.
+    // The records of another service are not messages, and a success would lose them.
     let other = json!({ "messageId": "1", "eventSource": "aws:s3", "body": "nonsense" });
-    let answer = function.invoke(json!({ "Records": [other] }).to_string()).await.unwrap();
-    assert_eq!(answer["statusCode"], 400);
+    assert_eq!(function.invoke(json!({ "Records": [other] }).to_string()).await, None);
     let answer = function.invoke(json!({ "Records": [record] }).to_string()).await.unwrap();
     assert_eq!(failures(&answer), ["1"]);
 }
@@ -210,7 +209,9 @@ async fn ten_large_bodies_and_their_copies_in_one_batch_fit_into_the_memory() {
         ("FORWARD_TIMEOUT_MS", "20000"),
         ("MIRROR_URL", &mirror.url),
     ];
-    let emulator = instance(Path::new(ROUTER), &sink.url, &vars, &queue, &more);
+    // The server's allocator keeps more memory than the function's.
+    let artefact = Artefact::router();
+    let emulator = instance(&artefact.bootstrap(), &sink.url, &vars, &queue, &more);
     let (function, now) = (Function::of([emulator]), Utc::now());
     let mut random = vec![0; BYTES];
     rand::fill(&mut random[..]);
