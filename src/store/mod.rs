@@ -378,6 +378,10 @@ impl StoreError {
     fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Corrupt(what.to_string())
     }
+
+    fn contended() -> Self {
+        Self::Failed("the owner of the key changes too often".into())
+    }
 }
 
 /// The subject of findings about a store.

@@ -460,9 +460,8 @@ async fn the_processor_takes_an_event_once_over_either_way() {
 
 #[tokio::test]
 async fn inspect_shows_what_the_store_knows() {
-    let sink = crate::support::Sink::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let store = crate::support::sqlite(folder.path());
+    let (sink, folder) = (crate::support::Sink::start().await, tempfile::tempdir().unwrap());
+    let store = sqlite(folder.path());
     let vars = [("STORE_URL", store.as_str()), ("ROUTE_THRESHOLD", "256")];
     let keeping = vec![("DUPLICATE_REPLY", "replay")];
     let serving = Server::router(&[sink.vars(), vars.to_vec(), keeping].concat());
@@ -474,10 +473,8 @@ async fn inspect_shows_what_the_store_knows() {
         let object: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
         assert_eq!((object["key"].as_str(), &object["state"]), (Some(&*key), &"delivered".into()));
         assert_eq!((&object["vendor"], &object["destination"]), (&"stripe".into(), &"gcp".into()));
-        assert_eq!(
-            (&object["reply"]["status"], &object["reply"]["body"]),
-            (&200.into(), &"done".into())
-        );
+        let reply = &object["reply"];
+        assert_eq!((&reply["status"], &reply["body"]), (&200.into(), &"done".into()));
         assert_eq!(object["attempts"][0]["outcome"], "200");
     }
     let output = router(&["inspect", digits], &vars);

@@ -15,7 +15,7 @@ use super::{
         Acceptance, Accepted, Details, Due, Lease, Postponed, Record, Settled, StoreError, Take,
         Taken, UNREADABLE_PAUSE, new_owner, stored,
     },
-    DynamoDb, TRIES, changes_too_often, index,
+    DynamoDb, TRIES, index,
     item::{
         Item, against, assignment, end_of, is_held_by, millis, optional_string, record, sort_key,
         string, text, time,
@@ -134,12 +134,12 @@ impl DynamoDb {
             let claim = if found.is_empty() { None } else { against(plan, &found, now)? };
             match claim {
                 Some(claim) => return Ok(Accepted::Taken(claim.into())),
-                None if !acceptor.may_replace(&found) => return Err(changes_too_often()),
+                None if !acceptor.may_replace(&found) => return Err(StoreError::contended()),
                 None if found.is_empty() => written = self.insert_accepted(acceptor).await?,
                 None => written = self.accept_over(acceptor, &found, deadline).await?,
             }
         }
-        written.map(|route| Accepted::Stored { route }).map_err(|_| changes_too_often())
+        written.map(|route| Accepted::Stored { route }).map_err(|_| StoreError::contended())
     }
 
     /// Creates the item of an event, in place of a forgotten one. Returns its route, or the item

@@ -237,10 +237,6 @@ impl DynamoDb {
     }
 }
 
-fn changes_too_often() -> StoreError {
-    StoreError::Failed("the owner of the key changes too often".into())
-}
-
 /// Writes the store as STORE_URL names it.
 impl fmt::Display for DynamoDb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -281,7 +277,7 @@ impl Store for DynamoDb {
                     claimed = self.take_over(plan.key, &found, now, until).await?;
                 }
             }
-            claimed.map(Claim::Won).map_err(|_| changes_too_often())
+            claimed.map(Claim::Won).map_err(|_| StoreError::contended())
         })
         .await
     }

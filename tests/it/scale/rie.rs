@@ -96,9 +96,11 @@ async fn batches_of_messages_are_delivered_as_simulated() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     drop(wakers);
-    let durations = (0..BATCHES).map(|index| function.emulator(index).durations());
-    // The first invocation only starts the instance.
-    let billed: f64 = durations.map(|durations| durations[1..].iter().sum::<f64>()).sum();
+    let mut billed = Vec::new();
+    for index in 0..BATCHES {
+        // The first invocation only starts the instance.
+        billed.extend_from_slice(&function.emulator(index).durations().await[1..]);
+    }
     let simulated = simulate(&json!({
         "answer": "accepted", "store": "redis", "concurrency": 1000, "warm": 10, "processor": 1,
         "inbox_concurrency": BATCHES, "arrivals": { "kind": "given", "times": times },
@@ -109,8 +111,13 @@ async fn batches_of_messages_are_delivered_as_simulated() {
     assert_eq!(simulated["attempts"], seen.arrivals.len() as f64);
     assert!(seen.most_at_once <= 10 * BATCHES, "{}", seen.most_at_once);
     let deliveries = seen.served.iter().map(|at| (*at - began + PACE).as_secs_f64());
-    // The polls of the tests' event source decide how many events share the first batches, so delays vary.
     let last = deliveries.fold(0.0, f64::max);
     is_close("last delivery", &simulated["last_delivery"], last);
-    is_close("billed seconds of the batches", &simulated["batch_seconds"], billed);
+    // The polls of the tests' event source decide how many events share the first batches. So there may be one
+    // batch more or less.
+    let number = |name: &str| simulated[name].as_f64().unwrap();
+    println!("batches: simulated {}, real {}", number("batches"), billed.len());
+    assert!((number("batches") - billed.len() as f64).abs() <= 1.0);
+    let of_each = number("batch_seconds") / number("batches");
+    is_close("billed seconds of a batch", &json!(of_each), mean(&billed));
 }
