@@ -224,6 +224,11 @@ pub fn vendors() -> Vec<&'static Arc<dyn Vendor>> {
     vendor_names().into_iter().filter_map(vendor).collect()
 }
 
+/// Returns whether a built-in vendor has that name.
+pub fn is_vendor(name: &str) -> bool {
+    rows::all().any(|one| one.name == name)
+}
+
 /// Returns the built-in vendor of that name.
 pub fn vendor(name: &str) -> Option<&'static Arc<dyn Vendor>> {
     rows::all().find(|one| one.name == name).map(rows::BuiltIn::vendor)
@@ -420,7 +425,7 @@ impl Sources {
                 vendor: source.name.clone(),
                 variable: source.secrets_from.clone(),
             }),
-            None if vendor_names().contains(&name) => {
+            None if is_vendor(name) => {
                 Err(Error::NotServed { vendor: name.to_owned(), variable: secrets_variable(name) })
             }
             None => Err(Error::UnknownPath),

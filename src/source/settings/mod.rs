@@ -9,7 +9,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Address, Described, Lines, Source, Vendor,
+    Address, Described, Lines, Source, Vendor, is_vendor,
     rules::{Answer, Glob, KeyRule, Rules, Wanted},
     secrets_variable, vendor,
 };
@@ -92,7 +92,7 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
     if RESERVED.contains(&name.as_str()) {
         reader.problem("", "must have another name: the router uses this one itself");
     }
-    if vendor(&name).is_some() && get(&secrets_variable(&name)).is_some() {
+    if is_vendor(&name) && get(&secrets_variable(&name)).is_some() {
         let variable = secrets_variable(&name);
         reader.problem(
             "",
@@ -119,7 +119,7 @@ fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
         return None;
     };
     if name == "custom" {
-        if vendor(reader.name).is_some() {
+        if is_vendor(reader.name) {
             reader.problem(
                 "vendor",
                 "must not be \"custom\" for a source with a built-in vendor's name",
@@ -161,7 +161,7 @@ fn secrets(
             return (Vec::new(), String::new());
         }
         (Some(list), None) => {
-            if get(&variable).is_some() && super::vendor(reader.name).is_none() {
+            if get(&variable).is_some() && !is_vendor(reader.name) {
                 reader.problem("secrets", format!("must not be set together with {variable}"));
             }
             if list.is_empty() {
@@ -170,8 +170,7 @@ fn secrets(
             (list, "SOURCES".to_owned())
         }
         (None, Some(from)) => {
-            if from != variable && get(&variable).is_some() && super::vendor(reader.name).is_none()
-            {
+            if from != variable && get(&variable).is_some() && !is_vendor(reader.name) {
                 reader.problem("secrets_from", format!("must not be set together with {variable}"));
             }
             let list = get(&from).filter(|list| !list.is_empty());
