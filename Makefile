@@ -204,10 +204,7 @@ invoke: $(VENV)/tools ## Send EVENT=events/....json to the function of `make wat
 parity: $(VENV)/ready ## Compare the router with the Python reference.
 	PARITY_BODIES=100000 PARITY_TIMESTAMPS=100000 cargo test --locked --test it parity -- --nocapture
 
-# `cargo bench` builds the router with fault points. So the router itself is built after it.
 bench: this-architecture servers bench-programs $(BENCH_VENV)/ready $(VENV)/ready $(DYNAMODB)/ready build build-bare ## Measure the router beside other routers, and write docs/benchmarks.md. FULL=1 takes longer, ONLY=serve prints only that row, BEFORE=FOLDER also measures another checkout.
-	cargo bench --locked --no-run --bench claims --bench functions
-	cargo build --locked --release --bin webhook-router
 	PYTHONPATH=benches FULL='$(FULL)' ONLY='$(ONLY)' BEFORE='$(BEFORE)' $(BENCH_VENV)/bin/python -m comparison
 
 # Builds the function that does nothing, the yardstick of cold starts, and the one that only sends the requests of a

@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 
-BUILT = "target/release/webhook-router"
+from . import programs
+
 FUNCTION = "target/lambda/webhook-function/bootstrap.zip"
 BARE = "target/bare/lambda/bare/bootstrap.zip"
 REQUESTS = "target/requests/lambda/requests/bootstrap.zip"
@@ -15,25 +16,28 @@ REQUESTS = "target/requests/lambda/requests/bootstrap.zip"
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """A build of the router: the program, and the zip of the function."""
+    """A build of the router: the program, the zip of the function, and the benchmarks in Rust."""
 
     name: str
+    checkout: str
     program: str
     function: str
     built: str
+    benchmarks: dict
 
     @classmethod
     def of(cls, checkout, name, folder):
-        """Returns the build in a checkout. Copies it, because `cargo bench` builds it with fault points."""
+        """Returns the build in a checkout, where `make build` has built the function. Copies what it measures."""
+        function = os.path.join(checkout, FUNCTION)
+        if not os.path.exists(function):
+            raise SystemExit(f"{function} is missing: run `make build` there")
+        benchmarks = programs.benchmarks(checkout)
         paths, built = [], []
-        for path in (BUILT, FUNCTION):
-            path = os.path.join(checkout, path)
-            if not os.path.exists(path):
-                raise SystemExit(f"{path} is missing: run `cargo build --locked --release` and `make build` there")
+        for path in (programs.router(checkout), function):
             paths.append(shutil.copy(path, os.path.join(folder, f"{name}-{os.path.basename(path)}")))
             time = datetime.datetime.fromtimestamp(os.path.getmtime(path), datetime.timezone.utc)
             built.append(f"{os.path.basename(path)} {time:%Y-%m-%d %H:%M} UTC")
-        return cls(name, *paths, ", ".join(built))
+        return cls(name, checkout, *paths, ", ".join(built), benchmarks)
 
 
 class Bench:

@@ -6,8 +6,8 @@ very command that a claim sends, as MONITOR shows it.
 
 import re
 import subprocess
+from functools import partial
 
-from .. import programs
 from ..lines import Line, least_times
 from ..servers import TABLE, DynamoDb, Redis
 
@@ -16,31 +16,35 @@ KEY = re.compile(r"(webhook:dedup:\w{52})\w{12}")
 
 
 def run(bench):
-    program = programs.benchmark("claims")
+    program = bench.builds["router"].benchmarks["claims"]
     redis = bench.start(Redis(bench.folder))
     dynamodb = bench.start(DynamoDb(bench.folder))
     command = claim_command(redis, program)
     count = bench.of(5_000, 20_000)
+    few = count // 5
     # DynamoDB Local is slow at first.
     for what in ("claim", "put-item"):
         claims(program, what, dynamodb.url, 2_000)
-    rates = bench.rounds({
-        "redis": lambda: claims(program, "claim", redis.url, count),
-        "redis-benchmark": lambda: redis_benchmark(redis, command, count),
-        "dynamodb": lambda: claims(program, "claim", dynamodb.url, count // 5),
-        "put-item": lambda: claims(program, "put-item", dynamodb.url, count // 5),
-        "put-if-absent": lambda: claims(program, "put-if-absent", dynamodb.url, count // 5),
-        "put-as-claimed": lambda: claims(program, "put-as-claimed", dynamodb.url, count // 5),
-    })
+    measures = {
+        "redis-benchmark": partial(redis_benchmark, redis, command, count),
+        "put-item": partial(claims, program, "put-item", dynamodb.url, few),
+        "put-if-absent": partial(claims, program, "put-if-absent", dynamodb.url, few),
+        "put-as-claimed": partial(claims, program, "put-as-claimed", dynamodb.url, few),
+    }
+    for name, build in bench.builds.items():
+        measures["Redis", name] = partial(claims, build.benchmarks["claims"], "claim", redis.url, count)
+        measures["DynamoDB Local", name] = partial(claims, build.benchmarks["claims"], "claim", dynamodb.url, few)
+    rates = bench.rounds(measures)
+
+    def line(store, yardstick_is, yardstick, limit=None):
+        return Line(f"claims on one connection, {store}", "rate", rates[store, "router"], rates.get((store, "before")),
+                    yardstick_is, rates[yardstick], limit)
+
     return [
-        Line("claims on one connection, Redis", "rate", rates["redis"], None,
-             "redis-benchmark's EVALSHA", rates["redis-benchmark"], least_times(0.7)),
-        Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
-             "the SDK's bare PutItem", rates["put-item"], least_times(0.9)),
-        Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
-             "the SDK's PutItem if absent", rates["put-if-absent"]),
-        Line("claims on one connection, DynamoDB Local", "rate", rates["dynamodb"], None,
-             "the SDK's PutItem of a claim's item, if absent", rates["put-as-claimed"]),
+        line("Redis", "redis-benchmark's EVALSHA", "redis-benchmark", least_times(0.7)),
+        line("DynamoDB Local", "the SDK's bare PutItem", "put-item", least_times(0.9)),
+        line("DynamoDB Local", "the SDK's PutItem if absent", "put-if-absent"),
+        line("DynamoDB Local", "the SDK's PutItem of a claim's item, if absent", "put-as-claimed"),
     ]
 
 
