@@ -88,7 +88,7 @@ class Run:
 
     def _cold_start(self):
         """Returns the time that a first invocation takes longer than the others."""
-        own = self.measured["init"] + self.measured["first_delivery"]
+        own = measured.first_delivery(self.measured)
         return self.settings["start"] + own / self.settings["processor"]
 
     def _stores(self):
