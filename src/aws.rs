@@ -55,8 +55,8 @@ async fn load() -> SdkConfig {
     settings.load().await
 }
 
-/// Returns whether the variables hold credentials, as in Lambda. They take precedence over all other sources of
-/// credentials, so that these, with a client of STS among them, need not be prepared.
+/// Returns whether the variables hold credentials, as in Lambda. Such credentials take precedence
+/// over all other sources. So the others, such as a client of STS, need not be prepared.
 fn holds_credentials() -> bool {
     ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].iter().all(|name| is_set(name))
 }

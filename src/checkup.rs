@@ -30,8 +30,12 @@ const CREDENTIALS: &str = "AWS credentials";
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
     let targets = config.targets.iter().map(|target| (target.setting.as_str(), &target.place));
-    let mirrors = config.mirroring.iter().flat_map(Mirroring::places);
-    let (mut services, mut lambdas) = (Vec::new(), Vec::new());
+    let mirrors = config.mirroring.iter().flat_map(Mirroring::common);
+    let own_mirrors = config.targets.iter().filter_map(|target| {
+        let mirror = target.mirror.as_ref().filter(|_| config.mirroring.is_some());
+        Some((target.setting.as_str(), mirror?))
+    });
+    let (mut services, mut lambdas) = (own_mirrors.collect::<Vec<_>>(), Vec::new());
     for (setting, place) in targets.chain(mirrors) {
         match place {
             Place::Http(http) => services.push((setting, http)),
@@ -40,14 +44,16 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     }
     let services = services
         .into_iter()
-        .map(|(setting, http)| within(setting, "its host", http_target(setting, http)));
-    // A function's ARN has its own region.
+        .map(|(setting, http)| within(setting, "the DNS for its host", http_target(setting, http)));
+    // A function's ARN has its own region. A table has not.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
-    let uses_aws = !lambdas.is_empty() || matches!(config.store.url, StoreUrl::DynamoDb { .. });
-    let lambdas = lambdas
-        .into_iter()
-        .map(|(setting, lambda)| within(setting, "the Lambda API", lambda_target(setting, lambda)));
+    let is_dynamodb = matches!(config.store.url, StoreUrl::DynamoDb { .. });
+    let region = region.filter(|_| !is_dynamodb);
+    let uses_aws = !lambdas.is_empty() || is_dynamodb;
+    let lambdas = lambdas.into_iter().map(|(setting, lambda)| {
+        within(setting, "the DNS for the Lambda API", lambda_target(setting, lambda))
+    });
     let (store, services, aws, lambdas) = tokio::join!(
         within("STORE_URL", &url, store),
         join_all(services),
@@ -138,7 +144,7 @@ async fn lambda_target(setting: &str, target: &LambdaTarget) -> Vec<Finding> {
     }
 }
 
-/// Looks for a region, unless the target's ARN has one, and for credentials.
+/// Looks for a region, unless the targets' ARNs have one and nothing else needs it, and for credentials.
 async fn aws_settings(region_of_target: Option<&str>) -> Vec<Finding> {
     let sdk = aws::sdk_config().await;
     let region = sdk.region().map(AsRef::as_ref);

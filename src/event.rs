@@ -24,8 +24,9 @@ pub struct Event {
 pub enum Identity {
     /// The sender, type, time and body must be equal.
     Content,
-    /// The vendor must be equal, and so must the name of the event in a header: `Idempotency-Key`,
-    /// or in a signed delivery `webhook-id`. The same name with another body is refused.
+    /// The vendor must be equal, and so must the name of the event in a header: `Idempotency-Key`
+    /// or `X-Idempotency-Key`, or in a signed delivery `webhook-id`. The same name with another
+    /// body is refused.
     Header(String),
     /// The source and the provider's id for the event must be equal. The ids of a batch are joined
     /// with commas. The body may differ, because it may describe the delivery itself.

@@ -41,8 +41,9 @@ const AT_ONCE: usize = 4;
 const MAX_WITHOUT: usize = 16;
 
 /// Shortest time between two failures that are forgotten early. While there are [`MAX_WITHOUT`]
-/// requests without an answer, another request takes the place of one that failed. So strangers
-/// cannot shut the vendor's own key out for as long as they like, and the vendor gets few requests.
+/// requests without an answer, another request takes the place of one that failed. So the vendor's
+/// own key is never shut out for certain: it competes with the strangers' names for one place in
+/// each second. And the vendor gets few requests.
 const FORGOTTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Most requests whose results are kept. A vendor has few certificates and keys, but it may publish
@@ -129,8 +130,8 @@ impl Default for Hosts {
 impl Hosts {
     /// Returns the slot of a request. A slot that is out of date is replaced.
     ///
-    /// # Errors
-    /// Fails if too many requests have no answer, and another one had its turn shortly before.
+    /// # Errors Fails if too many requests have no answer, and none of them may be forgotten now:
+    /// one was forgotten shortly before, or all are still under way.
     fn slot(&self, fetch: &Fetch, pause: Duration) -> Result<Arc<Slot>, Error> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.slots.retain(|_, slot| Slot::is_current(slot) || slot.last().is_some());

@@ -1,10 +1,11 @@
 //! Hex digits.
 
-/// Prints bytes as lower-case hex digits. `hex::encode` adds one character after the other, and takes
-/// several times as long.
+/// Returns bytes as lower-case hex digits. `hex::encode` adds one character after the other, and
+/// takes several times as long.
 pub fn hex(bytes: &[u8]) -> String {
     let mut digits = vec![0; 2 * bytes.len()];
-    // Without digits, different events would be one. So a failure, which cannot happen, must not pass.
+    // If the digits were missing, different events would have the same key. So a failure, which
+    // cannot happen, must panic.
     hex::encode_to_slice(bytes, &mut digits).expect("two digits for each byte");
     String::from_utf8(digits).expect("hex digits are ASCII")
 }

@@ -71,8 +71,8 @@ const IDLE_SWEEP: Duration = Duration::from_secs(300);
 /// the same time rarely try the same ones.
 const SWEPT: usize = 256;
 
-/// Most events that each list of a lane holds: accepted, due, and due later. The store lists all
-/// events.
+/// Most events that a lane remembers as accepted, and as due later. While this many are due, it
+/// takes no further acceptances. The store lists all events.
 const REMEMBERED: usize = 4096;
 
 /// Time by which the clock of a store may be behind.
@@ -302,8 +302,9 @@ impl Lane {
         self.summary
     }
 
-    /// Returns whether a drain leaves the events that are left to the next one. A destination that is busy
-    /// takes an event now and then.
+    /// Returns whether a drain stops, and leaves the remaining events to the next one. It goes on
+    /// for some time if the destination is only busy, because a busy destination takes an event now
+    /// and then.
     fn gives_up(&self) -> bool {
         self.gate.is_closed() && !(1..BUSY).contains(&self.refusals)
     }

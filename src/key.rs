@@ -39,7 +39,8 @@ impl Key {
 /// independent of each other.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteBytes {
-    /// The byte that is compared with the route threshold.
+    /// The byte that chooses the destination, by the shares of the destinations or by a source's
+    /// threshold.
     pub route: u8,
     /// The byte that decides whether a mirror gets a copy.
     pub mirror: u8,

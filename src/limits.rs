@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{config::Limit, route::Route, telemetry};
 
-/// A whole burst begins within one second divided by this, at most.
+/// A burst has at most the attempts of one second divided by this, and at least one attempt.
 const BURST: u32 = 20;
 
 /// An attempt may begin late by one second divided by this, without a loss for the attempts that

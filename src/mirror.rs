@@ -250,13 +250,13 @@ impl Mirrors {
     pub async fn finish(&self, patience: Duration) {
         self.begin.send_replace(true);
         if tokio::time::timeout(patience, self.copies.wait()).await.is_err() {
-            // Without time for one copy, it says nothing about the mirrors.
+            // If there was no time for one whole copy, the timeout says nothing about the mirrors.
             if patience >= self.timeout {
                 let mirrors = self.own.values().chain(&self.common);
                 mirrors.filter(|mirror| mirror.is_asked()).for_each(|mirror| mirror.rest.begin());
             }
             std::mem::take(&mut *self.lock()).cancel();
-            // The tasks only count themselves now.
+            // The cancelled tasks end at once. Each only counts its copy.
             self.copies.wait().await;
         }
         self.begin.send_replace(!self.waits);

@@ -119,7 +119,7 @@ fn kind(address: IpAddr) -> Option<&'static str> {
     };
     match address.octets() {
         octets if is_metadata_v4(octets) => Some(METADATA),
-        // Linux connects to this machine for 0.0.0.0. The others of this network are no host's.
+        // Linux connects to this machine for 0.0.0.0. No host has another address of this network.
         [0, ..] => Some("an unspecified address"),
         _ if address.is_loopback() => Some("a loopback address"),
         _ if address.is_link_local() => Some("a link-local address"),

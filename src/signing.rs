@@ -18,8 +18,8 @@ use crate::{
 /// The headers of a signature. Where the router signs, it forwards none of these from a vendor.
 pub const HEADERS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
-/// Most secrets that sign an event. So many signatures fit into the client context of an
-/// invocation.
+/// Most secrets that sign an event. The client context of an invocation has room for this many
+/// signatures.
 pub const MAX_SECRETS: usize = 8;
 
 /// Signs events with every configured secret, so that a receiver may have any of them while they

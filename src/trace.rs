@@ -24,8 +24,9 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Uses the delivery's trace, else Lambda's, else starts a new one that is not sampled. If only
-    /// one of the W3C and AWS forms is present, the other is derived from it.
+    /// Uses the delivery's `traceparent`, else Lambda's trace, else the delivery's
+    /// `X-Amzn-Trace-Id`, else starts a new trace that is not sampled. If only one of the W3C and
+    /// AWS forms is present, the other is derived from it.
     pub fn of(delivery: &Delivery, lambda: Option<&str>) -> Self {
         let [w3c_name, state_name, amazon_name, google_name] = TRACE_HEADERS;
         let came = |name| delivery.header(name).filter(|value| value.len() <= MAX_BYTES);

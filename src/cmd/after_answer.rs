@@ -19,7 +19,7 @@ use crate::mirror::{Mirrors, PATIENCE};
 
 const NAME: &str = "webhook-router-mirrors";
 
-/// Time of an invocation that is left at its end.
+/// Time that is kept free at the end of an invocation.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// Sends the copies of an invocation, within the time that is left. Drops those that take too long.
@@ -65,8 +65,8 @@ pub async fn finish_copies(mirrors: Arc<Mirrors>) -> anyhow::Result<Answered> {
         .await
         .map_err(anyhow::Error::from_boxed)?;
     tokio::spawn(async move {
-        // Lambda waits for an extension that asks for nothing more until the function's timeout. A new
-        // instance registers it again.
+        // If an extension does not ask for the next event, Lambda waits for it until the function's
+        // timeout. So this process ends, and a new instance registers the extension again.
         let error = extension.run().await.err().map(|error| error.to_string());
         tracing::error!(error, "the extension that sends copies to mirrors has ended");
         std::process::exit(1);

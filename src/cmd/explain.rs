@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 use super::{
     arguments::{parse_header, parse_time, parse_vendor, read_file},
     fronts,
+    shown::harmless,
 };
 use crate::{
     config::{EXAMPLE_ROUTING_SECRET, Intake, Unsigned},
@@ -169,7 +170,8 @@ fn hint(delivery: &Delivery, options: &Options) -> Option<&'static str> {
     };
     let is_given_as_body = !options.event && is_event(&delivery.body).unwrap_or(false);
     is_given_as_body.then_some(
-        "the file looks like a Function URL event, and a raw body was expected: add --event",
+        "the file looks like an event of a Function URL, an API Gateway or a load balancer, and a raw \
+         body was expected: add --event",
     )
 }
 
@@ -250,11 +252,7 @@ fn print(
     for (name, value) in lines {
         let Some(value) = value else { continue };
         // A name from a payload must not control the terminal.
-        let shown: String = value
-            .chars()
-            .map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char })
-            .collect();
-        writeln!(out, "  {name:<12} {shown}")?;
+        writeln!(out, "  {name:<12} {}", harmless(value))?;
     }
     if let (Some(byte), Some(route)) = (route_byte, destination) {
         let of = intake.shares.of(*byte);

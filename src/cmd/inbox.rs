@@ -161,9 +161,9 @@ pub(super) async fn run(
     match request {
         Request::Messages { events, copies } => {
             let again = function.inbox.consume(events, budget, &origin).await;
-            // The copies come after the events, so that a mirror delays none of them. While the batch
-            // waits for them, its instance counts for the concurrency of the queue, and not for that
-            // of senders. A copy that fails does not come again.
+            // The copies come after the events, so that a mirror delays none of them. The wait for
+            // the copies takes up one of the instances that the queue may use, and none of those
+            // for senders. A copy that fails is not sent again.
             copies.into_iter().for_each(|copy| function.router.bring(copy));
             if let Some(mirrors) = function.router.mirrors() {
                 after_answer::finish(mirrors, context.deadline()).await;

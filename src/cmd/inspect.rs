@@ -84,6 +84,8 @@ struct Inspected {
 struct ShownDelivery {
     method: String,
     path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
     /// A list, because a name may occur twice.
     headers: Vec<(String, String)>,
     body: Option<String>,
@@ -92,7 +94,7 @@ struct ShownDelivery {
 
 impl From<&Delivery> for ShownDelivery {
     fn from(delivery: &Delivery) -> Self {
-        let Delivery { method, path, headers, body, .. } = delivery;
+        let Delivery { method, path, query, headers, body, .. } = delivery;
         let text = std::str::from_utf8(body).ok();
         let headers = headers.iter().map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -101,6 +103,7 @@ impl From<&Delivery> for ShownDelivery {
         Self {
             method: method.to_string(),
             path: path.clone(),
+            query: query.clone(),
             headers: headers.collect(),
             body: text.map(str::to_owned),
             body_base64: text.is_none().then(|| BASE64_STANDARD.encode(body)),
@@ -111,7 +114,8 @@ impl From<&Delivery> for ShownDelivery {
 impl ShownDelivery {
     /// Returns the delivery in the form of an HTTP request.
     fn text(&self) -> String {
-        let mut text = format!("{} {}\n", self.method, harmless(&self.path));
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let mut text = format!("{} {}\n", self.method, harmless(&(self.path.clone() + &query)));
         for (name, value) in &self.headers {
             text += &format!("{name}: {}\n", harmless(value));
         }

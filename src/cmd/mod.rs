@@ -73,19 +73,29 @@ pub fn env(name: &str) -> Option<String> {
 /// Fails if the secret cannot be read, or has a name that is not a variable.
 pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
     const NAME: &str = "SECRETS_ARN";
+    const LOG_LEVEL: &str = "RUST_LOG";
     let secret = match env(NAME).filter(|value| !value.is_empty()) {
         Some(arn) => aws::secret_variables(&arn)
             .await
             .map_err(|problem| anyhow::anyhow!("the secret of {NAME} {problem}"))?,
         None => HashMap::new(),
     };
-    if let Some(name) = secret.keys().find(|name| !config::is_variable(name) || *name == NAME) {
+    if let Some(name) = secret.keys().find(|name| !config::is_variable(name)) {
         anyhow::bail!(
             "the secret of {NAME} holds `{name}`, which is not a variable (`webhook-router variables` lists them)"
         );
     }
+    anyhow::ensure!(
+        !secret.contains_key(NAME),
+        "the secret of {NAME} holds {NAME}: remove it there"
+    );
+    if secret.contains_key(LOG_LEVEL) {
+        tracing::warn!(
+            "{LOG_LEVEL} in the secret of {NAME} has no effect: set it in the environment"
+        );
+    }
     let mut variables = secret;
-    // Read at once, because a look-up of a single one goes through all of them.
+    // All are read together: each look-up of one variable would search through all of them.
     for (name, value) in std::env::vars_os() {
         let (name, value) = (name.to_string_lossy().into_owned(), value.to_string_lossy());
         // The secret's value replaces an empty variable. Without one, the variable stays empty, which

@@ -17,8 +17,8 @@ use crate::{config::StoreConfig, redelivery::Pending};
 #[derive(Args)]
 #[command(
     after_help = "A line has the time of the next attempt (which has passed if the event is \
-    due), the digits of the key, the destination, vendor and type, the time of the acceptance, and \
-    the number of attempts since then that count for RETRY_SCHEDULE."
+    due) or `being-delivered`, the digits of the key, the destination, vendor and type, the time of \
+    the acceptance, and the number of attempts since then that count for RETRY_SCHEDULE."
 )]
 pub struct Options {
     /// Print one JSON object per line, as `inspect --json` does.

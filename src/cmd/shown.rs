@@ -30,7 +30,8 @@ pub(super) struct Shown {
     /// The time of the acceptance. It stays when the event is delivered.
     accepted_at: Option<String>,
     /// The number of attempts since then that count for the schedule, the time of the next one, and
-    /// the outcome of the last one. All three are absent outside the inbox.
+    /// the outcome of the last one. All three are absent outside the inbox. The time is also absent
+    /// during an attempt, and the outcome before the end of the first one.
     tries: Option<u32>,
     next_attempt_at: Option<String>,
     last_failure: Option<String>,

@@ -15,9 +15,10 @@ pub struct Options {
 
 /// Standard AWS variables, which the AWS SDKs read.
 const AWS: &str = "\
-The Lambda destination, DynamoDB and SECRETS_ARN also take the standard AWS variables: AWS_REGION
-(a function's ARN has its own region), credentials, AWS_ENDPOINT_URL_LAMBDA,
-AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_SECRETS_MANAGER.";
+The Lambda destination, DynamoDB, QUEUE_URL, SECRETS_ARN and ID tokens also use the standard AWS
+variables: AWS_REGION (a function's ARN has its own region), credentials, AWS_ENDPOINT_URL_LAMBDA,
+AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL_SECRETS_MANAGER and
+AWS_ENDPOINT_URL_STS.";
 
 /// Lists the variables.
 ///

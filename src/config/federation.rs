@@ -179,7 +179,8 @@ fn subject(source: CredentialSource, token_type: String) -> Result<Subject, Stri
     }
 }
 
-/// Parses an address that must not be read or changed on its way.
+/// Parses an address. It must be https, or http on loopback: requests to it carry tokens, which
+/// nobody on the way may read or change.
 fn address(text: &str, name: &str) -> Result<Url, String> {
     let url = Url::parse(text)
         .ok()

@@ -57,7 +57,8 @@ impl Vars<'_> {
         }
         for source in sources.iter().filter(|source| source.rules.answer == Some(Answer::Accepted))
         {
-            self.problem("SOURCES", format!("[sources.{}] answer {remedy}", source.name));
+            let problem = format!("[sources.{}] answer {remedy}", source.name);
+            self.problem(self.sources_variable(), problem);
         }
     }
 

@@ -29,13 +29,12 @@ pub struct Mirroring {
 }
 
 impl Mirroring {
-    /// Returns each mirror with the setting that an operator changes to correct it.
-    pub fn places(&self) -> impl Iterator<Item = (&str, &Place)> {
-        let common = self.common.iter().map(|place| match place {
+    /// Returns the common mirror with the setting that an operator changes to correct it.
+    pub fn common(&self) -> Option<(&str, &Place)> {
+        self.common.as_ref().map(|place| match place {
             Place::Http(_) => (URL, place),
             Place::Lambda(_) => (FUNCTION, place),
-        });
-        common.chain(self.own.values().map(|place| ("DESTINATIONS", place)))
+        })
     }
 }
 

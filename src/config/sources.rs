@@ -139,9 +139,13 @@ impl Vars<'_> {
 
     /// Reports a problem in the text of SOURCES that other variables cause.
     fn source_problem(&mut self, source: &Source, line: usize, field: &str, remedy: String) {
-        let variable = if self.text("SOURCES").is_some() { "SOURCES" } else { "SOURCES_FILE" };
         let problem = Problem::new(line, "source", &source.name, field, remedy);
-        self.problem(variable, problem.to_string());
+        self.problem(self.sources_variable(), problem.to_string());
+    }
+
+    /// Returns the variable that the sources come from.
+    pub(super) fn sources_variable(&self) -> &'static str {
+        if self.text("SOURCES").is_some() { "SOURCES" } else { "SOURCES_FILE" }
     }
 
     pub(super) fn secrets(

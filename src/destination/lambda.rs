@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use aws_config::{
     Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
 };
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_lambda::{
     Client,
     config::{
+        IdentityCache,
         endpoint::{DefaultResolver, Params, ResolveEndpoint},
         http::HttpResponse,
     },
@@ -119,7 +121,7 @@ impl Lambda {
 impl Destination for Lambda {
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
         let deadline = Instant::now() + timeout;
-        // Loading region and credentials sends nothing of the event.
+        // Loading the AWS settings sends nothing of the event. The credentials are loaded with the first call.
         let Ok(client) = timeout_at(deadline, self.client()).await else {
             return Err(SendError::NotSent("the AWS settings could not be loaded in time".into()));
         };
@@ -136,6 +138,8 @@ fn client(sdk: &SdkConfig, target: &LambdaTarget, attempt_timeout: Duration) -> 
         // The router makes and counts the attempts. Retries of the SDK would not be counted.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())
+        // So the attempt is not over when the credentials cannot be loaded: nothing was sent.
+        .identity_cache(IdentityCache::lazy().load_timeout(connecting).build())
         .build();
     Client::from_conf(config)
 }
@@ -288,6 +292,9 @@ fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String>
 fn was_not_sent(error: &ConnectorError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
         if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
             return error.is_connect();
         }

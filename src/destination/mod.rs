@@ -40,8 +40,9 @@ const MAX_NAME_BYTES: usize = 256;
 /// A place that events are delivered to.
 #[async_trait]
 pub trait Destination: Send + Sync {
-    /// Sends an event once, and waits for the answer at most for `timeout`. An answer is a reply,
-    /// whatever its status.
+    /// Sends an event, and waits for the answer at most for `timeout`. An answer is a reply,
+    /// whatever its status. The event is sent once, except to a service that answers a kept ID
+    /// token with 401: it gets the event again with a new token.
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError>;
 }
 
@@ -63,8 +64,8 @@ pub struct Outgoing<'a> {
 /// Reasons why an attempt has no reply to pass on. The texts are for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The destination did not receive the event, because it was unreachable. Another attempt may
-    /// succeed.
+    /// The destination did not receive the event: no connection was made, or the router had no
+    /// credentials for the call. Another attempt may succeed.
     #[error("{0}")]
     NotSent(String),
     /// The destination did not receive the event, because it has too much to do. Another attempt may
@@ -166,8 +167,8 @@ impl FromIterator<(Route, Box<dyn Destination>)> for Destinations {
 }
 
 /// Returns the values that a destination gets in addition to the body, by name: HTTP headers for
-/// Cloud Run, entries of the client context for the Lambda. All values are visible ASCII. Each call
-/// signs the event anew, with the time of this attempt.
+/// Cloud Run, entries of the client context for the Lambda. All values are printable ASCII. Each
+/// call signs the event anew, with the time of this attempt.
 fn particulars(outgoing: &Outgoing<'_>) -> Vec<(&'static str, String)> {
     let Outgoing { delivery, plan, attempt, trace, signer, is_copy } = outgoing;
     let mut particulars = vec![

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_is_a_dead_letter_when_nobody_has_looked_at_it_for_some_minutes() {
+    async fn an_event_is_a_dead_letter_when_nobody_has_looked_at_it_for_an_hour() {
         let folder = tempfile::tempdir().unwrap();
         let (router, budget) = router(folder.path()).await;
         let second = Duration::from_secs(1);

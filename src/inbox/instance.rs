@@ -32,8 +32,8 @@ const SOON: Duration = Duration::from_secs(2);
 /// during a short failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Most kilobytes of bodies of the events that are delivered at a time. A delivery needs several times
-/// the memory of its body, and an instance has 256 MB.
+/// Most kilobytes of bodies of the events that are delivered at a time. A delivery needs several
+/// times the memory of its body, and an instance has 256 MB by default.
 const MEMORY: u32 = 8 * 1024;
 
 /// Time for which a batch lasts longer if the store does not answer. Otherwise, the messages of a

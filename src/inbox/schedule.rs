@@ -90,6 +90,8 @@ struct Run<'a> {
     queue: &'a Queue,
     budget: &'a (dyn Fn() -> Budget + Send + Sync),
     origin: &'a Origin,
+    /// The shortest time that is left for an attempt: that of an attempt, or half of a short run.
+    enough: Duration,
 }
 
 /// An entry that was moved to a later time, because its event gets a message.
@@ -123,10 +125,11 @@ impl Instance {
         origin: &Origin,
     ) -> Sent {
         let until = Instant::now() + RUN;
-        let run = Run { until, instance: self, queue, budget: &budget, origin };
+        let enough = self.attempt.min(budget().left() / 2);
+        let run = Run { until, instance: self, queue, budget: &budget, origin, enough };
         let routes: Vec<_> = self.router.destinations().routes().collect();
-        // First, because a run may need all its time. Not beside the rest, because each request at a
-        // time needs a connection.
+        // This comes first, because the rest of a run may need all the time. It does not run beside the
+        // rest, because each request at a time needs a connection.
         let pending =
             telemetry::count_pending(self.router.store(), &routes, &self.acceptances).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
@@ -238,7 +241,8 @@ impl Run<'_> {
         entry: Due,
         sent: &mut Sent,
     ) -> Result<Option<Health>, Stop> {
-        if self.left().is_zero() {
+        // An attempt that is cut short could be delivered all the same, and then again.
+        if self.left() < self.enough {
             return Err(Stop::Incomplete);
         }
         let patience = self.left().saturating_sub(self.instance.attempt).min(PATIENCE);
@@ -323,9 +327,9 @@ impl Run<'_> {
         Ok(sent)
     }
 
-    /// Moves an entry whose event is due to a later time, and returns the message for it. Returns
-    /// nothing for an entry that another run has moved, or that leads to no such event, and if there is
-    /// no time.
+    /// Moves an entry whose event is due to a later time, and returns the message for it. Returns `None`
+    /// if another run has moved the entry, if the entry leads to no event that is due, or if there is no
+    /// time.
     async fn message(
         &self,
         route: Route,
@@ -346,7 +350,8 @@ impl Run<'_> {
         };
         let Some(Record { accepted: Some(accepted), details: Some(details), state, .. }) = record
         else {
-            // The list may lag a little. If the entry is a remain of a cluster, this removes it.
+            // The list may lag a little. In a Redis cluster, an interrupted acceptance may have left the
+            // entry. This attempt marks it then, and the next one, a minute or more later, removes it.
             let budget = (self.budget)();
             self.instance.attempt(entry.key, None, Cause::Due, budget, self.origin, None).await;
             return Ok(None);

@@ -71,7 +71,8 @@ impl Document<'_> {
         }
     }
 
-    /// Writes the name of a member, with its value if both are canonical. Returns whether the value remains.
+    /// Writes the name of a member, with its value if both are canonical. Returns whether the value
+    /// must still be written.
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn write_name(&self, key: u32, left_out: &[u32], out: &mut Output<impl Write>) -> bool {
         let name = self.nodes[key as usize];

@@ -115,8 +115,8 @@ impl Parcel {
 
 /// Compresses the concatenated parts, whose length is `length`.
 ///
-/// # Errors
-/// Fails if the result is larger than [`MAX_COMPRESSED`]. It never takes more memory than that.
+/// # Errors Fails if the result is larger than [`MAX_COMPRESSED`]. The result never takes more
+/// memory than that.
 fn compress(parts: &[&[u8]], length: usize) -> io::Result<Vec<u8>> {
     let mut room = vec![0; MAX_COMPRESSED];
     let mut encoder = zstd::Encoder::new(&mut room[..], 0)?;

@@ -210,10 +210,11 @@ fn a_plan_knows_what_its_vendor_wants() {
     let unknown = plan_of(&delivery("/webhook", &[], &body), &intake(&[]));
     assert_eq!(unknown.retry_horizon(), Duration::ZERO);
     assert_eq!((unknown.signature_headers(), unknown.secret_headers()), (vec![], vec![]));
-    assert_eq!(unknown.wish(), Wish::default());
+    assert_eq!((unknown.wish(), unknown.source_name()), (Wish::default(), None));
 
     let of_source = plan_of(&github("push", "1", "{}"), &intake(&[("SOURCES", GITHUB)]));
     let source = of_source.source.clone().unwrap();
+    assert_eq!(of_source.source_name(), Some("git"));
     assert_eq!(of_source.retry_horizon(), source.vendor.description().retry_horizon);
     let has = |headers: Vec<HeaderName>, name: &str| headers.iter().any(|one| one == name);
     assert!(has(of_source.signature_headers(), "x-hub-signature-256"));

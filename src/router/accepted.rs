@@ -68,7 +68,8 @@ pub enum Cause {
     /// The time has come, but nobody knows whether the destination is up. If it is down, the
     /// attempt does not count for the schedule, and the event stays due.
     Probe {
-        /// The time since which the event is due.
+        /// The time since which the event is due: from the list, or now if nobody has read the
+        /// list.
         since: DateTime<Utc>,
         /// The time of the destination's last answer to any event. If it is later than the event's
         /// previous attempt, the destination is not down for all events, and the attempt counts.

@@ -119,7 +119,8 @@ impl Retries {
     }
 
     /// Returns the pause before the next attempt, which is at least as long as the destination asks
-    /// for. Returns `None` when all attempts are used up, or the next one could not end in time.
+    /// for. For an accepted event, a wait longer than [`MAX_ASKED`] counts as that. Returns `None`
+    /// when all attempts are used up, or the next one could not end in time.
     ///
     /// The pause is random between zero and the backoff ("full jitter",
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that events

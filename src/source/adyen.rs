@@ -22,7 +22,7 @@ use super::{
     description::{Algorithm, Description, Fields, Sent, Wish},
     happened,
     rows::{DAY, fields, joined, names, pointer_to, sent},
-    scheme::{BASE64, hmac, missing, wrong},
+    scheme::{BASE64, hmac, is_json, missing, wrong},
     sign::{CannotSign, Signing, insert, put_text},
 };
 use crate::{
@@ -150,8 +150,8 @@ fn items(root: Value<'_>) -> Option<Vec<Value<'_>>> {
     )
 }
 
-/// Returns whether no name on the way to a signed field is repeated. A destination may read another one
-/// of two members with one name than the one that is verified here.
+/// Returns whether no name on the way to a signed field is repeated. If two members have the same
+/// name, a destination may read the one that was not verified here.
 fn has_unique_names(root: Value<'_>) -> bool {
     let is_unique = |item: Value<'_>| {
         let inner = item.get("NotificationRequestItem");
@@ -201,7 +201,9 @@ fn verify_body(delivery: &Delivery, keys: &[Vec<u8>]) -> Result<(), Error> {
     }
     let claimed = delivery.single_header(&SIGNATURE).ok_or_else(missing)?;
     let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
-    is_signed(&claimed, &delivery.body, keys)
+    is_signed(&claimed, &delivery.body, keys)?;
+    // The signed text of an item is no JSON. Otherwise, whoever has seen an item could send it as a body.
+    if is_json(&delivery.body) { Ok(()) } else { Err(wrong()) }
 }
 
 fn is_signed(claimed: &[u8], message: &[u8], keys: &[Vec<u8>]) -> Result<(), Error> {

@@ -62,8 +62,8 @@ struct Message {
 impl Message {
     fn of(delivery: &Delivery, secrets: &[Secret]) -> Result<Self, Error> {
         let document = Document::parse(&delivery.body).map_err(|_| missing())?;
-        // A destination may read another one of two members with one name than the one that is
-        // verified here.
+        // If two members have the same name, a destination may read the one that was not verified
+        // here.
         if !document.root().has_unique_names() {
             return Err(wrong());
         }

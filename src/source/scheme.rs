@@ -199,8 +199,8 @@ fn verify_signed(signed: &Signed, check: &Check<'_>) -> Result<(), Error> {
     if is_accepted { Ok(()) } else { Err(wrong()) }
 }
 
-/// Returns whether a body is a JSON object or array. It no longer is one when text is cut off at its
-/// beginning, or added there.
+/// Returns whether a body is a JSON object or array. It no longer is one when text is cut off or
+/// added at its beginning or its end.
 pub(super) fn is_json(body: &[u8]) -> bool {
     Document::parse(body)
         .is_ok_and(|document| document.root().is_object() || document.root().elements().is_some())

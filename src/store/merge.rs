@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::StoreError;
 
-/// Most lists that are read at the same time. Each needs a connection.
+/// Most lists that are read at the same time. In DynamoDB, each may need a connection.
 const AT_ONCE: usize = 8;
 
 /// Returns the first entries of several sorted lists in one order, after an entry. `page` returns up

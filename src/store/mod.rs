@@ -98,9 +98,9 @@ pub trait Store: Send + Sync {
     /// configured.
     async fn destinations(&self) -> Result<Vec<Route>, StoreError>;
 
-    /// Returns events of a destination's inbox, in the order of the times at which somebody must look
-    /// at them: those whose time is not after `by_now`, or all if it is `None`. The list may lag a
-    /// little.
+    /// Returns events of a destination's inbox, in the order of the times at which somebody must
+    /// look at them: those whose time is not after `by_now`, or all if it is `None`. Redis compares
+    /// the times with its server's clock instead of `by_now`. The list may lag a little.
     async fn due(
         &self,
         route: Route,
@@ -121,8 +121,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Due>, StoreError>;
 
     /// Takes a lease on an event of the inbox until `until`, unless it is under another lease, or
-    /// waits for a later time and `early` is false. An event that cannot be read gets no lease. The
-    /// list of a server has it an hour later again, so that it does not hold up the others.
+    /// waits for a later time and `early` is false. An event that cannot be read gets no lease.
+    /// Redis and DynamoDB list it again an hour later, so that it does not hold up the others.
     async fn take(
         &self,
         key: &Key,
@@ -168,7 +168,8 @@ pub trait Store: Send + Sync {
     async fn delivery(&self, key: &Key) -> Result<Option<Delivery>, StoreError>;
 
     /// Returns entries of the list of dead letters, oldest failure first. The list may lag a
-    /// little: the letter of an entry may be cleared already.
+    /// little: the letter of an entry may be cleared already. In Redis, a crash between two writes
+    /// can leave an entry that never gets a letter.
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError>;
 
     /// Deletes an event that has a dead letter or is in the inbox, and is under no lease.
@@ -307,7 +308,7 @@ pub enum Release {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     pub key: Key,
-    /// 32 random hex digits, known only to the winner.
+    /// 32 random hex digits. No other claim has the same ones.
     pub owner: String,
     /// The end of the lease by the caller's clock. In Redis, the lease starts when the claim's
     /// script runs, so it ends a little later than this.

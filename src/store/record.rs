@@ -122,8 +122,8 @@ pub struct Acceptance {
     /// The length of the body. It is zero if an earlier version accepted the event.
     #[serde(default)]
     pub bytes: usize,
-    /// The byte that decides whether a mirror gets a copy. It is here and not in the details, because
-    /// a sender that waited may have claimed the event first.
+    /// The byte that decides whether a mirror gets a copy. The details do not have it: they may
+    /// come from an earlier claim, whose sender waited for the delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror_byte: Option<u8>,
 }
@@ -197,7 +197,7 @@ impl State {
 
     /// Returns the state of an event that is not delivered: held by an owner until a time, or free
     /// with a dead letter. If the owner died without leaving a letter, the event still shows as in
-    /// flight.
+    /// flight. Returns `None` if there is neither an owner nor a letter.
     pub(super) fn open(
         held: Option<(String, DateTime<Utc>)>,
         has_letter: bool,

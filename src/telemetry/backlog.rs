@@ -114,10 +114,10 @@ async fn inboxes(
     let look = |route| inbox(store, route, acceptances, until);
     let mut inboxes = Vec::new();
     let read = in_time(async {
-        add(&mut inboxes, routes.to_vec(), look).await?;
+        let configured = add(&mut inboxes, routes.to_vec(), look).await;
         let mut others = store.destinations().await?;
         others.retain(|route| !routes.contains(route));
-        add(&mut inboxes, others, look).await
+        add(&mut inboxes, others, look).await.and(configured)
     });
     if let Err(error) = read.await {
         let counted = inboxes.len();

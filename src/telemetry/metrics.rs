@@ -114,7 +114,11 @@ impl Metrics {
         registry.register("deliveries", "Deliveries of events", metrics.deliveries.clone());
         registry.register("attempts", "Attempts at a destination", metrics.attempts.clone());
         registry.register("bytes", "Bytes of the events' bodies", metrics.bytes.clone());
-        registry.register("delivery_seconds", "Time to answer a delivery", metrics.seconds.clone());
+        registry.register(
+            "delivery_seconds",
+            "Time from the start of a delivery to its result",
+            metrics.seconds.clone(),
+        );
         let store = metrics.store_seconds.clone();
         registry.register("store_seconds", "Time in the store, by delivery", store);
         let destination = metrics.destination_seconds.clone();
@@ -151,7 +155,7 @@ impl Metrics {
         let no_room = metrics.no_room.clone();
         registry.register("no_room", "Attempts that found no room in time", no_room);
         registry.register("copies", "Copies of events for mirrors", metrics.copies.clone());
-        registry.register("panics", "Bugs that were answered with 500", metrics.panics.clone());
+        registry.register("panics", "Panics, each of which is a bug", metrics.panics.clone());
         metrics
     }
 

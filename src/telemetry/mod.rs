@@ -204,9 +204,9 @@ pub async fn count_pending(
     Pending(backlog::pending(store, routes, acceptances).await)
 }
 
-/// Logs the number and age of the accepted events that are not delivered. The caller tells the age of the
-/// oldest event that it has seen, which may be one beyond those that are counted. The alarms watch the
-/// largest values of any destination.
+/// Logs the number and age of the accepted events that are not delivered. `seen` returns the age of
+/// the oldest event that the caller has seen. That event may be beyond those that are counted. The
+/// alarms watch the largest values of any destination.
 pub fn pending(pending: Pending, seen: impl Fn(Route) -> Duration) {
     for (destination, count, oldest) in pending.0 {
         let line = Line::new("INFO", "pending").with(&json!({

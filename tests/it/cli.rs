@@ -233,8 +233,8 @@ fn explain_reads_events_standard_input_and_headers() {
     for args in [&[][..], &["--vendor", "shopify"]] {
         let event = &["events/paypal-capture-base64.json"][..];
         let output = router(&[&["explain"][..], args, event].concat(), &[]);
-        let hint = "  hint         the file looks like a Function URL event, and a raw body was \
-                    expected: add --event\n";
+        let hint = "  hint         the file looks like an event of a Function URL, an API \
+                    Gateway or a load balancer, and a raw body was expected: add --event\n";
         assert!(stdout(&output).contains(hint), "{}", stdout(&output));
     }
 

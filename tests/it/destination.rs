@@ -175,6 +175,32 @@ async fn without_region_or_credentials_nothing_is_sent_and_the_key_is_free() {
 }
 
 #[tokio::test]
+async fn without_an_answer_about_credentials_nothing_is_sent_and_the_key_is_free() {
+    let sink = Sink::start().await;
+    for closes in [false, true] {
+        let sts = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", sts.local_addr().unwrap());
+        let accepting = tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let (connection, _) = sts.accept().await.unwrap();
+                open.extend((!closes).then_some(connection));
+            }
+        });
+        let role = "arn:aws:iam::123456789012:role/sender";
+        let router = Serve::to(&sink).only(Route::AWS).env("AWS_TARGET_ROLE_ARN", role);
+        let router = router.env("AWS_ENDPOINT_URL_STS", &url).env("FORWARD_TIMEOUT_MS", "2000");
+        let router = router.env("FORWARD_ATTEMPTS", "1").start();
+        for _ in 0..2 {
+            let got = router.post(PAYLOAD).await;
+            assert_eq!((got.status, got.text()), (502, "destination unreachable"), "{closes}");
+        }
+        accepting.abort();
+    }
+    assert!(sink.received().is_empty());
+}
+
+#[tokio::test]
 async fn a_reply_that_is_too_large_is_left_out_and_the_event_delivered() {
     let sink = Sink::start().await;
     for route in [Route::GCP, Route::AWS] {

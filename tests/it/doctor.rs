@@ -233,6 +233,26 @@ fn a_client_certificate_and_the_addresses_of_a_name_are_looked_at() {
     tells(&findings(&vars), "warning", "router.certificate.pem has a certificate that expires at");
 }
 
+#[test]
+fn a_database_of_another_program_is_refused_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("another.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    database.execute_batch("CREATE TABLE users (id INTEGER PRIMARY KEY)").unwrap();
+    drop(database);
+    let before = std::fs::read(&file).unwrap();
+    let url = format!("sqlite:{}", file.display());
+    let text = "another.db: it is the database of another program";
+    tells(&findings(&[("STORE_URL", &url)]), "error", text);
+    let mut serve = Command::new(ROUTER);
+    serve.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().envs(COMMON);
+    let output = end_of(serve.env("STORE_URL", &url));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains(text), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 #[tokio::test]
 async fn a_dynamodb_table_that_does_not_suit_is_told_with_its_remedy() {
     let dynamodb = DynamoDbLocal::start().await;
@@ -252,6 +272,10 @@ async fn a_dynamodb_table_that_does_not_suit_is_told_with_its_remedy() {
     let found = of_store(&url, &endpoint);
     tells(&found, "ok", "STORE_URL: dynamodb://webhook-router exists");
     assert!(!found.iter().any(|(severity, text)| severity != "ok" && text.contains("STORE_URL")));
+    // The region in a function's ARN is none for a table.
+    let function = "arn:aws:lambda:eu-west-1:123456789012:function:processor";
+    let vars = [("STORE_URL", url.as_str()), ("AWS_TARGET_FUNCTION", function), ("AWS_REGION", "")];
+    tells(&findings(&[&endpoint[..], &vars].concat()), "error", "AWS_REGION: must be set");
     let missing = of_store("dynamodb://no-such-table", &endpoint);
     tells(&missing, "error", "dynamodb://no-such-table: no such table in this region");
 

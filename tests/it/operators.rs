@@ -93,7 +93,7 @@ pub async fn fail(
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
     let mut keys = Vec::new();
     for event in events {
-        let mut request = client().post(router.webhook()).body(event);
+        let mut request = client().post(router.webhook() + "?attempt=1").body(event);
         for (name, value) in KEPT.into_iter().chain(LEFT_OUT) {
             request = request.header(name, value);
         }
@@ -257,6 +257,7 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         let letter = inspect(&keys[2]).await;
         assert_eq!(letter["delivery"]["body"], events[2]);
         assert_eq!(letter["delivery"]["path"], "/webhook");
+        assert_eq!(letter["delivery"]["query"], "attempt=1");
         let mut headers = letter["delivery"]["headers"].as_array().unwrap().clone();
         headers.sort_by_key(Value::to_string);
         assert_eq!(headers, KEPT.map(|(name, value)| json!([name, value])), "{url}");
@@ -265,7 +266,10 @@ async fn letters_are_listed_shown_replayed_and_discarded_on_every_store() {
         assert_eq!(answer["content_type"], "application/json");
         let output = text(&run(&vars, &["inspect", "--delivery", &keys[2]]).await);
         assert!(output.contains("\nanswer       application/json, 2 bytes\n  |          no\n"));
-        assert!(output.contains("\nPOST /webhook\n") && output.contains(&events[2]), "{output}");
+        assert!(
+            output.contains("\nPOST /webhook?attempt=1\n") && output.contains(&events[2]),
+            "{output}"
+        );
 
         // The letters are replayed to their first destination. A letter that fails again is a dead
         // letter again.

@@ -17,7 +17,7 @@ use webhook_router::{
 };
 
 use crate::{
-    signed_deliveries::{Kind, SIGNED_AT, answer, intake, now, sha256},
+    signed_deliveries::{Kind, SIGNED_AT, adyen, answer, intake, now, sha256},
     support::lookup,
     vendors::{Vector, vector},
 };
@@ -282,6 +282,19 @@ fn a_repeated_name_on_the_way_to_a_signed_field_of_adyen_is_refused() {
         let (before, after) = body.split_once(place).unwrap_or_else(|| panic!("{place}: {body}"));
         let (brace, rest) = place.split_at(if place.ends_with('{') { place.len() } else { 1 });
         assert!(!is_taken(format!("{before}{brace}{first}{rest}{after}")), "{first}");
+    }
+}
+
+#[test]
+fn the_signed_text_of_an_adyen_item_is_no_delivery() {
+    let (intake, genuine) = (intake(), Kind::of("adyen-platform").delivery(1, 0));
+    for (body, is_taken) in [
+        (std::str::from_utf8(&genuine.body).unwrap(), true),
+        ("7914073381342284::Merchant:order-1:1130:EUR:AUTHORISATION:true", false),
+    ] {
+        let mut delivery = Delivery { body: body.to_owned().into(), ..genuine.clone() };
+        delivery.headers.insert("hmacsignature", adyen(body).parse().unwrap());
+        assert_eq!(answer(&delivery, &intake, SIGNED_AT).0 == 200, is_taken, "{body}");
     }
 }
 

@@ -98,6 +98,11 @@ async fn a_secret_that_cannot_be_used_is_named_and_never_quoted() {
             "holds `ROUTING_SECRETS`, which is not a variable",
         ),
         (
+            "itself",
+            r#"{"SECRETS_ARN": "plainly-secret"}"#,
+            "the secret of SECRETS_ARN holds SECRETS_ARN: remove it there",
+        ),
+        (
             "wrong",
             r#"{"ROUTE_THRESHOLD": "plainly-secret"}"#,
             "ROUTE_THRESHOLD: must be a whole number",

@@ -48,7 +48,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Size at which the server stops reading a request's head. The last read may exceed it by
-/// [`stream::MAX_READ`]. So heads up to this size are accepted, and heads beyond the sum get 431.
+/// [`stream::MAX_READ`]. So every head up to this size is accepted, and every head beyond the sum
+/// gets 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Most headers of a request. A request with more gets 431.

@@ -27,11 +27,12 @@ use tokio::sync::OnceCell;
 use self::google::Google;
 use crate::config::{IdToken, Issuer};
 
-/// Longest time before its end at which a token is renewed. Tokens are valid for an hour.
+/// A token is renewed this long before its end. A short-lived one is renewed after three quarters
+/// of its life. Tokens are valid for an hour.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 
-/// Longest time before its end at which a token is used for the last time. It covers the way to the
-/// service, and a clock that is slow.
+/// A token is used until this long before its end, or until seven eighths of a short life. The rest
+/// covers the way to the service, and a clock that is slow.
 const UNUSED_BEFORE: Duration = Duration::from_secs(30);
 
 /// Time after a failed renewal for which the current token is used without another request.

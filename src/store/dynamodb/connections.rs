@@ -30,7 +30,8 @@ use crate::aws;
 
 /// Creates a client whose operations end within `timeout`.
 pub(super) fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
-    // Every write carries its owner, so it may be repeated once.
+    // Writes of an event carry their owner, so they may be repeated once. A discard that is
+    // repeated may find nothing.
     let retry = RetryConfig::standard()
         .with_max_attempts(2)
         .with_initial_backoff(Duration::from_millis(25));

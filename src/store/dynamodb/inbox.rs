@@ -65,9 +65,9 @@ impl Acceptor<'_> {
         optional_string(item, "accepted_by") == Some(self.owner)
     }
 
-    /// Returns whether an item that nobody holds may be replaced. If the answer to this call's first
-    /// try was lost, a worker may have taken the event and failed since. In that case, the parts are
-    /// deleted.
+    /// Returns whether an item that nobody holds may be replaced. If the answer to this call's
+    /// first try was lost, a worker may have taken the event and failed since. The parts are
+    /// deleted then, and an item must not refer to them.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }

@@ -113,8 +113,8 @@ impl DynamoDb {
         error.at(self)
     }
 
-    /// Updates the item of an event on a condition. Returns the old values of the item, or if the
-    /// condition does not hold, the item as it is now.
+    /// Updates the item of an event on a condition. Returns the old values of the attributes that
+    /// the update names, or if the condition does not hold, the item as it is now.
     async fn update_item(
         &self,
         key: &Key,

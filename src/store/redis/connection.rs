@@ -131,8 +131,9 @@ impl Link {
     }
 
     /// Runs a command, until `deadline` at the latest. If the current connection is broken or
-    /// hangs, it is run again on a new one. Every command may be repeated, because it carries its
-    /// owner.
+    /// hangs, it is run again on a new one. Commands may be repeated: those that write an event
+    /// carry their owner, and the others read, or set the same entry again. A discard or a change
+    /// of an entry that is repeated may find nothing to do.
     pub async fn run<T: FromRedisValue>(
         &self,
         command: &Cmd,

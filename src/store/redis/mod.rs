@@ -7,7 +7,7 @@
 //!   delivered. So a Python router's `SET key 1 NX EX ttl` and this router's claim exclude each
 //!   other. The key lives for the lease, then for the TTL. In the inbox, it does not expire.
 //! - `{webhook:dedup:<hex>}:event` holds the data that outlives a lease: the details with the
-//!   route, the last owner, and the dead letter.
+//!   route, the last owner, and the dead letter or the delivery of an accepted event.
 //!
 //! `webhook:dead-letters` is a sorted set of the keys that have dead letters, ordered by time. In a
 //! cluster, it is spread over sixteen sets, `webhook:dead-letters:<0-f>`, which are in other slots.
@@ -445,7 +445,9 @@ impl Store for Redis {
         match fields.text()?.as_deref() {
             Some("discarded") => {
                 self.unlist_letter(key, fields.time()?, deadline).await;
-                let route = fields.json::<Details>()?.map(|details| details.route);
+                // Damaged details name no list. An operator can still discard their event.
+                let details = fields.json::<Details>().ok().flatten();
+                let route = details.map(|details| details.route);
                 self.unlist_due(key, route, fields.time()?, deadline).await;
                 Ok(Discarded::Done)
             }

@@ -40,15 +40,23 @@ const COMMON: &str = "
             and redis.call('GET', KEYS[1]) == '1' then return true end
         error(main.err)
     end
+    local function route_of(details)
+        local is_read, route = pcall(function() return cjson.decode(details).route end)
+        -- Details that cannot be read name no list.
+        return is_read and type(route) == 'string' and route or nil
+    end
     local function list_of(details)
-        local ending = ':' .. cjson.decode(details).route
+        local route = route_of(details)
+        if not route then return nil end
+        local ending = ':' .. route
         for i = 3, #KEYS do
             if KEYS[i]:sub(-#ending) == ending then return KEYS[i] end
         end
     end
     local function unlisted(details)
-        if #KEYS == 2 or not details or list_of(details) then return nil end
-        return {'unlisted', cjson.decode(details).route}
+        local route = #KEYS > 2 and details and route_of(details)
+        if not route or list_of(details) then return nil end
+        return {'unlisted', route}
     end
     local function list(due, details)
         -- Without its details, the list of an event is unknown.
@@ -159,9 +167,9 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     )
 });
 
-/// Takes a lease on an event of the inbox. Arguments: a test's time, owner, the length of the lease,
-/// and `early` or nothing. If the event is not due, returns its time as in the list, and the time
-/// that is left until then.
+/// Takes a lease on an event of the inbox. Arguments: a test's time, owner, the length of the
+/// lease, and `early` or nothing. If the event is not due, returns the time of its next attempt or
+/// the end of its lease, and the time that is left until then.
 pub(super) static TAKE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner = clock(ARGV[1]), ARGV[2]

@@ -30,7 +30,8 @@ pub(super) fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send
     // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        created => Ok(created.map(drop)?),
+        Err(error) => Err(format!("{error}; its folder must exist and be writable").into()),
+        Ok(_) => Ok(()),
     }
 }
 
@@ -48,7 +49,7 @@ pub(super) fn open_to_all(path: &Path) -> Option<String> {
 
 /// Describes why a file cannot be the store.
 pub(super) fn unusable(path: &Path, error: &(dyn std::error::Error + Send + Sync)) -> String {
-    format!("cannot open {}: {error}; its folder must exist and be writable", path.display())
+    format!("cannot open {}: {error}", path.display())
 }
 
 /// Opens a connection to a file, and brings its layout up to date.
@@ -61,6 +62,8 @@ pub(super) fn connect(
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(timeout)?;
+    // Nothing of another program's file is changed.
+    schema::missing(&connection)?;
     // Without this, SQLite compiles some statements again for each new value of their parameters
     // (https://www.sqlite.org/c3ref/prepare.html).
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

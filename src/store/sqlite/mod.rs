@@ -52,9 +52,8 @@ impl Sqlite {
     /// Opens the file, and creates it if there is none. Only its owner may use a new file, because
     /// dead letters hold payloads. An existing file keeps its mode.
     ///
-    /// # Errors
-    /// Fails if the folder does not exist or is not writable, or the file is not a store of this
-    /// version.
+    /// # Errors Fails if the folder does not exist or is not writable, or the file is a database of
+    /// another program or of a later version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let (path, opening) = (PathBuf::from(path), PathBuf::from(path));
         let opened = tokio::task::spawn_blocking(move || {
@@ -110,9 +109,9 @@ impl Sqlite {
         self.unless_hung(deadline, self.writer.write(deadline, look, operation)).await
     }
 
-    /// Waits for an operation. The operation ends within the timeout by itself, and is not abandoned.
-    /// So no claim is won after its caller got an error. The caller only gives up first if the disk
-    /// hangs.
+    /// Waits for an operation. The operation begins within the timeout or not at all, and is not
+    /// abandoned once it has begun. So no claim is won after its caller got an error. Only if the
+    /// disk hangs does the caller give up first.
     async fn unless_hung<T>(
         &self,
         deadline: Instant,

@@ -69,11 +69,18 @@ pub(super) fn apply(
 /// Returns the steps from a file's layout to this version's.
 ///
 /// # Errors
-/// Fails if a later version made the file, or another program.
+/// Fails if a later version made the file, or if it is the database of another program.
 pub(super) fn missing(
     connection: &Connection,
 ) -> Result<&'static [&'static str], Box<dyn std::error::Error + Send + Sync>> {
+    // Counted first: another process may create the tables now, together with the version.
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    let is_empty = connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0;
     let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
+    if found == 0 && !is_empty {
+        return Err("it is the database of another program".into());
+    }
     let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
-    Ok(steps.ok_or(format!("its layout {found} is not this version's {VERSION}"))?)
+    let newer = || format!("a later version made it: its layout is {found}, not {VERSION}");
+    Ok(steps.ok_or_else(newer)?)
 }

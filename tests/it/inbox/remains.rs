@@ -122,13 +122,16 @@ async fn an_event_that_has_lost_a_part_is_listed_an_hour_later() {
     let cluster = shared::redis_cluster().await;
     for (url, node) in [(redis.url(), &redis), (cluster.url(), &cluster.nodes[0])] {
         let store = redis_at(&url);
-        for (name, command) in [("without a body", "HDEL"), ("without details", "UNLINK")] {
+        for (name, command, fields, reply) in [
+            ("without a body", "HDEL", &["body"][..], "1"),
+            ("without details", "UNLINK", &[], "1"),
+            ("with damaged details", "HSET", &["details", "{"], "0"),
+        ] {
             let plan = plan_of(name);
             let second = format!("{{{}}}:event", plan.key);
-            let lost: &[&str] = if command == "HDEL" { &["body"] } else { &[] };
             let lose = async || {
-                let removed = node.cli(&[&["-c", command, &second], lost].concat());
-                assert_eq!(removed.trim(), "1");
+                let replied = node.cli(&[&["-c", command, &second], fields].concat());
+                assert_eq!(replied.trim(), reply);
             };
             take_unreadable(&store, &plan, &delivery("{}"), lose).await;
         }
