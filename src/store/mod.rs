@@ -396,12 +396,29 @@ fn new_owner() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::new_owner;
+    use std::time::Duration;
+
+    use super::{cannot_open, examine, new_owner};
+    use crate::config::{StoreConfig, StoreUrl};
 
     #[test]
     fn no_two_owners_are_the_same() {
         let (one, another) = (new_owner(), new_owner());
         assert_ne!(one, another);
         assert!(one.len() == 32 && one.bytes().all(|byte| byte.is_ascii_hexdigit()), "{one}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_opened_is_told_and_never_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| StoreConfig {
+            url: StoreUrl::Sqlite(folder.path().join(path)),
+            timeout: Duration::from_secs(4),
+        };
+        assert_eq!(cannot_open(&at("store.db")).await, None);
+        assert_eq!(examine(&at("store.db")).await.len(), 1);
+        let why = cannot_open(&at("nowhere/store.db")).await.unwrap();
+        assert!(why.ends_with("; its folder must exist and be writable"), "{why}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -30,8 +30,7 @@ pub(super) fn create(path: &Path) -> Result<(), Box<dyn std::error::Error + Send
     // have on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     match fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(format!("{error}; its folder must exist and be writable").into()),
-        Ok(_) => Ok(()),
+        created => Ok(created.map(drop)?),
     }
 }
 
@@ -48,8 +47,18 @@ pub(super) fn open_to_all(path: &Path) -> Option<String> {
 }
 
 /// Describes why a file cannot be the store.
-pub(super) fn unusable(path: &Path, error: &(dyn std::error::Error + Send + Sync)) -> String {
-    format!("cannot open {}: {error}", path.display())
+pub(super) fn unusable(
+    path: &Path,
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+) -> String {
+    // SQLite also creates files beside the database.
+    let is_of_folder = error.is::<io::Error>()
+        || error
+            .downcast_ref::<rusqlite::Error>()
+            .and_then(rusqlite::Error::sqlite_error_code)
+            .is_some_and(|code| matches!(code, ErrorCode::CannotOpen | ErrorCode::ReadOnly));
+    let remedy = if is_of_folder { "; its folder must exist and be writable" } else { "" };
+    format!("cannot open {}: {error}{remedy}", path.display())
 }
 
 /// Opens a connection to a file, and brings its layout up to date.
