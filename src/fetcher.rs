@@ -130,7 +130,8 @@ impl Default for Hosts {
 impl Hosts {
     /// Returns the slot of a request. A slot that is out of date is replaced.
     ///
-    /// # Errors Fails if too many requests have no answer, and none of them may be forgotten now:
+    /// # Errors
+    /// Fails if too many requests have no answer, and none of them may be forgotten now:
     /// one was forgotten shortly before, or all are still under way.
     fn slot(&self, fetch: &Fetch, pause: Duration) -> Result<Arc<Slot>, Error> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -410,8 +410,8 @@ impl Lane {
         match health {
             Health::Up | Health::Down => self.refusals = 0,
             Health::Unknown if self.refusals == 0 => {}
-            // A busy destination that does not answer any more is not better. Attempts that began
-            // before the first refusal are no probes.
+            // After a refusal, an attempt without an answer counts as another one. Attempts that
+            // began before the first refusal are no probes, and do not count.
             Health::Busy | Health::Unknown => self.refusals += u32::from(self.gate.is_probe_due()),
         }
         if self.gate.learn(self.route, health) {

@@ -112,8 +112,8 @@ impl Mirror {
     }
 }
 
-/// A pause after something that did not answer. It is measured by the wall clock, because Lambda stops
-/// the other one.
+/// A pause after something that did not answer. It is measured by the wall clock, because the
+/// monotonic clock may stop while Lambda freezes the process.
 #[derive(Default)]
 struct Rest(Mutex<Option<SystemTime>>);
 
@@ -217,8 +217,8 @@ impl Mirrors {
         });
     }
 
-    /// Sends a copy that a message has brought. It returns at once. `source` returns the source with a
-    /// path.
+    /// Sends a copy that a message has brought. It returns at once. `source` finds the source that
+    /// has a given path.
     pub fn bring(
         self: &Arc<Self>,
         parcel: Parcel,

@@ -45,8 +45,8 @@ pub enum Outcome {
     Status(u16),
     /// The destination could not be reached, and did not receive the event.
     Unreachable,
-    /// The call was refused or never made, and fails until an operator changes something. The
-    /// destination did not receive the event.
+    /// The call was refused, and fails until an operator changes something, or there was no time
+    /// left to make it. The destination did not receive the event.
     Refused,
     /// The destination's limits left no room in time, so the call was not made.
     Limited,
@@ -115,8 +115,8 @@ impl Ending {
     }
 }
 
-/// The origin of a delivery: its sender and, in Lambda, its invocation. Outside Lambda, the other
-/// fields have their defaults.
+/// The origin of a delivery: its sender and, in Lambda, its invocation. Outside Lambda, all fields
+/// except `sender` have their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Address of the sender, or of the proxy in front of the router.

@@ -70,7 +70,7 @@ pub fn env(name: &str) -> Option<String> {
 /// The variables of the process override those of the secret.
 ///
 /// # Errors
-/// Fails if the secret cannot be read, or has a name that is not a variable.
+/// Fails if the secret cannot be read, or holds SECRETS_ARN or a name that is not a variable.
 pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
     const NAME: &str = "SECRETS_ARN";
     const LOG_LEVEL: &str = "RUST_LOG";

@@ -211,7 +211,8 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl Config {
-    /// Reads all variables. A variable with an empty value counts as not set.
+    /// Reads all variables. A variable with an empty value counts as not set, except ROUTING_SECRET
+    /// and RETRY_SCHEDULE, which must not be empty.
     ///
     /// # Errors
     /// Fails with every problem, not only the first.

@@ -138,7 +138,8 @@ fn client(sdk: &SdkConfig, target: &LambdaTarget, attempt_timeout: Duration) -> 
         // The router makes and counts the attempts. Retries of the SDK would not be counted.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())
-        // So the attempt is not over when the credentials cannot be loaded: nothing was sent.
+        // Loading the credentials has a shorter limit than the attempt. So there is still time to
+        // tell that nothing was sent.
         .identity_cache(IdentityCache::lazy().load_timeout(connecting).build())
         .build();
     Client::from_conf(config)

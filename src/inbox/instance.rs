@@ -28,16 +28,16 @@ const AT_ONCE: usize = 10;
 const SOON: Duration = Duration::from_secs(2);
 
 /// Time for which an attempt waits until its destination may be tried. While an attempt waits, its
-/// instance takes no further messages. Otherwise, the messages of a whole queue would be let go
-/// during a short failure.
+/// instance takes no further messages. Otherwise, a short failure would use up the messages of a
+/// whole queue, and their events would wait until the list brings them.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Most kilobytes of bodies of the events that are delivered at a time. A delivery needs several
 /// times the memory of its body, and an instance has 256 MB by default.
 const MEMORY: u32 = 8 * 1024;
 
-/// Time for which a batch lasts longer if the store does not answer. Otherwise, the messages of a
-/// whole queue would be let go during a short failure.
+/// Time for which a batch lasts longer if the store does not answer. Otherwise, a short failure
+/// would use up the messages of a whole queue.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of an instance of the function.

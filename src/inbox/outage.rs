@@ -123,7 +123,7 @@ impl Gate {
         }
     }
 
-    /// Returns the turn of a probe that made no attempt.
+    /// Gives back the turn of a probe that made no attempt, so that the next probe may begin now.
     fn return_turn(&mut self) {
         if let Self::Closed { probes, next_probe, .. } = self {
             (*probes, *next_probe) = (probes.saturating_sub(1), Utc::now());
@@ -194,7 +194,7 @@ impl Gates {
         self.changed.notify_waiters();
     }
 
-    /// Returns the turn of a probe that made no attempt.
+    /// Gives back the turn of a probe that made no attempt, so that the next probe may begin now.
     pub fn return_turn(&self, destination: Route) {
         self.gates().entry(destination).or_default().return_turn();
         self.changed.notify_waiters();

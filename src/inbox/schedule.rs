@@ -90,7 +90,8 @@ struct Run<'a> {
     queue: &'a Queue,
     budget: &'a (dyn Fn() -> Budget + Send + Sync),
     origin: &'a Origin,
-    /// The shortest time that is left for an attempt: that of an attempt, or half of a short run.
+    /// The time that must be left before an attempt begins: its time limit, or half of the run if
+    /// that is shorter.
     enough: Duration,
 }
 

@@ -94,8 +94,8 @@ impl Copy {
 }
 
 impl Parcel {
-    /// Returns the copy, and the time at which its message was sent. `source` returns the source with a
-    /// path. Returns `None` if the parcel is not one of [`Copy::pack`].
+    /// Returns the copy, and the time at which its message was sent. `source` finds the source that
+    /// has a given path. Returns `None` if the parcel is not one of [`Copy::pack`].
     pub fn unpack(
         self,
         source: impl FnOnce(&str) -> Option<Arc<Source>>,
@@ -115,7 +115,8 @@ impl Parcel {
 
 /// Compresses the concatenated parts, whose length is `length`.
 ///
-/// # Errors Fails if the result is larger than [`MAX_COMPRESSED`]. The result never takes more
+/// # Errors
+/// Fails if the result is larger than [`MAX_COMPRESSED`]. The result never takes more
 /// memory than that.
 fn compress(parts: &[&[u8]], length: usize) -> io::Result<Vec<u8>> {
     let mut room = vec![0; MAX_COMPRESSED];

@@ -334,8 +334,9 @@ impl Router {
         Handled::Tried { ending, route, failure, due: None, health, age, settled }
     }
 
-    /// Gives an event back without an attempt, because there was no time or no room for it. A machine
-    /// that was suspended may have lost its lease. Returns the time at which the event is due.
+    /// Gives an event back without an attempt, because there was no time or no room for it. If the
+    /// machine was suspended, the lease may be lost, and nothing is changed then. Returns the time
+    /// at which the event is due.
     async fn give_back(
         &self,
         lease: &Lease,

@@ -65,9 +65,9 @@ impl Acceptor<'_> {
         optional_string(item, "accepted_by") == Some(self.owner)
     }
 
-    /// Returns whether an item that nobody holds may be replaced. If the answer to this call's
-    /// first try was lost, a worker may have taken the event and failed since. The parts are
-    /// deleted then, and an item must not refer to them.
+    /// Returns whether an item that nobody holds may be replaced. It may not if its owner has
+    /// changed since this call wrote its parts. Then the first try has succeeded without an answer,
+    /// a worker has taken the event and failed, and this call's parts are deleted.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }

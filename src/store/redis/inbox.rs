@@ -33,8 +33,8 @@ const DESTINATIONS: &str = "webhook:destinations";
 /// acceptance takes from its first write to its second.
 const SECOND_LOOK: Duration = Duration::from_secs(60);
 
-/// Largest error of an entry's time that is left until its event is taken. The error is the
-/// difference between the clocks of this machine and of the server.
+/// An entry whose time is wrong by less than this is not corrected before its event is taken. The
+/// error is the difference between the clocks of this machine and of the server.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
 
 impl Redis {

@@ -52,7 +52,8 @@ impl Sqlite {
     /// Opens the file, and creates it if there is none. Only its owner may use a new file, because
     /// dead letters hold payloads. An existing file keeps its mode.
     ///
-    /// # Errors Fails if the folder does not exist or is not writable, or the file is a database of
+    /// # Errors
+    /// Fails if the folder does not exist or is not writable, or the file is a database of
     /// another program or of a later version.
     pub async fn open(path: &Path, timeout: Duration) -> Result<Self, StoreError> {
         let (path, opening) = (PathBuf::from(path), PathBuf::from(path));
