@@ -27,7 +27,7 @@ class Build:
 
     @classmethod
     def of(cls, checkout, name, folder):
-        """Returns the build in a checkout, where `make build` has built the function. Copies what it measures."""
+        """Returns the build in a checkout, where `make build` has built the function. Copies what a later build replaces."""
         function = os.path.join(checkout, FUNCTION)
         if not os.path.exists(function):
             raise SystemExit(f"{function} is missing: run `make build` there")

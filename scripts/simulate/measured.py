@@ -16,7 +16,7 @@ ROWS = {
     "cpu_redis": "CPU of a delivery, Redis, default log",
     "cpu_invocation": "CPU of an invocation, DynamoDB Local",
     "first_delivery": "extra time of the first delivery of an instance",
-        "init": "INIT, DynamoDB, both destinations",
+    "init": "INIT, DynamoDB, both destinations",
     "init_with_secret": "INIT with SECRETS_ARN, without moto's own time",
     "log_line": "log line of a delivery, with its metrics",
 }

@@ -1,17 +1,21 @@
 //! The processor Lambda, through the Invoke API
 //! (<https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>).
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_config::{
     Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
 };
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_lambda::{
     Client,
     config::{
-        IdentityCache,
         endpoint::{DefaultResolver, Params, ResolveEndpoint},
         http::HttpResponse,
     },
@@ -20,6 +24,14 @@ use aws_sdk_lambda::{
     primitives::Blob,
     types::InvocationType,
 };
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        interceptors::{Intercept, context::BeforeTransmitInterceptorContextRef},
+        runtime_components::RuntimeComponents,
+    },
+};
+use aws_smithy_types::config_bag::ConfigBag;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -98,7 +110,12 @@ impl Lambda {
             .await
     }
 
-    async fn invoke(&self, client: &Client, event: &Outgoing<'_>) -> Result<Reply, SendError> {
+    async fn invoke(
+        &self,
+        client: &Client,
+        event: &Outgoing<'_>,
+        sending: &Sending,
+    ) -> Result<Reply, SendError> {
         let invocation = match self.target.invocation {
             Invocation::RequestResponse => InvocationType::RequestResponse,
             Invocation::Event => InvocationType::Event,
@@ -110,6 +127,8 @@ impl Lambda {
             .invocation_type(invocation)
             .set_client_context(client_context)
             .payload(Blob::new(payload))
+            .customize()
+            .interceptor(sending.clone())
             .send()
             .boxed()
             .await;
@@ -121,12 +140,45 @@ impl Lambda {
 impl Destination for Lambda {
     async fn send(&self, event: &Outgoing<'_>, timeout: Duration) -> Result<Reply, SendError> {
         let deadline = Instant::now() + timeout;
-        // Loading the AWS settings sends nothing of the event. The credentials are loaded with the first call.
+        // Loading the AWS settings and credentials sends nothing of the event.
         let Ok(client) = timeout_at(deadline, self.client()).await else {
             return Err(SendError::NotSent("the AWS settings could not be loaded in time".into()));
         };
-        let invoked = timeout_at(deadline, self.invoke(client, event));
-        invoked.await.unwrap_or_else(|_| Err(SendError::timed_out(timeout)))
+        let sending = Sending::default();
+        let invoked = timeout_at(deadline, self.invoke(client, event, &sending)).await;
+        match invoked.unwrap_or_else(|_| Err(SendError::timed_out(timeout))) {
+            Err(SendError::Unknown(answer)) if !sending.has_begun() => {
+                let late = "the AWS credentials could not be loaded in time".to_owned();
+                Err(SendError::NotSent(if answer.timed_out { late } else { answer.detail }))
+            }
+            result => result,
+        }
+    }
+}
+
+/// Notes that a call has loaded its credentials, and begins to send its request.
+#[derive(Debug, Default, Clone)]
+struct Sending(Arc<AtomicBool>);
+
+impl Sending {
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Intercept for Sending {
+    fn name(&self) -> &'static str {
+        "Sending"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -138,9 +190,6 @@ fn client(sdk: &SdkConfig, target: &LambdaTarget, attempt_timeout: Duration) -> 
         // The router makes and counts the attempts. Retries of the SDK would not be counted.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(connecting).build())
-        // Loading the credentials has a shorter limit than the attempt. So there is still time to
-        // tell that nothing was sent.
-        .identity_cache(IdentityCache::lazy().load_timeout(connecting).build())
         .build();
     Client::from_conf(config)
 }
@@ -293,9 +342,6 @@ fn foreign_answer(error: &SdkError<InvokeError, HttpResponse>) -> Option<String>
 fn was_not_sent(error: &ConnectorError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<CredentialsError>() {
-            return true;
-        }
         if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
             return error.is_connect();
         }

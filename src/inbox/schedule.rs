@@ -90,8 +90,8 @@ struct Run<'a> {
     queue: &'a Queue,
     budget: &'a (dyn Fn() -> Budget + Send + Sync),
     origin: &'a Origin,
-    /// The time that must be left before an attempt begins: its time limit, or half of the run if
-    /// that is shorter.
+    /// The time that an invocation must have left when an attempt begins: the time limit of an
+    /// attempt, or half of the invocation's time if that is shorter.
     enough: Duration,
 }
 
@@ -243,7 +243,7 @@ impl Run<'_> {
         sent: &mut Sent,
     ) -> Result<Option<Health>, Stop> {
         // An attempt that is cut short could be delivered all the same, and then again.
-        if self.left() < self.enough {
+        if self.left().is_zero() || (self.budget)().left() < self.enough {
             return Err(Stop::Incomplete);
         }
         let patience = self.left().saturating_sub(self.instance.attempt).min(PATIENCE);

@@ -23,7 +23,7 @@ use super::{
     happened,
     rows::{DAY, fields, joined, names, pointer_to, sent},
     scheme::{BASE64, hmac, is_json, missing, wrong},
-    sign::{CannotSign, Signing, insert, put_text},
+    sign::{CannotSign, NO_JSON, Signing, insert, put_text},
 };
 use crate::{
     delivery::Delivery,
@@ -112,6 +112,9 @@ impl Vendor for Adyen {
             |message: &[u8]| BASE64.encode(hmac(Algorithm::HmacSha256, &key, &[message]));
         let document = Document::parse(&delivery.body).ok();
         let Some(items) = document.as_ref().and_then(|document| items(document.root())) else {
+            if !is_json(&delivery.body) {
+                return Err(CannotSign::Body(NO_JSON.into()));
+            }
             let signature = signature(&delivery.body);
             insert(&mut delivery.headers, &SIGNATURE, &signature)?;
             return Ok(delivery);
@@ -202,7 +205,7 @@ fn verify_body(delivery: &Delivery, keys: &[Vec<u8>]) -> Result<(), Error> {
     let claimed = delivery.single_header(&SIGNATURE).ok_or_else(missing)?;
     let claimed = BASE64.decode(claimed).map_err(|_| wrong())?;
     is_signed(&claimed, &delivery.body, keys)?;
-    // The signed text of an item is no JSON. Otherwise, whoever has seen an item could send it as a body.
+    // The signed text of an item is no JSON. So whoever has seen an item cannot send it as a body.
     if is_json(&delivery.body) { Ok(()) } else { Err(wrong()) }
 }
 

@@ -33,6 +33,9 @@ use crate::{
 /// Value of a required header whose content is not described.
 const SAMPLE: &str = "sample";
 
+/// The fault of a body that a vendor never sends.
+pub(super) const NO_JSON: &str = "must be a JSON object or array";
+
 /// The secret, keys, address and time that a delivery is signed with.
 #[derive(Clone, Copy)]
 pub struct Signing<'a> {
@@ -201,7 +204,7 @@ fn by_template(
         return Err(CannotSign::NoUrl);
     }
     if signed.is_json && !is_json(&delivery.body) {
-        return Err(CannotSign::Body("must be a JSON object or array".into()));
+        return Err(CannotSign::Body(NO_JSON.into()));
     }
     let timestamp = stamp.as_ref().map(|(_, text)| text.as_str());
     let pieces = signed.template.pieces(&delivery, timestamp, url);

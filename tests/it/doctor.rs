@@ -239,18 +239,21 @@ fn a_database_of_another_program_is_refused_and_stays_as_it_is() {
     let file = folder.path().join("another.db");
     let database = rusqlite::Connection::open(&file).unwrap();
     database.execute_batch("CREATE TABLE users (id INTEGER PRIMARY KEY)").unwrap();
-    drop(database);
-    let before = std::fs::read(&file).unwrap();
     let url = format!("sqlite:{}", file.display());
     let text = "another.db: it is the database of another program";
-    tells(&findings(&[("STORE_URL", &url)]), "error", text);
-    let mut serve = Command::new(ROUTER);
-    serve.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().envs(COMMON);
-    let output = end_of(serve.env("STORE_URL", &url));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains(text), "{said}");
-    assert_eq!(std::fs::read(&file).unwrap(), before);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    for version in [0, 1, 3, 99] {
+        database.pragma_update(None, "user_version", version).unwrap();
+        let before = std::fs::read(&file).unwrap();
+        tells(&findings(&[("STORE_URL", &url)]), "error", text);
+        let mut serve = Command::new(ROUTER);
+        serve.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().envs(COMMON);
+        serve.envs([("ROUTE_THRESHOLD", "256"), ("GCP_TARGET_URL", "http://127.0.0.1:1")]);
+        let output = end_of(serve.env("STORE_URL", &url));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(text), "{said}");
+        assert_eq!(std::fs::read(&file).unwrap(), before);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
 
 #[tokio::test]

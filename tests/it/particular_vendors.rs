@@ -245,7 +245,7 @@ fn a_signed_time_without_a_zone_is_orbs_alone() {
 
 #[test]
 fn a_body_that_would_be_refused_is_not_signed() {
-    for id in ["airwallex", "hubspot", "trello"] {
+    for id in ["adyen", "airwallex", "hubspot", "trello"] {
         let vector = vector(id);
         let intake = vector.intake(&vector.secret);
         let source = intake.sources.get(id).unwrap();

@@ -149,7 +149,8 @@ pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
          if answer then return answer end
          if redis.call('HGET', KEYS[2], 'acceptor') == owner
              and redis.call('EXISTS', KEYS[1]) == 0 then return {'stored', known} end
-         details = known or details
+         -- Details that cannot be read are replaced.
+         details = known and route_of(known) and known or details
          local other = unlisted(details)
          if other then return other end
          local due, look = text(now + ARGV[6]), text(now + ARGV[9])

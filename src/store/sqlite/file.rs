@@ -52,12 +52,16 @@ pub(super) fn unusable(
     error: &(dyn std::error::Error + Send + Sync + 'static),
 ) -> String {
     // SQLite also creates files beside the database.
-    let is_of_folder = error.is::<io::Error>()
+    let is_refused = error.is::<io::Error>()
         || error
             .downcast_ref::<rusqlite::Error>()
             .and_then(rusqlite::Error::sqlite_error_code)
             .is_some_and(|code| matches!(code, ErrorCode::CannotOpen | ErrorCode::ReadOnly));
-    let remedy = if is_of_folder { "; its folder must exist and be writable" } else { "" };
+    let remedy = match is_refused {
+        true if path.exists() => "; the file and its folder must be writable",
+        true => "; its folder must exist and be writable",
+        false => "",
+    };
     format!("cannot open {}: {error}{remedy}", path.display())
 }
 

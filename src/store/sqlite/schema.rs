@@ -73,11 +73,13 @@ pub(super) fn apply(
 pub(super) fn missing(
     connection: &Connection,
 ) -> Result<&'static [&'static str], Box<dyn std::error::Error + Send + Sync>> {
-    // Counted first: another process may create the tables now, together with the version.
-    let tables = "SELECT count(*) FROM sqlite_schema";
-    let is_empty = connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0;
-    let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
-    if found == 0 && !is_empty {
+    // One statement: another process may create the tables now, together with the version.
+    let looked = "SELECT (SELECT user_version FROM pragma_user_version), count(*),
+        count(*) FILTER (WHERE name IN ('events', 'dead_letters')) FROM sqlite_schema";
+    let (found, all, own): (i64, i64, i64) =
+        connection.query_row(looked, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let is_another = if found == 0 { all > 0 } else { own < 2 };
+    if is_another {
         return Err("it is the database of another program".into());
     }
     let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
