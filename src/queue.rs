@@ -186,6 +186,12 @@ impl Queue {
         Self { url, client: OnceCell::new(), health: Mutex::default() }
     }
 
+    /// Creates a queue with the caller's AWS settings.
+    pub fn with_sdk_config(url: String, sdk: &SdkConfig) -> Self {
+        let client = OnceCell::new_with(Some(client(sdk)));
+        Self { url, client, health: Mutex::default() }
+    }
+
     async fn client(&self) -> &Client {
         self.client.get_or_init(|| async { client(aws::sdk_config().await) }).await
     }

@@ -153,7 +153,22 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeSet,
+        sync::atomic::{AtomicU16, AtomicUsize, Ordering},
+    };
+
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use http::HeaderMap;
+
     use super::*;
+    use crate::{
+        config::{Config, Target},
+        destination::NoAnswer,
+        event::Identity,
+        route::Route,
+        testing::{self, Reaction, Sink},
+    };
 
     #[test]
     fn name_and_password_leave_the_url_and_are_decoded() {
@@ -170,6 +185,102 @@ mod tests {
                 expected.as_deref()
             );
             assert_eq!(left.as_str(), url);
+        }
+    }
+
+    /// Sends an event to a service with these settings.
+    async fn send(service: &CloudRun, timeout: Duration) -> Result<Reply, SendError> {
+        let delivery = testing::delivery("/webhook", &[], "{}");
+        let plan = testing::plan(Identity::Content, "one");
+        service.send(&testing::outgoing(&delivery, &plan), timeout).await
+    }
+
+    fn service(vars: &[(&str, &str)]) -> CloudRun {
+        let vars = [vars, &[("ROUTE_THRESHOLD", "256")]].concat();
+        let targets = Config::from_vars(testing::lookup(&vars)).unwrap().targets;
+        let target = targets.get(Route::GCP).and_then(Target::http).unwrap();
+        CloudRun::new(target, Duration::from_secs(30)).unwrap()
+    }
+
+    fn answers(status: u16, body: impl Into<Bytes>) -> Reaction {
+        let status = StatusCode::from_u16(status).unwrap();
+        Reaction::Answers(Reply { status, headers: HeaderMap::new(), body: body.into() })
+    }
+
+    #[tokio::test]
+    async fn an_outcome_is_unknown_once_the_event_is_on_its_way() {
+        let unknown = |sent| match sent {
+            Err(SendError::Unknown(NoAnswer { timed_out, .. })) => timed_out,
+            other => panic!("{other:?}"),
+        };
+        let closes = Sink::start(|_| Reaction::Closes).await;
+        let to_closes = service(&[("GCP_TARGET_URL", &closes.url)]);
+        assert!(!unknown(send(&to_closes, Duration::from_secs(30)).await));
+        let hangs = Sink::start(|_| Reaction::Hangs).await;
+        let to_hangs = service(&[("GCP_TARGET_URL", &hangs.url)]);
+        assert!(unknown(send(&to_hangs, Duration::from_secs(2)).await));
+        assert_eq!(closes.take().len(), 1);
+        // Nobody listens on the port of TCP's multiplexer.
+        let nobody = service(&[("GCP_TARGET_URL", "http://127.0.0.1:1")]);
+        let sent = send(&nobody, Duration::from_secs(30)).await;
+        assert!(matches!(sent, Err(SendError::NotSent(_))), "{sent:?}");
+    }
+
+    #[tokio::test]
+    async fn a_long_reply_is_left_out_and_the_longest_is_passed_on() {
+        for (length, passed_on) in
+            [(MAX_REPLY_BYTES, MAX_REPLY_BYTES), (MAX_REPLY_BYTES + 1, 41), (3 << 24, 41)]
+        {
+            let sink = Sink::start(move |_| answers(201, vec![b'x'; length])).await;
+            let to_sink = service(&[("GCP_TARGET_URL", &sink.url)]);
+            let reply = send(&to_sink, Duration::from_secs(30)).await.unwrap();
+            assert_eq!((reply.status.as_u16(), reply.body.len()), (201, passed_on), "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_refuses_a_kept_token_gets_the_event_once_more() {
+        let issued = AtomicUsize::default();
+        let google = Sink::start(move |request| {
+            let number = issued.fetch_add(1, Ordering::Relaxed);
+            let claims = format!(r#"{{"aud":"of-the-test","exp":9999999999,"jti":"{number}"}}"#);
+            let token = format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+            let status = if request.headers().contains_key("metadata-flavor") { 200 } else { 403 };
+            let Reaction::Answers(mut reply) = answers(status, token) else { unreachable!() };
+            reply.headers.insert("metadata-flavor", HeaderValue::from_static("Google"));
+            Reaction::Answers(reply)
+        })
+        .await;
+        let status = Arc::new(AtomicU16::new(401));
+        let of_service = Arc::clone(&status);
+        let private =
+            Sink::start(move |_| answers(of_service.load(Ordering::Relaxed), "said")).await;
+        let service = service(&[
+            ("GCP_TARGET_URL", private.url.as_str()),
+            ("GCP_AUTH", "id-token"),
+            ("GCP_AUDIENCE", "of-the-test"),
+            ("GCE_METADATA_HOST", google.url.strip_prefix("http://").unwrap()),
+        ]);
+        for (answer, tokens, sent) in [
+            // A new token is as good as any other.
+            (401, 1, 1),
+            (200, 1, 1),
+            (200, 0, 1),
+            (403, 0, 1),
+            // The kept token is refused, and so is the new one.
+            (401, 1, 2),
+            (200, 1, 1),
+        ] {
+            status.store(answer, Ordering::Relaxed);
+            let reply = send(&service, Duration::from_secs(30)).await.unwrap();
+            let received = private.take();
+            assert_eq!(
+                (reply.status, google.take().len(), received.len()),
+                (StatusCode::from_u16(answer).unwrap(), tokens, sent)
+            );
+            let tokens: BTreeSet<_> =
+                received.iter().map(|one| &one.headers()[AUTHORIZATION]).collect();
+            assert_eq!(tokens.len(), sent);
         }
     }
 

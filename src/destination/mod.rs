@@ -27,7 +27,6 @@ use crate::{
     plan::Plan,
     route::Route,
     signing::{self, Signer},
-    source::EVENT_HEADERS,
 };
 
 /// Largest reply that is passed on, in bytes. A Function URL's answer is limited to 6 MB, and
@@ -212,12 +211,11 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
-    // A custom source may name headers that the router itself sets.
+    // A custom source may name these. It cannot name the headers that describe the event.
     let signs = event.signer.is_some();
     let is_ours = move |name: &HeaderName| {
         let name = name.as_str();
         ["content-type", "content-length", "host", "user-agent"].contains(&name)
-            || EVENT_HEADERS.contains(&name)
             || (signs && signing::HEADERS.contains(&name))
     };
     let names = event.plan.signature_headers().into_iter();
@@ -358,14 +356,8 @@ mod tests {
         ];
         let delivery = testing::delivery("/webhook/s", &came, "");
         let trace = [("traceparent", "00-1".to_owned())];
-        let told = headers(&Outgoing {
-            delivery: &delivery,
-            plan: &plan,
-            attempt: 3,
-            trace: &trace,
-            signer: None,
-            is_copy: false,
-        });
+        let event = Outgoing { attempt: 3, trace: &trace, ..testing::outgoing(&delivery, &plan) };
+        let told = headers(&event);
         for (name, value) in [
             ("idempotency-key", plan.key.to_string().as_str()),
             ("x-webhook-vendor", "acme"),
@@ -385,24 +377,25 @@ mod tests {
     #[test]
     fn a_description_cannot_name_what_the_router_itself_sends() {
         let sources = "[sources.s]\nvendor = \"custom\"\nsecrets = [\"plainly\"]\n\
-                       scheme = \"hmac-body\"\nheader = \"X-Webhook-Signature\"\n\
+                       scheme = \"hmac-body\"\nheader = \"Webhook-Signature\"\n\
                        template = \"{header:Content-Type}{header:Host}{header:User-Agent}{body}\"";
         let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", sources)]));
         let source = intake.unwrap().sources.get("s").cloned();
         let crate::plan::Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
         let plan = Plan::kept(event, key, route, source);
-        let named = ["x-webhook-signature", "content-type", "host", "user-agent"];
+        let named = ["webhook-signature", "content-type", "host", "user-agent"];
         let came = named.map(|name| (name, "came"));
         let delivery = testing::delivery("/webhook/s", &came, "");
-        let event = Outgoing {
-            delivery: &delivery,
-            plan: &plan,
-            attempt: 1,
-            trace: &[],
-            signer: None,
-            is_copy: false,
-        };
-        let forwarded: Vec<_> = signature_headers(&event).map(|(name, _)| name).collect();
-        assert_eq!(forwarded, ["x-webhook-signature"]);
+        let vars = [
+            ("GCP_TARGET_URL", "https://x.dev"),
+            ("ROUTE_THRESHOLD", "256"),
+            ("FORWARD_SECRETS", "whsec_cGxhaW5seSBhIHNlY3JldCBvZiB0aGUgdGVzdHM="),
+        ];
+        let own = crate::config::Config::from_vars(testing::lookup(&vars)).unwrap().signer;
+        for (signer, forwarded) in [(None, &["webhook-signature"][..]), (own.as_ref(), &[])] {
+            let event = Outgoing { signer, ..testing::outgoing(&delivery, &plan) };
+            let names: Vec<_> = signature_headers(&event).map(|(name, _)| name).collect();
+            assert_eq!(names, forwarded);
+        }
     }
 }

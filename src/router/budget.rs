@@ -130,11 +130,7 @@ mod tests {
     #[test]
     fn an_invocation_has_time_left_to_settle_again_and_to_answer() {
         let moment = Duration::from_millis(100);
-        let shares = |left| {
-            let budget = Budget::of_invocation(left, SECOND);
-            let lease = (budget.lease_until - budget.now).to_std().unwrap();
-            (lease - budget.settling - LEASE_MARGIN, budget.settling)
-        };
+        let shares = |left| shares(&Budget::of_invocation(left, SECOND));
         for left in [3 * SECOND, 30 * SECOND, 900 * SECOND] {
             let (forwarding, settling) = shares(left);
             // There is time to tell a slow store the result once more.
@@ -145,6 +141,35 @@ mod tests {
             assert!(forwarding + settling + SECOND >= left && settling <= 2 * SECOND);
         }
         assert_eq!(shares(SECOND).0, Duration::ZERO);
+    }
+
+    fn config() -> Config {
+        let vars = [
+            ("GCP_TARGET_URL", "https://x.dev"),
+            ("ROUTE_THRESHOLD", "256"),
+            ("FORWARD_BUDGET_MS", "5000"),
+            ("FORWARD_TIMEOUT_MS", "3000"),
+            ("STORE_TIMEOUT_MS", "500"),
+        ];
+        Config::from_vars(lookup(&vars)).unwrap()
+    }
+
+    /// Returns the times for forwarding and for settling.
+    fn shares(budget: &Budget) -> (Duration, Duration) {
+        let lease = (budget.lease_until - budget.now).to_std().unwrap();
+        assert_eq!(budget.settle_until() - budget.forward_until, budget.settling);
+        (lease - budget.settling - LEASE_MARGIN, budget.settling)
+    }
+
+    #[test]
+    fn an_attempt_at_an_accepted_event_has_time_to_take_it_first() {
+        assert_eq!(shares(&Budget::of_attempt(&config())), (7 * SECOND / 2, 2 * SECOND));
+    }
+
+    #[test]
+    fn an_emulator_without_deadlines_gets_the_configured_time() {
+        let (forwarding, settling) = shares(&Budget::without_deadline(&config()));
+        assert_eq!((forwarding, settling), (5 * SECOND, SECOND / 2 + SETTLING));
     }
 
     #[test]
@@ -163,14 +188,8 @@ mod tests {
 
     #[test]
     fn outside_lambda_the_result_is_stored_four_times_at_most() {
-        let vars = [
-            ("GCP_TARGET_URL", "https://x.dev"),
-            ("ROUTE_THRESHOLD", "256"),
-            ("FORWARD_BUDGET_MS", "5000"),
-            ("STORE_TIMEOUT_MS", "500"),
-        ];
-        let budget = Budget::configured(&Config::from_vars(lookup(&vars)).unwrap());
-        assert_eq!(budget.settling, 2 * SECOND);
+        let budget = Budget::configured(&config());
+        assert_eq!(shares(&budget), (5 * SECOND, 2 * SECOND));
         assert!(budget.has_time_for(4 * SECOND) && !budget.has_time_for(6 * SECOND));
     }
 }

@@ -406,6 +406,25 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_the_inbox_waits_again_when_its_lease_ends() {
+        let held = || Some(("somebody".to_owned(), at(100)));
+        for (held, now, state) in [
+            (held(), 99, in_flight(100)),
+            (held(), 100, State::Waiting { due: at(7) }),
+            (held(), 101, State::Waiting { due: at(7) }),
+            (None, 0, State::Waiting { due: at(7) }),
+        ] {
+            assert_eq!(State::in_inbox(held, at(7), at(now)), state, "{now}");
+        }
+    }
+
+    #[test]
+    fn an_excerpt_is_never_printed() {
+        let answer = Reply::text(StatusCode::OK, "x".repeat(4000));
+        assert_eq!(format!("{:?}", Excerpt::of(&answer)), "Excerpt(2048 of 4000 bytes)");
+    }
+
+    #[test]
     fn details_keep_names_cut_and_make_the_event_again() {
         let mut plan = testing::plan(Identity::Content, "one");
         plan.event.vendor = "é".repeat(MAX_NAME_CHARS + 1);

@@ -1,4 +1,13 @@
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_lambda::error::ErrorMetadata;
+
 use super::*;
+use crate::{
+    config::{Config, Target},
+    event::Identity,
+    route::Route,
+    testing::{self, Reaction, Sink},
+};
 
 fn answered(payload: &str) -> Result<Reply, Unreadable> {
     answer(StatusCode::OK, Bytes::copy_from_slice(payload.as_bytes()))
@@ -119,10 +128,11 @@ fn what_lambda_itself_refuses_was_not_sent() {
         if let Some(seconds) = retry_after {
             raw.headers_mut().insert("retry-after", seconds);
         }
-        let error = InvokeError::unhandled("a test's");
-        send_error(SdkError::service_error(error, raw))
+        let error = ErrorMetadata::builder().code("FromAws").build();
+        send_error(SdkError::service_error(InvokeError::generic(error), raw))
     };
-    assert!(matches!(refused(404, None), SendError::Refused(_)));
+    let detail = "FromAws (request unknown)".to_owned();
+    assert_eq!(refused(404, None), SendError::Refused(detail));
     assert!(matches!(refused(403, Some("7")), SendError::Refused(_)));
     let wait = |refusal| match refusal {
         SendError::Throttled { retry_after, .. } => retry_after,
@@ -150,4 +160,80 @@ fn a_call_that_came_to_no_connection_was_not_sent() {
     assert!(matches!(failed("no credentials".into()), SendError::NotSent(_)));
     let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     assert!(matches!(failed(reset.into()), SendError::Unknown(_)));
+}
+
+#[test]
+fn an_answer_that_is_not_aws_s_is_told_with_its_status() {
+    let foreign = |content_type: Option<&'static str>| {
+        let status = 404.try_into().unwrap();
+        let mut raw = HttpResponse::new(status, aws_smithy_types::body::SdkBody::empty());
+        if let Some(content_type) = content_type {
+            raw.headers_mut().insert("content-type", content_type);
+        }
+        send_error(SdkError::service_error(InvokeError::unhandled("a test's"), raw)).to_string()
+    };
+    for (content_type, told) in
+        [(Some("text/html"), "answered 404 (text/html)"), (None, "answered 404 (no content type)")]
+    {
+        let text = foreign(content_type);
+        assert!(text.contains(told) && text.contains("look at AWS_ENDPOINT_URL_LAMBDA"), "{text}");
+    }
+}
+
+/// Calls a function through these settings.
+async fn call(sdk: &SdkConfig, timeout: Duration) -> Result<Reply, SendError> {
+    let vars = [("AWS_TARGET_FUNCTION", "processor"), ("ROUTE_THRESHOLD", "0")];
+    let targets = Config::from_vars(testing::lookup(&vars)).unwrap().targets;
+    let target = targets.get(Route::AWS).and_then(Target::lambda).unwrap().clone();
+    let delivery = testing::delivery("/webhook", &[], "{}");
+    let plan = testing::plan(Identity::Content, "one");
+    let lambda = Lambda::with_sdk_config(target, timeout, sdk);
+    lambda.send(&testing::outgoing(&delivery, &plan), timeout).await
+}
+
+#[tokio::test]
+async fn an_answer_in_time_is_the_reply() {
+    let sink = Sink::start(|_| Reaction::Answers(Reply::text(StatusCode::OK, "7"))).await;
+    let sent = call(&testing::sdk_config(&sink.url), Duration::from_secs(30)).await;
+    assert_eq!(sent.unwrap().body, "7");
+    assert_eq!(sink.take()[0].body(), "{}");
+}
+
+#[tokio::test]
+async fn an_outcome_is_unknown_once_the_event_is_on_its_way() {
+    let closes = Sink::start(|_| Reaction::Closes).await;
+    let sent = call(&testing::sdk_config(&closes.url), Duration::from_secs(30)).await;
+    let broken = NoAnswer { timed_out: false, detail: String::new() };
+    let unknown = |sent| match sent {
+        Err(SendError::Unknown(answer)) => NoAnswer { detail: String::new(), ..answer },
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(unknown(sent), broken);
+    let hangs = Sink::start(|_| Reaction::Hangs).await;
+    let sent = call(&testing::sdk_config(&hangs.url), Duration::from_secs(2)).await;
+    assert_eq!(unknown(sent), NoAnswer { timed_out: true, ..broken });
+    assert_eq!(closes.take().len(), 1);
+}
+
+/// Credentials that never come.
+#[derive(Debug)]
+struct Never;
+
+impl ProvideCredentials for Never {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_in_time_the_event_was_not_sent() {
+    let sink = Sink::start(|_| Reaction::Hangs).await;
+    let never = SharedCredentialsProvider::new(Never);
+    let sdk = testing::sdk_config(&sink.url).into_builder().credentials_provider(never).build();
+    let late = "the AWS credentials could not be loaded in time".to_owned();
+    assert_eq!(call(&sdk, Duration::from_millis(100)).await, Err(SendError::NotSent(late)));
+    assert!(sink.take().is_empty());
 }

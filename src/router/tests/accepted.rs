@@ -215,19 +215,36 @@ async fn an_event_without_room_is_given_back_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_without_room_stays_as_it_is() {
+async fn the_first_attempt_is_due_when_the_schedule_says() {
     let folder = tempfile::tempdir().unwrap();
-    let mut trial = Trial::new(folder.path(), &[("GCP_MAX_CONCURRENT", "1")]).await;
-    trial.budget = Duration::from_secs(2);
-    trial.answers([answered(422, "no")]);
-    let reply = trial.post(BODY, 422, "no").await;
-    let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
-    let letter = || trial.router.store().dead_letter(&key);
-    let before = letter().await.unwrap().unwrap();
-    let _room = trial.router.limits().try_room(Route::GCP).unwrap();
-    let (by, origin) = (Trigger::Replay, Origin::default());
-    let replay = trial.router.replay(before.clone(), by, origin, trial.budget()).await;
-    assert!(replay.ending == Ending::Limited && replay.settled, "{replay:?}");
-    let after = letter().await.unwrap().unwrap();
-    assert_eq!((after.failed_at, after.failure), (before.failed_at, before.failure));
+    let mut trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "1h")]).await;
+    let (wake, woken) = std::sync::mpsc::channel();
+    trial.router = trial.router.with_wake(Arc::new(move |_, due: Due| wake.send(due).unwrap()));
+    let key = trial.accept().await;
+    let Due { at, .. } = woken.try_recv().unwrap();
+    assert!((59..=60).contains(&(at - Utc::now()).num_minutes()), "{at}");
+    let State::Waiting { due } = trial.record_of(key).await.state else { panic!("not waiting") };
+    assert_eq!(due.timestamp_millis(), at.timestamp_millis());
+}
+
+#[tokio::test]
+async fn a_router_accepts_if_one_of_its_sources_does() {
+    const ENVELOPE: &str = "[sources.s]\nvendor = \"stripe\"\nsecrets = [\"plainly\"]";
+    let folder = tempfile::tempdir().unwrap();
+    let answers_at_once = format!("{ENVELOPE}\nanswer = \"accepted\"");
+    for (vars, accepts) in [
+        (&[][..], false),
+        (&[("SOURCES", ENVELOPE)], false),
+        (&[ACCEPTS], true),
+        (&[("SOURCES", &answers_at_once)], true),
+    ] {
+        assert_eq!(Trial::new(folder.path(), vars).await.router.accepts(), accepts, "{vars:?}");
+    }
+}
+
+#[test]
+fn somebody_looks_again_after_five_minutes_and_the_longer_the_older_the_event_is() {
+    for (age, pause) in [(0, 300), (300, 300), (1000, 1000), (1800, 1800), (100_000, 1800)] {
+        assert_eq!(look_again(Duration::from_secs(age)), Duration::from_secs(pause), "{age}");
+    }
 }
