@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::{body::Frame, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
@@ -64,6 +65,8 @@ pub enum Reaction {
     Answers(Reply),
     /// Closes the connection without an answer.
     Closes,
+    /// Closes the connection within its answer, whose status is 200.
+    Breaks,
     /// Keeps the connection, and never answers.
     Hangs,
 }
@@ -97,12 +100,17 @@ impl Sink {
                         keep.lock().unwrap().push(request);
                         match reaction {
                             Reaction::Answers(Reply { status, headers, body }) => {
-                                let mut response = Response::new(Full::new(body));
+                                let body = Full::new(body).map_err(|never| match never {}).boxed();
+                                let mut response = Response::new(body);
                                 (*response.status_mut(), *response.headers_mut()) =
                                     (status, headers);
                                 Ok(response)
                             }
                             Reaction::Closes => Err("closes"),
+                            Reaction::Breaks => {
+                                let parts = [Ok(Frame::data("a part of ".into())), Err("breaks")];
+                                Ok(Response::new(StreamBody::new(stream::iter(parts)).boxed()))
+                            }
                             Reaction::Hangs => std::future::pending().await,
                         }
                     }

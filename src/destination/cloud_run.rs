@@ -4,10 +4,10 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, StatusCode, Uri, header::AUTHORIZATION};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{
     Destination, IdTokens, MAX_REPLY_BYTES, Outgoing, SendError, connect_timeout, headers,
-    kept_headers, limited, token::Pass,
+    kept_headers, left_out, token::Pass,
 };
 use crate::{
     config::HttpTarget,
@@ -76,18 +76,11 @@ impl CloudRun {
 
         let status = response.status();
         let headers = kept_headers(status, response.headers());
-        let mut incoming = response.into_body();
-        let mut body = BytesMut::new();
-        while let Some(frame) = incoming.frame().await {
-            let frame = frame.map_err(|error| SendError::broken(chain(&error)))?;
-            if let Ok(data) = frame.into_data() {
-                body.extend_from_slice(&data);
-            }
-            if body.len() > MAX_REPLY_BYTES {
-                break;
-            }
+        match Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await {
+            Ok(body) => Ok(Reply { status, headers, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Ok(left_out(status)),
+            Err(error) => Err(SendError::broken(chain(&*error))),
         }
-        Ok(limited(Reply { status, headers, body: body.freeze() }))
     }
 }
 
@@ -213,13 +206,15 @@ mod tests {
             Err(SendError::Unknown(NoAnswer { timed_out, .. })) => timed_out,
             other => panic!("{other:?}"),
         };
-        let closes = Sink::start(|_| Reaction::Closes).await;
-        let to_closes = service(&[("GCP_TARGET_URL", &closes.url)]);
-        assert!(!unknown(send(&to_closes, Duration::from_secs(30)).await));
+        for reaction in [|| Reaction::Closes, || Reaction::Breaks] {
+            let sink = Sink::start(move |_| reaction()).await;
+            let broken = service(&[("GCP_TARGET_URL", &sink.url)]);
+            assert!(!unknown(send(&broken, Duration::from_secs(30)).await));
+            assert_eq!(sink.take().len(), 1);
+        }
         let hangs = Sink::start(|_| Reaction::Hangs).await;
         let to_hangs = service(&[("GCP_TARGET_URL", &hangs.url)]);
         assert!(unknown(send(&to_hangs, Duration::from_secs(2)).await));
-        assert_eq!(closes.take().len(), 1);
         // Nobody listens on the port of TCP's multiplexer.
         let nobody = service(&[("GCP_TARGET_URL", "http://127.0.0.1:1")]);
         let sent = send(&nobody, Duration::from_secs(30)).await;

@@ -45,7 +45,7 @@ use tokio::{
 use url::Url;
 
 use super::{
-    Destination, FailedAnswer, NoAnswer, Outgoing, SendError, connect_timeout,
+    Destination, FailedAnswer, MAX_REPLY_BYTES, NoAnswer, Outgoing, SendError, connect_timeout,
     payload::{self, Handed},
 };
 use crate::{
@@ -230,7 +230,8 @@ fn reply(output: InvokeOutput) -> Result<Reply, SendError> {
         return Err(failed(format!("the function ended in an error ({error})"), payload));
     }
     match answer(status, payload.clone()) {
-        Ok(reply) => Ok(super::limited(reply)),
+        Ok(reply) if reply.body.len() > MAX_REPLY_BYTES => Ok(super::left_out(reply.status)),
+        Ok(reply) => Ok(reply),
         Err(unreadable) => {
             let detail = format!("the answer {} cannot be read: {unreadable}", status.as_u16());
             Err(failed(detail, payload))

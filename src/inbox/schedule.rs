@@ -380,3 +380,56 @@ impl Run<'_> {
         self.instance.router.store().relist(route, entry, now, later).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        delivery::Reply,
+        destination::Destinations,
+        router::Router,
+        store,
+        testing::{self, Reaction, Sink},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn a_run_begins_no_attempt_that_would_be_cut_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("store.db").display());
+        let sink = Sink::start(|_| Reaction::Answers(Reply::text(StatusCode::OK, "done"))).await;
+        let vars = [
+            ("STORE_URL", url.as_str()),
+            ("GCP_TARGET_URL", &sink.url),
+            ("ROUTE_THRESHOLD", "256"),
+            ("ALLOW_UNSIGNED", "true"),
+            ("ANSWER", "accepted"),
+        ];
+        let config = Config::from_vars(testing::lookup(&vars)).unwrap();
+        let destinations = Destinations::new(&config.targets, 10 * SECOND).unwrap();
+        let store = store::open(&config.store).await.unwrap();
+        let router = Arc::new(Router::new(&config, store, destinations));
+        let body = r#"{"vendor":"acme","event_type":"paid","created_at":"2026-05-06T12:34:56Z"}"#;
+        let event = testing::delivery("/webhook", &[], body);
+        let accepted = router.handle(event, Origin::default(), Budget::new(SECOND, SECOND)).await;
+        assert_eq!(accepted.body, "accepted");
+
+        let instance = Arc::new(Instance::new(router, 10 * SECOND, SECOND));
+        let queue = Queue::with_sdk_config(sink.url.clone(), &testing::sdk_config(&sink.url));
+        // At its beginning, the invocation has 16 s. So an attempt needs 8 s.
+        for (left, delivered) in [(6 * SECOND, 0), (12 * SECOND, 1)] {
+            let is_first = AtomicBool::new(true);
+            let budget = || {
+                let at_first = is_first.swap(false, Ordering::Relaxed);
+                Budget::new(if at_first { 16 * SECOND } else { left }, SECOND)
+            };
+            let sent = instance.send_due(&queue, budget, &Origin::default()).await;
+            assert_eq!((sent.delivered, sent.is_incomplete), (delivered, delivered == 0));
+            assert_eq!(sink.take().len(), delivered as usize);
+        }
+    }
+}

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     destination::{Destination, NoAnswer, Outgoing, SendError},
+    fetcher::client_settings,
     outcome::Outcome,
     route::Route,
     store::{self, Record},
@@ -273,6 +274,36 @@ async fn what_the_secret_before_a_rotation_knew_is_still_known() {
     let without = Trial::new(folder.path(), &rotated[..1]).await;
     let known = without.post(other, 200, "duplicate ignored").await;
     assert_eq!(known.headers["x-webhook-key"], fresh.headers["x-webhook-key"]);
+}
+
+#[tokio::test]
+async fn a_vendor_s_certificate_comes_through_the_router_s_fetcher() {
+    const SNS: &str = "sns.eu-central-1.amazonaws.com";
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = client_settings(None).unwrap().resolve(SNS, listener.local_addr().unwrap());
+    let topic = "arn:aws:sns:eu-central-1:123456789012:of-the-test";
+    let mut trial = Trial::new(folder.path(), &[("AWS_SNS_SECRETS", topic)]).await;
+    trial.router = trial.router.with_fetcher(Fetcher::with_client(client.build().unwrap()));
+    let (connect, connected) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let connection = listener.accept().unwrap();
+        connect.send(()).unwrap();
+        drop(connection);
+    });
+    let message = serde_json::json!({
+        "Type": "Notification",
+        "MessageId": "of-the-test",
+        "TopicArn": topic,
+        "Message": "paid",
+        "Timestamp": Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        "SignatureVersion": "2",
+        "Signature": "AAAA".repeat(256 / 3) + "AA==",
+        "SigningCertURL": format!("https://{SNS}/SimpleNotificationService-0a1b.pem"),
+    });
+    let reply = trial.deliver(delivery("/webhook/aws-sns", &[], &message.to_string())).await;
+    assert_eq!(reply.status, 503);
+    connected.try_recv().unwrap();
 }
 
 #[tokio::test]

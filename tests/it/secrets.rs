@@ -25,12 +25,17 @@ async fn create(moto: &Moto, name: &str, text: &str) -> String {
 #[tokio::test]
 async fn the_variables_in_a_secret_are_read_once_at_start() {
     let (sink, moto) = (Sink::start().await, Moto::start());
-    let secret =
-        json!({ "ROUTING_SECRET": "of the secret, sixteen and more", "ROUTE_THRESHOLD": "256" });
+    let secret = json!({
+        "ROUTING_SECRET": "of the secret, sixteen and more",
+        "ROUTE_THRESHOLD": "256",
+        "RUST_LOG": "off",
+    });
     let arn = create(&moto, "all", &secret.to_string()).await;
     let vars = [("SECRETS_ARN", arn.as_str()), ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto.url)];
     let router = Serve::to(&sink).envs(vars).start();
     let from_secret = router.post(PAYLOAD).await;
+    let unused = "RUST_LOG in the secret of SECRETS_ARN has no effect: set it in the environment";
+    assert!(router.log().contains(unused), "{}", router.log());
     let plain = [("ROUTING_SECRET", "of the secret, sixteen and more")];
     let router = Serve::to(&sink).envs(plain).start();
     let from_variable = router.post(PAYLOAD).await;

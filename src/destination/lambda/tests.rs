@@ -115,9 +115,12 @@ fn a_function_that_failed_or_cannot_be_read_is_tried_again() {
     assert_eq!(output(200, None, "7"), Ok((200, "7".into())));
     assert_eq!(output(202, None, ""), Ok((202, Bytes::new())));
     assert_eq!(output(-1, None, ""), Ok((502, Bytes::new())));
-    let large = format!(r#"{{"statusCode":201,"body":"{}"}}"#, "1".repeat(4 * 1024 * 1024 + 1));
+    let long = |length| "1".repeat(length);
+    let large = |length| format!(r#"{{"statusCode":201,"body":"{}"}}"#, long(length));
     let left_out = "reply of more than 4194304 bytes left out";
-    assert_eq!(output(200, None, &large), Ok((201, left_out.into())));
+    assert_eq!(output(200, None, &large(MAX_REPLY_BYTES + 1)), Ok((201, left_out.into())));
+    let longest = long(MAX_REPLY_BYTES).into();
+    assert_eq!(output(200, None, &large(MAX_REPLY_BYTES)), Ok((201, longest)));
 }
 
 #[test]
