@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{body::Frame, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
@@ -61,6 +61,7 @@ pub fn outgoing<'a>(delivery: &'a Delivery, plan: &'a Plan) -> Outgoing<'a> {
 }
 
 /// The reaction of a [`Sink`] to a request.
+#[derive(Clone)]
 pub enum Reaction {
     Answers(Reply),
     /// Closes the connection without an answer.
@@ -108,8 +109,14 @@ impl Sink {
                             }
                             Reaction::Closes => Err("closes"),
                             Reaction::Breaks => {
-                                let parts = [Ok(Frame::data("a part of ".into())), Err("breaks")];
-                                Ok(Response::new(StreamBody::new(stream::iter(parts)).boxed()))
+                                let part = async { Ok(Frame::data("a part of ".into())) };
+                                let broken = async {
+                                    // The server sends the part while the rest is not ready.
+                                    tokio::task::yield_now().await;
+                                    Err("breaks")
+                                };
+                                let parts = stream::once(part).chain(stream::once(broken));
+                                Ok(Response::new(BodyExt::boxed(StreamBody::new(parts))))
                             }
                             Reaction::Hangs => std::future::pending().await,
                         }

@@ -4,10 +4,11 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Frame;
 use hyper_util::client::legacy::Client;
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, timeout_at};
@@ -76,11 +77,18 @@ impl CloudRun {
 
         let status = response.status();
         let headers = kept_headers(status, response.headers());
-        match Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await {
-            Ok(body) => Ok(Reply { status, headers, body: body.to_bytes() }),
-            Err(error) if error.is::<LengthLimitError>() => Ok(left_out(status)),
-            Err(error) => Err(SendError::broken(chain(&*error))),
+        let mut incoming = Limited::new(response.into_body(), MAX_REPLY_BYTES);
+        let mut body = BytesMut::new();
+        while let Some(frame) = incoming.frame().await {
+            match frame.map(Frame::into_data) {
+                // Copied, because a small frame would keep the whole buffer that it was read into.
+                Ok(Ok(data)) => body.extend_from_slice(&data),
+                Ok(Err(_trailers)) => {}
+                Err(error) if error.is::<LengthLimitError>() => return Ok(left_out(status)),
+                Err(error) => return Err(SendError::broken(chain(&*error))),
+            }
         }
+        Ok(Reply { status, headers, body: body.freeze() })
     }
 }
 
@@ -152,12 +160,11 @@ mod tests {
     };
 
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-    use http::HeaderMap;
+    use http::HeaderName;
 
     use super::*;
     use crate::{
         config::{Config, Target},
-        destination::NoAnswer,
         event::Identity,
         route::Route,
         testing::{self, Reaction, Sink},
@@ -195,26 +202,21 @@ mod tests {
         CloudRun::new(target, Duration::from_secs(30)).unwrap()
     }
 
-    fn answers(status: u16, body: impl Into<Bytes>) -> Reaction {
-        let status = StatusCode::from_u16(status).unwrap();
-        Reaction::Answers(Reply { status, headers: HeaderMap::new(), body: body.into() })
-    }
-
     #[tokio::test]
     async fn an_outcome_is_unknown_once_the_event_is_on_its_way() {
-        let unknown = |sent| match sent {
-            Err(SendError::Unknown(NoAnswer { timed_out, .. })) => timed_out,
-            other => panic!("{other:?}"),
-        };
-        for reaction in [|| Reaction::Closes, || Reaction::Breaks] {
-            let sink = Sink::start(move |_| reaction()).await;
-            let broken = service(&[("GCP_TARGET_URL", &sink.url)]);
-            assert!(!unknown(send(&broken, Duration::from_secs(30)).await));
-            assert_eq!(sink.take().len(), 1);
+        for (reaction, seconds, told) in [
+            (Reaction::Closes, 30, "client error (SendRequest): connection closed"),
+            (Reaction::Breaks, 30, "error reading a body from connection"),
+            (Reaction::Hangs, 2, "no answer within 2000 ms"),
+        ] {
+            let timed_out = matches!(reaction, Reaction::Hangs);
+            let sink = Sink::start(move |_| reaction.clone()).await;
+            let to_sink = service(&[("GCP_TARGET_URL", &sink.url)]);
+            let sent = send(&to_sink, Duration::from_secs(seconds)).await;
+            let Err(SendError::Unknown(answer)) = sent else { panic!("{sent:?}") };
+            assert!(answer.detail.starts_with(told), "{answer:?}");
+            assert_eq!((answer.timed_out, sink.take().len()), (timed_out, 1));
         }
-        let hangs = Sink::start(|_| Reaction::Hangs).await;
-        let to_hangs = service(&[("GCP_TARGET_URL", &hangs.url)]);
-        assert!(unknown(send(&to_hangs, Duration::from_secs(2)).await));
         // Nobody listens on the port of TCP's multiplexer.
         let nobody = service(&[("GCP_TARGET_URL", "http://127.0.0.1:1")]);
         let sent = send(&nobody, Duration::from_secs(30)).await;
@@ -223,15 +225,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_reply_is_left_out_and_the_longest_is_passed_on() {
-        for (length, passed_on) in
-            [(MAX_REPLY_BYTES, MAX_REPLY_BYTES), (MAX_REPLY_BYTES + 1, 41), (3 << 24, 41)]
-        {
-            let sink = Sink::start(move |_| answers(201, vec![b'x'; length])).await;
+        let reply = async |length| {
+            let body = "x".repeat(length);
+            let long = Reply::text(StatusCode::CREATED, body);
+            let sink = Sink::start(move |_| Reaction::Answers(long.clone())).await;
             let to_sink = service(&[("GCP_TARGET_URL", &sink.url)]);
-            let reply = send(&to_sink, Duration::from_secs(30)).await.unwrap();
-            assert_eq!((reply.status.as_u16(), reply.body.len()), (201, passed_on), "{length}");
-        }
+            send(&to_sink, Duration::from_secs(30)).await.unwrap()
+        };
+        let longest = reply(MAX_REPLY_BYTES).await;
+        assert_eq!((longest.status.as_u16(), longest.body.len()), (201, MAX_REPLY_BYTES));
+        let longer = reply(MAX_REPLY_BYTES + 1).await;
+        assert_eq!(longer.status, StatusCode::CREATED);
+        assert_eq!(longer.body, "reply of more than 4194304 bytes left out");
     }
+
+    const METADATA_FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
     #[tokio::test]
     async fn a_service_that_refuses_a_kept_token_gets_the_event_once_more() {
@@ -240,16 +248,19 @@ mod tests {
             let number = issued.fetch_add(1, Ordering::Relaxed);
             let claims = format!(r#"{{"aud":"of-the-test","exp":9999999999,"jti":"{number}"}}"#);
             let token = format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
-            let status = if request.headers().contains_key("metadata-flavor") { 200 } else { 403 };
-            let Reaction::Answers(mut reply) = answers(status, token) else { unreachable!() };
-            reply.headers.insert("metadata-flavor", HeaderValue::from_static("Google"));
-            Reaction::Answers(reply)
+            assert_eq!(request.headers()["metadata-flavor"], "Google");
+            let flavor = HeaderValue::from_static("Google");
+            let reply = Reply::text(StatusCode::OK, token);
+            Reaction::Answers(reply.with_header(METADATA_FLAVOR, flavor))
         })
         .await;
         let status = Arc::new(AtomicU16::new(401));
         let of_service = Arc::clone(&status);
-        let private =
-            Sink::start(move |_| answers(of_service.load(Ordering::Relaxed), "said")).await;
+        let private = Sink::start(move |_| {
+            let status = StatusCode::from_u16(of_service.load(Ordering::Relaxed)).unwrap();
+            Reaction::Answers(Reply::text(status, "said"))
+        })
+        .await;
         let service = service(&[
             ("GCP_TARGET_URL", private.url.as_str()),
             ("GCP_AUTH", "id-token"),
@@ -257,7 +268,7 @@ mod tests {
             ("GCE_METADATA_HOST", google.url.strip_prefix("http://").unwrap()),
         ]);
         for (answer, tokens, sent) in [
-            // A new token is as good as any other.
+            // The token is new, so another one would not help.
             (401, 1, 1),
             (200, 1, 1),
             (200, 0, 1),

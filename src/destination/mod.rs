@@ -27,6 +27,7 @@ use crate::{
     plan::Plan,
     route::Route,
     signing::{self, Signer},
+    source::EVENT_HEADERS,
 };
 
 /// Largest reply that is passed on, in bytes. A Function URL's answer is limited to 6 MB, and
@@ -211,11 +212,12 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
-    // A custom source may name these. It cannot name the headers that describe the event.
+    // A vendor may name such a header: a custom source, or Sanity, whose id is in Idempotency-Key.
     let signs = event.signer.is_some();
     let is_ours = move |name: &HeaderName| {
         let name = name.as_str();
         ["content-type", "content-length", "host", "user-agent"].contains(&name)
+            || EVENT_HEADERS.contains(&name)
             || (signs && signing::HEADERS.contains(&name))
     };
     let names = event.plan.signature_headers().into_iter();
@@ -272,6 +274,14 @@ fn visible_ascii(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::{event::Identity, testing};
+
+    /// Returns the plan of an event of the source `s`.
+    fn plan_at(sources: &str) -> Plan {
+        let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", sources)]));
+        let source = intake.unwrap().sources.get("s").cloned();
+        let Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
+        Plan::kept(event, key, route, source)
+    }
 
     const STRIPE: &str = "[sources.s]\nvendor = \"stripe\"\nsecrets = [\"plainly\"]";
 
@@ -331,11 +341,20 @@ mod tests {
     }
 
     #[test]
+    fn a_vendor_s_header_never_takes_the_place_of_the_router_s() {
+        let sources = "[sources.s]\nvendor = \"sanity\"\nsecrets = [\"plainly\"]";
+        let plan = plan_at(sources);
+        let came = [("idempotency-key", "of-sanity"), ("sanity-webhook-signature", "t=1,v1=x")];
+        let delivery = testing::delivery("/webhook/s", &came, "");
+        let told = headers(&testing::outgoing(&delivery, &plan));
+        let keys: Vec<_> = told.get_all("idempotency-key").iter().collect();
+        assert_eq!(keys, [plan.key.to_string().as_str()]);
+        assert_eq!(told["sanity-webhook-signature"], "t=1,v1=x");
+    }
+
+    #[test]
     fn a_destination_is_told_who_sent_what_and_gets_the_vendor_s_signature() {
-        let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", STRIPE)]));
-        let source = intake.unwrap().sources.get("s").cloned();
-        let crate::plan::Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
-        let plan = Plan::kept(event, key, route, source);
+        let plan = plan_at(STRIPE);
         let came = [
             ("content-type", "text/csv"),
             ("stripe-signature", "one"),
@@ -367,10 +386,7 @@ mod tests {
         let sources = "[sources.s]\nvendor = \"custom\"\nsecrets = [\"plainly\"]\n\
                        scheme = \"hmac-body\"\nheader = \"Webhook-Signature\"\n\
                        template = \"{header:Content-Type}{header:Host}{header:User-Agent}{body}\"";
-        let intake = crate::config::Intake::from_vars(testing::lookup(&[("SOURCES", sources)]));
-        let source = intake.unwrap().sources.get("s").cloned();
-        let crate::plan::Plan { event, key, route, .. } = testing::plan(Identity::Content, "one");
-        let plan = Plan::kept(event, key, route, source);
+        let plan = plan_at(sources);
         let named = ["webhook-signature", "content-type", "host", "user-agent"];
         let came = named.map(|name| (name, "came"));
         let delivery = testing::delivery("/webhook/s", &came, "");

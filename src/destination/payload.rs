@@ -220,17 +220,7 @@ mod tests {
 
     fn handed_to(target: &LambdaTarget, delivery: &Delivery) -> Result<Handed, SendError> {
         let plan = testing::plan(Identity::Content, "one");
-        handed(
-            &Outgoing {
-                delivery,
-                plan: &plan,
-                attempt: 3,
-                trace: &[],
-                signer: None,
-                is_copy: false,
-            },
-            target,
-        )
+        handed(&Outgoing { attempt: 3, ..testing::outgoing(delivery, &plan) }, target)
     }
 
     #[test]

@@ -415,7 +415,8 @@ mod tests {
         let router = Arc::new(Router::new(&config, store, destinations));
         let body = r#"{"vendor":"acme","event_type":"paid","created_at":"2026-05-06T12:34:56Z"}"#;
         let event = testing::delivery("/webhook", &[], body);
-        let accepted = router.handle(event, Origin::default(), Budget::new(SECOND, SECOND)).await;
+        let accepted =
+            router.handle(event, Origin::default(), Budget::new(30 * SECOND, SECOND)).await;
         assert_eq!(accepted.body, "accepted");
 
         let instance = Arc::new(Instance::new(router, 10 * SECOND, SECOND));

@@ -121,6 +121,7 @@ mod tests {
         let budget = Budget::new(forwarding, settling);
         let lease = (budget.lease_until - budget.now).to_std().unwrap();
         assert_eq!((lease, budget.settling), (11 * SECOND, settling));
+        assert_eq!(budget.settle_until() - budget.forward_until, settling);
         let left = budget.left();
         assert!(left <= forwarding && left > forwarding - SECOND, "{left:?}");
         assert!(budget.has_time_for(6 * SECOND) && !budget.has_time_for(8 * SECOND));
@@ -130,9 +131,9 @@ mod tests {
     #[test]
     fn an_invocation_has_time_left_to_settle_again_and_to_answer() {
         let moment = Duration::from_millis(100);
-        let shares = |left| shares(&Budget::of_invocation(left, SECOND));
+        let invocation = |left| shares(&Budget::of_invocation(left, SECOND));
         for left in [3 * SECOND, 30 * SECOND, 900 * SECOND] {
-            let (forwarding, settling) = shares(left);
+            let (forwarding, settling) = invocation(left);
             // There is time to tell a slow store the result once more.
             assert!(settling >= SECOND + 2 * moment, "{settling:?}");
             // The answer leaves before Lambda ends the invocation.
@@ -140,7 +141,7 @@ mod tests {
             // The reserve is at most one second longer than the store's own time.
             assert!(forwarding + settling + SECOND >= left && settling <= 2 * SECOND);
         }
-        assert_eq!(shares(SECOND).0, Duration::ZERO);
+        assert_eq!(invocation(SECOND).0, Duration::ZERO);
     }
 
     fn config() -> Config {
@@ -157,7 +158,6 @@ mod tests {
     /// Returns the times for forwarding and for settling.
     fn shares(budget: &Budget) -> (Duration, Duration) {
         let lease = (budget.lease_until - budget.now).to_std().unwrap();
-        assert_eq!(budget.settle_until() - budget.forward_until, budget.settling);
         (lease - budget.settling - LEASE_MARGIN, budget.settling)
     }
 

@@ -2,7 +2,7 @@
 //! answer. tests/it/ tests the same over HTTP, with every store and both destinations.
 
 mod accepted;
-mod copies;
+mod messages;
 mod room;
 
 use std::{
@@ -19,14 +19,18 @@ use tokio::time::timeout;
 use super::*;
 use crate::{
     destination::{Destination, NoAnswer, Outgoing, SendError},
+    event::Identity,
     fetcher::client_settings,
+    key::Key,
     outcome::Outcome,
     route::Route,
     store::{self, Record},
-    testing::{delivery, lookup},
+    testing::{self, delivery, lookup},
 };
 
 const BODY: &str = r#"{"vendor":"acme","event_type":"paid","created_at":"2026-05-06T12:34:56Z"}"#;
+
+const ACCEPTS: (&str, &str) = ("ANSWER", "accepted");
 
 type Answer = Result<Reply, SendError>;
 
@@ -99,7 +103,6 @@ impl Trial {
         let destinations = [Route::GCP, Route::AWS].map(destination).into_iter().collect();
         let store = store::open(&config.store).await.unwrap();
         let router = Router::new(&config, store, destinations);
-        assert!(router.destinations().routes().eq([Route::AWS, Route::GCP]));
         Self { router, told, budget: Duration::from_secs(30) }
     }
 
@@ -126,6 +129,21 @@ impl Trial {
         reply
     }
 
+    /// Accepts the event, and returns its key.
+    async fn accept(&self) -> Key {
+        let reply = self.post(BODY, 200, "accepted").await;
+        reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap()
+    }
+
+    async fn attempt(&self, key: Key, cause: Cause) -> Handled {
+        let (by, origin) = (Trigger::Inbox, Origin::default());
+        self.router.deliver_accepted(key, cause, by, origin, self.budget(), None).await
+    }
+
+    async fn record_of(&self, key: Key) -> Record {
+        self.router.store().get(&key, Utc::now()).await.unwrap().unwrap()
+    }
+
     async fn record(&self, reply: &Reply) -> Record {
         self.record_at(reply, Utc::now()).await.unwrap()
     }
@@ -134,6 +152,13 @@ impl Trial {
         let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
         self.router.store().get(&key, now).await.unwrap()
     }
+}
+
+#[tokio::test]
+async fn a_router_names_its_destinations() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[]).await;
+    assert!(trial.router.destinations().routes().eq([Route::AWS, Route::GCP]));
 }
 
 fn route(reply: &Reply) -> &str {
@@ -303,7 +328,7 @@ async fn a_vendor_s_certificate_comes_through_the_router_s_fetcher() {
     });
     let reply = trial.deliver(delivery("/webhook/aws-sns", &[], &message.to_string())).await;
     assert_eq!(reply.status, 503);
-    connected.try_recv().unwrap();
+    connected.recv_timeout(Duration::from_secs(10)).unwrap();
 }
 
 #[tokio::test]
@@ -352,6 +377,24 @@ async fn a_result_is_stored_as_soon_as_the_store_is_well_again() {
     *trial.told.meanwhile.lock().unwrap() = Some(lock(folder.path(), Duration::from_millis(400)));
     let reply = trial.post(BODY, 200, "done").await;
     assert!(matches!(trial.record(&reply).await.state, State::Delivered { .. }));
+}
+
+#[tokio::test]
+async fn the_pauses_before_a_result_is_stored_again_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let trial = Trial::new(folder.path(), &[]).await;
+    let plan = testing::plan(Identity::Content, "one");
+    let budget = Budget::new(Duration::ZERO, Duration::from_secs(1));
+    let claim = trial.router.store().claim(&plan, budget.now, budget.lease_until).await.unwrap();
+    let Claim::Won(lease) = claim else { panic!("{claim:?}") };
+    let tries = std::cell::Cell::new(0);
+    let write = async || {
+        tries.set(tries.get() + 1);
+        Err(StoreError::Failed("always".into()))
+    };
+    assert_eq!(settle::until_stored(&lease, write, budget).await, None);
+    // They come after 0, 50, 150, 350 and 750 ms.
+    assert!((2..=5).contains(&tries.get()), "{}", tries.get());
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ const PATH: &str = "/webhook/";
 
 /// Headers that describe the event. Only the router sets them, so a vendor's header cannot replace
 /// them.
-const EVENT_HEADERS: [&str; 5] = [
+pub const EVENT_HEADERS: [&str; 5] = [
     "idempotency-key",
     "x-webhook-vendor",
     "x-webhook-event-type",

@@ -29,6 +29,7 @@ async fn every_delivery_has_one_line_that_says_all() {
     post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
     let lines = deliveries(&router.log());
     assert_eq!(lines.len(), 3, "{}", router.log());
+    assert!(!router.log().contains("the lease was lost"), "{}", router.log());
     let of = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(of("outcome"), ["delivered", "duplicate", "failed"]);
     assert_eq!(of("attempts"), [1, 0, 2]);

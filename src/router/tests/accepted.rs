@@ -1,26 +1,7 @@
 //! The life of an accepted event.
 
 use super::*;
-use crate::{key::Key, store::Due};
-
-const ACCEPTS: (&str, &str) = ("ANSWER", "accepted");
-
-impl Trial {
-    /// Accepts the event, and returns its key.
-    async fn accept(&self) -> Key {
-        let reply = self.post(BODY, 200, "accepted").await;
-        reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap()
-    }
-
-    async fn attempt(&self, key: Key, cause: Cause) -> Handled {
-        let (by, origin) = (Trigger::Inbox, Origin::default());
-        self.router.deliver_accepted(key, cause, by, origin, self.budget(), None).await
-    }
-
-    async fn record_of(&self, key: Key) -> Record {
-        self.router.store().get(&key, Utc::now()).await.unwrap().unwrap()
-    }
-}
+use crate::store::Due;
 
 fn not_sent() -> Answer {
     Err(SendError::NotSent("no such host".into()))
@@ -243,7 +224,7 @@ async fn a_router_accepts_if_one_of_its_sources_does() {
 }
 
 #[test]
-fn somebody_looks_again_after_five_minutes_and_the_longer_the_older_the_event_is() {
+fn the_pause_before_the_next_look_grows_with_the_age_of_the_event() {
     for (age, pause) in [(0, 300), (300, 300), (1000, 1000), (1800, 1800), (100_000, 1800)] {
         assert_eq!(look_again(Duration::from_secs(age)), Duration::from_secs(pause), "{age}");
     }

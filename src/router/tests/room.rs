@@ -1,7 +1,7 @@
 //! The room that attempts need at a destination.
 
 use super::*;
-use crate::{event::Identity, limits::Room, testing};
+use crate::limits::Room;
 
 const ONE_AT_A_TIME: (&str, &str) = ("GCP_MAX_CONCURRENT", "1");
 
@@ -33,7 +33,7 @@ async fn room_that_came_after_the_lease_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let trial = Trial::new(folder.path(), &[ONE_AT_A_TIME, ("FORWARD_TIMEOUT_MS", "1")]).await;
     let full = trial.full();
-    let (forwarding, settling) = (Duration::from_millis(300), Duration::from_secs(1));
+    let (forwarding, settling) = (Duration::from_secs(1), Duration::from_secs(1));
     let wait = trial.router.room(Route::GCP, Budget::new(forwarding, settling));
     // The machine sleeps during the wait. When it wakes up, the room is free.
     let sleep = async {

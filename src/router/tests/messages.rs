@@ -1,16 +1,13 @@
-//! The messages that wake the function, and the copies for mirrors. Both go to servers on loopback.
+//! The messages of the queue, and the copies for mirrors, which may go through it.
 
 use serde_json::Value;
 
 use super::*;
 use crate::{
-    key::Key,
     mirror::PATIENCE,
     queue::Packed,
     testing::{Reaction, Sink, sdk_config},
 };
-
-const ACCEPTS: (&str, &str) = ("ANSWER", "accepted");
 
 /// Starts a server that answers as SQS does when it takes one message.
 async fn sqs() -> (Sink, Arc<Queue>) {
@@ -57,24 +54,23 @@ impl Trial {
         Self { router: self.router.with_mirrors(Arc::new(mirrors)), ..self }
     }
 
-    /// Accepts an event, and returns its key and the time at which it is listed.
-    async fn listed(&self, body: &str) -> (Key, DateTime<Utc>) {
-        let reply = self.post(body, 200, "accepted").await;
-        let key = reply.headers["x-webhook-key"].to_str().unwrap().parse().unwrap();
+    /// Accepts the event, and returns its key and the time at which it is listed.
+    async fn listed(&self) -> (Key, DateTime<Utc>) {
+        let key = self.accept().await;
         let list = self.router.store().due(Route::GCP, None, None, 10).await.unwrap();
         (key, list.iter().find(|due| due.key == key).unwrap().at)
     }
 }
 
 #[tokio::test]
-async fn an_acceptance_sends_a_message_and_is_listed_in_case_that_is_lost() {
+async fn an_acceptance_sends_a_message_and_is_listed_in_case_the_message_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let (sqs, queue) = sqs().await;
     let mut trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "15m,15m")]).await;
     assert!(trial.router.queue().is_none());
     trial.router = trial.router.with_queue(queue);
     assert!(trial.router.queue().is_some_and(Queue::is_up));
-    let (key, at) = trial.listed(BODY).await;
+    let (key, at) = trial.listed().await;
     let [message] = &messages(&sqs)[..] else { panic!("not one message") };
     assert_eq!(message["MessageBody"], key.to_string());
     assert_eq!(message["MessageAttributes"]["destination"]["StringValue"], "gcp");
@@ -89,7 +85,7 @@ async fn an_event_that_is_due_later_than_sqs_delays_is_left_to_the_list() {
     let (sqs, queue) = sqs().await;
     let mut trial = Trial::new(folder.path(), &[ACCEPTS, ("RETRY_SCHEDULE", "16m")]).await;
     trial.router = trial.router.with_queue(queue);
-    let (_, at) = trial.listed(BODY).await;
+    let (_, at) = trial.listed().await;
     assert!((15..=16).contains(&(at - Utc::now()).num_minutes()), "{at}");
     assert_eq!(messages(&sqs), Vec::<Value>::new());
 }
@@ -114,10 +110,8 @@ async fn an_accepted_event_is_copied_unless_an_operator_asked_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let mirror = mirror().await;
         let trial = Trial::new(folder.path(), &[ACCEPTS]).await.with_mirrors(mirrors(&mirror.url));
-        let (key, _) = trial.listed(BODY).await;
-        let (by, origin) = (Trigger::Inbox, Origin::default());
-        let budget = trial.budget();
-        let handled = trial.router.deliver_accepted(key, cause, by, origin, budget, None).await;
+        let key = trial.accept().await;
+        let handled = trial.attempt(key, cause).await;
         assert!(matches!(handled, Handled::Tried { ending: Ending::Delivered, .. }), "{handled:?}");
         assert_eq!(copies(&trial.router, &mirror).await, count, "{cause:?}");
     }
