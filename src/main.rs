@@ -27,7 +27,7 @@ const VARIABLES: &str = "`webhook-router variables` lists the variables that con
 /// Time for work on other threads that is still under way when a command has ended.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
-/// Receives vendors' webhooks, delivers each event once, and always to the same destination.
+/// Receives vendors' webhooks, and delivers each event without its duplicates, always to the same destination.
 ///
 /// In Lambda, it runs as the function behind a Function URL, an API Gateway or a load balancer.
 /// Elsewhere, it takes a command.
