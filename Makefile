@@ -120,7 +120,7 @@ test-fast: fast-servers ## Run the tests that need no Java, no Python and no rel
 	cargo test --locked --lib
 	cargo test --locked --test it -- $(SLOW:%=--skip %)
 
-mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to the deciding code fails a unit test. FILE=src/plan.rs changes only that file.
+mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to the deciding code makes a unit test fail. FILE=src/plan.rs changes only that file.
 	CARGO_PROFILE_DEV_DEBUG=false $(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
 
 # Each target begins with the repository's own examples, and keeps what it found for the next run. libFuzzer
@@ -215,7 +215,7 @@ build-bare: $(VENV)/tools
 			--output-format zip $(if $(filter arm64,$(ARCH)),--arm64,--x86-64) --lambda-dir ../../target/$$function/lambda) || exit 1; \
 	done
 
-bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE keeps the ratios of the orders, and measures no others.
+bench-functions: ## Measure key derivation beside SHA-256 alone. FUNCTIONS_JSON=FILE writes the ratios into a file, and measures only bodies that vendors could send.
 	cargo bench --locked --bench functions
 
 instructions: ## Count the instructions of key derivation, and compare them with the record. RECORD=1 records them.
@@ -231,7 +231,7 @@ delivery-instructions: this-architecture fast-servers ## Count the instructions 
 bench-inbox: fast-servers $(DYNAMODB)/ready ## Measure the inbox with up to 1,000,000 events. ONLY=scale, acceptance or a store runs only that part.
 	cargo bench --locked --bench inbox -- $(ONLY)
 
-bench-mirror: fast-servers ## Compare the answers' times with mirrors that hang, refuse or fail to those without a mirror.
+bench-mirror: fast-servers ## Measure how long answers take with mirrors that hang, refuse or fail, beside no mirror.
 	cargo build --locked --release
 	python3 benches/mirror.py
 

@@ -42,9 +42,9 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
             Place::Lambda(lambda) => lambdas.push((setting, lambda)),
         }
     }
-    let services = services
-        .into_iter()
-        .map(|(setting, http)| within(setting, "the DNS for its host", http_target(setting, http)));
+    let services = services.into_iter().map(|(setting, http)| {
+        within(setting, "the DNS for the target's host", http_target(setting, http))
+    });
     // A function's ARN has its own region. A table has not.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
@@ -59,7 +59,7 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         join_all(services),
         async {
             match uses_aws {
-                true => within(AWS, "AWS's settings", aws_settings(region)).await,
+                true => within(AWS, "the sources of the AWS settings", aws_settings(region)).await,
                 false => Vec::new(),
             }
         },

@@ -28,7 +28,7 @@ pub enum Identity {
     /// or `X-Idempotency-Key`, or in a signed delivery `webhook-id`. The same name with another
     /// body is refused.
     Header(String),
-    /// The source and the provider's id for the event must be equal. The ids of a batch are joined
+    /// The source and the vendor's id for the event must be equal. The ids of a batch are joined
     /// with commas. The body may differ, because it may describe the delivery itself.
     EventId(String),
 }
@@ -46,7 +46,7 @@ impl Event {
         }
     }
 
-    /// Returns the provider's id, if the event is identified by it.
+    /// Returns the vendor's id, if the event is identified by it.
     pub fn id(&self) -> Option<&str> {
         match &self.identity {
             Identity::EventId(id) => Some(id),

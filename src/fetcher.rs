@@ -42,7 +42,7 @@ const MAX_WITHOUT: usize = 16;
 
 /// Shortest time between two failures that are forgotten early. While there are [`MAX_WITHOUT`]
 /// requests without an answer, another request takes the place of one that failed. So the vendor's
-/// own key is never shut out for certain: it competes with the strangers' names for one place in
+/// own key is never shut out for certain: it competes with the addresses and keys that strangers name for one place in
 /// each second. And the vendor gets few requests.
 const FORGOTTEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -197,7 +197,7 @@ impl Fetcher {
         Self { kept, failure_kept, ..self }
     }
 
-    /// Forgets a failure early after another time, while too many requests have no answer.
+    /// Sets the shortest time between two failures that are forgotten early.
     pub fn forgetting_every(self, forgotten_every: Duration) -> Self {
         Self { forgotten_every, ..self }
     }

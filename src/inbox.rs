@@ -7,8 +7,8 @@
 //!
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
 //! time. The first attempt of a process is a probe, too. A failed probe does not count for the
-//! schedule of its event. So an outage uses up no schedule, except for one entry of the events that
-//! were under way when it began. The first answer other than 503 opens the lane again.
+//! schedule of its event. So an outage uses up no schedule, except for one entry of the schedule of
+//! each event that was under way when it began. The first answer other than 503 opens the lane again.
 //!
 //! The lists of destinations that are not configured have no lane. `abandoned.rs` looks after them.
 //!
@@ -234,8 +234,8 @@ impl Lane {
         }
     }
 
-    /// Makes the lane sweep rarely. Processes that start together do not keep the store busy at that
-    /// time.
+    /// Makes the lane sweep rarely. Its next sweep comes at a random time, so that processes that
+    /// start together do not ask the store together.
     fn slow_down(&mut self) {
         self.every = IDLE_SWEEP;
         self.next_sweep = Instant::now() + around(SWEEP * 3);

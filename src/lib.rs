@@ -58,7 +58,7 @@ pub mod source;
 // Signatures of forwarded events.
 pub mod signing;
 
-// The configuration: every variable, and SOURCES.
+// The configuration: every variable, and the texts of SOURCES and DESTINATIONS.
 pub mod config;
 
 // Turns a delivery into a plan, without I/O.

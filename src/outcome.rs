@@ -13,9 +13,9 @@ pub enum Trigger {
     Vendor,
     /// The event was accepted, and its next attempt is due.
     Inbox,
-    /// An operator replays one dead letter by its key.
+    /// An operator replays a dead letter or an accepted event by its key.
     Replay,
-    /// An operator or a schedule replays all dead letters of a kind.
+    /// An operator or a schedule replays all dead letters or accepted events that match its filters.
     BulkReplay,
 }
 

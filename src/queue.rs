@@ -3,8 +3,8 @@
 //!
 //! It is a standard SQS queue. Such a queue may bring a message twice, late, or in another order
 //! (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/standard-queues-at-least-once-delivery.html>).
-//! That does no harm: the message of an attempt holds only a key, and the store decides whether its
-//! event is due. A message that cannot be sent, or is lost, loses nothing: the store lists the
+//! That does no harm: the message of an attempt holds a key and no body, and the store decides whether
+//! its event is due. A message that cannot be sent, or is lost, loses nothing: the store lists the
 //! event.
 //!
 //! The message of a copy also holds the key of its event, which is delivered already. So a version of
@@ -164,7 +164,7 @@ impl Health {
         self.failures < FAILURES || self.next <= now || self.next > now + PAUSE
     }
 
-    /// Returns whether a request may begin. While requests fail, there is one in a while.
+    /// Returns whether a request may begin. While requests fail, one may begin each half a minute.
     fn begin(&mut self, now: DateTime<Utc>) -> bool {
         let may_begin = self.is_good(now);
         if may_begin {

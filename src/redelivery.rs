@@ -140,7 +140,8 @@ pub struct Pending<'a> {
     /// The destinations whose events are not listed yet. `None` before the first page.
     routes: Option<VecDeque<Route>>,
     after: Option<Due>,
-    /// The keys that were listed already. An attempt while the list is read moves its event.
+    /// The keys that were listed already. An attempt that is made while the list is read moves its
+    /// event.
     seen: HashSet<Key>,
     /// The number of records that could not be read.
     pub corrupt: u32,
@@ -209,7 +210,7 @@ impl<'a> Pending<'a> {
 /// `limit` redrives each ended in an answer that will not change. Any other attempt or outcome in
 /// between restarts the count.
 ///
-/// A redrive ends with the first such answer, so each of these attempts is a separate redrive.
+/// A redrive ends with the first answer that will not change, so each of these attempts is a separate redrive.
 pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     let is_in_vain = |attempt: &&Attempt| {
         attempt.by == Trigger::BulkReplay && !attempt.outcome.is_worth_another()

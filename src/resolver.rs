@@ -129,8 +129,8 @@ fn kind(address: IpAddr) -> Option<&'static str> {
 
 const METADATA: &str = "the address of a metadata service";
 
-/// Returns whether a cloud has its metadata service, or another service of each machine's host, at an
-/// address. Further ones are link-local, such as 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent
+/// Returns whether a cloud has its metadata service, or another service that the host of each machine
+/// offers, at an address. Further ones are link-local, such as 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent
 /// Cloud and 169.254.42.42 of Scaleway.
 fn is_metadata_v4(octets: [u8; 4]) -> bool {
     match octets {

@@ -15,7 +15,7 @@ use crate::{
     source::{PrivateKey, shared_key},
 };
 
-/// The headers of a signature. Where the router signs, it forwards none of these from a vendor.
+/// The headers of a signature. If the router signs, it forwards none of these from a vendor.
 pub const HEADERS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// Most secrets that sign an event. The client context of an invocation has room for this many
@@ -76,7 +76,7 @@ impl SigningKey {
         )
     }
 
-    /// Returns an entry of the signature header. Several keys sign one message.
+    /// Returns this key's entry of the signature header, which has one for each key.
     fn entry(&self, signed: &[&[u8]]) -> String {
         match self {
             Self::Hmac(mac) => {

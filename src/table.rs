@@ -201,7 +201,7 @@ impl<'a, 'i> Reader<'a, 'i> {
                 members.map(|(name, value)| (name.get_ref().to_string(), value.get_ref())).collect()
             }
             Some(_) => {
-                self.problem(field, "must be a table: { \"/pointer\" = value }");
+                self.problem(field, "must be a table: { name = value }");
                 Vec::new()
             }
         }

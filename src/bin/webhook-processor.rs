@@ -18,8 +18,8 @@ struct Cli {}
 
 const VARIABLES: &str = "Variables:
   FORWARD_SECRETS  accept only events that one of these secrets signed: the router's
-                   FORWARD_SECRETS, or whpk_ and the public key of a private one
-                   [default: accept all events]
+                   FORWARD_SECRETS; for a private key among them (whsk_), its public
+                   key (whpk_) [default: accept all events]
   PORT             listen on this port of all IPv4 addresses [default: 127.0.0.1:9090]
   PROCESSOR_DB     SQLite file of the receipts [default: in memory]
   RUST_LOG         log level [default: info]";

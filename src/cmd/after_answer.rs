@@ -28,7 +28,7 @@ pub async fn finish(mirrors: &Mirrors, deadline: SystemTime) {
     mirrors.finish(left.saturating_sub(MARGIN).min(PATIENCE)).await;
 }
 
-/// Tells the extension that an answer was sent. There is one for each invocation.
+/// Tells the extension that an answer was sent. Each invocation has one answer.
 #[derive(Clone)]
 pub struct Answered(Arc<Semaphore>);
 

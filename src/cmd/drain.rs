@@ -71,8 +71,8 @@ impl Report {
         }
         for route in busy {
             eprintln!(
-                "{route} is busy (Lambda throttles the function): its events wait; raise its \
-                 concurrency, or lower INBOX_WORKERS"
+                "{route} is busy (Lambda throttles the function): its events wait; raise the \
+                 function's concurrency, or lower INBOX_WORKERS"
             );
         }
         if let Some(left) = self.left.as_ref().filter(|left| left.pending > 0) {

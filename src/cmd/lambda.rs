@@ -42,12 +42,12 @@ use crate::{
 /// instance from the next invocation for long.
 const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most bytes of copies in an instance, which has 256 MB. It is the limit for the bodies that the inbox
-/// delivers at a time, too.
+/// Most bytes of copies in an instance, which has 256 MB. The bodies that the inbox delivers at a time have
+/// the same limit.
 const COPY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time for which a managed instance still takes invocations after a stop. Lambda may have handed out an
-/// invocation that the process has not read yet, and it hands it to no other instance.
+/// invocation that the process has not read yet, and hands that invocation to no other instance.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Runs the function, whose store `open` opens.

@@ -1,4 +1,4 @@
-//! The commands of both binaries. Only this module uses the Lambda runtime, the command line and
+//! The commands, the servers and the Lambda function of the binaries. Only this module uses the Lambda runtime, the command line and
 //! servers.
 
 /// Prints a line for a person. If nobody reads the output any more, as after `| head`, the work goes on.
@@ -98,8 +98,8 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
     // All are read together: each look-up of one variable would search through all of them.
     for (name, value) in std::env::vars_os() {
         let (name, value) = (name.to_string_lossy().into_owned(), value.to_string_lossy());
-        // The secret's value replaces an empty variable. Without one, the variable stays empty, which
-        // is not the same as not set.
+        // The secret's value replaces an empty variable. If the secret has none, the variable stays
+        // empty, which is not the same as not set.
         if !value.is_empty() || !variables.contains_key(&name) {
             variables.insert(name, value.into_owned());
         }

@@ -147,8 +147,8 @@ async fn check(config: Config, router: Arc<Router>) {
     tracing::info!(problems = count, "checked the services that the configuration names");
 }
 
-/// Logs how accepted events are delivered. Without a question to the store, it is not known whether
-/// some are left from before.
+/// Logs how accepted events are delivered. The store is not asked here, so nobody knows whether
+/// events are left from before.
 fn describe_inbox(config: &Config, router: &Router) {
     let schedule = config.inbox.schedule.iter().map(|pause| humantime::format_duration(*pause));
     let schedule = schedule.map(|pause| pause.to_string()).collect::<Vec<_>>().join(",");

@@ -1,4 +1,4 @@
-//! The proof of its identity that the router sends to a target: GCP_AUTH and the variables beside it.
+//! The proof with which the router identifies itself to a target: GCP_AUTH and the variables beside it.
 
 use std::{fs, sync::Arc};
 
@@ -154,8 +154,8 @@ pub(super) fn no_effect(setting: &str) -> String {
 /// Returns the remedy for a URL with a user or a password, whose place the token takes.
 pub(super) fn instead_of_user(setting: &str) -> String {
     format!(
-        "contains a user or a password, and {setting} sends an ID token in their place: remove one \
-         of them"
+        "contains a user or a password, and {setting} sends an ID token in their place: remove \
+         the user and the password, or that setting"
     )
 }
 
@@ -230,7 +230,7 @@ mod tests {
             (
                 vec![auth, ("GCP_TARGET_URL", "https://u:p@x.dev/")],
                 "GCP_TARGET_URL",
-                "remove one of them",
+                "remove the user and the password, or that setting",
             ),
             (
                 vec![auth, ("GCP_CREDENTIALS", "{}"), ("GOOGLE_APPLICATION_CREDENTIALS", "x")],

@@ -69,7 +69,8 @@ pub struct Table {
 
 impl Vars<'_> {
     /// Reads the table of destinations from DESTINATIONS or from the text of the sources. Returns
-    /// `None` if neither has one. A table with a problem is a placeholder.
+    /// `None` if neither has one. A placeholder takes the place of a table with a
+    /// problem.
     pub(super) fn table(&mut self, sources: Option<&SourcesText>) -> Option<Table> {
         let in_sources = sources.filter(|sources| has_table(&sources.text));
         let (variable, text) = match (self.text(DESTINATIONS), in_sources) {
@@ -107,7 +108,7 @@ impl Vars<'_> {
         let mut problems: Vec<_> = errors.iter().map(|error| places.syntax(error)).collect();
         let (mut targets, mut bytes) = (Vec::new(), Bytes::default());
         if !problems.is_empty() {
-            // The reader of the sources reports them as well.
+            // Unless the text is DESTINATIONS, the reader of the sources reports them.
             problems.retain(|_| is_alone);
             return Read::failed(problems);
         }
@@ -143,7 +144,7 @@ impl Vars<'_> {
                 _ => {}
             }
         }
-        // Bytes that cannot be read are not missing as well.
+        // If some bytes cannot be read, nobody knows which are missing.
         let missing = bytes.missing();
         if bytes.are_readable && !missing.is_empty() {
             let (missing, belong) = named(&missing);
@@ -218,7 +219,7 @@ impl Vars<'_> {
         let given = reader.text(AUDIENCE, audience);
         match auth {
             Some(true) => {}
-            // A value that is wrong may mean an ID token.
+            // A wrong value may mean id-token, so nothing is said of the audience.
             None if reader.has(AUTH) => return None,
             Some(false) | None => {
                 if reader.has(AUDIENCE) {
@@ -231,7 +232,7 @@ impl Vars<'_> {
         if url.is_some_and(has_user) {
             reader.problem("url", instead_of_user(WITH_TOKEN));
         }
-        // All destinations share what lies behind the token.
+        // All destinations share the issuer of the tokens.
         let issuer = self.issuer();
         Some(IdToken { audience: given.or_else(|| url.map(origin))?, issuer: issuer? })
     }

@@ -49,9 +49,9 @@ impl Vars<'_> {
         if has_queue {
             return;
         }
-        let remedy = "needs QUEUE_URL in Lambda, where nothing runs behind an answer: set it to a \
-                      standard SQS queue that the function consumes, use delivered, or run \
-                      `webhook-router serve`";
+        let remedy = "needs QUEUE_URL in Lambda, where nothing runs after an answer: set it to a \
+                      standard SQS queue that the function consumes, set the answer to \
+                      `delivered`, or run `webhook-router serve`";
         if answer == Answer::Accepted {
             self.problem("ANSWER", remedy);
         }
@@ -98,7 +98,7 @@ impl Vars<'_> {
             }
             _ => {
                 let remedy = format!(
-                    "must be 1 to {MAX_ENTRIES} pauses of up to 7days, separated by commas: \
+                    "must be 1 to {MAX_ENTRIES} pauses of up to 7 days, separated by commas: \
                      0s,5s,5m,2h"
                 );
                 self.problem(NAME, remedy);

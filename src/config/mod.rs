@@ -221,7 +221,8 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
 
-    /// Reads all variables, and returns every problem. A setting with a problem is a placeholder.
+    /// Reads all variables, and returns every problem. A placeholder takes the place of a
+    /// setting with a problem.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> (Self, Vec<ConfigError>) {
         let mut vars = Vars::new(&get);
         let (intake, targets) = vars.intake();

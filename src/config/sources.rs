@@ -105,7 +105,7 @@ impl Vars<'_> {
         };
         let mut missing = routes.into_iter().filter(|route| targets.get(*route).is_none());
         let remedy = missing.find_map(|route| match route {
-            // A table with a problem is a placeholder.
+            // A placeholder takes the place of a table with a problem.
             _ if has_table && targets.routes().is_empty() => None,
             _ if has_table => {
                 let names: Vec<_> = targets.iter().map(|one| one.name.to_string()).collect();

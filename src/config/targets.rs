@@ -15,7 +15,7 @@ use crate::{
     route::{Route, Shares},
 };
 
-/// The settings of the targets that have names of their own.
+/// The variables of `gcp` and `aws`, the targets outside a table.
 const GCP: &str = "GCP_TARGET_URL";
 const AWS: &str = "AWS_TARGET_FUNCTION";
 

@@ -208,11 +208,13 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
 }
 
 /// Returns the vendor's signature headers, so that the destination can verify the signature again.
-/// Where the router signs, a vendor's header never takes the place of the router's.
+/// A vendor's header never takes the place of one that the router sets. If the router signs, these
+/// include its signature headers.
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
-    // A vendor may name such a header: a custom source, or Sanity, whose id is in Idempotency-Key.
+    // A vendor's signature may need a header that the router sets: that of a custom source, or that
+    // of Sanity, whose id is in Idempotency-Key.
     let signs = event.signer.is_some();
     let is_ours = move |name: &HeaderName| {
         let name = name.as_str();

@@ -185,8 +185,8 @@ fn client_context(event: &Outgoing<'_>) -> String {
         let json = serde_json::to_string(context).unwrap_or_default();
         BASE64_STANDARD.encode(json)
     };
-    // Only unusually long headers make the context too long. The other entries, with the router's
-    // signature among them, always fit.
+    // Only unusually long headers make the context too long. The entries that are not in this
+    // list, such as the router's signature, always fit.
     let dispensable = signature.iter().map(String::as_str);
     for dispensable in dispensable.chain([
         "content-type",

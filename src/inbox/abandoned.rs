@@ -2,8 +2,8 @@
 //! the destination.
 //!
 //! Another process may still know the destination, or know it already: while a new configuration is
-//! rolled out, both are in use. There, the destination may be down or at its limit, so that the event
-//! waits. So this process leaves the event alone until it is long overdue.
+//! rolled out, processes with the old one run beside those with the new one. In a process that knows
+//! the destination, it may be down or at its limit, so that the event waits. So this process leaves the event alone until it is long overdue.
 
 use std::{sync::Arc, time::Duration};
 

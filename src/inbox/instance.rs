@@ -136,7 +136,7 @@ impl Instance {
     async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
         let mut budget = budget;
         let (cause, room) = match message.destination {
-            // Another process may know it already, or still.
+            // While a configuration is rolled out, another process may know the destination.
             Some(destination) if self.router.destinations().get(destination).is_err() => {
                 return Fate::Left;
             }
@@ -216,7 +216,7 @@ impl Instance {
     }
 
     /// Makes an attempt at an event that is due, and learns from it. `destination` is the destination
-    /// that gave the cause.
+    /// whose gate gave the cause.
     pub(super) async fn attempt(
         &self,
         key: Key,

@@ -130,7 +130,7 @@ impl Instance {
         let run = Run { until, instance: self, queue, budget: &budget, origin, enough };
         let routes: Vec<_> = self.router.destinations().routes().collect();
         // This comes first, because the rest of a run may need all the time. It does not run beside the
-        // rest, because each request at a time needs a connection.
+        // rest, because each concurrent request needs a connection.
         let pending =
             telemetry::count_pending(self.router.store(), &routes, &self.acceptances).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
@@ -242,7 +242,8 @@ impl Run<'_> {
         entry: Due,
         sent: &mut Sent,
     ) -> Result<Option<Health>, Stop> {
-        // An attempt that is cut short could be delivered all the same, and then again.
+        // The event of an attempt that is cut short may have been delivered all the same, and would be
+        // delivered again.
         if self.left().is_zero() || (self.budget)().left() < self.enough {
             return Err(Stop::Incomplete);
         }

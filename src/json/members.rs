@@ -23,7 +23,7 @@ struct Name {
     first_bytes: u64,
     /// The index of the key's node.
     key: u32,
-    /// The length of [`Decoded`] before this name, which is the index of a name with escapes.
+    /// The length of [`Decoded`] before this name. It is the name's index there, if the name has escapes.
     decoded: u32,
 }
 
@@ -112,9 +112,9 @@ impl Names {
 /// The most members of an object whose order is kept.
 const FEW: usize = 24;
 
-/// For each small number of members, the places of the names of the last such object in canonical
-/// order. The objects of a list mostly have the same names. So the next object's names are in order
-/// as soon as they stand in these places.
+/// For each small number of members, the canonical order of the last object with that number, as
+/// places in its text. The objects of a list mostly have the same names, so this order usually fits
+/// the next object.
 struct Orders([[u8; FEW]; FEW + 1]);
 
 impl Orders {
@@ -160,7 +160,7 @@ impl Decoded {
     }
 }
 
-/// Returns the first eight bytes of the first `length` ones, as a number.
+/// Returns the first eight of the first `length` bytes, as a number.
 #[cfg_attr(not(debug_assertions), inline(always))]
 fn first_bytes(text: &[u8], length: usize) -> u64 {
     let number = match text.first_chunk() {

@@ -7,7 +7,7 @@
 //!        the store says it is due ──┘                   the schedule has ended ─ fail: dead letter
 //! ```
 //!
-//! In Lambda, no worker runs behind an answer. There, acceptances and postponements send a message,
+//! In Lambda, no worker runs after an answer. There, acceptances and postponements send a message,
 //! which wakes the function when the event is due.
 
 use std::{sync::Arc, time::Duration};
@@ -111,7 +111,8 @@ pub enum Handled {
         /// False only if the store could not be told the result.
         settled: bool,
     },
-    /// Until this time, the event is under another lease, or waits for its next attempt.
+    /// The event is due at this time: it is under another lease until then, it waits for its next
+    /// attempt, or it was given back without one.
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,
@@ -163,7 +164,8 @@ impl Router {
         budget.now + self.schedule.first().copied().unwrap_or_default()
     }
 
-    /// Tells the workers of an accepted event, or sends the message that wakes the function.
+    /// Tells the workers that an event was accepted, and sends the message that wakes the function.
+    /// Each is done only if it is configured.
     pub(super) async fn wake(&self, job: &mut Job, budget: Budget) {
         let due = self.first_due(budget);
         if let Some(wake) = &self.wake {
@@ -172,8 +174,8 @@ impl Router {
         self.send_message(job, budget.now, due, budget).await;
     }
 
-    /// Returns the time at which an event is listed whose next attempt is due at `due`. An event that
-    /// gets a message is listed at the time at which the message counts as lost.
+    /// Returns the time in the list for an event whose next attempt is due at `due`. An event that gets
+    /// a message is listed at the time at which the message counts as lost.
     fn look(&self, now: DateTime<Utc>, due: DateTime<Utc>) -> DateTime<Utc> {
         let is_up = self.queue.as_ref().is_some_and(|queue| queue.is_up());
         if is_up && self.gets_message(now, due) { due + message_lost() } else { due }
@@ -214,7 +216,8 @@ impl Router {
     }
 
     /// Takes an event of the inbox, makes one attempt, and stores the result. `room` is for the attempt.
-    /// Without room at the event's destination, the attempt waits for it under its lease.
+    /// If it is `None` or room at another destination, the attempt waits for room while it holds the
+    /// event's lease.
     pub async fn deliver_accepted(
         &self,
         key: Key,
@@ -289,7 +292,7 @@ impl Router {
                 let counts = retries.counts();
                 accepted.tries += u32::from(counts);
                 let due = match cause {
-                    // A destination that is down asks for no pause of its own.
+                    // The destination is down, and asked for no pause. The event stays due as before.
                     Cause::Probe { since, .. } if after.is_zero() && !counts => since.min(at),
                     _ => at + after,
                 };

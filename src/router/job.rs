@@ -47,7 +47,7 @@ impl Job {
         Self { delivery, plan, by, trace, attempts, times, settled, room, origin, started, waited }
     }
 
-    /// Returns the same job with room for its first attempt, which was waited for before.
+    /// Returns the same job with the room for its first attempt, for which it has waited already.
     pub fn with_room(mut self, room: Option<Room>) -> Self {
         self.waited = room.as_ref().map(Room::waited).unwrap_or_default();
         self.times.room += self.waited;

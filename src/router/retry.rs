@@ -36,7 +36,7 @@ enum Pauses {
         /// The time by which the last attempt must have ended.
         until: Instant,
     },
-    /// Behind the answer.
+    /// After the answer.
     Schedule {
         /// The pause of RETRY_SCHEDULE before the next attempt, if there is one.
         pause: Option<Duration>,
@@ -78,8 +78,8 @@ impl Retries {
         Self { pauses, release: Release::Now, health: Health::Unknown }
     }
 
-    /// Returns whether the last attempt counts for the schedule. One that came to nothing because the
-    /// destination has too much to do never does.
+    /// Returns whether the last attempt counts for the schedule. An attempt that the
+    /// destination did not take because it has too much to do never counts.
     pub fn counts(&self) -> bool {
         let is_spared = matches!(self.pauses, Pauses::Schedule { is_spared: true, .. });
         !(self.health == Health::Busy || is_spared && self.health == Health::Down)
@@ -119,7 +119,7 @@ impl Retries {
     }
 
     /// Returns the pause before the next attempt, which is at least as long as the destination asks
-    /// for. For an accepted event, a wait longer than [`MAX_ASKED`] counts as that. Returns `None`
+    /// for. For an accepted event, a longer wait than [`MAX_ASKED`] is cut to it. Returns `None`
     /// when all attempts are used up, or the next one could not end in time.
     ///
     /// The pause is random between zero and the backoff ("full jitter",

@@ -71,7 +71,9 @@ impl Router {
                     Some(Settled::LeaseLost) => {
                         Err(not_kept(failure, "another owner has taken over", lease))
                     }
-                    None => Err(not_kept(failure, "its dead letter could not be stored", lease)),
+                    None => {
+                        Err(not_kept(failure, "the event's dead letter could not be stored", lease))
+                    }
                 }
             }
         }

@@ -33,7 +33,7 @@ pub enum Hash {
 /// Sizes of RSA signatures, for keys of 2048 to 4096 bits.
 pub(super) const RSA_SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
-/// A text without a certificate that has an RSA key.
+/// A text that holds no certificate with an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a certificate with an RSA key, in PEM form")]
 pub struct NotACertificate;

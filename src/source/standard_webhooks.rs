@@ -8,8 +8,8 @@
 //! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
 //! The list comes from a stranger. However long it is, a `whsec_` secret hashes the body once. A
-//! `whpk_` key hashes it once for each `v1a` entry that is tried: [`MAX_ENTRIES`] at most, and for
-//! a large body, as many as there are keys, or two.
+//! `whpk_` key hashes it once for each `v1a` entry that is tried: at most [`MAX_ENTRIES`], and for
+//! a large body, at most as many as there are keys, but at least two.
 
 use base64::{
     Engine as _, alphabet,
@@ -34,7 +34,7 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Smallest length of a shared secret of ours, in bytes.
+/// Smallest length of a shared secret that the router's operator makes, in bytes.
 pub(super) const MIN_SHARED_BYTES: usize = 16;
 
 /// A key of one of the two kinds.

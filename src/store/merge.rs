@@ -7,8 +7,8 @@ use super::StoreError;
 /// Most lists that are read at the same time. In DynamoDB, each may need a connection.
 const AT_ONCE: usize = 8;
 
-/// Returns the first entries of several sorted lists in one order, after an entry. `page` returns up
-/// to a number of entries of a list after an entry. No two entries are equal.
+/// Returns the first entries after a given one, merged from several sorted lists. `page` returns the
+/// next entries of one list. No two entries are equal.
 ///
 /// The lists are shards: each of them probably has an equal share of the result. So a list is asked
 /// for twice that share first, and for more only if the result may need it.

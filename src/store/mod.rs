@@ -17,7 +17,7 @@
 //!                        └──────postpone─────────┘  └── take, once `until` has passed
 //! ```
 //!
-//! The log and the senders' answers call the state in flight `in progress`.
+//! The log and the senders' answers call the state `in flight` by the name `in progress`.
 //!
 //! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
 //! over. Each destination has a list of the events in its inbox. The list is ordered by the time at
@@ -110,7 +110,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<Due>, StoreError>;
 
     /// Lists an event of the inbox at a later time, unless its entry has changed since it was read.
-    /// Returns the entry as it is now, or `None` if it was not changed. The event itself stays as it
+    /// Returns the entry as it is now, or `None` if this call did not move it. The event itself stays as it
     /// is.
     async fn relist(
         &self,

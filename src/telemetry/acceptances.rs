@@ -71,7 +71,8 @@ impl Acceptances {
         }
     }
 
-    /// Forgets the events that have left a list, and returns those of the others to read.
+    /// Forgets the events that have left a list, and returns the others whose records are to be read
+    /// next.
     fn unread(&self, route: Route, list: &[Due]) -> Vec<Key> {
         let listed: HashSet<_> = list.iter().map(|due| due.key).collect();
         let mut known = self.known();

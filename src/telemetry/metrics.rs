@@ -120,11 +120,11 @@ impl Metrics {
             metrics.seconds.clone(),
         );
         let store = metrics.store_seconds.clone();
-        registry.register("store_seconds", "Time in the store, by delivery", store);
+        registry.register("store_seconds", "Time that a delivery spent in the store", store);
         let destination = metrics.destination_seconds.clone();
         registry.register(
             "destination_seconds",
-            "Time in the destination, by delivery that was forwarded",
+            "Time that a forwarded delivery spent in the destination",
             destination,
         );
         let refused = metrics.refused.clone();
@@ -139,7 +139,7 @@ impl Metrics {
         registry.register("unsettled", "Results that could not be stored", unsettled);
         registry.register(
             "inbox_overdue_seconds",
-            "Time since the oldest accepted event of a destination was due",
+            "Time for which the first due event of a destination's inbox has been due",
             metrics.overdue.clone(),
         );
         registry.register(

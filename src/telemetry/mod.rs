@@ -206,7 +206,7 @@ pub async fn count_pending(
 
 /// Logs the number and age of the accepted events that are not delivered. `seen` returns the age of
 /// the oldest event that the caller has seen. That event may be beyond those that are counted. The
-/// alarms watch the largest values of any destination.
+/// alarms watch the largest values among all destinations.
 pub fn pending(pending: Pending, seen: impl Fn(Route) -> Duration) {
     for (destination, count, oldest) in pending.0 {
         let line = Line::new("INFO", "pending").with(&json!({

@@ -40,8 +40,7 @@ async fn a_refusal_is_not_final(store: &[(&str, &str)], break_it: impl Fn(), men
     let wait: u64 = got.header("retry-after").unwrap().parse().unwrap();
     // The lease lasts 8 s: the budget, four tries to store the result, and 1 s more.
     assert!((1..=8).contains(&wait), "{wait}");
-    let reason =
-        "the destination answered 422 Unprocessable Entity; its dead letter could not be stored";
+    let reason = "the destination answered 422 Unprocessable Entity; the event's dead letter could not be stored";
     assert!(router.log().contains(reason), "{}", router.log());
 
     mend_it();

@@ -34,7 +34,7 @@ struct State {
     /// Bytes of heads. They have a limit of their own, a quarter of the limit for bodies.
     heads: usize,
     bodies: HashMap<u64, Body>,
-    /// Counts beginnings and steps of bodies, to order bodies by their last progress.
+    /// Counts the beginnings of bodies and the additions to them, to order bodies by their last progress.
     clock: u64,
 }
 

@@ -267,7 +267,8 @@ fn problems_of_id_tokens_are_told_with_all_others_of_the_table() {
     let auth = "auth = \"id-token\"\n";
     let user = EU.replace("https://eu", "https://user:plainly@eu");
     let with_user = "line 3: [destinations.eu] `url` contains a user or a password, and auth = \
-                     \"id-token\" sends an ID token in their place: remove one of them";
+                     \"id-token\" sends an ID token in their place: remove the user and the \
+                     password, or that setting";
     let audience = "line 6: [destinations.eu] `audience` must be the service's URL or another of its \
                     audiences, in ASCII and without spaces";
     for (table, said) in [

@@ -52,7 +52,7 @@ const CODES: [&str; 14] = [
     "UNAVAILABLE",
 ];
 
-/// A service that is asked, as errors call it.
+/// A service of Google's that is asked.
 #[derive(Debug, Clone, Copy)]
 enum Service {
     Metadata,
@@ -81,7 +81,7 @@ impl Service {
                 Some("create the credentials again with gcloud: they do not fit the provider")
             }
             (Self::Sts, 400 | 401 | 403, _) => Some(
-                "check that the provider trusts this AWS account or issuer, its allowed \
+                "check that the provider trusts this AWS account or issuer, and check its allowed \
                  audiences and its attribute condition",
             ),
             (Self::Iam, 400, _) => {
@@ -169,7 +169,7 @@ impl Google {
             .map_err(|_| format!("{} answered no access token", Service::Sts.name()))?;
         bearer.set_sensitive(true);
         let request = post(&federation.id_token_url, "application/json");
-        // The service can see in its log which service account called it.
+        // With the email, the log of the Cloud Run service shows which service account called it.
         let body = json!({ "audience": audience, "includeEmail": true });
         let request = request.header(AUTHORIZATION, bearer);
         let (_, body) = self.ask(Service::Iam, request, body.to_string()).await?;

@@ -256,7 +256,7 @@ fn resend() -> Description {
 }
 
 /// The signature is in the body. It covers only a time and a random token, so anybody who has seen
-/// one can send every event. The documentation does not say whether a retry is signed again, so a
+/// one can send any event. The documentation does not say whether a retry is signed again, so a
 /// timestamp may have any age. The event of a subaccount has the signature of its parent, too.
 fn mailgun() -> Description {
     Description {

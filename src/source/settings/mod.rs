@@ -70,7 +70,7 @@ pub fn read(text: &str, get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Sour
                     sources.extend(source);
                 }
             }
-            // The configuration reads them.
+            // config/destinations.rs reads these.
             ("destinations", DeValue::Table(_)) => {}
             (name, _) => {
                 problems.push(Problem::of_text(line, name, "is unknown: write [sources.NAME]"));

@@ -22,7 +22,8 @@ use crate::{aws, delivery::Delivery, fault, key::Key};
 /// Largest delivery, or part of one, in an item: 400 KB minus room for the other attributes.
 const MAX_PART_BYTES: usize = 256 * 1024;
 
-/// The attributes that locate a delivery. Attributes that are not set are removed.
+/// The attributes that locate a delivery. A write of a delivery removes those that it does not
+/// set.
 pub(super) const ATTRIBUTES: [&str; 4] = ["delivery", "codec", "part_count", "parts_at"];
 
 /// A delivery in its stored form: a line of JSON, and the body.

@@ -81,8 +81,8 @@ struct Current {
     connection: Option<Connection>,
 }
 
-/// The time of the last new cluster client, and the number of new clients in a row that got no
-/// answer either.
+/// The time of the last new cluster client, and the number of new clients in a row that, like
+/// the client before them, got no answer.
 #[derive(Default)]
 struct Renewal {
     begun: Option<Instant>,
@@ -91,7 +91,7 @@ struct Renewal {
 
 impl Renewal {
     /// Returns whether it is too soon for another new client. At least STORE_TIMEOUT_MS must pass
-    /// between two new clients. While a server hangs, this pause grows up to four times, because
+    /// between two new clients. While a server hangs, this pause grows to up to four times that, because
     /// many routers may try to reach the server.
     fn is_too_soon(&self, timeout: Duration) -> bool {
         let pause = timeout * 2u32.pow(self.failures.min(2));

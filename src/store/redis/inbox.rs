@@ -214,7 +214,7 @@ impl Redis {
         let pause = UNREADABLE_PAUSE.as_millis().to_string();
         let arguments = [self.time(now), owner.to_owned(), pause];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        // The destination may be what cannot be read. Only its list has the entry.
+        // The destination itself may be unreadable, so all lists are tried. Only one has the entry.
         let routes = self.listed_destinations().await?;
         let mut fields = self.script(&PUT_OFF, key, &routes, &arguments, deadline).await?;
         if fields.settled()? == Settled::Stored && self.link.is_cluster {
@@ -352,7 +352,7 @@ impl Redis {
     }
 }
 
-/// Reads the reply to a take that was won, after the time in the list.
+/// Reads the fields that follow the time in the list, in the reply to a take that was won.
 fn read_taken(
     mut fields: Fields,
     key: Key,

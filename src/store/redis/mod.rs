@@ -465,8 +465,8 @@ fn millis(time: DateTime<Utc>) -> String {
     time.timestamp_millis().to_string()
 }
 
-/// Returns the record of an event that the Python router delivered. Its value `1` says nothing
-/// else.
+/// Returns the record of an event that the Python router delivered. The value `1`, which that
+/// router stores, says no more.
 fn delivered_elsewhere(key: Key) -> Record {
     let state = State::Delivered { at: None, reply: None };
     Record { key, details: None, attempts: Vec::new(), failed: None, accepted: None, state }

@@ -17,8 +17,8 @@ use redis::Script;
 ///
 /// `clock` returns the time, in milliseconds, by which leases and lifetimes end. It is the server's
 /// own time (<https://redis.io/docs/latest/commands/time/>), unless a test passes a time. `left`
-/// returns the time from `now` until another time. Both are read and written as text, which a reply
-/// carries unchanged.
+/// returns the time from `now` until another time. The scripts read and write times as text,
+/// which a reply carries unchanged.
 ///
 /// If the key is not free, `taken` returns the reply to the claim or the acceptance. Otherwise, it
 /// returns no reply, but the details, the attempts and the time of the failure that the event

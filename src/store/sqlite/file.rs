@@ -13,7 +13,7 @@ use super::schema;
 
 /// The mode of a new file: only for its owner.
 const MODE: u32 = 0o600;
-/// Statements that a connection keeps prepared: more than there are.
+/// Most statements that a connection keeps prepared. The store has fewer.
 const STATEMENTS: usize = 64;
 /// Pages that the write-ahead log collects before SQLite copies them into the file: 16 MB. With random keys,
 /// most writes change another page. A longer log collects more changes of a page before it is copied once.
@@ -75,7 +75,7 @@ pub(super) fn connect(
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(timeout)?;
-    // Nothing of another program's file is changed.
+    // This fails before anything is changed, if the file is another program's.
     schema::missing(&connection)?;
     // Without this, SQLite compiles some statements again for each new value of their parameters
     // (https://www.sqlite.org/c3ref/prepare.html).

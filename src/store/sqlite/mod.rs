@@ -445,7 +445,7 @@ fn take_over(
     Ok(Claim::Won(Lease { key, owner, until, details, attempts }))
 }
 
-/// Returns the time at which an event whose owner died is forgotten, together with its route.
+/// Returns the time at which an event whose owner died, and its route, are forgotten.
 fn details_end(now: DateTime<Utc>) -> i64 {
     (now + DETAILS_TTL).timestamp_millis()
 }

@@ -10,8 +10,8 @@
 //! claim D ──┴─────────── waits ──────────┴ BEGIN, B, C, D, COMMIT ── disk ──┐ B, C and D are answered
 //! ```
 //!
-//! Each write succeeds or fails by itself. A write that fails has usually changed nothing yet. If it has, the
-//! transaction is rolled back, and each write gets a transaction of its own.
+//! Each write succeeds or fails by itself. A write that fails has usually changed nothing. If it has changed
+//! something, the transaction is rolled back, and each write gets a transaction of its own.
 //!
 //! While another process holds the write lock, a duplicate is answered from a read.
 
