@@ -392,7 +392,8 @@ async fn the_pauses_before_a_result_is_stored_again_grow() {
         tries.set(tries.get() + 1);
         Err(StoreError::Failed("always".into()))
     };
-    assert_eq!(settle::until_stored(&lease, write, budget).await, None);
+    let stored = settle::until_stored(&lease, write, budget);
+    assert_eq!(timeout(Duration::from_secs(10), stored).await.unwrap(), None);
     // They come after 0, 50, 150, 350 and 750 ms.
     assert!((2..=5).contains(&tries.get()), "{}", tries.get());
 }
