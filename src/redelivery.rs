@@ -207,10 +207,10 @@ impl<'a> Pending<'a> {
 }
 
 /// Returns whether the next redrive leaves a dead letter to the operator. It does when the last
-/// `limit` redrives each ended in an answer that will not change. Any other attempt or outcome in
+/// `limit` redrives each ended in a final answer. Any other attempt or outcome in
 /// between restarts the count.
 ///
-/// A redrive ends with the first answer that will not change, so each of these attempts is a separate redrive.
+/// A redrive ends with the first final answer, so each of these attempts is a separate redrive.
 pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     let is_in_vain = |attempt: &&Attempt| {
         attempt.by == Trigger::BulkReplay && !attempt.outcome.is_worth_another()
