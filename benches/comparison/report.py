@@ -14,7 +14,7 @@ KIND = "kind of run"
 HEAD = """# Benchmarks
 
 `make bench` measures the router beside yardsticks, and writes this page. Do not edit it. `make bench FULL=1`
-takes longer, and makes the record.
+takes longer. Its figures are the published ones.
 """
 
 METHOD = """
@@ -41,10 +41,10 @@ all of them. Each round begins with another of them.
   a `lambda_http` function that does nothing (`benches/bare`). *With the same requests*, it only sends a
   conditional PutItem, a POST and an UpdateItem, through AWS's SDK and hyper (`benches/requests`).
 - Functions run in AWS's Runtime Interface Emulator, with DynamoDB Local and the same destination.
-- *With 10 records* is the time of 200 deliveries that begin with so many records in the store.
+- *With 10 records* is the time of 200 deliveries. At the first of them, the store has 10 records.
 - *Claims on one connection* are made one after the other. redis-benchmark sends the same command as the router's
   claim. *Bare PutItem* is a write without a condition by the AWS SDK.
-- *Memory* counts pages that several processes share once. Under load, it is the largest memory that the kernel
+- *Memory*: a page that several processes share counts once. Under load, it is the largest memory that the kernel
   recorded.
 - *Extra time of the first delivery* is the time of an instance's first delivery, its start included, less the
   median of the five after it.
@@ -52,8 +52,8 @@ all of them. Each round begins with another of them.
 
 COLUMNS = """
 A value is the median of the rounds. The *ratio* is the median of the rounds' ratios to the yardstick. The
-*limit* is for the ratio (x) or for the value, and so is the *spread*: the least and the largest of the rounds, or the
-middle half of 8 rounds and more. *Met* is unclear if the limit is within the spread.
+*limit* is for the ratio (x) or for the value. The *spread* is for the same as the limit. With fewer than 8 rounds, it
+is the least and the largest one; with more, it is the range of the middle half of them. *Met* is unclear if the limit is within the spread.
 """
 
 

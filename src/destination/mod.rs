@@ -23,7 +23,7 @@ pub use token::IdTokens;
 
 use crate::{
     config::{Place, Targets},
-    delivery::{Delivery, Reply},
+    delivery::{Delivery, Reply, TRACE_HEADERS},
     plan::Plan,
     route::Route,
     signing::{self, Signer},
@@ -220,6 +220,7 @@ fn signature_headers<'a>(
         let name = name.as_str();
         ["content-type", "content-length", "host", "user-agent"].contains(&name)
             || EVENT_HEADERS.contains(&name)
+            || TRACE_HEADERS.contains(&name)
             || (signs && signing::HEADERS.contains(&name))
     };
     let names = event.plan.signature_headers().into_iter();
@@ -352,6 +353,20 @@ mod tests {
         let keys: Vec<_> = told.get_all("idempotency-key").iter().collect();
         assert_eq!(keys, [plan.key.to_string().as_str()]);
         assert_eq!(told["sanity-webhook-signature"], "t=1,v1=x");
+    }
+
+    #[test]
+    fn a_trace_header_that_a_vendor_signs_does_not_come_twice() {
+        let plan = plan_at(
+            "[sources.s]\nvendor = \"custom\"\nsecrets = [\"plainly\"]\nscheme = \"hmac-body\"\n\
+             header = \"x-signature\"\ntemplate = \"{header:traceparent}{body}\"",
+        );
+        let came = [("traceparent", "of-the-vendor"), ("x-signature", "x")];
+        let delivery = testing::delivery("/webhook/s", &came, "");
+        let trace = [("traceparent", "00-1".to_owned())];
+        let told = headers(&Outgoing { trace: &trace, ..testing::outgoing(&delivery, &plan) });
+        assert_eq!(told.get_all("traceparent").iter().collect::<Vec<_>>(), ["00-1"]);
+        assert_eq!(told["x-signature"], "x");
     }
 
     #[test]
