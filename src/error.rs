@@ -18,8 +18,8 @@ use crate::{
     timestamp::TimestampError,
 };
 
-/// Seconds in `Retry-After` when the store or a vendor did not answer, or
-/// when there was no room or no time.
+/// Seconds in `Retry-After` when the store or a vendor did not answer, when there was no time, or
+/// when `serve` had no connection or memory left.
 const RETRY_SECONDS: i64 = 5;
 
 /// The answer to an invocation that is no request, no replay, no batch of messages and no schedule.

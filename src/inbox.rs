@@ -71,8 +71,9 @@ const IDLE_SWEEP: Duration = Duration::from_secs(300);
 /// the same time rarely try the same ones.
 const SWEPT: usize = 256;
 
-/// Most events that a lane remembers as accepted, and as due later. While this many are due, it
-/// takes no further acceptances. The store lists all events.
+/// Most events in each of a lane's collections: those that were just accepted, those that are due,
+/// and those that are due later. While this many are due, the lane does not look at what was just
+/// accepted. The store lists all events.
 const REMEMBERED: usize = 4096;
 
 /// Time by which the clock of a store may be behind.
@@ -410,8 +411,8 @@ impl Lane {
         match health {
             Health::Up | Health::Down => self.refusals = 0,
             Health::Unknown if self.refusals == 0 => {}
-            // After a refusal, an attempt without an answer counts as another one. Attempts that
-            // began before the first refusal are no probes, and do not count.
+            // After a refusal, an attempt without an answer counts as another refusal. Attempts
+            // that began before the first refusal are no probes, and do not count.
             Health::Busy | Health::Unknown => self.refusals += u32::from(self.gate.is_probe_due()),
         }
         if self.gate.learn(self.route, health) {

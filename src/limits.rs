@@ -35,8 +35,9 @@ use crate::{config::Limit, route::Route, telemetry};
 /// A burst has at most the attempts of one second divided by this, and at least one attempt.
 const BURST: u32 = 20;
 
-/// An attempt may begin late by one second divided by this, without a loss for the attempts that
-/// follow. The timer is precise to a millisecond, and a busy machine is less precise.
+/// An attempt may begin late by one second divided by this. The attempts that follow make up for
+/// it, so that the rate is still reached. The timer is precise to a millisecond, and a busy machine
+/// is less precise.
 const LATENESS: u32 = 200;
 
 /// Shortest and longest time after which a vendor is asked to come again.
@@ -183,7 +184,7 @@ impl Entrance {
     /// Describes the failure of an attempt that has just stopped waiting.
     fn no_room(&self, waited: Duration) -> NoRoom {
         telemetry::no_room(self.route);
-        // The attempt itself will wait again.
+        // This attempt waits again when the vendor comes again, so it counts, too.
         let waiting = self.waiting.load(Ordering::Relaxed) as f64 + 1.0;
         let taken = self.taken().unwrap_or(waited.as_secs_f64());
         let over = |most: Option<NonZeroU32>, each: f64| {

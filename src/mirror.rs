@@ -44,8 +44,8 @@ use crate::{
 /// Longest time for which the end of a server or of an invocation waits for copies.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Time after which a copy begins in `serve`. Until then, the answer to the sender is on its way, and has
-/// the processor for itself.
+/// Time after which a copy begins in `serve`. Until then, no copy takes processor time away from
+/// the answer to the sender.
 const AFTER_ANSWER: Duration = Duration::from_millis(10);
 
 /// Most copies that are sent to a mirror at a time. The others wait.
@@ -97,7 +97,8 @@ impl Mirror {
             Ok(reply) if reply.status.is_success() => Copied::Sent,
             Ok(reply) => Copied::Failed(format!("the answer {}", reply.status.as_u16())),
             Err(error) => {
-                // The limit of a connection that does not come up is shorter than that of a copy.
+                // A connection that cannot be made fails before the timeout of the copy, so half of
+                // the timeout counts as no answer, too.
                 if began.elapsed() >= timeout / 2 {
                     self.rest.begin();
                 }
@@ -234,7 +235,8 @@ impl Mirrors {
             if units > this.units {
                 return Some(Copied::Dropped(NO_ROOM));
             }
-            // The packed copies of a batch are in memory already. So they wait for room.
+            // Copies of a batch are in memory already, packed. To drop them would free nothing, so
+            // they wait for room.
             let _room = this.room.acquire_many(units).await;
             Some(match parcel.unpack(source) {
                 Some((_, sent_at)) if Utc::now() > sent_at + max_age() => {

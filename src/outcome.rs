@@ -45,8 +45,8 @@ pub enum Outcome {
     Status(u16),
     /// The destination could not be reached, and did not receive the event.
     Unreachable,
-    /// The call was refused, and fails until an operator changes something, or there was no time
-    /// left to make it. The destination did not receive the event.
+    /// The call was refused, and will be until an operator changes something. Or there was no time
+    /// left to make the call. The destination did not receive the event.
     Refused,
     /// The destination's limits left no room in time, so the call was not made.
     Limited,
@@ -62,11 +62,11 @@ impl Outcome {
         matches!(self, Self::TimedOut | Self::Broken)
     }
 
-    /// Returns whether another attempt may end differently. A redirect and most 4xx answers do not
-    /// change.
+    /// Returns whether another attempt may end differently, now or in a later redrive. After a redirect
+    /// and after most 4xx answers, it may not.
     ///
-    /// Without an answer, another attempt may help: the cause is not known, and even a call that
-    /// AWS refused succeeds once the role or the name is corrected.
+    /// After every outcome without an answer, a redrive may: even a call that AWS refused succeeds
+    /// once the role or the name is corrected.
     pub fn is_worth_another(self) -> bool {
         const TOO_EARLY: u16 = 425;
         match self {
@@ -78,7 +78,7 @@ impl Outcome {
     }
 }
 
-/// The final result of a planned event.
+/// The result of handling a planned event once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// The event is in the inbox, and was answered.

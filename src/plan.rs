@@ -69,8 +69,7 @@ struct Verified;
 
 impl Plan {
     /// Restores the plan of an event that a store has kept. The event was verified when it came in.
-    /// No sender waits, so the answer is the result of the attempts. The inbox changes it for its own
-    /// events.
+    /// Its `answer` is `Delivered`. The inbox sets `Accepted` for its own events.
     pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
         let (previous_key, answer, mirror_byte) = (None, Answer::Delivered, None);
         Self { event, key, previous_key, route, answer, mirror_byte, source, _verified: Verified }

@@ -119,13 +119,14 @@ impl Message {
         Self { delay: delay.min(MAX_DELAY), ..self }
     }
 
-    /// Returns the same message with a time at which the destination was up. An instance that has
-    /// seen an earlier failure then knows better.
+    /// Returns the same message with a time at which the destination was up. From it, an instance
+    /// that has seen an earlier failure learns that the destination is up again.
     pub fn with_up_at(self, up_at: Option<DateTime<Utc>>) -> Self {
         Self { up_at, ..self }
     }
 
-    /// Returns the delay in seconds, which never ends before the event is due.
+    /// Returns the delay in seconds, rounded up, so that the message does not come before its event
+    /// is due. Longer delays than SQS has do not occur: the caller sends no message then.
     fn delay_seconds(&self) -> i32 {
         self.delay.as_secs_f64().ceil() as i32
     }
@@ -227,7 +228,8 @@ impl Queue {
         self.send_within(limit.min(PATIENT_TIMEOUT), messages).await
     }
 
-    /// Sends the message of a copy. Its failure says nothing to the senders of other messages.
+    /// Sends the message of a copy. Its failure does not count for other messages: their senders
+    /// still try.
     ///
     /// # Errors
     /// Fails if SQS does not take the message, or does not answer in time.

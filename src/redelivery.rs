@@ -207,8 +207,8 @@ impl<'a> Pending<'a> {
 }
 
 /// Returns whether the next redrive leaves a dead letter to the operator. It does when the last
-/// `limit` redrives each ended in a final answer. Any other attempt or outcome in
-/// between restarts the count.
+/// `limit` bulk replays each ended in a final answer. Any other attempt or outcome in between
+/// restarts the count. An operator's `replay --all` is a bulk replay like a redrive.
 ///
 /// A redrive ends with the first final answer, so each of these attempts is a separate redrive.
 pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {

@@ -103,8 +103,9 @@ impl Destination for CloudRun {
         let Some(tokens) = &self.tokens else { return post(self.authorization.clone()).await };
         let mut is_second = false;
         loop {
-            // Without a token, nothing of the event is sent. Boxed, because it is large: otherwise, the
-            // attempts at services that are not private would move it, too.
+            // Without a token, nothing of the event is sent. The future of the token is boxed,
+            // because it is large: otherwise, the attempts at services that are not private would
+            // move it, too.
             let pass = timeout_at(deadline, tokens.get().boxed()).await;
             let pass = pass.unwrap_or_else(|_| Err("the ID token did not come in time".into()));
             let Pass { header, is_new } = pass.map_err(SendError::NotSent)?;
@@ -217,7 +218,7 @@ mod tests {
             assert!(answer.detail.starts_with(told), "{answer:?}");
             assert_eq!((answer.timed_out, sink.take().len()), (timed_out, 1));
         }
-        // Nobody listens on the port of TCP's multiplexer.
+        // Nobody listens on port 1.
         let nobody = service(&[("GCP_TARGET_URL", "http://127.0.0.1:1")]);
         let sent = send(&nobody, Duration::from_secs(30)).await;
         assert!(matches!(sent, Err(SendError::NotSent(_))), "{sent:?}");

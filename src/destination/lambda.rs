@@ -303,8 +303,8 @@ fn answer(invoked: StatusCode, payload: Bytes) -> Result<Reply, Unreadable> {
 fn send_error(error: SdkError<InvokeError, HttpResponse>) -> SendError {
     let detail = foreign_answer(&error).unwrap_or_else(|| aws::describe(&error));
     match error {
-        // Lambda itself refused, and did not call the function. That is not certain for Lambda's
-        // own failures (5xx).
+        // A service error is an answer of Lambda itself. With a failure of its own (5xx), Lambda
+        // may have called the function. With any other error, it has not.
         SdkError::ServiceError(refusal) if refusal.raw().status().is_server_error() => {
             SendError::broken(detail)
         }

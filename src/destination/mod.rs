@@ -208,13 +208,13 @@ fn headers(outgoing: &Outgoing<'_>) -> HeaderMap {
 }
 
 /// Returns the vendor's signature headers, so that the destination can verify the signature again.
-/// A vendor's header never takes the place of one that the router sets. If the router signs, these
-/// include its signature headers.
+/// They leave out every header that the router sets itself, also those of its own signature if it
+/// signs.
 fn signature_headers<'a>(
     event: &'a Outgoing<'_>,
 ) -> impl Iterator<Item = (HeaderName, &'a HeaderValue)> {
-    // A vendor's signature may need a header that the router sets: that of a custom source, or that
-    // of Sanity, whose id is in Idempotency-Key.
+    // The signature of a custom source may need a header that the router sets. So does Sanity's,
+    // which has the id in Idempotency-Key.
     let signs = event.signer.is_some();
     let is_ours = move |name: &HeaderName| {
         let name = name.as_str();

@@ -26,7 +26,7 @@ const fn max_payload_bytes(invocation: Invocation) -> usize {
     }
 }
 
-/// The host name in the events, where a Function URL has its own. No server has this name.
+/// The host name in the Function URL events that the router makes. No server has this name.
 const HOST_NAME: &str = "webhook-router";
 
 /// The input of a function.

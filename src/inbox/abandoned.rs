@@ -1,9 +1,10 @@
 //! Accepted events whose destination is no longer configured. Each becomes a dead letter that names
 //! the destination.
 //!
-//! Another process may still know the destination, or know it already: while a new configuration is
-//! rolled out, processes with the old one run beside those with the new one. In a process that knows
-//! the destination, it may be down or at its limit, so that the event waits. So this process leaves the event alone until it is long overdue.
+//! While a new configuration is rolled out, processes with the old one run beside those with the
+//! new one. So another process may know a destination that this one does not know. It may let the
+//! event wait, because the destination is down or at its limit. So this process leaves the event
+//! alone until it is long overdue.
 
 use std::{sync::Arc, time::Duration};
 

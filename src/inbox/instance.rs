@@ -23,13 +23,14 @@ use crate::{
 /// Most attempts at a time. A batch is usually not larger.
 const AT_ONCE: usize = 10;
 
-/// Time for which an attempt waits until its event is due. The clock of the process that sent the
-/// message, or that of the store, may be ahead.
+/// Longest time for which an attempt waits until its event is due. The clock of the process that
+/// sent the message, or that of the store, may be ahead.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Time for which an attempt waits until its destination may be tried. While an attempt waits, its
-/// instance takes no further messages. Otherwise, a short failure would use up the messages of a
-/// whole queue, and their events would wait until the list brings them.
+/// Longest time for which an attempt waits until its destination may be tried. Without the wait, an
+/// instance would take and delete message after message during a short failure, and their events
+/// would wait until the list brings them. While an attempt waits, its instance takes no further
+/// messages.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Most kilobytes of bodies of the events that are delivered at a time. A delivery needs several
@@ -144,7 +145,7 @@ impl Instance {
                 Some((cause, room)) => (cause, Some(room)),
                 None => return Fate::Left,
             },
-            // The record decides if the message does not name the destination.
+            // If the message names no destination, the record says which one it is.
             None => (Cause::Due, None),
         };
         // An event that waits for its destination needs no memory yet.
@@ -179,8 +180,8 @@ impl Instance {
             // Another process has the event, or the list brings it.
             Handled::NotDue(_) | Handled::Gone => Fate::Done,
             Handled::NoRoom(_) => Fate::Left,
-            // The store lists the event. A message that came again would stay in flight until then,
-            // and SQS stops a queue with 120,000 messages in flight.
+            // The store lists the event. A message that is to come again stays in flight until its
+            // visibility timeout ends, and SQS stops a queue with 120,000 messages in flight.
             Handled::StoreUnavailable => {
                 tokio::time::sleep(STORE_PAUSE.min(budget.left())).await;
                 Fate::Left

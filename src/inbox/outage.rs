@@ -40,7 +40,7 @@ pub(super) enum Gate {
         /// The time of its last answer, if this process got one.
         up_at: Option<DateTime<Utc>>,
     },
-    /// The destination is down. There is one probe at a time.
+    /// The destination is down, or has too much to do. There is one probe at a time.
     Closed {
         /// The number of failed probes.
         probes: u32,

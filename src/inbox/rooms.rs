@@ -22,7 +22,8 @@ impl Rooms {
         self.came.take().or_else(|| limits.try_room(route))
     }
 
-    /// Waits for room for this many attempts. Gives up room that no attempt needs any more.
+    /// Begins to wait for room for this many attempts, in the background. Gives up room that no
+    /// attempt needs any more.
     pub fn wait_for(&mut self, attempts: usize, limits: &Limits, route: Route) {
         self.came = None;
         if attempts == 0 {

@@ -56,7 +56,8 @@ pub struct Sent {
     pub sent: u32,
     /// The number of messages that SQS did not take. The next run finds their events again.
     pub not_sent: u32,
-    /// The attempts that showed whether a destination is up, by their results.
+    /// The attempts that showed whether a destination is up, by their results. `failed` also counts
+    /// the events of destinations that are no longer configured.
     pub delivered: u32,
     pub postponed: u32,
     pub failed: u32,
@@ -134,7 +135,7 @@ impl Instance {
         let pending =
             telemetry::count_pending(self.router.store(), &routes, &self.acceptances).await;
         let has_time = || Some(budget()).filter(|_| !run.left().is_zero());
-        // Each destination has many requests at a time.
+        // Only a few destinations at a time, because each of them has many requests.
         let sending = stream::iter(routes.iter().copied().map(|route| run.send(route)));
         let sending = sending.buffered(DESTINATIONS).collect::<Vec<_>>();
         let settling = abandoned::settle(&self.router, has_time, origin);
@@ -208,7 +209,8 @@ impl Run<'_> {
             let chunks: Vec<_> = entries.chunks(queue::AT_ONCE).map(<[Due]>::to_vec).collect();
             let has_stopped = AtomicBool::new(false);
             let stop = || has_stopped.store(true, Ordering::Relaxed);
-            // The requests that have begun still end, so that their entries have messages.
+            // Requests that have begun are not cut off, so that the entries that they moved get
+            // their messages.
             let chunks = chunks
                 .into_iter()
                 .take_while(|_| !has_stopped.load(Ordering::Relaxed) && self.has_time());
@@ -268,7 +270,7 @@ impl Run<'_> {
                     _ => Ok((tried == route).then_some(health)),
                 }
             }
-            // The list may lag a little.
+            // The list may lag a little. If there is no room, nothing was sent.
             Handled::NotDue(_) | Handled::Gone | Handled::NoRoom(_) => Ok(None),
             Handled::Unreadable => {
                 sent.is_incomplete = true;
@@ -329,9 +331,9 @@ impl Run<'_> {
         Ok(sent)
     }
 
-    /// Moves an entry whose event is due to a later time, and returns the message for it. Returns `None`
-    /// if another run has moved the entry, if the entry leads to no event that is due, or if there is no
-    /// time.
+    /// If the event of an entry is due, moves the entry to a later time, and returns a message for
+    /// the event. Returns `None` if another run has moved the entry, if the entry leads to no event
+    /// that is due, or if there is no time.
     async fn message(
         &self,
         route: Route,
@@ -352,8 +354,9 @@ impl Run<'_> {
         };
         let Some(Record { accepted: Some(accepted), details: Some(details), state, .. }) = record
         else {
-            // The list may lag a little. In a Redis cluster, an interrupted acceptance may have left the
-            // entry. This attempt marks it then, and the next one, a minute or more later, removes it.
+            // The list may lag a little. In a Redis cluster, an interrupted acceptance may have
+            // left the entry. In that case, this attempt makes the store mark the entry, and the
+            // next one, a minute or more later, removes it.
             let budget = (self.budget)();
             self.instance.attempt(entry.key, None, Cause::Due, budget, self.origin, None).await;
             return Ok(None);

@@ -1,7 +1,8 @@
 //! A copy of an event, and its form in a message of the queue.
 //!
-//! A message holds the copy whole, because no store keeps an event that is delivered: a head in JSON,
-//! and the body. Both are compressed together, and are base64, because a message is text.
+//! A message holds the whole copy, because no store keeps the body of a delivered event. A copy is
+//! a head in JSON, and the body. Both are compressed together, and are base64, because a message is
+//! text.
 
 use std::{
     io::{self, Write as _},
@@ -159,7 +160,8 @@ mod tests {
             assert_eq!(unpacked.plan.key, copy.plan.key);
             assert_eq!(unpacked.plan.event.vendor, copy.plan.event.vendor);
             assert_eq!(unpacked.plan.event.event_type, copy.plan.event.event_type);
-            // The mirror gets the trace of the event itself. A tracestate without a traceparent is none.
+            // The mirror gets the trace of the event itself. A tracestate is not passed on without
+            // a traceparent.
             let trace = Trace::of(&unpacked.delivery, None).headers;
             assert_eq!(trace, Trace::of(&copy.delivery, None).headers);
             assert!(!unpacked.delivery.headers.contains_key("tracestate"));

@@ -292,11 +292,13 @@ impl Router {
                 let counts = retries.counts();
                 accepted.tries += u32::from(counts);
                 let due = match cause {
-                    // The destination is down, and asked for no pause. The event stays due as before.
+                    // The attempt does not count, and the destination asked for no pause. The event
+                    // stays due as before.
                     Cause::Probe { since, .. } if after.is_zero() && !counts => since.min(at),
                     _ => at + after,
                 };
-                // No message brings an event to a destination that is down.
+                // If the attempt does not count, no message is sent, so the list has the time
+                // itself.
                 let look = if counts { self.look(at, due) } else { due };
                 let postponed = Postponed { at, due, look, accepted, attempts };
                 let postpone = || self.store.postpone(&lease, &postponed);

@@ -30,8 +30,8 @@ const ANSWERING: Duration = Duration::from_millis(200);
 ///   the key is ours    no attempt is under way     the answer     the key may be taken over
 /// ```
 ///
-/// After a takeover, a `finish` or `fail` of the previous owner changes nothing. If nobody takes
-/// over, a late one still counts.
+/// After a takeover, a `finish` or `fail` of the previous owner changes nothing. If nobody has
+/// taken over, it still counts after the end of the lease.
 ///
 /// If the owner dies before it has stored a result, its lease remains until `lease_until`. The next
 /// owner sends the event again, with the same attempt number, even if the destination had answered

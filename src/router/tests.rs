@@ -75,7 +75,7 @@ fn timed_out() -> Answer {
     Err(SendError::Unknown(NoAnswer { timed_out: true, detail: String::new() }))
 }
 
-/// A router with a store in a file, and the record of its destinations.
+/// A router with a store in a file, and what its destinations received.
 struct Trial {
     router: Router,
     told: Arc<Told>,

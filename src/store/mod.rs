@@ -73,8 +73,8 @@ use crate::{
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Takes the key of a plan until `until`, or reports who has it. `now` is the time at which the
-    /// delivery came in. The claim is atomic. On a server, a first claim and a duplicate take one
-    /// round trip; a takeover in DynamoDB takes two.
+    /// delivery came in. The claim is atomic. In Redis and DynamoDB, a first claim and a duplicate
+    /// take one round trip. In DynamoDB, a takeover takes two.
     async fn claim(
         &self,
         plan: &Plan,
@@ -109,9 +109,9 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Due>, StoreError>;
 
-    /// Lists an event of the inbox at a later time, unless its entry has changed since it was read.
-    /// Returns the entry as it is now, or `None` if this call did not move it. The event itself stays as it
-    /// is.
+    /// Lists an event of the inbox at another time, unless its entry has changed since it was read.
+    /// Returns the entry as it is now, or `None` if this call did not move it. The event itself
+    /// stays as it is.
     async fn relist(
         &self,
         route: Route,
@@ -150,7 +150,7 @@ pub trait Store: Send + Sync {
 
     /// Removes the remains of acceptances that were interrupted at least a day ago.
     async fn sweep(&self, _now: DateTime<Utc>) -> Result<(), StoreError> {
-        // Where an acceptance is one write, nothing is left behind.
+        // Only DynamoDB stores parts, which an interrupted acceptance may leave behind.
         Ok(())
     }
 
@@ -268,7 +268,7 @@ pub enum Accepted {
     Taken(Box<Claim>),
 }
 
-/// The result of taking an event out of the inbox.
+/// The result of taking the lease on an event of the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Take {
     Won(Box<Taken>),
@@ -368,7 +368,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns the same error with the name of the store that did not answer, or refused.
+    /// Adds the name of the store to the text of an error. An error about a corrupt record stays as
+    /// it is.
     fn at(self, place: &impl std::fmt::Display) -> Self {
         match self {
             Self::Corrupt(_) => self,

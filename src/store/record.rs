@@ -122,8 +122,9 @@ pub struct Acceptance {
     /// The length of the body. It is zero if an earlier version accepted the event.
     #[serde(default)]
     pub bytes: usize,
-    /// The byte that decides whether a mirror gets a copy. The details do not have it: they may
-    /// come from an earlier claim, whose sender waited for the delivery.
+    /// The byte that decides whether a mirror gets a copy. It is stored here, because the details
+    /// may be those of an earlier claim, from before the event was accepted, which have no such
+    /// byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror_byte: Option<u8>,
 }

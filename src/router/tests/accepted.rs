@@ -104,13 +104,14 @@ async fn a_probe_counts_if_the_destination_has_answered_another_event_since() {
     let key = trial.accept().await;
     trial.answers([answered(503, "no"), answered(503, "no"), answered(503, "no")]);
     let since = Utc::now();
-    // The first attempt shows nothing about the event itself.
+    // Before the first attempt, there is no earlier one to compare the answer's time with.
     for tries in [0, 1] {
         let up_at = Some(Utc::now());
         let handled = trial.attempt(key, Cause::Probe { since, up_at }).await;
         assert!(matches!(handled, Handled::Tried { ending: Ending::Postponed, .. }), "{handled:?}");
         assert_eq!(trial.record_of(key).await.accepted.unwrap().tries, tries);
-        // The next answer is later, also in milliseconds.
+        // The next `up_at` must be later than this attempt, whose time the record keeps in
+        // milliseconds.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let record = trial.record_of(key).await;

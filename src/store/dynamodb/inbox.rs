@@ -65,10 +65,10 @@ impl Acceptor<'_> {
         optional_string(item, "accepted_by") == Some(self.owner)
     }
 
-    /// Returns whether an item that nobody holds may be replaced. It may not if the
-    /// item's owner has changed since this call wrote the parts of its delivery. Then this call's first
-    /// try was stored without an answer, and a worker has taken the event since, failed, and deleted
-    /// these parts.
+    /// Returns whether an item that nobody holds may be replaced. It may not if this call has
+    /// written parts, and the owner of the item is not the one from before that: the first try of
+    /// this call may have been stored without an answer, and the event may have ended since, which
+    /// deletes these parts.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }
@@ -368,8 +368,9 @@ impl DynamoDb {
         Ok(got.map_err(|error| self.failed(error))?.item)
     }
 
-    /// Reads the item of an event with its delivery, if the item is one that the caller wants. A call
-    /// that replaces the delivery meanwhile deletes its parts. Then both are read again.
+    /// Reads the item of an event with its delivery, if the item is one that the caller wants. If
+    /// another call replaces the delivery meanwhile, it deletes the parts of the old one. Then item
+    /// and delivery are read again.
     pub(super) async fn item_and_delivery(
         &self,
         key: &Key,

@@ -7,9 +7,9 @@
 //! | `held_by` | S | the last owner |
 //! | `held_until` | N | the end of its lease; absent when no owner holds the event |
 //! | `accepted`, `due` | S, N | in the inbox: the [`Acceptance`](super::super::Acceptance), as JSON, and the time of the next attempt or the end of the lease |
-//! | `accepted_by` | S | the token of the acceptance: a repetition compares it with its own token |
+//! | `accepted_by` | S | the token of the acceptance. By it, a repeated write sees that the first one is stored |
 //! | `attempts` | S | the attempts, as JSON |
-//! | `delivered_at`, `reply_head`, `reply_body` | N, S, B | the delivery, and the reply if it is kept |
+//! | `delivered_at`, `reply_head`, `reply_body` | N, S, B | the time at which the event was delivered, and the reply if it is kept |
 //! | `forgotten_at` | N | the time from which a delivered event counts as forgotten |
 //! | `expires_at` | N | the time in seconds at which the table's TTL may delete the item |
 //! | `failed_at`, `failure` | N, S | the time and the reason of the failure in the dead letter |

@@ -81,8 +81,8 @@ struct Current {
     connection: Option<Connection>,
 }
 
-/// The time of the last new cluster client, and the number of new clients in a row that, like
-/// the client before them, got no answer.
+/// The time of the last new cluster client, and the number of clients in a row that got no answer
+/// although each of them replaced one that had got none.
 #[derive(Default)]
 struct Renewal {
     begun: Option<Instant>,
@@ -132,8 +132,8 @@ impl Link {
 
     /// Runs a command, until `deadline` at the latest. If the current connection is broken or
     /// hangs, it is run again on a new one. Commands may be repeated: those that write an event
-    /// carry their owner, and the others read, or set the same entry again. A discard or a change
-    /// of an entry that is repeated may find nothing to do.
+    /// carry their owner, and the others read, or set the same entry again. If a discard or a
+    /// change of an entry is repeated, the repetition may find nothing to do.
     pub async fn run<T: FromRedisValue>(
         &self,
         command: &Cmd,
@@ -365,8 +365,8 @@ fn address_at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionAddr 
 }
 
 /// Returns the TCP settings. With them, TCP notices that a server is gone even if nothing is sent,
-/// and gives up data that the server does not acknowledge within the time of an operation. A
-/// command does not wait for the answer to the previous one.
+/// and gives up data that the server does not acknowledge within the time of an operation. Without
+/// a delay, a small command does not wait until the previous one is acknowledged.
 fn tcp_settings(timeout: Duration) -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_ANSWER);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);

@@ -352,7 +352,7 @@ impl Redis {
     }
 }
 
-/// Reads the fields that follow the time in the list, in the reply to a take that was won.
+/// Reads the reply to a take that was won. Its first field, the time in the list, was read before.
 fn read_taken(
     mut fields: Fields,
     key: Key,

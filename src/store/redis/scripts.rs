@@ -138,10 +138,11 @@ pub(super) static LOOK: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Takes an event into the inbox. Arguments: a test's time, owner, details, the digest of the body
 /// if the sender named the event, the acceptance, the pause before the first attempt, head and body
-/// of the delivery, and the pause before the time in the list. Returns the details, the time for the
-/// list, and the time of the dead letter that is cleared. That time is stored as well. If the first
-/// answer was lost, a repetition or the end of the event uses it to remove the letter from the list.
-/// `acceptor` tells a repetition that the event was accepted, and has failed since.
+/// of the delivery, and the pause before the time in the list. Returns the details, the time for
+/// the list, and the time of the dead letter that is cleared. The time of the letter is stored as
+/// well: if the answer is lost, a repetition or the end of the event uses it to remove the letter
+/// from the list. The field `acceptor` keeps the owner of the acceptance. By it, a repetition sees
+/// that the event was accepted, even if it has failed since.
 pub(super) static ACCEPT: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now, owner, details = clock(ARGV[1]), ARGV[2], ARGV[3]
@@ -228,8 +229,9 @@ pub(super) static PUT_OFF: LazyLock<Lua> = LazyLock::new(|| {
 });
 
 /// Adds an entry to the list of an inbox before its event is accepted. `KEYS[1]` is the list.
-/// Arguments: the entry and its time. An earlier entry stays: the event may be in the inbox already,
-/// and a duplicate must not delay it. An entry with a mark is replaced ([`LOOKED`]).
+/// Arguments: the entry and its time. An entry with an earlier time stays as it is: the event may
+/// be in the inbox already, and a duplicate must not delay it. An entry with a mark is replaced
+/// ([`LOOKED`]).
 pub(super) static ENLIST: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 'inf')
@@ -257,9 +259,9 @@ pub(super) static RELIST: LazyLock<Lua> = LazyLock::new(|| {
 /// time. The keys are the lists. Arguments: a test's time, the entry, a pause, and the event's time or
 /// nothing.
 ///
-/// In a cluster, an entry is written before its event. So an entry without an event gets a mark, half
-/// a millisecond, and is looked at again after the pause. Only the second look removes it. An
-/// acceptance in between has removed the mark.
+/// In a cluster, an entry is written before its event. So an entry without an event gets a mark,
+/// half a millisecond, and is looked at again after the pause. Only the second look removes it. If
+/// the event is accepted in between, the acceptance removes the mark.
 pub(super) static LOOKED: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local now = clock(ARGV[1])

@@ -15,8 +15,9 @@ use super::schema;
 const MODE: u32 = 0o600;
 /// Most statements that a connection keeps prepared. The store has fewer.
 const STATEMENTS: usize = 64;
-/// Pages that the write-ahead log collects before SQLite copies them into the file: 16 MB. With random keys,
-/// most writes change another page. A longer log collects more changes of a page before it is copied once.
+/// Pages that the write-ahead log collects before SQLite copies them into the file: 16 MB. Keys are
+/// random, so each write changes a page that was not changed recently. With a longer log, more
+/// changes of a page are in the log before SQLite copies the page.
 const LOG_PAGES: u32 = 4000;
 /// Most memory for pages of a connection, in the form of SQLite's `cache_size`: 8 MB.
 const CACHE: i32 = -8192;

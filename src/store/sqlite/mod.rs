@@ -37,7 +37,7 @@ use crate::{delivery::Delivery, fault, finding::Finding, key::Key, plan::Plan, r
 /// not grow.
 const SWEPT_AT_ONCE: u32 = 4;
 
-/// Time after the timeout for a commit that has begun.
+/// Extra time for a commit that has begun when the timeout ends.
 const DISK_GRACE: Duration = Duration::from_millis(500);
 
 /// A store in one SQLite file.

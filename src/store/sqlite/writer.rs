@@ -156,8 +156,8 @@ impl Drop for Writer {
 fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Duration) {
     let mut waiting: Vec<Box<dyn Write>> = Vec::new();
     let mut pause = LOCK_PAUSE;
-    // The number of writes, from the first on, that run each in a transaction of its own, because one of
-    // them failed in the middle.
+    // The first so many of the waiting writes run each in a transaction of its own, because one of
+    // them failed after it had changed something.
     let mut alone = 0_usize;
     loop {
         if waiting.is_empty() {
@@ -182,7 +182,8 @@ fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Dur
                 for known in waiting.extract_if(.., |write| write.look(connection)) {
                     known.end(Ok(()));
                 }
-                // A write that comes meanwhile may be a duplicate.
+                // A new write ends the pause: if it is a duplicate, it needs no lock, and is
+                // answered above.
                 waiting.extend(writes.recv_timeout(pause));
                 pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
             }
