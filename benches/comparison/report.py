@@ -41,7 +41,7 @@ all of them. Each round begins with another of them.
   a `lambda_http` function that does nothing (`benches/bare`). *With the same requests*, it only sends a
   conditional PutItem, a POST and an UpdateItem, through AWS's SDK and hyper (`benches/requests`).
 - Functions run in AWS's Runtime Interface Emulator, with DynamoDB Local and the same destination.
-- *With 10 records* is the time of 200 deliveries. At the first of them, the store has 10 records.
+- *With 10 records* is the time of a delivery, in 200 of them that begin with 10 records in the store.
 - *Claims on one connection* are made one after the other. redis-benchmark sends the same command as the router's
   claim. *Bare PutItem* is a write without a condition by the AWS SDK.
 - *Memory*: a page that several processes share counts once. Under load, it is the largest memory that the kernel
@@ -51,9 +51,9 @@ all of them. Each round begins with another of them.
 """
 
 COLUMNS = """
-A value is the median of the rounds. The *ratio* is the median of the rounds' ratios to the yardstick. The
-*limit* is for the ratio (x) or for the value. The *spread* is for the same as the limit. With fewer than 8 rounds, it
-is the least and the largest one; with more, it is the range of the middle half of them. *Met* is unclear if the limit is within the spread.
+A value is the median of the rounds. The *ratio* is the median of the rounds' ratios to the yardstick. The *limit* is
+for the ratio (x) or for the value. The *spread* is the range of the ratio or value that the limit is for: over all
+rounds, or over the middle half of 8 rounds or more. *Met* is unclear if the limit is within the spread.
 """
 
 

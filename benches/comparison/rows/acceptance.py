@@ -47,10 +47,10 @@ def run(bench):
     return [
         Line(f"burst of {seconds} s: events accepted, {where}", "rate",
              burst["router", "accepted"], burst.get(("before", "accepted")),
-             "answers when delivered", burst["router", "delivered"], least_times(3)),
-        Line(f"after it, until none is left: accepted events delivered, {where}", "rate",
+             "`ANSWER=delivered`", burst["router", "delivered"], least_times(3)),
+        Line(f"after the burst, until the inbox is empty: accepted events delivered, {where}", "rate",
              sustained["router", "accepted"], sustained.get(("before", "accepted")),
-             "answers when delivered", sustained["router", "delivered"]),
+             "`ANSWER=delivered`", sustained["router", "delivered"]),
     ]
 
 
