@@ -32,7 +32,7 @@ def main():
         builds = {"router": Build.of(".", "router", folder)}
         if before:
             builds["before"] = Build.of(before, "before", folder)
-        run |= {f"{name} was built": build.built for name, build in builds.items()}
+        run |= {f"build of {name}": build.built for name, build in builds.items()}
         for name in chosen:
             row_began = time.monotonic()
             print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
