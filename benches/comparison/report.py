@@ -21,7 +21,8 @@ METHOD = """
 ## Method
 
 All programs run on one machine, over loopback: the load, the router, its store and its destination. So the
-throughput is that of all of them together on these cores, and only the ratios compare with another machine.
+throughput is that of all of them together on these cores, and only the ratios can be compared with those of another
+machine.
 Every round measures the router and its yardsticks one after the other, so that other load on the machine affects
 all of them. Each round begins with another of them.
 
@@ -41,7 +42,7 @@ all of them. Each round begins with another of them.
   a `lambda_http` function that does nothing (`benches/bare`). *With the same requests*, it only sends a
   conditional PutItem, a POST and an UpdateItem, through AWS's SDK and hyper (`benches/requests`).
 - Functions run in AWS's Runtime Interface Emulator, with DynamoDB Local and the same destination.
-- *With 10 records* is the time of a delivery, in 200 of them that begin with 10 records in the store.
+- *With 10 records* is the time of a delivery to a store that has 10 records. 200 deliveries are measured.
 - *Claims on one connection* are made one after the other. redis-benchmark sends the same command as the router's
   claim. *Bare PutItem* is a write without a condition by the AWS SDK.
 - *Memory*: a page that several processes share counts once. Under load, it is the largest memory that the kernel
@@ -52,8 +53,7 @@ all of them. Each round begins with another of them.
 
 COLUMNS = """
 A value is the median of the rounds. The *ratio* is the median of the rounds' ratios to the yardstick. The *limit* is
-for the ratio (x) or for the value. The *spread* is the range of the ratio or value that the limit is for: over all
-rounds, or over the middle half of 8 rounds or more. *Met* is unclear if the limit is within the spread.
+for the ratio (x) or for the value. The *spread* is the range of that ratio or value: over all rounds if there are fewer than 8, and otherwise over the middle half of the rounds. *Met* is unclear if the limit is within the spread.
 """
 
 
