@@ -29,7 +29,7 @@ impl Authorities {
     /// file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let unusable = |error: &dyn fmt::Display| {
-            format!("{} is not a PEM file of a CA: {error}", path.display())
+            format!("{} cannot be used as a PEM file of a CA: {error}", path.display())
         };
         let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
         let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();

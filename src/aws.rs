@@ -137,7 +137,8 @@ impl HttpConnector for SdkConnector {
             Ok(request) => request,
             Err(error) => return failed(error.into()),
         };
-        // When an answer makes the SDK try again, it closes the connection through this function.
+        // When an answer makes the SDK try again, the SDK closes the connection through `close`
+        // below.
         let connection = capture_connection(&mut request);
         if let Some(captured) = request.extensions().get::<CaptureSmithyConnection>() {
             captured.set_connection_retriever(move || {

@@ -45,7 +45,7 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     let services = services.into_iter().map(|(setting, http)| {
         within(setting, "the DNS for the target's host", http_target(setting, http))
     });
-    // A function's ARN has its own region. A table has not.
+    // The ARN of a function names its region. The name of a DynamoDB table does not.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
     let is_dynamodb = matches!(config.store.url, StoreUrl::DynamoDb { .. });
@@ -144,7 +144,8 @@ async fn lambda_target(setting: &str, target: &LambdaTarget) -> Vec<Finding> {
     }
 }
 
-/// Looks for a region, unless the targets' ARNs have one and nothing else needs it, and for credentials.
+/// Looks for a region and for credentials. `region_of_target` is the region that the ARNs of the
+/// targets name, if nothing needs another one. With it, a missing region is no error.
 async fn aws_settings(region_of_target: Option<&str>) -> Vec<Finding> {
     let sdk = aws::sdk_config().await;
     let region = sdk.region().map(AsRef::as_ref);

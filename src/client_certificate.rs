@@ -37,7 +37,9 @@ impl ClientCertificate {
     pub fn read(path: &Path, key_path: &Path) -> Result<Self, Unusable> {
         let no_certificate = |error: &dyn fmt::Display| {
             let path = path.display();
-            Unusable::Certificate(format!("{path} is not a PEM file of a certificate: {error}"))
+            Unusable::Certificate(format!(
+                "{path} cannot be used as a PEM file of a certificate: {error}"
+            ))
         };
         let pem = std::fs::read(path).map_err(|error| no_certificate(&error))?;
         let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
@@ -48,7 +50,7 @@ impl ClientCertificate {
 
         let no_key = |error: &dyn fmt::Display| {
             let path = key_path.display();
-            Unusable::Key(format!("{path} is not a PEM file of a private key: {error}"))
+            Unusable::Key(format!("{path} cannot be used as a PEM file of a private key: {error}"))
         };
         let pem = std::fs::read(key_path).map_err(|error| no_key(&error))?;
         // The parser's own error could quote the file.

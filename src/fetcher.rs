@@ -1,10 +1,11 @@
 //! Asks vendors for the certificates and keys that they sign with, and confirms subscriptions.
 //!
-//! The sender of a request chooses the address, within the hosts that the vendor's file allows. So
-//! redirects are not followed, and an answer has at most 64 KiB and 2 s. Concurrent callers share one
-//! fetch, and few fetches run at once. A failure is remembered, and after several failures other
-//! addresses are fetched only now and then. These limits apply to each vendor's hosts separately. So
-//! strangers who name one vendor's addresses do not delay another vendor.
+//! The sender of a request chooses the address, within the hosts that the vendor's module in
+//! `source/` allows. So redirects are not followed, and an answer has at most 64 KiB and 2 s.
+//! Concurrent callers share one fetch, and few fetches run at once. A failure is remembered, and
+//! after several failures other addresses are fetched only now and then. These limits apply to each
+//! vendor's hosts separately. So strangers who name one vendor's addresses do not delay another
+//! vendor.
 
 use std::{
     collections::HashMap,
@@ -40,10 +41,10 @@ const AT_ONCE: usize = 4;
 /// made. A stranger can name any number of addresses and keys, but only the vendor's have an answer.
 const MAX_WITHOUT: usize = 16;
 
-/// Shortest time between two failures that are forgotten early. While there are [`MAX_WITHOUT`]
-/// requests without an answer, another request takes the place of one that failed. So the vendor's
-/// own key is never shut out for certain: it competes with the addresses and keys that strangers name for one place in
-/// each second. And the vendor gets few requests.
+/// While there are [`MAX_WITHOUT`] requests without an answer, one failure is forgotten early in
+/// each such time, and another request takes its place. So no stranger can keep out the vendor's
+/// own key for certain: it has a chance of the place that becomes free. And the vendor gets few
+/// requests.
 const FORGOTTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Most requests whose results are kept. A vendor has few certificates and keys, but it may publish
@@ -171,7 +172,7 @@ fn domain(host: &str) -> &str {
 pub struct Fetcher {
     /// Created for the first fetch, so that a cold start without one does not pay for it.
     client: OnceCell<reqwest::Client>,
-    /// The hosts of each domain. The vendors' files allow few domains.
+    /// The hosts of each domain. The vendors' modules allow few domains.
     hosts: Mutex<HashMap<String, Arc<Hosts>>>,
     kept: Duration,
     failure_kept: Duration,

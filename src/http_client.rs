@@ -6,8 +6,8 @@
 //! idle time counts by the wall clock, because the monotonic clock may stop while Lambda freezes
 //! the process.
 //!
-//! A new connection costs two round trips and, because TLS sessions are resumed, one key exchange.
-//! If it cannot be made, the event was certainly not sent.
+//! A new connection costs two round trips and one key exchange. TLS sessions are resumed, so no
+//! certificate is checked. If it cannot be made, the event was certainly not sent.
 
 use std::{
     io,
@@ -43,8 +43,8 @@ pub const MAX_IDLE: Duration = Duration::from_secs(4);
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
-/// Time without an answer after which TCP probes the peer, and the interval between probes. The
-/// probes also keep NATs from forgetting the connection of a slow function.
+/// Time without an answer after which TCP sends a probe to the peer, and the interval between
+/// probes. The probes also keep NATs from forgetting the connection of a slow function.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The interval between pings of an HTTP/2 peer, and the time limit for its reply.

@@ -34,8 +34,9 @@ enum Allowed {
 }
 
 impl Resolver {
-    /// Creates a resolver for the endpoints of AWS's SDKs, and of Google's tokens. Their settings and
-    /// TLS certificates protect them, and Google Cloud's metadata server has a link-local address.
+    /// Creates a resolver for the endpoints of AWS's SDKs, and of Google's tokens. Every address is
+    /// allowed for them, because Google Cloud's metadata server has a link-local one. Their
+    /// settings and TLS certificates protect them.
     pub fn open() -> Self {
         Self { system: GaiResolver::new(), allowed: Allowed::All }
     }
@@ -119,7 +120,8 @@ fn kind(address: IpAddr) -> Option<&'static str> {
     };
     match address.octets() {
         octets if is_metadata_v4(octets) => Some(METADATA),
-        // Linux connects to this machine for 0.0.0.0. No host has another address of this network.
+        // Linux connects to this machine for 0.0.0.0. No host has one of the other addresses in
+        // 0.0.0.0/8.
         [0, ..] => Some("an unspecified address"),
         _ if address.is_loopback() => Some("a loopback address"),
         _ if address.is_link_local() => Some("a link-local address"),
@@ -129,9 +131,10 @@ fn kind(address: IpAddr) -> Option<&'static str> {
 
 const METADATA: &str = "the address of a metadata service";
 
-/// Returns whether a cloud has its metadata service, or another service that the host of each machine
-/// offers, at an address. Further ones are link-local, such as 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent
-/// Cloud and 169.254.42.42 of Scaleway.
+/// Returns whether the metadata service of a cloud has this address, or another service that the
+/// host of each machine offers. Further addresses of such services are link-local, and so refused
+/// anyway: 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent Cloud and 169.254.42.42 of
+/// Scaleway.
 fn is_metadata_v4(octets: [u8; 4]) -> bool {
     match octets {
         // AWS, Google Cloud, Azure, Oracle Cloud, DigitalOcean, OpenStack and others.

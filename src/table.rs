@@ -121,7 +121,7 @@ impl<'a, 'i> Reader<'a, 'i> {
         let names = self.table.iter().map(|(name, _)| name.get_ref().to_string());
         let unknown: Vec<_> = names.filter(|name| !known.contains(&name.as_str())).collect();
         for name in unknown {
-            self.problem(&name, format!("is not a field of such a {}", self.kind));
+            self.problem(&name, format!("is not a field of this kind of {}", self.kind));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     route::Route,
 };
 
-/// Looks up variables. The last one with a name counts.
+/// Looks up variables. If a name occurs twice, the last one counts.
 pub fn lookup(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
     let vars: Vec<_> =
         vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -136,7 +136,7 @@ impl Sink {
     }
 }
 
-/// Returns AWS settings with plainly fake credentials, which lead to this address.
+/// Returns AWS settings for the service at this address, with plainly fake credentials.
 pub fn sdk_config(url: &str) -> SdkConfig {
     let credentials = Credentials::new("test", "test", None, None, "test");
     SdkConfig::builder()

@@ -25,8 +25,9 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let must =
-        || "must be PORT, HOST:PORT or [ADDRESS]:PORT, such as 8080 or 0.0.0.0:8080".to_owned();
+    let must = || {
+        "must be a port, or a host and a port, such as 8080, 0.0.0.0:8080 or [::1]:8080".to_owned()
+    };
     let (host, port) = text.rsplit_once(':').ok_or_else(must)?;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if host.is_empty() || !host.bytes().all(is_name) || port.parse::<u16>().is_err() {
@@ -40,7 +41,8 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Decides where `serve` listens, and adapts the configuration to it. On loopback, `serve` accepts
-/// unsigned envelopes from this machine. On other addresses, it needs a routing secret of its own.
+/// unsigned envelopes from this machine. On other addresses, it needs another routing secret than
+/// the example, which is the default.
 pub fn settle(
     listen: Option<SocketAddr>,
     config: &mut Config,
@@ -103,7 +105,7 @@ mod tests {
         }
         for text in ["", "localhost", ":8080", "65536", "localhost:x", "http://localhost:80", "::1"]
         {
-            assert!(parse_listen(text).unwrap_err().starts_with("must be PORT"), "{text}");
+            assert!(parse_listen(text).unwrap_err().starts_with("must be a port"), "{text}");
         }
     }
 }

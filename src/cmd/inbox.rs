@@ -46,7 +46,7 @@ pub(super) struct Failure {
     item_identifier: String,
 }
 
-/// The reason why the schedule sends nothing.
+/// The reason why an inbox run or a batch of messages failed as a whole.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InboxError {
     #[error("inbox: set QUEUE_URL, or remove the schedule")]
@@ -161,9 +161,9 @@ pub(super) async fn run(
     match request {
         Request::Messages { events, copies } => {
             let again = function.inbox.consume(events, budget, &origin).await;
-            // The copies come after the events, so that a mirror delays none of them. The wait for
-            // the copies takes up one of the instances that the queue may use, and none of those
-            // for senders. A copy that fails is not sent again.
+            // The copies come after the events, so that a mirror delays none of them. During the
+            // wait, this instance counts for `InboxConcurrency`, so a mirror takes no instance away
+            // from senders. A copy that fails is not sent again.
             copies.into_iter().for_each(|copy| function.router.bring(copy));
             if let Some(mirrors) = function.router.mirrors() {
                 after_answer::finish(mirrors, context.deadline()).await;

@@ -185,8 +185,8 @@ async fn run(
         ended = &mut running => return ended.map_err(anyhow::Error::from_boxed),
         () = stop => {}
     }
-    // Lambda sends SIGTERM only if the function has an extension. If anybody else sends it, the
-    // answers under way are still sent.
+    // Lambda sends SIGTERM to managed instances, and to functions with an extension. Whoever sends
+    // it, the answers under way are still sent.
     tracing::info!("stopping");
     stopping.cancel();
     let answered = async {

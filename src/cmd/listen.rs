@@ -26,7 +26,7 @@ pub fn handler(router: Arc<Router>, config: &Config) -> impl Handler {
 /// `handler` is the router's handler, or one around it.
 ///
 /// # Errors
-/// Fails if the listener fails.
+/// None at present, like [`http_server::serve`].
 pub async fn listen_on(
     listener: TcpListener,
     router: &Arc<Router>,

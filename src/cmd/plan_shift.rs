@@ -37,7 +37,7 @@ pub struct Options {
     /// File with the shares that are in use now.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// File with the shares that would follow.
+    /// File with the shares after the change.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     /// Source whose payloads the bodies are: the name of a configured source or of a built-in vendor

@@ -71,7 +71,7 @@ pub struct Receipt {
 /// The sample destination.
 pub struct Processor {
     receipts: Mutex<Connection>,
-    /// The secrets, any of which must have signed an event. If there are none, nothing is verified.
+    /// The secrets. One of them must have signed an event. If there are none, nothing is verified.
     secrets: Vec<Secret>,
 }
 
@@ -231,7 +231,7 @@ impl Receipt {
 /// Serves a processor on a listener until `stop` completes.
 ///
 /// # Errors
-/// Fails if the listener fails.
+/// None at present, like [`http_server::serve`].
 pub async fn serve(
     listener: TcpListener,
     processor: Arc<Processor>,

@@ -55,7 +55,7 @@ pub(super) struct Report {
     summary: Summary,
 }
 
-/// The reason why nothing was replayed.
+/// The reason why a replay did not begin, or did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RedriveError {
     #[error("replay: {0}")]

@@ -83,7 +83,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
 struct Start {
     config: Config,
     router: Arc<Router>,
-    /// The lanes of the inbox that the router wakes.
+    /// The workers of each destination's inbox (`inbox.rs`).
     lanes: Lanes,
     mirrors: Option<Arc<Mirrors>>,
     listener: TcpListener,
@@ -160,8 +160,8 @@ fn describe_inbox(config: &Config, router: &Router) {
             answer,
             workers,
             schedule,
-            "accepting no events; those that are left in the inbox are looked for within a minute, \
-             then every few minutes (`webhook-router drain` delivers what is due now)"
+            "events are answered when they are delivered; accepted events that are left in the inbox are \
+              looked for within a minute, then every few minutes (`webhook-router drain` delivers what is due now)"
         );
     }
 }

@@ -29,9 +29,10 @@ pub(super) struct Shown {
     until: Option<String>,
     /// The time of the acceptance. It stays when the event is delivered.
     accepted_at: Option<String>,
-    /// The number of attempts since then that count for the schedule, the time of the next one, and
-    /// the outcome of the last one. All three are absent outside the inbox. The time is also absent
-    /// during an attempt, and the outcome before the end of the first one.
+    /// The number of entries of the retry schedule that are used up, the time of the next attempt,
+    /// and the outcome of the last attempt since the acceptance. All three are absent outside the
+    /// inbox. The time is also absent during an attempt. The outcome is absent until an attempt has
+    /// ended.
     tries: Option<u32>,
     next_attempt_at: Option<String>,
     last_failure: Option<String>,
@@ -239,8 +240,8 @@ pub(super) fn print_record(record: &Record, out: &mut impl Write) -> io::Result<
 }
 
 /// Prints an accepted event as a line for a person: the time of the next attempt, the digits of the
-/// key, destination, vendor and type, the time of the acceptance, and the number of attempts since
-/// then.
+/// key, destination, vendor and type, the time of the acceptance, and the number of entries of the
+/// retry schedule that are used up.
 pub(super) fn print_pending(record: &Record, out: &mut impl Write) -> io::Result<()> {
     let (Some(details), Some(accepted)) = (&record.details, &record.accepted) else {
         return Ok(());

@@ -101,7 +101,8 @@ impl Vars<'_> {
         Some(Table { targets, shares })
     }
 
-    /// Reads a table from a variable's text. `is_alone` says that the text has nothing else.
+    /// Reads a table from a variable's text. If `is_alone` is true, the text must have nothing
+    /// else.
     fn read(&mut self, text: &str, variable: &str, is_alone: bool) -> Read {
         let (document, errors) = DeTable::parse_recoverable(text);
         let places = Text::new(text);

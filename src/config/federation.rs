@@ -33,8 +33,8 @@ pub struct Federation {
 /// The identity outside Google Cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// A signed request for GetCallerIdentity, with which Google asks AWS whose it is. The address
-    /// may contain `{region}`.
+    /// A request for GetCallerIdentity that the router signs. Google sends it to AWS, and so learns
+    /// who signed it. The address may contain `{region}`.
     AwsRequest { url: String },
     /// A token of AWS's outbound identity federation (GetWebIdentityToken).
     AwsToken,

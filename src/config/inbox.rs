@@ -34,8 +34,8 @@ impl Vars<'_> {
         }
     }
 
-    /// Reports the answer `accepted` where nothing delivers accepted events. An emulator freezes the
-    /// process between invocations as Lambda does, so that only messages wake it.
+    /// Reports the answer `accepted` where nothing delivers accepted events. This holds in an
+    /// emulator as well: it also freezes the process between invocations, so only messages wake it.
     pub(super) fn check_answers(&mut self, answer: Answer, sources: &Sources) {
         let has_queue = self.text(QUEUE_URL).is_some();
         if self.text("AWS_LAMBDA_RUNTIME_API").is_none() {

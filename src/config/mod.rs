@@ -367,8 +367,8 @@ impl Vars<'_> {
             // A single attempt that has the whole budget may be intended.
             let consequence = match limited {
                 Some(limited) => Some(format!(
-                    "no attempt waits for room at {}, which has limits: an event that finds none is \
-                     answered with 503 at once",
+                    "no attempt waits for room at {}, which has limits: an event that finds no room is \
+                      answered with 503 at once",
                     limited.name
                 )),
                 None if timeout > budget => {

@@ -170,7 +170,7 @@ fn write_unit(unit: u32, out: &mut Output<impl Write>) {
 /// Prints a number with a point or an exponent as Python's `repr` of the nearest double.
 fn write_float(raw: &str, out: &mut Output<impl Write>) {
     let value = nearest_double(raw);
-    // In this range, neither Python nor the crate prints an exponent.
+    // In this range, neither Python nor zmij prints an exponent.
     if (1e-4..1e16).contains(&value.abs()) {
         out.put_long(zmij::Buffer::new().format_finite(value).as_bytes());
     } else {
@@ -206,8 +206,8 @@ fn repr(value: f64) -> String {
 /// Returns the shortest digits that round-trip and are nearest to the value, without leading and
 /// trailing zeros, and the power of ten of the first digit.
 fn shortest_digits(value: f64) -> (String, i32) {
-    // When two shortest forms are equally near, the standard library rounds up. Python and this
-    // crate round to even.
+    // When two shortest forms are equally near, the standard library rounds up. Python and zmij
+    // round to even.
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
@@ -225,8 +225,8 @@ fn shortest_digits(value: f64) -> (String, i32) {
 /// Returns the double nearest to a JSON number of any length.
 fn nearest_double(raw: &str) -> f64 {
     // Rust's own parser is exact, but it saturates exponents of more than five digits. That is
-    // wrong when as many zeros compensate for the exponent. Shorter texts cannot hold that many
-    // zeros.
+    // wrong if zeros in the number balance the exponent, as in 0.000...1e100001. Shorter texts
+    // cannot hold that many zeros.
     const SHORT: usize = 10_000;
     // 767 digits decide any double. Of the digits after these, it only matters whether all are
     // zero.

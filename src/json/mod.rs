@@ -7,10 +7,10 @@
 //! keys, floats as `repr` prints them.
 //!
 //! serde_json cannot do this. Its `Value` rejects lone surrogates. With its `arbitrary_precision`
-//! or `raw_value` feature, which a dependency may switch on, a body can forge the value of another
-//! body. So [`Document`] is a flat index into the text: parsing checks the grammar and records
-//! where each value lies, and writing decodes from the text again. Both passes are linear in the
-//! size of the body, except for the sorting of keys.
+//! or `raw_value` feature, which a dependency may switch on, a body can be written so that it is
+//! read as the value of a different body. So [`Document`] is a flat index into the text: parsing
+//! checks the grammar and records where each value lies, and writing decodes from the text again.
+//! Both passes are linear in the size of the body, except for the sorting of keys.
 //!
 //! Most texts are canonical already. Parsing marks each value and key whose text equals its
 //! canonical form, and writing copies these texts.
@@ -100,8 +100,8 @@ struct Node {
     is_canonical: bool,
     start: u32,
     end: u32,
-    /// The index in `containers` of an array or object. Of a key, the end of its value, if the text of
-    /// both equals the canonical form. Otherwise 0.
+    /// For an array or object, its index in `containers`. For a key, the end of its value, if the
+    /// text of key and value equals the canonical form. Otherwise 0.
     inner: u32,
 }
 

@@ -347,8 +347,9 @@ fn is_canonical_escape(escape: &[u8]) -> bool {
 
 /// Returns whether a number with a point or an exponent certainly is what Python prints for it.
 ///
-/// A decimal number of at most 15 digits is the shortest one that is read as its double, unless it
-/// ends in zeros. Python prints it without an exponent if it is not too small.
+/// Python prints the shortest decimal number that is read as the same double. A number of at most
+/// 15 digits is that shortest one, unless it ends in zeros. Python prints it without an exponent if
+/// it is not too small.
 fn is_canonical_float(text: &[u8]) -> bool {
     const SAFE_DIGITS: usize = 15;
     text.len() <= SAFE_DIGITS + 1

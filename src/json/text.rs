@@ -19,8 +19,8 @@ pub(super) fn plain_run(text: &[u8], at: usize) -> usize {
     }
 }
 
-/// Returns a bit for each of the bytes, from the lowest on. It is 0 for a byte that is printed as it
-/// is.
+/// Returns a bit for each byte; the lowest bit is that of the first byte. A bit is 0 if the byte is
+/// printed as it is.
 #[inline(always)]
 fn not_plain(bytes: &[u8; 16]) -> u32 {
     let bytes = i8x16::new(bytes.map(u8::cast_signed));
@@ -64,8 +64,8 @@ pub(super) fn decode(raw: &str) -> Vec<u8> {
     bytes
 }
 
-/// Returns the code point of the escape that begins the text, and its length in bytes. The text is
-/// checked. A lone surrogate is returned as it is.
+/// Returns the code point of the escape that begins the text, and its length in bytes. The parser
+/// has checked the text. A lone surrogate is returned as it is.
 pub(super) fn escaped(bytes: &[u8]) -> (u32, usize) {
     match bytes[1] {
         b'b' => (0x08, 2),

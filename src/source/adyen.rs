@@ -173,8 +173,7 @@ fn verify_items(items: &[Value<'_>], keys: &[Vec<u8>]) -> Result<(), Error> {
     items.iter().try_for_each(|item| verify_item(*item, keys))
 }
 
-const UNSOUND: &str =
-    "must have items, none of them twice, and no colon in a signed field but merchantReference";
+const UNSOUND: &str = "must have items, none of them twice, and no colon in a signed field other than merchantReference";
 
 /// Returns whether the signatures of these items leave no doubt about them. No signature covers the
 /// list of items in a batch, so a batch with a repeated item would count as another event.

@@ -5,9 +5,9 @@
 //! `TopicArn` and `Type`, and, in a confirmation, `SubscribeURL` and `Token`. Anybody could change
 //! the other fields, such as `MessageAttributes`. Raw messages are not signed, so they are refused.
 //!
-//! Secrets are the ARNs of topics. They are not secret, but they bind a message to one topic:
-//! anybody can make a topic of their own and subscribe an address to it. A retry has the same
-//! `MessageId`.
+//! Secrets are the ARNs of topics. They are not secret, but without them, messages of a stranger's
+//! topic would be accepted: anybody can create a topic and subscribe the router's address to it. A
+//! retry has the same `MessageId`.
 
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
@@ -89,8 +89,8 @@ impl Message {
                 continue;
             }
             let value = present(name)?;
-            // A line break in another value could move the end of the message: the same signature
-            // would then cover another message id.
+            // With a line break in another value, the value of `Message` could end at another
+            // place: the same signature would then cover another message id.
             if *name != "Message" && value.contains('\n') {
                 return Err(wrong());
             }

@@ -28,7 +28,7 @@ use crate::{
 
 const PAIR: &str = "must be `public key:private key`";
 
-/// Most fields of the form. Braintree sends two.
+/// Largest number of fields in the form. Braintree sends two.
 const MAX_FIELDS: usize = 16;
 
 #[derive(Debug)]
@@ -60,8 +60,9 @@ impl Vendor for Braintree {
         let form = Form::of(&check.delivery.body).ok_or_else(missing)?;
         let is_allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'=' | b'/' | b'\n');
-        // An attacker gets the signature of a text by sending it as a challenge. A challenge is
-        // never the base64 of XML, so a payload that is not XML is refused.
+        // An attacker can get the signature of a short text in hex digits by sending it as a
+        // challenge. Such a text is never the base64 of XML, so a payload that is not XML is
+        // refused.
         if !form.payload.bytes().all(is_allowed) || form.xml().is_none() {
             return Err(wrong());
         }

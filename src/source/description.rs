@@ -27,7 +27,8 @@ pub struct Description {
     /// A signed handshake that is answered at once.
     pub handshake: Option<Echo>,
     /// Time for which the vendor may deliver an event again after an answer other than 2xx, by
-    /// itself or when an operator asks for it. Zero if that is not known, or a day or less.
+    /// itself or when an operator asks for it. Zero also if that time is not known. Built-in
+    /// vendors have zero for a day or less, too.
     pub retry_horizon: Duration,
     pub wish: Wish,
     /// Headers of the signature in addition to those that the scheme names.
@@ -102,8 +103,9 @@ pub struct Signed {
     pub key_id: Option<HeaderName>,
     pub stamp: Option<Stamp>,
     pub template: Template,
-    /// True if the vendor always sends a JSON object or array, and signs something else right beside
-    /// it. With this check, an attacker cannot move text between the two.
+    /// True if the vendor always sends a JSON object or array, and signs another text directly
+    /// before or after it. Then the body must be JSON, so that an attacker cannot move characters
+    /// between the two.
     pub is_json: bool,
 }
 
@@ -126,8 +128,8 @@ pub enum Encoding {
     /// Base64 with or without padding.
     Base64,
     Base64Url,
-    /// Hex or base64, distinguished by length, for a vendor whose documentation does not name the
-    /// encoding.
+    /// Hex, or else base64, for a vendor whose documentation does not name the encoding. A
+    /// signature has another length in each of them.
     HexOrBase64,
 }
 
@@ -155,7 +157,7 @@ pub struct Stamp {
 #[derive(Debug, Clone)]
 pub enum StampPlace {
     At(Place),
-    /// An entry of the signature's list, after this prefix.
+    /// The rest of the entry with this prefix, in the list of signatures.
     Entry(String),
 }
 
@@ -196,9 +198,11 @@ pub enum Unit {
 const MILLISECOND_DIGITS: usize = 13;
 
 impl Unit {
-    /// Reads the time of a signature, which must have exactly the vendor's format. Some vendors sign
-    /// the time and the body with nothing between them. If a time could be shorter or longer, an
-    /// attacker could move digits from one to the other, and the signature would still match.
+    /// Reads the time of a signature, which must have exactly the vendor's format. Some vendors
+    /// sign the time and the body with nothing between them, so an attacker could move digits from
+    /// one to the other, and the signature would still match. A time in milliseconds has a fixed
+    /// length. A moved digit changes a time in seconds so much that the tolerance refuses it, and a
+    /// text ends with its zone or is followed by a separator.
     pub fn read_stamp(self, text: &str) -> Option<DateTime<Utc>> {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();

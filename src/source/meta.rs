@@ -18,7 +18,7 @@ use crate::{
     json::Value,
 };
 
-/// Most fields of the query. Meta sends three.
+/// Largest number of fields in the query. Meta sends three.
 const MAX_FIELDS: usize = 16;
 
 /// Longest challenge that is sent back, in bytes. Meta's has about ten.

@@ -36,7 +36,8 @@ const TOKEN: HeaderName = HeaderName::from_static("plaid-verification");
 /// Largest token that is read. Plaid's have about 400 bytes.
 const MAX_TOKEN_BYTES: usize = 2048;
 
-/// Most secrets that ask for a key. A stranger can name keys that do not exist.
+/// Largest number of secrets with which the router asks for a key. A stranger can name keys that do
+/// not exist.
 const MAX_QUESTIONS: usize = 4;
 
 const PRODUCTION: &str = "https://production.plaid.com/webhook_verification_key/get";

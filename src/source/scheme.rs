@@ -34,8 +34,8 @@ use crate::{
     secret::Secret,
 };
 
-/// Most signatures of the verified version. A sender needs one for each secret during a
-/// rotation.
+/// Largest number of signatures of the verified version. A sender needs one for each secret during
+/// a rotation.
 pub(super) const MAX_ENTRIES: usize = 16;
 
 /// Largest body that may be hashed a few times for one secret, when a public key has several

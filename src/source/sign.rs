@@ -33,7 +33,7 @@ use crate::{
 /// Value of a required header whose content is not described.
 const SAMPLE: &str = "sample";
 
-/// The fault of a body that a vendor never sends.
+/// The error about a body that is not JSON, if the vendor only sends JSON.
 pub(super) const NO_JSON: &str = "must be a JSON object or array";
 
 /// The secret, keys, address and time that a delivery is signed with.

@@ -8,8 +8,8 @@
 //! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
 //! The list comes from a stranger. However long it is, a `whsec_` secret hashes the body once. A
-//! `whpk_` key hashes it once for each `v1a` entry that is tried: at most [`MAX_ENTRIES`], and for
-//! a large body, at most as many as there are keys, but at least two.
+//! `whpk_` key hashes it once for each `v1a` entry that is tried. At most [`MAX_ENTRIES`] entries
+//! are tried, and with a large body, at most as many as there are keys (two if there is one key).
 
 use base64::{
     Engine as _, alphabet,
@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{delivery::Delivery, error::Error, key::hmac_sha256, secret::Secret};
 
-/// Base64 as in senders' secrets: with or without padding, and with any bits after the last byte.
+/// Base64 as in senders' secrets: with or without padding, and with any value in the unused bits of
+/// the last character.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()

@@ -4,8 +4,9 @@
 //! The signature covers the address with its query, then the name and the distinct values of every
 //! field, sorted. For a JSON body, the query has the SHA-256 of the body, as `bodySHA256`. The
 //! signature does not cover `I-Twilio-Idempotency-Token`, the only name that Twilio gives to an
-//! event: `MessageSid` and `CallSid` name the object that the event is about. No field has the type
-//! of all events. So the type is made from whichever status is present: `CallStatus.completed`.
+//! event: `MessageSid` and `CallSid` name the object that the event is about. There is no field
+//! that every event has its type in. So the type is made from whichever status is present:
+//! `CallStatus.completed`.
 
 use std::{
     borrow::Cow,
@@ -38,7 +39,7 @@ const TOKEN: &str = "i-twilio-idempotency-token";
 /// The parameter of the address that holds the hash of a JSON body.
 const BODY_HASH: &str = "bodySHA256";
 
-/// Most fields of a form. Twilio sends about fifty.
+/// Largest number of fields in a form. Twilio sends about fifty.
 const MAX_FIELDS: usize = 1000;
 
 /// Fields that hold a status. The first one that is present gives the type, by its name and value.

@@ -35,8 +35,8 @@ impl Acceptances {
     /// Returns the earliest acceptance among the events of a list, as far as it is known. Reads until
     /// `until` at the latest. The next look reads on.
     ///
-    /// The event that is listed first is read first, and then those that are listed last: the pauses
-    /// of a schedule usually grow, so these events have waited for long.
+    /// The first event of the list is read first. Then those at its end follow: the pauses of a
+    /// retry schedule usually grow, so an event in a long pause was probably accepted early.
     pub(super) async fn oldest(
         &self,
         store: &dyn Store,
@@ -52,7 +52,7 @@ impl Acceptances {
             while let Some((record, key)) = records.next().await {
                 let accepted = match record {
                     Err(StoreError::Corrupt(_)) => Some(None),
-                    // The list may lag a little.
+                    // The list may still have an event that has left the inbox.
                     record => record?.and_then(|record| record.accepted).map(|one| Some(one.at)),
                 };
                 if let Some(accepted) = accepted {

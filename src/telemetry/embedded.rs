@@ -2,8 +2,8 @@
 //! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
 //!
 //! AWS charges for each metric, each value of its dimensions, and each byte of the log. So a line
-//! declares only metrics that are rare or that an alarm uses. The line of a delivery that went well
-//! declares none: the metric filter of template.yaml reads its members.
+//! declares only metrics that are rare or that an alarm uses. The line of a delivery whose result
+//! was stored declares none: the metric filter of template.yaml reads its members.
 
 use std::sync::LazyLock;
 

@@ -190,7 +190,7 @@ impl<'a> Members<'a> {
     }
 }
 
-// The signature is serde's.
+// serde requires this signature of the function.
 fn is_true(value: &bool) -> bool {
     *value
 }

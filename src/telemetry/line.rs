@@ -25,7 +25,8 @@ impl Line {
 
     /// Adds the members of another object, which has at least one.
     pub(super) fn with(mut self, members: &impl Serialize) -> Self {
-        // Where one object ends and the next one begins, a comma makes them one.
+        // A comma replaces the end of the first object and the beginning of the second, so that
+        // they become one.
         self.0.pop();
         let end = self.0.len();
         self.write(members);

@@ -51,7 +51,7 @@ impl<'a> Decimal<'a> {
         if self.is_whole() {
             return Ok(None);
         }
-        // The fraction is 0.000ddd: `digits` with `scale` places after the point.
+        // The fraction is `coefficient`, with `scale` places after the point.
         let significant = self.fraction.trim_start_matches('0');
         let (coefficient, dropped) = round(significant);
         let scale = self.fraction.len() - dropped;

@@ -53,7 +53,7 @@ fn to_ascii(char: char) -> Option<char> {
 struct Run {
     text: String,
     kind: Kind,
-    /// True if a character was examined while the run was one of letters. A letter at the end of
+    /// True if a character was examined while the run was a run of letters. A letter at the end of
     /// the text is not followed by another character, so it does not count: `1.a`.
     saw_letters: bool,
 }

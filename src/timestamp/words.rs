@@ -1,6 +1,6 @@
 //! The words in dates.
 
-/// The field of a number that a letter labels: the `h` in `10h`.
+/// The field that a number fills, named by the letter or word after it: the `h` in `10h`.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Unit {
     Hour,

@@ -329,7 +329,7 @@ fn serve_says_what_is_wrong_with_store_files_secret_and_ports_together() {
     for (variable, said) in [
         ("AWS_TARGET_FUNCTION", "must be a function's name or ARN"),
         ("ROUTING_SECRET", "must have at least 16 bytes"),
-        ("GCP_CA_FILE", "/nowhere/ca.pem is not a PEM file of a CA"),
+        ("GCP_CA_FILE", "/nowhere/ca.pem cannot be used as a PEM file of a CA"),
         ("STORE_URL", "cannot open "),
         ("METRICS_LISTEN", "cannot listen on "),
         ("PORT", "cannot listen on "),
@@ -352,7 +352,11 @@ async fn listen_takes_a_port_of_loopback() {
         assert_eq!(server.url, format!("http://127.0.0.1:{port}"));
     }
     let output = router(&["serve", "--listen", "localhost"], &[]);
-    assert!(stderr(&output).contains("must be PORT, HOST:PORT"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("must be a port, or a host and a port"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn a_limited_destination_for_whose_room_nothing_waits_is_warned_of() {
     for (timeout, is) in [("5000", "5000 equals"), ("5001", "5001 is more than")] {
         let said = format!(
             "FORWARD_TIMEOUT_MS: {is} FORWARD_BUDGET_MS (5000), so no attempt waits for room at aws, \
-             which has limits: an event that finds none is answered with 503 at once: set \
+             which has limits: an event that finds no room is answered with 503 at once: set \
              FORWARD_TIMEOUT_MS below FORWARD_BUDGET_MS"
         );
         assert_eq!(with(timeout), [said]);
@@ -286,7 +286,7 @@ fn a_ca_file_that_is_none_is_a_problem_like_the_others() {
         let named: Vec<_> = errors.iter().map(|error| error.variable.as_str()).collect();
         assert_eq!(named, ["ROUTE_THRESHOLD", "GCP_CA_FILE", "REDIS_CA_FILE"]);
         for error in &errors[1..] {
-            let said = format!("{path} is not a PEM file of a CA: ");
+            let said = format!("{path} cannot be used as a PEM file of a CA: ");
             assert!(error.remedy.starts_with(&said), "{errors:?}");
         }
     }

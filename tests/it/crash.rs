@@ -15,8 +15,8 @@ use crate::{
     support::{Got, PAYLOAD, Serve, Sink, client, ok, sqlite, status},
 };
 
-/// The place where the process ends, whether the destination accepts the event before, and how
-/// often the event arrives in the end.
+/// The place where the process ends, whether the destination accepts the event if it arrives before
+/// the crash, and how often the event arrives in the end.
 const STEPS: [(&str, bool, usize); 19] = [
     ("before claim", true, 1),
     ("after claim", true, 1),

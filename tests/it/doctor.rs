@@ -125,7 +125,7 @@ fn every_problem_is_told_at_once() {
     for text in [
         "ROUTE_THRESHOLD: must be a whole number from 0 to 256",
         "GCP_TARGET_URL: nowhere.invalid cannot be looked up",
-        "GCP_CA_FILE: /nowhere/ca.pem is not a PEM file of a CA",
+        "GCP_CA_FILE: /nowhere/ca.pem cannot be used as a PEM file of a CA",
         "AWS_TARGET_FUNCTION: must be a function's name or ARN",
         "AWS_REGION: must be set",
         "AWS credentials: ",

@@ -27,8 +27,9 @@ pub fn event(number: u32) -> String {
     PAYLOAD.replace("4200", &number.to_string())
 }
 
-/// Delivers an event repeatedly until it is accepted, as a vendor does. Requests that waited while
-/// the table was missing come first. A claim may have succeeded although its answer was lost.
+/// Delivers an event repeatedly until it is accepted, as a vendor does. DynamoDB Local first
+/// answers the requests that waited while the table was missing. A claim may have succeeded
+/// although its answer was lost.
 async fn answered(router: &Server, event: String) -> Got {
     for _ in 0..600 {
         let got = router.post(event.clone()).await;

@@ -1,4 +1,4 @@
-//! The checks of the fuzz targets, made of their seeds. `make fuzz` makes them of mutated input.
+//! The checks of the fuzz targets, run on their seeds. `make fuzz` runs them on mutated input.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn every_target_accepts_its_seeds() {
 }
 
 fn check_of(target: &str) -> fn(&[u8]) {
-    // libFuzzer gives a target of text only what is UTF-8.
+    // libFuzzer gives a target that takes a `&str` only valid UTF-8.
     fn text(check: fn(&str), seed: &[u8]) {
         std::str::from_utf8(seed).into_iter().for_each(check);
     }

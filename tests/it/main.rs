@@ -9,7 +9,7 @@ use fixture::{
 };
 
 // Key and route.
-mod fuzz; // The checks of the fuzz targets, made of their seeds.
+mod fuzz; // The checks of the fuzz targets, run on their seeds.
 mod golden; // The golden cases of the Python router, byte for byte.
 mod hostile; // Hostile bodies.
 mod parity; // Generated cases against the Python reference.
@@ -18,7 +18,7 @@ mod parity; // Generated cases against the Python reference.
 mod every_vendor; // Rules for every vendor: one key for all retries, no changed request passes.
 mod fetcher; // Fetches the certificates and keys that vendors sign with.
 mod handshakes; // Vendors' questions, and their answers.
-mod libraries; // Vendors' own libraries: each accepts what the other signs.
+mod libraries; // Vendors' own libraries: they accept the router's signatures, and the router theirs.
 mod particular_vendors; // Checks that a single vendor needs.
 mod sources_config; // Problems of SOURCES, each named.
 mod sources_over_http; // Vendors' requests, from HTTP to the destination.

@@ -26,7 +26,7 @@ fn numbered(number: usize) -> String {
     )
 }
 
-/// Returns the neighbour of an event's route byte.
+/// Returns the byte that decides about a copy: the one after the route byte in the same HMAC.
 fn mirror_byte(body: &str) -> u8 {
     let plan = planned(&delivery(body.to_owned()), &intake(SECRET), Utc::now()).unwrap();
     hmac_sha256(SECRET.as_bytes(), &[b"route|", plan.event.logical().as_bytes()])[1]

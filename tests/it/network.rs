@@ -74,10 +74,26 @@ fn a_client_certificate_that_cannot_be_used_is_named_with_its_file() {
     for (given, variable, says) in [
         (["", &key], of_certificate, "must be set together with GCP_CLIENT_KEY_FILE".to_owned()),
         ([&certificate, ""], of_key, "must be set together with GCP_CLIENT_CERT_FILE".into()),
-        (["/nowhere", &key], of_certificate, "/nowhere is not a PEM file of a certificate".into()),
-        ([&key, &key], of_certificate, format!("{key} is not a PEM file of a certificate")),
-        ([&certificate, "/nowhere"], of_key, "/nowhere is not a PEM file of a private key".into()),
-        ([&certificate, &certificate], of_key, format!("{certificate} is not a PEM file of a")),
+        (
+            ["/nowhere", &key],
+            of_certificate,
+            "/nowhere cannot be used as a PEM file of a certificate".into(),
+        ),
+        (
+            [&key, &key],
+            of_certificate,
+            format!("{key} cannot be used as a PEM file of a certificate"),
+        ),
+        (
+            [&certificate, "/nowhere"],
+            of_key,
+            "/nowhere cannot be used as a PEM file of a private key".into(),
+        ),
+        (
+            [&certificate, &certificate],
+            of_key,
+            format!("{certificate} cannot be used as a PEM file of a"),
+        ),
         ([&certificate, &locked], of_key, "without a password".into()),
         (
             [&certificate, &another],
@@ -115,7 +131,10 @@ fn a_destination_of_a_table_can_have_a_client_certificate() {
     assert_eq!(problems(&both), Vec::<String>::new());
     for (fields, says) in [
         (certificate.clone(), "must be set together with client_key_file"),
-        (format!("{certificate}client_key_file = \"/nowhere\""), "/nowhere is not a PEM file"),
+        (
+            format!("{certificate}client_key_file = \"/nowhere\""),
+            "/nowhere cannot be used as a PEM file",
+        ),
     ] {
         let told = problems(&fields);
         assert!(told.len() == 1 && told[0].contains(says), "{told:?}");

@@ -156,7 +156,7 @@ fn twenty_broken_descriptions_get_the_error_that_helps() {
         ),
         (
             "scheme = \"hmac-body\"\nheader = \"X-Sig\"\ntyp = \"/type\"",
-            custom(6, "`typ` is not a field of such a source"),
+            custom(6, "`typ` is not a field of this kind of source"),
         ),
     ] {
         let text = format!("{CUSTOM}{fields}\n");
@@ -221,7 +221,7 @@ fn broken_sources_get_the_error_that_helps() {
         ),
         (format!("{STRIPE}url = \"hooks\""), eu(4, &format!("`url` {ORIGIN}"))),
         (format!("{STRIPE}url = \"https://a.example?b\""), eu(4, &format!("`url` {ORIGIN}"))),
-        (format!("{STRIPE}scheme = \"basic\""), eu(4, "`scheme` is not a field of such a source")),
+        (format!("{STRIPE}scheme = \"basic\""), eu(4, "`scheme` is not a field of this kind of source")),
         (
             format!("{STRIPE}secrets_from = \"EU_SECRETS\""),
             eu(4, "`secrets_from` must not be set together with `secrets`"),

@@ -35,7 +35,8 @@ pub(super) const SIGNERS: [Signer; 5] = [
     Signer { name: "twilio", secret: "demo-not-a-secret", covered: "delivered" },
 ];
 
-/// The vendor in the commands for trying by hand. The demo itself sends none of its events.
+/// The vendor in the commands for trying by hand. The demo itself sends no webhook in this vendor's
+/// own form.
 pub(super) const BY_HAND: Signer =
     Signer { name: "shopify", secret: "demo-not-a-secret", covered: "" };
 

@@ -61,8 +61,8 @@ impl HttpBody for Drained {
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        // Polling this body would send `100 Continue`, and the sender would send a body that nobody
-        // needs.
+        // If the sender waits for `100 Continue`, polling the body would send it, and the sender
+        // would send a body that nobody needs.
         let is_needless = self.is_awaited || self.is_end_stream();
         if let Some((body, reading)) = self.unread.take()
             && !is_needless

@@ -18,7 +18,8 @@ pub struct Head {
 struct State {
     /// Bytes of the head that have arrived.
     arrived: usize,
-    /// True while a request is being read. Bytes that arrive then belong to its body.
+    /// True after the head, while the body of a request is being read. Bytes that arrive then
+    /// belong to the body.
     is_read: bool,
 }
 

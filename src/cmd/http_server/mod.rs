@@ -48,8 +48,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Size at which the server stops reading a request's head. The last read may exceed it by
-/// [`stream::MAX_READ`]. So every head up to this size is accepted, and every head beyond the sum
-/// gets 431.
+/// [`stream::MAX_READ`]. So no head up to this size gets 431, and every head that is larger than
+/// both together does.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Most headers of a request. A request with more gets 431.
@@ -86,11 +86,11 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Answers deliveries with `handler`, and the `vital` routes, until `stop` completes. Then finishes
-/// the deliveries under way, even those of senders that have hung up.
+/// Passes deliveries to `handler`, and answers the `vital` routes, until `stop` completes. Then
+/// finishes the deliveries under way, even those of senders that have hung up.
 ///
 /// # Errors
-/// Fails if the listener fails.
+/// None at present: an error while accepting is logged, and the server goes on.
 pub async fn serve_deliveries(
     listener: TcpListener,
     vital: axum::Router,
@@ -111,7 +111,7 @@ pub async fn serve_deliveries(
 /// Answers requests until `stop` completes. Then finishes the requests under way.
 ///
 /// # Errors
-/// Fails if the listener fails.
+/// None at present: an error while accepting is logged, and the server goes on.
 pub async fn serve(
     listener: TcpListener,
     app: App,

@@ -113,7 +113,9 @@ impl AsyncRead for Stream {
         if self.head.add(read) {
             Poll::Ready(Ok(()))
         } else {
-            Poll::Ready(Err(io::Error::other("all heads have reached their part of the buffers")))
+            Poll::Ready(Err(io::Error::other(
+                "the heads of all requests together have reached their limit",
+            )))
         }
     }
 }

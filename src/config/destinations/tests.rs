@@ -99,15 +99,15 @@ fn each_problem_of_a_table_is_named_with_its_line_and_field() {
     for (table, said) in [
         (
             format!("{eu}colour = \"red\"\n"),
-            "line 5: [destinations.eu] `colour` is not a field of such a destination",
+            "line 5: [destinations.eu] `colour` is not a field of this kind of destination",
         ),
         (
             format!("{eu}function = \"f\"\n"),
-            "line 5: [destinations.eu] `function` is not a field of such a destination",
+            "line 5: [destinations.eu] `function` is not a field of this kind of destination",
         ),
         (
             format!("{us}url = \"https://x.dev\"\n"),
-            "line 5: [destinations.us] `url` is not a field of such a destination",
+            "line 5: [destinations.us] `url` is not a field of this kind of destination",
         ),
         (
             eu.replace("http\"", "ftp\""),

@@ -185,8 +185,9 @@ fn typeform() -> Description {
 }
 
 /// The signature covers type and time. Each active key signs in a header of its own. DocuSign
-/// allows a hundred keys, but a delivery with more than 16 signatures is refused. There is no id:
-/// envelope, event and time name the event, because `retryCount` changes between deliveries.
+/// allows a hundred keys, but a delivery with more than 16 signatures is refused. There is no id,
+/// and `retryCount` changes between deliveries, so the content cannot name the event. Envelope,
+/// event, recipient and time name it instead.
 fn docusign() -> Description {
     let signatures = (1..=100).map(|number| format!("x-docusign-signature-{number}"));
     let signatures: Vec<_> = signatures.filter_map(|name| name.parse().ok()).collect();

@@ -102,7 +102,7 @@ fn telnyx() -> Description {
     }
 }
 
-/// The signature covers the type. No field has the time of all events, and there is no id. The
+/// The signature covers the type. There is no time that every event has, and there is no id. The
 /// secret is the API key.
 fn retell() -> Description {
     Description {
@@ -257,7 +257,8 @@ fn resend() -> Description {
 
 /// The signature is in the body. It covers only a time and a random token, so anybody who has seen
 /// one can send any event. The documentation does not say whether a retry is signed again, so a
-/// timestamp may have any age. The event of a subaccount has the signature of its parent, too.
+/// timestamp may have any age. An event of a subaccount also has a second signature, made with the
+/// key of the parent account.
 fn mailgun() -> Description {
     Description {
         documentation: "https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks",

@@ -29,7 +29,7 @@ fn mux() -> Description {
     }
 }
 
-/// The signature covers the type. No field has the time of all events, and there is no id. Webhooks
+/// The signature covers the type. There is no time that every event has, and there is no id. Webhooks
 /// that were made in the dashboard are not signed, so they are refused.
 fn webflow() -> Description {
     Description {

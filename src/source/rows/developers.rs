@@ -33,8 +33,8 @@ pub(super) static ALL: [BuiltIn; 19] = [
     row("alchemy", alchemy),
 ];
 
-/// The signature covers only the body. Type and id are in headers that anybody could change. No
-/// field has the time of all events. A redelivery at an operator's request has the same
+/// The signature covers only the body. Type and id are in headers that anybody could change. There
+/// is no time that every event has. A redelivery at an operator's request has the same
 /// `X-GitHub-Delivery` and the same body. The SHA-1 signature in `X-Hub-Signature` is not accepted.
 fn github() -> Description {
     Description {
@@ -165,7 +165,7 @@ fn statsig() -> Description {
     }
 }
 
-/// The signature, an HMAC-SHA1, covers the type. No field has the time of all events, and there is
+/// The signature, an HMAC-SHA1, covers the type. There is no time that every event has, and there is
 /// no id.
 fn autodesk() -> Description {
     Description {

@@ -185,7 +185,7 @@ fn airwallex() -> Description {
     }
 }
 
-/// The signature covers the type. No field has the time of all events, and there is no id.
+/// The signature covers the type. There is no time that every event has, and there is no id.
 fn modern_treasury() -> Description {
     Description {
         documentation: "https://docs.moderntreasury.com/platform/reference/webhooks",
@@ -214,7 +214,7 @@ fn orb() -> Description {
     }
 }
 
-/// The signature covers type and id. No field has the time of all events.
+/// The signature covers type and id. There is no time that every event has.
 fn lithic() -> Description {
     standard("https://docs.lithic.com/docs/events-api", fields("/event_type", "", ""))
 }
@@ -261,7 +261,7 @@ fn xero() -> Description {
     }
 }
 
-/// The signature covers type and id. No field has the time of all events.
+/// The signature covers type and id. There is no time that every event has.
 fn brex() -> Description {
     standard("https://developer.brex.com/docs/webhooks/", fields("/event_type", "", ""))
 }

@@ -37,8 +37,8 @@ const FIELDS: [&str; 13] = [
     "scheme",
 ];
 
-/// Names that no source may have. The texts that keys are derived from begin with them, or with the
-/// name of a source.
+/// Names that no source may have. An idempotency key is derived from a text that begins with one of
+/// these words or with the name of a source, so these must differ.
 const RESERVED: [&str; 2] = ["event-id", "header"];
 
 /// Reads the sources of a text. `get` looks up the variables that `secrets_from` names.
@@ -216,7 +216,8 @@ fn rules(reader: &mut Reader<'_, '_>) -> Rules {
     };
     let (only, except) = (globs("only"), globs("except"));
     let destination = reader.text("destination", |text| {
-        text.parse::<Route>().map_err(|error| format!("names a destination, and a name {error}"))
+        text.parse::<Route>()
+            .map_err(|error| format!("must be the name of a destination: a name {error}"))
     });
     let answer = reader.text("answer", |text| match text {
         "delivered" => Ok(Answer::Delivered),

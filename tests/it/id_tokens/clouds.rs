@@ -29,7 +29,8 @@ pub enum Sts {
     Works,
     /// Takes the request, and never answers.
     Hangs,
-    /// Answers with this status and text, in which REQUEST is what came.
+    /// Answers with this status and text. The word REQUEST in the text is replaced by the request
+    /// that came.
     Answers(u16, &'static str),
     /// Works after this time.
     IsLate(Duration),

@@ -279,7 +279,10 @@ async fn operators_are_told_what_is_answered_at_once() {
     assert_eq!((&line["answer"], &line["workers"]), (&"accepted".into(), &16.into()), "{line}");
     assert_eq!(line["schedule"], "1day,1h 30m");
     let delivering = [accepting, vec![("ANSWER".into(), "delivered".into())]].concat();
-    let line = line_of(&serve(&delivering), "accepting no events; those that are left");
+    let line = line_of(
+        &serve(&delivering),
+        "events are answered when they are delivered; accepted events that are left",
+    );
     assert_eq!((&line["answer"], &line["workers"]), (&"delivered".into(), &16.into()), "{line}");
 }
 

@@ -34,8 +34,8 @@ enum Says {
 }
 use Says::{Done, Never, TryLater};
 
-/// The place where the process ends, the answer of the destination before, and how often the event
-/// arrives in the end.
+/// The place where the process ends, the answer of the destination if the event arrives before the
+/// crash, and how often the event arrives in the end.
 const STEPS: [(&str, Says, usize); 24] = [
     ("before accept", Done, 1),
     // DynamoDB has written one part of the body, or two.

@@ -22,8 +22,8 @@ async fn on_redis_an_event_costs_three_requests_and_a_message() {
     let redis = Redis::start(&[]);
     let proxy = Proxy::start(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", proxy.port);
-    // Each inbox: the server's time and the list of what is due, and the whole list. Commands that are
-    // sent together count once.
+    // For each inbox, an idle run asks for the server's time and what is due, and for the whole
+    // list. Commands that are sent together count once.
     let expected = Expected { accept: 1, fail: 2, deliver: 2, idle_run: 2..=6 };
     count(&[("STORE_URL", &url)], || proxy.take(), expected).await;
 }

@@ -35,7 +35,7 @@ use crate::{
 /// The time after which a message counts as lost in these tests.
 const LOST: Duration = Duration::from_millis(500);
 
-/// The time after which an event gets a message without the function.
+/// The time after which the test itself sends a message for an event.
 const NUDGE: Duration = Duration::from_secs(5);
 
 /// Trials at the same time. A trial mostly waits for the end of a lease.

@@ -31,7 +31,7 @@ fn failed_and_dropped(log: &str) -> (usize, usize) {
 
 /// Receives messages of events (`copies` is false) or of copies, until there are that many.
 async fn messages(queue: &Queue, copies: bool, count: usize) -> Vec<Message> {
-    // A request to SQS that was repeated has doubled its message.
+    // If the SDK has repeated a request, a message may come twice.
     let mut found = BTreeMap::new();
     until("the messages come", async || {
         let received = queue.receive().await.into_iter();

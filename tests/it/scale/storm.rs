@@ -22,7 +22,7 @@ use crate::{
     support::{client, post},
 };
 
-/// Events per second, and the seconds in which they come to be.
+/// Events per second, and the seconds in which new ones arrive.
 const RATE: f64 = 16.0;
 const ARRIVING: f64 = 5.0;
 /// The seconds in which the destination is down.

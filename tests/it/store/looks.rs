@@ -1,4 +1,5 @@
-//! Clauses of the contract of all stores about the list of an inbox whose events messages bring.
+//! Clauses of the contract of all stores: the list of an inbox, if messages of a queue bring its
+//! events.
 
 use webhook_router::{
     route::Route,

@@ -1,4 +1,4 @@
-//! Holds what docs/cost.md says about the monthly cost, and the queries of the log, against the
+//! Compares what docs/cost.md says about the monthly cost, and the queries of the log, with the
 //! template.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ fn the_page_about_the_cost_counts_what_the_template_creates() {
     let (own, of_aws): (Vec<_>, Vec<_>) =
         alarmed.iter().partition(|metric| metric["Namespace"] == "webhook-router");
     assert!(of_aws.iter().all(|metric| metric["Namespace"] == "AWS/Lambda"));
-    // A value of a dimension makes another metric.
+    // Each value of a dimension counts as a metric of its own.
     let metric = |name: &Value, dimensions: &Value| format!("{name} {dimensions}");
     let mut metrics: BTreeSet<_> =
         own.iter().map(|one| metric(&one["MetricName"], &one["Dimensions"])).collect();

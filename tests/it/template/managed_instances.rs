@@ -26,7 +26,7 @@ fn the_function_beside_the_stack_shares_its_store_and_may_do_no_more() {
         &function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"];
     assert_eq!(managed["PerExecutionEnvironmentMaxConcurrency"], json!({ "Ref": "Concurrency" }));
     assert_eq!(managed["CapacityProviderArn"], json!({ "Fn::GetAtt": ["Capacity", "Arn"] }));
-    // The least of Lambda Managed Instances.
+    // The smallest memory that Lambda Managed Instances allow.
     assert!(function["MemorySize"].as_u64().unwrap() >= 2048);
     assert!(template["Parameters"]["Concurrency"]["MinValue"].as_u64().unwrap() > 1);
     // The function's own lines reach the log as they are, and Lambda's own are left out.
