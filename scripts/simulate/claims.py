@@ -151,7 +151,7 @@ def sentences(cpu, runs):
         ("(average seconds of the destination + {})", digits(overhead, 2)),
         ("The default of 50 carries {} deliveries/s at 60 ms on average, and {} at one second",
          digits(25 / delivery), whole(25 / (1 + overhead))),
-        ("with {} reserved, {}/s.", whole(most[1]), whole(10 * most[1])),
+        ("so {} requests/s for {} invocations.", whole(10 * most[1]), whole(most[1])),
         ("longer by {} ms (measured: {} ms with its start, and {} ms more with `SECRETS_ARN`)",
          digits(first * 1e3), digits(cpu["first_delivery"] * 1e3, 3),
          digits((cpu["init_with_secret"] - cpu["init"]) * 1e3, 3)),
