@@ -73,7 +73,7 @@ const SWEPT: usize = 256;
 
 /// Most events in each of a lane's collections: those that were just accepted, those that are due,
 /// and those that are due later. While this many are due, the lane does not look at what was just
-/// accepted. The store lists all events.
+/// accepted. A look at the store may add more. The store lists all events.
 const REMEMBERED: usize = 4096;
 
 /// Time by which the clock of a store may be behind.

@@ -51,9 +51,9 @@ const AFTER_ANSWER: Duration = Duration::from_millis(10);
 /// Most copies that are sent to a mirror at a time. The others wait.
 const AT_ONCE: usize = 16;
 
-/// Time for which a mirror gets no copies after one that it did not answer in time, and for which the
-/// queue gets none after one that it did not take. In Lambda, each copy that is waited for keeps an
-/// instance from its next invocation.
+/// If a mirror does not answer a copy in time, it gets no copies for this time. If the queue does
+/// not take a copy, it gets none for this time. The reason is that in Lambda, an instance that
+/// waits for a copy takes no other invocation.
 const REST: Duration = Duration::from_secs(30);
 
 const RESTS: &str = "the mirror did not answer an earlier copy in time";
@@ -97,8 +97,8 @@ impl Mirror {
             Ok(reply) if reply.status.is_success() => Copied::Sent,
             Ok(reply) => Copied::Failed(format!("the answer {}", reply.status.as_u16())),
             Err(error) => {
-                // A connection that cannot be made fails before the timeout of the copy, so half of
-                // the timeout counts as no answer, too.
+                // The time limit for a connection is shorter than that for a copy. So an error
+                // after half of the timeout also counts as no answer in time.
                 if began.elapsed() >= timeout / 2 {
                     self.rest.begin();
                 }

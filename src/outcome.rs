@@ -62,11 +62,11 @@ impl Outcome {
         matches!(self, Self::TimedOut | Self::Broken)
     }
 
-    /// Returns whether another attempt may end differently, now or in a later redrive. After a redirect
-    /// and after most 4xx answers, it may not.
+    /// Returns whether another attempt can end differently, now or in a later redrive. After a
+    /// redirect and after most 4xx answers, it cannot.
     ///
-    /// After every outcome without an answer, a redrive may: even a call that AWS refused succeeds
-    /// once the role or the name is corrected.
+    /// After every outcome without an answer, a redrive can end differently: even a call that AWS
+    /// refused succeeds once the role or the name is corrected.
     pub fn is_worth_another(self) -> bool {
         const TOO_EARLY: u16 = 425;
         match self {

@@ -162,7 +162,7 @@ pub fn needs(
         Ok(Admitted::Source(source)) if intake.certificate_of(source).is_none() => {
             source.needs(delivery, intake.signature_tolerance, now)
         }
-        // `plan` reports the fault.
+        // Nothing to fetch. If `admit` has failed, `plan` fails in the same way.
         _ => Ok(None),
     }
 }

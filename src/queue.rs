@@ -40,7 +40,7 @@ pub const DESTINATION: &str = "destination";
 /// since 1970.
 const UP_AT: &str = "up_at";
 
-/// The attribute of a message that has the length of the event's body.
+/// The attribute of a message that has the length of the event's body, or of a copy, unpacked.
 const BYTES: &str = "bytes";
 
 /// The attribute of a message that has a copy of an event.
@@ -73,7 +73,7 @@ const COPIES: &str = "_mirror";
 /// Most characters of a group.
 const MAX_GROUP_CHARS: usize = 63;
 
-/// A message that brings an event.
+/// A message that brings an event or a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub key: Key,
@@ -126,7 +126,8 @@ impl Message {
     }
 
     /// Returns the delay in seconds, rounded up, so that the message does not come before its event
-    /// is due. Longer delays than SQS has do not occur: the caller sends no message then.
+    /// is due. For an event that is due after the longest delay of SQS, the caller sends no
+    /// message.
     fn delay_seconds(&self) -> i32 {
         self.delay.as_secs_f64().ceil() as i32
     }

@@ -135,7 +135,7 @@ impl<'a> Letters<'a> {
 pub struct Pending<'a> {
     store: &'a dyn Store,
     filter: &'a Filter,
-    /// Selects the events that are due at this time.
+    /// Selects the events that are due at this time or before.
     due_by: Option<DateTime<Utc>>,
     /// The destinations whose events are not listed yet. `None` before the first page.
     routes: Option<VecDeque<Route>>,
@@ -207,8 +207,8 @@ impl<'a> Pending<'a> {
 }
 
 /// Returns whether the next redrive leaves a dead letter to the operator. It does when the last
-/// `limit` bulk replays each ended in a final answer. Any other attempt or outcome in between
-/// restarts the count. An operator's `replay --all` is a bulk replay like a redrive.
+/// `limit` bulk replays each ended in a status that is a final answer. Any other attempt or outcome
+/// in between restarts the count. An operator's `replay --all` is a bulk replay like a redrive.
 ///
 /// A redrive ends with the first final answer, so each of these attempts is a separate redrive.
 pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {

@@ -165,7 +165,8 @@ fn add_line(headers: &mut BTreeMap<String, String>, name: &str, value: &HeaderVa
     }
 }
 
-/// Builds the client context. Its `custom` entries are the headers that Cloud Run gets.
+/// Builds the client context. Its `custom` entries are the headers that Cloud Run gets, without the
+/// user agent.
 fn client_context(event: &Outgoing<'_>) -> String {
     #[derive(Serialize)]
     struct ClientContext {

@@ -47,7 +47,7 @@ pub(super) enum Gate {
         /// By the wall clock, which continues while Lambda freezes the process.
         next_probe: DateTime<Utc>,
         failed_at: DateTime<Utc>,
-        /// The time of the last answer before, if this process got one.
+        /// The time of the last answer before the gate closed, if this process got one.
         up_at: Option<DateTime<Utc>>,
     },
 }

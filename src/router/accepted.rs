@@ -46,8 +46,8 @@ const MESSAGE_LOST: Duration = Duration::from_secs(300);
 const LONGEST_PAUSE: u32 = 6;
 
 /// Returns the pause before somebody must look again at an event that gets a message now. It grows
-/// with the age of the event, so that an event gets few messages while more events wait than the
-/// function delivers.
+/// with the age of the event, so that an event gets few messages while the function cannot deliver
+/// all the events that wait.
 pub fn look_again(age: Duration) -> Duration {
     age.clamp(message_lost(), message_lost() * LONGEST_PAUSE)
 }
@@ -111,8 +111,8 @@ pub enum Handled {
         /// False only if the store could not be told the result.
         settled: bool,
     },
-    /// The event is due at this time: it is under another lease until then, it waits for its next
-    /// attempt, or it was given back without one.
+    /// The event is not due before this time. It is under another lease until then, it waits for
+    /// its next attempt, or it was given back without an attempt.
     NotDue(DateTime<Utc>),
     /// The event is not in the inbox any more.
     Gone,

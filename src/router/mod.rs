@@ -300,8 +300,7 @@ impl Router {
         Forwarded { result, attempts }
     }
 
-    /// Lets a mirror have a copy of an event that its destination has just answered. Nothing waits
-    /// for the mirror.
+    /// Lets a mirror have a copy of an event that was just delivered. Nothing waits for the mirror.
     fn copy(&self, job: &Job) {
         if let (Some(mirrors), Some(byte)) = (&self.mirrors, job.plan.mirror_byte) {
             mirrors.copy(byte, &job.delivery, &job.plan, &job.trace.headers);

@@ -11,7 +11,8 @@ use crate::{
     config::Forward, delivery::Reply, destination::SendError, outcome::Outcome, store::Release,
 };
 
-/// Longest pause between two attempts, unless a destination asks for a longer one.
+/// Longest pause between two attempts while a sender waits, unless the destination asks for a
+/// longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Longest pause that a destination may ask for before an accepted event is tried again.
@@ -119,8 +120,8 @@ impl Retries {
     }
 
     /// Returns the pause before the next attempt, which is at least as long as the destination asks
-    /// for. For an accepted event, a longer wait than [`MAX_ASKED`] is cut to it. Returns `None`
-    /// when all attempts are used up, or the next one could not end in time.
+    /// for. For an accepted event, the destination can ask for at most [`MAX_ASKED`]. Returns
+    /// `None` when all attempts are used up, or the next one could not end in time.
     ///
     /// The pause is random between zero and the backoff ("full jitter",
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that events

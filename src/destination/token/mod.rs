@@ -27,8 +27,8 @@ use tokio::sync::OnceCell;
 use self::google::Google;
 use crate::config::{IdToken, Issuer};
 
-/// A token is renewed this long before its end. A short-lived one is renewed after three quarters
-/// of its life. Tokens are valid for an hour.
+/// A token is renewed this long before its end. Google's tokens are usually valid for an hour. A
+/// token with a short life is renewed after three quarters of it.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 
 /// A token is used until this long before its end, or until seven eighths of a short life. The rest

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{delivery::Delivery, fault, key::Key, plan::Plan, route::Route};
 
-/// Time after which a part that no item refers to is garbage. Its event's item was written soon after
-/// it, or never.
+/// Time after which a part that no item refers to is garbage. The item of its event is written soon
+/// after the part, or never.
 const GARBAGE_AGE: Duration = Duration::from_secs(86_400);
 
 /// Most parts that one sweep looks at.
@@ -66,9 +66,9 @@ impl Acceptor<'_> {
     }
 
     /// Returns whether an item that nobody holds may be replaced. It may not if this call has
-    /// written parts, and the owner of the item is not the one from before that: the first try of
-    /// this call may have been stored without an answer, and the event may have ended since, which
-    /// deletes these parts.
+    /// written parts and the item has another owner than before. Then the first try of this call
+    /// may have been stored although its answer was lost, and the event may have ended since. If
+    /// so, the parts are deleted, and no item may refer to them.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }
@@ -306,7 +306,7 @@ impl DynamoDb {
         if let Err(StoreError::Corrupt(_)) = taken
             && let Err(error) = self.put_off(key, &owner, now).await
         {
-            tracing::warn!(%key, %error, "an event that cannot be read is listed at the end of its lease");
+            tracing::warn!(%key, %error, "an event that cannot be read could not be put off: it is listed again when its lease ends");
         }
         Ok(Take::Won(Box::new(taken?)))
     }

@@ -136,7 +136,8 @@ impl DynamoDb {
             .query()
             .table_name(&self.table)
             .index_name(INDEX)
-            // A condition may have one comparison of the sort key. This one includes `after`.
+            // A condition can compare the sort key only once. BETWEEN includes the entry `after`,
+            // which is skipped below.
             .key_condition_expression("dead = :dead AND dead_letter BETWEEN :after AND :to")
             .expression_attribute_values(":dead", text(partition))
             .expression_attribute_values(":after", text(after.unwrap_or("0")))

@@ -81,8 +81,8 @@ struct Current {
     connection: Option<Connection>,
 }
 
-/// The time of the last new cluster client, and the number of clients in a row that got no answer
-/// although each of them replaced one that had got none.
+/// The time at which the last new cluster client was created, and the number of new clients in a
+/// row that got no answer.
 #[derive(Default)]
 struct Renewal {
     begun: Option<Instant>,

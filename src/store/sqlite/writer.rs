@@ -156,8 +156,8 @@ impl Drop for Writer {
 fn work(connection: &Connection, writes: &Receiver<Box<dyn Write>>, timeout: Duration) {
     let mut waiting: Vec<Box<dyn Write>> = Vec::new();
     let mut pause = LOCK_PAUSE;
-    // The first so many of the waiting writes run each in a transaction of its own, because one of
-    // them failed after it had changed something.
+    // The number of writes at the front of `waiting` that must run each in a transaction of its
+    // own, because one of them failed after it had changed something.
     let mut alone = 0_usize;
     loop {
         if waiting.is_empty() {
