@@ -71,9 +71,9 @@ const IDLE_SWEEP: Duration = Duration::from_secs(300);
 /// the same time rarely try the same ones.
 const SWEPT: usize = 256;
 
-/// Most events in each of a lane's collections: those that were just accepted, those that are due,
-/// and those that are due later. While this many are due, the lane does not look at what was just
-/// accepted. A look at the store may add more. The store lists all events.
+/// Most events that a lane remembers of those that were just accepted, and most of those that are
+/// due later. While this many are due, the lane does not look at what was just accepted. The store
+/// lists all events.
 const REMEMBERED: usize = 4096;
 
 /// Time by which the clock of a store may be behind.

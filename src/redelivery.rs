@@ -207,10 +207,10 @@ impl<'a> Pending<'a> {
 }
 
 /// Returns whether the next redrive leaves a dead letter to the operator. It does when the last
-/// `limit` bulk replays each ended in a status that is a final answer. Any other attempt or outcome
-/// in between restarts the count. An operator's `replay --all` is a bulk replay like a redrive.
+/// `limit` bulk replays each ended in a final status, such as 422. Any other attempt or outcome in
+/// between restarts the count. An operator's `replay --all` is a bulk replay like a redrive.
 ///
-/// A redrive ends with the first final answer, so each of these attempts is a separate redrive.
+/// A redrive ends with the first final status, so each of these attempts is a separate redrive.
 pub fn is_left_to_operator(record: &Record, limit: u32) -> bool {
     let is_in_vain = |attempt: &&Attempt| {
         attempt.by == Trigger::BulkReplay && !attempt.outcome.is_worth_another()

@@ -42,7 +42,7 @@ all of them. Each round begins with another program.
   a `lambda_http` function that does nothing (`benches/bare`). *With the same requests*, it only sends a
   conditional PutItem, a POST and an UpdateItem, through AWS's SDK and hyper (`benches/requests`).
 - Functions run in AWS's Runtime Interface Emulator, with DynamoDB Local and the same destination.
-- *With 10 records* is the time of a delivery to a store that has 10 records. 200 deliveries are measured.
+- *With 10 records* is the time of a delivery while the store has 10 records. 200 deliveries are measured.
 - *Claims on one connection* are made one after the other. redis-benchmark sends the same command as the router's
   claim. *Bare PutItem* is a write without a condition by the AWS SDK.
 - *Memory*: a page that several processes share counts once. Under load, it is the largest memory that the kernel

@@ -49,7 +49,7 @@ pub(super) struct Report {
     /// the whole list.
     chosen: usize,
     /// Number of dead letters that were skipped, because each of their last REDRIVE_LIMIT redrives
-    /// ended in a final answer.
+    /// ended in a final status.
     left_to_operator: usize,
     #[serde(flatten)]
     summary: Summary,

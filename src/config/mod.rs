@@ -85,7 +85,7 @@ pub struct Config {
     /// The shortest time for which a delivered event is remembered.
     pub dedup_ttl: Duration,
     pub duplicates: Duplicates,
-    /// The number of redrives in a row with a final answer, after which a dead
+    /// The number of redrives in a row with a final status, after which a dead
     /// letter is left to the operator.
     pub redrive_limit: u32,
     pub serving: Serving,

@@ -201,8 +201,9 @@ impl Unit {
     /// Reads the time of a signature, which must have exactly the vendor's format. Some vendors
     /// sign the time and the body with nothing between them, so an attacker could move digits from
     /// one to the other, and the signature would still match. A time in milliseconds has a fixed
-    /// length. A moved digit changes a time in seconds so much that the tolerance refuses it, and a
-    /// text ends with its zone or is followed by a separator.
+    /// length. A moved digit changes a time in seconds so much that the tolerance refuses it. Where
+    /// any age is allowed, the body must be JSON (`is_json`), or is not signed. A text ends with
+    /// its zone, or a separator follows it.
     pub fn read_stamp(self, text: &str) -> Option<DateTime<Utc>> {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();
