@@ -113,7 +113,8 @@ pub async fn id_tokens(config: &Config) -> Vec<Finding> {
     join_all(findings).await
 }
 
-/// Returns the variable with this setting of a target, or the target's table.
+/// Returns `variable` if the target is set by variables, and otherwise the name of its table in
+/// DESTINATIONS.
 fn setting_of<'a>(target: &'a Target, variable: &'a str) -> &'a str {
     match target.setting.as_str() {
         "GCP_TARGET_URL" => variable,

@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer that is read, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Most addresses of a vendor that are fetched at the same time.
+/// Largest number of addresses of a vendor that are fetched at the same time.
 const AT_ONCE: usize = 4;
 
 /// Most requests without an answer: those that failed and are remembered, and those that are being
@@ -42,9 +42,9 @@ const AT_ONCE: usize = 4;
 const MAX_WITHOUT: usize = 16;
 
 /// While there are [`MAX_WITHOUT`] requests without an answer, one failure is forgotten early in
-/// each such time, and another request takes its place. So no stranger can keep out the vendor's
-/// own key for certain: it has a chance of the place that becomes free. And the vendor gets few
-/// requests.
+/// each interval of this length, and another request takes its place. So no stranger can keep out
+/// the vendor's own key for certain: it has a chance of the place that becomes free. And the vendor
+/// gets few requests.
 const FORGOTTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Most requests whose results are kept. A vendor has few certificates and keys, but it may publish
@@ -162,8 +162,8 @@ impl Hosts {
     }
 }
 
-/// Returns the last two names of a host, which a vendor's hosts have in common. Amazon SNS has a
-/// host for each region, and a stranger can make regions up.
+/// Returns the last two labels of a host name (`paypal.com`), which a vendor's hosts have in
+/// common. Amazon SNS has a host for each region, and a stranger can make regions up.
 fn domain(host: &str) -> &str {
     host.rmatch_indices('.').nth(1).map_or(host, |(dot, _)| &host[dot + 1..])
 }

@@ -6,8 +6,9 @@
 //! idle time counts by the wall clock, because the monotonic clock may stop while Lambda freezes
 //! the process.
 //!
-//! A new connection costs two round trips and one key exchange. TLS sessions are resumed, so no
-//! certificate is checked. If it cannot be made, the event was certainly not sent.
+//! A new connection costs two round trips and one key exchange. Most TLS sessions are resumed, so
+//! that the certificate need not be checked again. If a connection cannot be made, the event was
+//! certainly not sent.
 
 use std::{
     io,

@@ -131,9 +131,9 @@ fn kind(address: IpAddr) -> Option<&'static str> {
 
 const METADATA: &str = "the address of a metadata service";
 
-/// Returns whether the metadata service of a cloud has this address, or another service that the
-/// host of each machine offers. Further addresses of such services are link-local, and so refused
-/// anyway: 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent Cloud and 169.254.42.42 of
+/// Returns whether this is the address of a cloud's metadata service, or of another service that
+/// the host of each machine offers. Further addresses of such services are link-local, and so
+/// refused anyway: 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent Cloud and 169.254.42.42 of
 /// Scaleway.
 fn is_metadata_v4(octets: [u8; 4]) -> bool {
     match octets {

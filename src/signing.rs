@@ -1,6 +1,6 @@
 //! Signatures of forwarded events (FORWARD_SECRETS), in the form of Standard Webhooks
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
-//! With any library for Standard Webhooks, a receiver can tell the router from a stranger.
+//! With any library for Standard Webhooks, a receiver can distinguish the router from a stranger.
 
 use std::{fmt, sync::Arc};
 

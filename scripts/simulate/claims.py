@@ -178,7 +178,7 @@ def sentences(cpu, runs):
         ("The simulation answers {} of the 10,000 with 503 after two tries, 99% of them within {} ms",
          whole(answers(hot, "503")), whole(of(hot, "answer_p99") * 1e3)),
         ("Lambda answers {} of the 10,000 with 429 before they reach the table", whole(answers(few, "429"))),
-        ("needs no setting; it costs ${}", digits(of(hot, "cost") / 100, 1)),
+        ("needs no setting. These 10,000 deliveries cost ${}", digits(of(hot, "cost") / 100, 1)),
         ("`ReservedConcurrency` 1000, warm throughput | {} | {} times | {} h after the outage |",
          digits(fast["attempts"] / fast["events"], 3), whole(fast["breaks"]), digits(after(fast) / 60)),
         ("`ReservedConcurrency` 300, warm throughput | {} | never | {} min after it |",

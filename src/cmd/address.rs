@@ -14,7 +14,7 @@ pub const STORE: &str = "STORE_URL";
 /// The variable for the address of `/metrics`.
 pub const METRICS: &str = "METRICS_LISTEN";
 
-/// Reads `PORT` (a port of loopback), `HOST:PORT` or `ADDRESS:PORT`.
+/// Reads a number (a port of loopback), a host and a port, or an IP address and a port.
 ///
 /// # Errors
 /// Fails if the text is not an address, or the host has none. The error describes a valid address.

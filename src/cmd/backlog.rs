@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use super::shown::time;
 use crate::store::{Due, State, Store, StoreError};
 
-/// Most events of each destination that are counted.
+/// Largest number of events of each destination that are counted.
 const MAX_COUNTED: usize = 1000;
 
 /// The accepted events that are not delivered.

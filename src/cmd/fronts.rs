@@ -124,8 +124,9 @@ impl Front {
     fn rest_api(self, event: ApiGatewayProxyRequest) -> Result<Delivery, NotAnEvent> {
         let path = event.path.ok_or(NotAnEvent::Part(self, "path"))?;
         let context = event.request_context;
-        // A REST API removes the stage from `path`, but not from the context's path. If both are
-        // equal, it has not removed it, so the stage is removed here.
+        // A REST API removes the stage from `path`, but not from the context's path. An HTTP API
+        // with payload format 1.0 removes it from neither, so both are equal. Then the stage is
+        // removed here.
         let stage = context.stage.filter(|_| context.path.as_ref() == Some(&path));
         // API Gateway has decoded the parameters.
         let parameters =

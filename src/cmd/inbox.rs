@@ -2,7 +2,8 @@
 //!
 //! SQS invokes the function with up to ten messages of events and of copies for mirrors
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>). A schedule invokes it with
-//! `{"inbox": "due"}`. A front puts each request inside an event. So a sender can make neither.
+//! `{"inbox": "due"}`. A front puts each request inside an event. So a sender can cause neither of
+//! these two invocations.
 
 use chrono::DateTime;
 use lambda_runtime::Context;
@@ -161,9 +162,10 @@ pub(super) async fn run(
     match request {
         Request::Messages { events, copies } => {
             let again = function.inbox.consume(events, budget, &origin).await;
-            // The copies come after the events, so that a mirror delays none of them. During the
-            // wait, this instance counts for `InboxConcurrency`, so a mirror takes no instance away
-            // from senders. A copy that fails is not sent again.
+            // The copies come after the events, so that a mirror delays none of them. While the
+            // instance waits for the copies to be sent, it occupies one of the places that
+            // `InboxConcurrency` limits. So a mirror takes no instance away from senders. A copy
+            // that fails is not sent again.
             copies.into_iter().for_each(|copy| function.router.bring(copy));
             if let Some(mirrors) = function.router.mirrors() {
                 after_answer::finish(mirrors, context.deadline()).await;

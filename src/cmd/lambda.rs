@@ -42,15 +42,15 @@ use crate::{
 /// instance from the next invocation for long.
 const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most bytes of copies in an instance, which has 256 MB. The bodies that the inbox delivers at a time have
-/// the same limit.
+/// Most bytes of copies in an instance. (An instance has 256 MB in all.) The bodies that the inbox
+/// delivers at a time are also limited to 8 MB.
 const COPY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time for which a managed instance still takes invocations after a stop. Lambda may have handed out an
 /// invocation that the process has not read yet, and hands that invocation to no other instance.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Runs the function, whose store `open` opens.
+/// Runs the function. `open` opens its store.
 ///
 /// # Errors
 /// Fails if the configuration or the store cannot be used. Then the start of the function fails, too.

@@ -71,7 +71,8 @@ pub struct Receipt {
 /// The sample destination.
 pub struct Processor {
     receipts: Mutex<Connection>,
-    /// The secrets. One of them must have signed an event. If there are none, nothing is verified.
+    /// An event is accepted only if it is signed with one of these secrets. If there are none,
+    /// nothing is verified.
     secrets: Vec<Secret>,
 }
 

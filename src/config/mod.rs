@@ -162,7 +162,8 @@ pub struct Duplicates {
 
 impl Duplicates {
     /// Returns whether a reply is kept with its record. It is kept only if duplicates get it,
-    /// because each store charges for its bytes, and DynamoDB charges again for every duplicate.
+    /// because the bytes of a reply cost room in every store, and DynamoDB charges for them again
+    /// with every duplicate.
     pub fn keeps(&self, reply: &Reply) -> bool {
         self.replay && reply.body.len() <= self.reply_keep_bytes
     }

@@ -50,7 +50,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("MAX_CONNECTIONS", "4096",
         "Largest number of connections that serve has at a time; fewer if the limit of open files is too low for it. Further connections get 503, except for GET /healthz and GET /readyz."),
     variable("MAX_BUFFERED_BYTES", "50331648",
-        "Largest number of bytes of bodies and replies that serve holds at a time (48 MiB); at least MAX_BODY_BYTES. Beyond that, the slowest body that is arriving is dropped with 408. A body that does not fit beside complete bodies and replies is refused with 503."),
+        "Largest number of bytes of bodies and replies that serve holds at a time (48 MiB); at least MAX_BODY_BYTES. Beyond that, the slowest body that is arriving is dropped with 408. If complete bodies and replies leave no room for a new body, it is refused with 503."),
     variable("STORE_URL", "sqlite:webhook-router.db, none in Lambda",
         "Store of claims, accepted events and dead letters: sqlite:PATH, dynamodb://TABLE, redis:// or rediss://, with ?cluster=true for a cluster."),
     variable("REDIS_URL", "",

@@ -54,7 +54,7 @@ impl<'a> Vars<'a> {
         self.text(name).or(default).unwrap_or_default()
     }
 
-    /// Returns whether a variable is set, but empty.
+    /// Returns whether a variable is set, but empty or blank.
     pub(super) fn is_blank(&self, name: &str) -> bool {
         (self.get)(name).is_some_and(|value| value.trim().is_empty())
     }

@@ -112,9 +112,9 @@ impl Names {
 /// Largest number of members of an object whose order is kept.
 const FEW: usize = 24;
 
-/// For each small number of members, the canonical order of the last object with that number: for
-/// each place in this order, the number of the member in the text. The objects of a list mostly
-/// have the same names, so this order usually fits the next object.
+/// For each small count of members, the canonical order of the last object with that count. For
+/// each place in this order, it has the position of the member in the text. The objects of a list
+/// mostly have the same names, so this order usually fits the next object.
 struct Orders([[u8; FEW]; FEW + 1]);
 
 impl Orders {

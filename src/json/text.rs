@@ -24,8 +24,8 @@ pub(super) fn plain_run(text: &[u8], at: usize) -> usize {
 #[inline(always)]
 fn not_plain(bytes: &[u8; 16]) -> u32 {
     let bytes = i8x16::new(bytes.map(u8::cast_signed));
-    // A byte beyond ASCII is negative. The exclusive or maps a quote to 0x20, and control characters
-    // to one another.
+    // A byte beyond ASCII is negative. XOR maps a quote to 0x20, and control characters to one
+    // another.
     let quote_or_control_or_beyond = (bytes ^ i8x16::splat(0x02)).simd_lt(i8x16::splat(0x21));
     let backslash = bytes.simd_eq(i8x16::splat(0x5C));
     let delete = bytes.simd_eq(i8x16::splat(0x7F));

@@ -60,9 +60,8 @@ impl Vendor for Braintree {
         let form = Form::of(&check.delivery.body).ok_or_else(missing)?;
         let is_allowed =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'=' | b'/' | b'\n');
-        // An attacker can get the signature of a short text in hex digits by sending it as a
-        // challenge. Such a text is never the base64 of XML, so a payload that is not XML is
-        // refused.
+        // An attacker can send a short text of hex digits as a challenge, and gets its signature.
+        // Such a text is never the base64 of XML, so a payload that is not XML is refused.
         if !form.payload.bytes().all(is_allowed) || form.xml().is_none() {
             return Err(wrong());
         }

@@ -27,8 +27,8 @@ pub struct Description {
     /// A signed handshake that is answered at once.
     pub handshake: Option<Echo>,
     /// Time for which the vendor may deliver an event again after an answer other than 2xx, by
-    /// itself or when an operator asks for it. Zero also if that time is not known. Built-in
-    /// vendors have zero for a day or less, too.
+    /// itself or when an operator asks for it. Zero also if that time is not known. A built-in
+    /// vendor that retries for a day or less also has zero.
     pub retry_horizon: Duration,
     pub wish: Wish,
     /// Headers of the signature in addition to those that the scheme names.
@@ -201,9 +201,9 @@ impl Unit {
     /// Reads the time of a signature, which must have exactly the vendor's format. Some vendors
     /// sign the time and the body with nothing between them, so an attacker could move digits from
     /// one to the other, and the signature would still match. A time in milliseconds has a fixed
-    /// length. A moved digit changes a time in seconds so much that the tolerance refuses it. Where
-    /// any age is allowed, the body must be JSON (`is_json`), or is not signed. A text ends with
-    /// its zone, or a separator follows it.
+    /// length. A moved digit changes a time in seconds so much that the tolerance refuses it. If
+    /// any age is allowed and nothing separates the two, the body must be JSON (`is_json`), or is
+    /// not signed. A time in text form ends with its zone, or a separator follows it.
     pub fn read_stamp(self, text: &str) -> Option<DateTime<Utc>> {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = || is_number.then(|| text.parse().ok()).flatten();

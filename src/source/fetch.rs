@@ -2,7 +2,7 @@
 //! confirmations of a subscription.
 //!
 //! A stranger's request can name what is fetched. So a [`Fetch`] is made only for an address that
-//! the vendor's file allows, and only after everything else about the request is checked.
+//! the vendor's module allows, and only after everything else about the request is checked.
 
 use std::fmt;
 

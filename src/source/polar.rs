@@ -7,8 +7,8 @@
 //! its prefix.
 //!
 //! A few older secrets look like new ones. Polar's own libraries try both keys for them. The router
-//! does not, because a stranger's delivery would then cost two hashes: such a secret is configured
-//! as `whsec_` and the base64 of its whole text.
+//! does not, because a stranger's delivery would then cost two hashes. The operator must write such
+//! a secret as `whsec_` and the base64 of its whole text (docs/sources.md).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 

@@ -4,8 +4,8 @@
 //! secret. A public key hashes it once for each signature that is tried: see [`is_signed_by_one`].
 //! Some schemes need a second hash for one secret, for small bodies alone: see
 //! [`CHEAP_BODY_BYTES`]. Entries of other versions and malformed entries are skipped before
-//! anything is hashed. A header with more than [`MAX_ENTRIES`] entries of the verified version is
-//! refused.
+//! anything is hashed. A header with more than [`MAX_ENTRIES`] entries of the version that the
+//! router verifies is refused.
 
 use std::ops::RangeInclusive;
 

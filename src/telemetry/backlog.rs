@@ -34,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Most inboxes that are read at a time.
 const AT_ONCE: usize = 8;
 
-/// Most dead letters that are counted, and most events of an inbox. A longer list costs no more.
+/// Largest number of dead letters that are counted, and of events of an inbox. A longer list costs
+/// no more.
 const MAX_COUNTED: usize = 1000;
 
 /// The last answers of the store. Concurrent readers share one query.
@@ -109,7 +110,7 @@ async fn inboxes(
     routes: &[Route],
     acceptances: &Acceptances,
 ) -> Option<Vec<(Route, Seen)>> {
-    // The numbers must not wait for the ages of many events.
+    // Reading the ages of many events must not delay the counts.
     let until = Instant::now() + PATIENCE.mul_f64(0.75);
     let look = |route| inbox(store, route, acceptances, until);
     let mut inboxes = Vec::new();

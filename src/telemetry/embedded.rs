@@ -31,7 +31,7 @@ pub(super) fn function() -> Embedded {
     Embedded { function: &FUNCTION, declared: None }
 }
 
-/// Declares members of the same line as metrics, with the function as their dimension.
+/// Declares that members of this log line are metrics, with the function as their dimension.
 pub(super) fn metrics(names: &[&str]) -> Embedded {
     let unit = |name: &str| if name.ends_with("_seconds") { "Seconds" } else { "Count" };
     let metrics = names.iter().map(|name| json!({ "Name": name, "Unit": unit(name) }));

@@ -237,8 +237,9 @@ impl Reader {
         Some(())
     }
 
-    /// Returns the unit of the current number, and the last token of both: `10h`, `10 h`. After a
-    /// number with a unit, the unit is the next smaller one: `10h30`.
+    /// Returns the unit of the current number, and the index of the last token of number and unit
+    /// together: `10h`, `10 h`. After a number with a unit, the unit is the next smaller one:
+    /// `10h30`.
     fn unit_beside(&self) -> Option<(Option<Unit>, usize)> {
         let unit_at = |place: Option<usize>| unit(self.tokens.get(place?)?);
         let is_space = |place: Option<usize>| {

@@ -54,7 +54,7 @@ struct Run {
     text: String,
     kind: Kind,
     /// True if a character was examined while the run was a run of letters. A letter at the end of
-    /// the text is not followed by another character, so it does not count: `1.a`.
+    /// the text does not set it, because no character is examined after it: `1.a`.
     saw_letters: bool,
 }
 

@@ -48,8 +48,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Size at which the server stops reading a request's head. The last read may exceed it by
-/// [`stream::MAX_READ`]. So no head up to this size gets 431 because of its size, and every head
-/// that is larger than both together does.
+/// [`stream::MAX_READ`]. So a head up to this size never gets 431 because of its size, and a head
+/// that is larger than the sum of both constants always does.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Most headers of a request. A request with more gets 431.

@@ -84,8 +84,8 @@ fn woocommerce() -> Description {
     }
 }
 
-/// The signature covers type, time and id. Tracking and shipping sign in one header, returns and
-/// warranty in another.
+/// The signature covers type, time and id. The products Tracking and Shipping sign in one header,
+/// and the products Returns and Warranty in another.
 fn aftership() -> Description {
     let signatures = names(&["aftership-hmac-sha256", "as-signature-hmac-sha256"]);
     Description {
@@ -138,8 +138,8 @@ fn tiktok() -> Description {
     }
 }
 
-/// The signature covers type and id. Several webhooks of one event share its id, and no field has
-/// the time of all events.
+/// The signature covers type and id. Several webhooks of one event share its id, and there is no
+/// time that every event has.
 fn ashby() -> Description {
     Description {
         documentation: "https://developers.ashbyhq.com/docs/authenticating-webhooks",

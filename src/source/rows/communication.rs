@@ -55,8 +55,8 @@ fn slack() -> Description {
     }
 }
 
-/// The signature covers the id, which is in a header, the time of the message, and the body. The
-/// question that Twitch asks first is answered with its challenge.
+/// The signature covers the id (from a header), the time of the message, and the body. The question
+/// that Twitch asks first is answered with its challenge.
 fn twitch() -> Description {
     Description {
         documentation: "https://dev.twitch.tv/docs/eventsub/handling-webhook-events",

@@ -103,7 +103,8 @@ fn sentry() -> Description {
 }
 
 /// The signature covers type and time. There is no id. Events of runs and of workspaces differ in
-/// form. A configuration is saved once a notification with the trigger `verification` succeeds.
+/// form. Terraform saves a configuration only after a notification with the trigger `verification`
+/// has succeeded.
 fn terraform() -> Description {
     Description {
         documentation: "https://developer.hashicorp.com/terraform/cloud-docs/api-docs/notification-configurations",
