@@ -44,7 +44,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("SIGNATURE_TOLERANCE_SECONDS", "300",
         "Largest difference between a signature's timestamp and now, in the past or future."),
     variable("TRUST_IDEMPOTENCY_HEADER", "false",
-        "true: the key is derived from an envelope's Idempotency-Key (or X-Idempotency-Key) header instead of its content; with ENVELOPE_SECRETS, from the signed webhook-id."),
+        "true: the key is derived from an envelope's Idempotency-Key (or X-Idempotency-Key) header instead of its content. If ENVELOPE_SECRETS is set as well, it is derived from the signed webhook-id."),
     variable("MAX_BODY_BYTES", "6291456",
         "Largest body that is read (6 MiB); larger ones are answered with 413."),
     variable("MAX_CONNECTIONS", "4096",
