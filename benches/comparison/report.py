@@ -24,7 +24,7 @@ All programs run on one machine, over loopback: the load, the router, its store 
 throughput is that of all of them together on these cores, and only the ratios can be compared with those of another
 machine.
 Every round measures the router and its yardsticks one after the other, so that other load on the machine affects
-all of them. Each round begins with another program.
+all of them. The order changes from round to round.
 
 - *Key and route* parses a body, derives its key and chooses its route, without I/O (`benches/functions`).
 - The load is [wrk](https://github.com/wg/wrk): every request is another event, with a body of 256 bytes. The

@@ -169,7 +169,7 @@ def sentences(cpu, runs):
         ("10,000/s for 20 s: {} answers are 503", whole(answers("10,000/s, accepted", "503"))),
         ("1,000,000/s for 15 s: {} million of {} million answers are 503",
          digits(answers(million, "503") / 1e6, 3), whole(all_answers(million) / 1e6)),
-        ("10,000/s need {}. The most, 1,000, carries {}/s in one stack",
+        ("10,000/s need {}. The largest `InboxConcurrency`, 1,000, carries {}/s in one stack",
          digits(1e4 * batch(0.13)), digits(1_000 / batch(0.13))),
         ("a delivery takes {} µs of a processor with Redis (with the default log), so 1,000,000/s take {} "
          "processors at full load, or some {} at half load. For the same rate, Lambda runs {} instances",
