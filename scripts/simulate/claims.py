@@ -191,7 +191,7 @@ def sentences(cpu, runs):
         ("30 batches carry {}/s, of which 1,000 are new events", digits(steady["deliveries_most"], 3)),
     ]
     deploy = [
-        ("Six processors carry some {} deliveries per second at half load ({} ms of processor time each",
+        ("Six processors carry some {} deliveries per second at half load ({} ms of processor time for each delivery",
          digits(3 / cpu["cpu_invocation"], 1), digits(cpu["cpu_invocation"] * 1e3, 3)),
     ]
     return {"scale.md": scale, "deploy.md": deploy}

@@ -48,7 +48,7 @@ def run(bench):
         Line(f"burst of {seconds} s: events accepted, {where}", "rate",
              burst["router", "accepted"], burst.get(("before", "accepted")),
              "`ANSWER=delivered`", burst["router", "delivered"], least_times(3)),
-        Line(f"rate at which the inbox is emptied after the burst, {where}", "rate",
+        Line(f"accepted events delivered, from the start of the burst until none is left, {where}", "rate",
              sustained["router", "accepted"], sustained.get(("before", "accepted")),
              "`ANSWER=delivered`", sustained["router", "delivered"]),
     ]
