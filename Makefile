@@ -1,5 +1,8 @@
 # `make` lists the targets.
 
+# The targets below look for what cargo builds in target/.
+unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR
+
 ARCH ?= x86_64
 EVENT ?= events/stripe-payment.json
 STACK ?= webhook-router

@@ -103,7 +103,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         say!("{}", text(&summary));
     }
     if have_failed {
-        eprintln!("`inspect KEY` shows the beginning of the destination's answer");
+        eprintln!(
+            "`inspect KEY` shows all attempts, and the beginning of the destination's answer if there was one"
+        );
     }
     if are_postponed {
         eprintln!("`inspect KEY` shows the last failure and the time of the next attempt");
