@@ -188,7 +188,7 @@ impl Shown {
         line("owner", self.owner.clone());
         line("lease until", self.until.clone());
         line("accepted", self.accepted_at.clone());
-        line("tries", self.tries.map(|tries| tries.to_string()));
+        line("tries", self.tries.map(|tries| format!("{tries} (used entries of RETRY_SCHEDULE)")));
         line("next attempt", self.next_attempt_at.clone());
         line("last failure", self.last_failure.clone());
         line("delivered", self.delivered_at.clone());

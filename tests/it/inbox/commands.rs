@@ -86,7 +86,10 @@ async fn operators_list_replay_and_discard_accepted_events() {
     assert!(says.contains("shows the last failure and the time of the next attempt"), "{says}");
     assert!(!says.contains("answer"), "{says}");
     let inspected = text(&run(&vars, &["inspect", &keys[1]]).await);
-    assert!(inspected.contains("\ntries        1\n"), "{inspected}");
+    assert!(
+        inspected.contains("\ntries        1 (used entries of RETRY_SCHEDULE)\n"),
+        "{inspected}"
+    );
     assert!(inspected.contains("\nlast failure 502\n"), "{inspected}");
     let discarded = run(&vars, &["discard", &keys[2]]).await;
     assert!(discarded.status.success());
