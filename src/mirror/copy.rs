@@ -96,7 +96,7 @@ impl Copy {
 
 impl Parcel {
     /// Returns the copy, and the time at which its message was sent. `source` finds the source that
-    /// has a given path. Returns `None` if the parcel is not one of [`Copy::pack`].
+    /// has a given path. Returns `None` if the parcel is not one of `Copy::pack`.
     pub fn unpack(
         self,
         source: impl FnOnce(&str) -> Option<Arc<Source>>,
