@@ -35,7 +35,8 @@ def settings(folder):
         "SQLite": f"WAL and synchronous=FULL, on {output('df', '--output=fstype', folder).split()[-1]}",
         "Redis": "one server, without persistence",
         "DynamoDB Local": "in memory, a heap of at most 2 GB",
-        "Python router": f"gunicorn, {cores} workers of {PYTHON_THREADS} threads (32 threads in the rows about memory), hiredis",
+        "Python router":
+            f"gunicorn, {cores} workers of {PYTHON_THREADS} threads (32 threads in the rows about memory), hiredis",
         "nginx": f"{cores} worker processes, no access log",
         "load": f"wrk, {THREADS} threads",
     }

@@ -53,7 +53,8 @@ all of them. The order changes from round to round.
 
 COLUMNS = """
 A value is the median of the rounds. The *ratio* is the median of the rounds' ratios to the yardstick. The *limit* is
-for the ratio (x) or for the value. The *spread* is the range of that ratio or value: over all rounds if there are fewer than 8, and otherwise over the middle half of the rounds. *Met* is unclear if the limit is within the spread.
+for the ratio (x) or for the value. The *spread* is the range of that ratio or value: over all rounds if there are fewer
+than 8, and otherwise over the middle half of the rounds. *Met* is unclear if the limit is within the spread.
 """
 
 

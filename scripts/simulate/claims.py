@@ -187,7 +187,8 @@ def sentences(cpu, runs):
          whole(falling["breaks"]), whole(100 * falling["delivered"] / falling["events"])),
         ("`InboxConcurrency` 30, warm throughput | {} | never | {} min after it |",
          digits(steady["attempts"] / steady["events"], 3), whole(after(steady))),
-        ("during the {} minutes after the outage, it breaks again each time it comes up", digits((fast["last_break"] - up) / 60, 1)),
+        ("during the {} minutes after the outage, it breaks again each time it comes up",
+         digits((fast["last_break"] - up) / 60, 1)),
         ("30 batches carry {}/s, of which 1,000 are new events", digits(steady["deliveries_most"], 3)),
     ]
     deploy = [

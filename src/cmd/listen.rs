@@ -24,16 +24,13 @@ pub fn handler(router: Arc<Router>, config: &Config) -> impl Handler {
 
 /// Serves the router on a listener until `stop` completes, within the limits of the configuration.
 /// `handler` is the router's handler, or one around it.
-///
-/// # Errors
-/// None at present, like [`http_server::serve`].
 pub async fn listen_on(
     listener: TcpListener,
     router: &Arc<Router>,
     handler: impl Handler,
     config: &Config,
     stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
+) {
     let limits = Limits::new(config.serving.max_connections, config.serving.max_buffered_bytes);
     let is_up = routing::any(async |method: Method| response(health(&method)));
     let readiness = Readiness::new(Arc::clone(router));
@@ -44,7 +41,7 @@ pub async fn listen_on(
     let vital = axum::Router::new().route("/healthz", is_up).route("/readyz", is_ready);
     let max_body_bytes = config.intake.max_body_bytes;
     let limits = limits.within_open_files();
-    http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await
+    http_server::serve_deliveries(listener, vital, handler, max_body_bytes, limits, stop).await;
 }
 
 /// A handler that passes deliveries to the router.

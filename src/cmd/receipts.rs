@@ -230,17 +230,14 @@ impl Receipt {
 }
 
 /// Serves a processor on a listener until `stop` completes.
-///
-/// # Errors
-/// None at present, like [`http_server::serve`].
 pub async fn serve(
     listener: TcpListener,
     processor: Arc<Processor>,
     stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
+) {
     let vital = axum::Router::new();
     let limits = Limits::new(MAX_CONNECTIONS, MAX_BUFFERED_BYTES);
-    http_server::serve_deliveries(listener, vital, processor, MAX_BODY_BYTES, limits, stop).await
+    http_server::serve_deliveries(listener, vital, processor, MAX_BODY_BYTES, limits, stop).await;
 }
 
 impl Handler for Arc<Processor> {

@@ -63,7 +63,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         let _ = stopping.send(());
     };
     let served = async {
-        listen_on(listener, &router, handler, &config, stop_once).await?;
+        listen_on(listener, &router, handler, &config, stop_once).await;
         // The workers finish the attempts under way.
         workers.await?;
         if let Some(mirrors) = mirrors {
@@ -161,7 +161,7 @@ fn describe_inbox(config: &Config, router: &Router) {
             workers,
             schedule,
             "events are answered when they are delivered; accepted events that are left in the inbox are \
-              looked for within a minute, then every few minutes (`webhook-router drain` delivers what is due now)"
+             looked for within a minute, then every few minutes (`webhook-router drain` delivers what is due now)"
         );
     }
 }

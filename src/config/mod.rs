@@ -369,7 +369,7 @@ impl Vars<'_> {
             let consequence = match limited {
                 Some(limited) => Some(format!(
                     "no attempt waits for room at {}, which has limits: an event that finds no room is \
-                      answered with 503 at once",
+                     answered with 503 at once",
                     limited.name
                 )),
                 None if timeout > budget => {

@@ -84,7 +84,7 @@ impl Site {
         tokio::spawn(async move {
             let handler = handler(Arc::clone(&router), &config);
             let handler = Traffic { handler, is_shown };
-            listen_on(listener, &router, handler, &config, until(stopped)).await
+            listen_on(listener, &router, handler, &config, until(stopped)).await;
         });
         let client = sending::client()?;
         let (gcp, aws) = (gcp_processor, aws_processor);

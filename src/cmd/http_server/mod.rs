@@ -88,9 +88,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Passes deliveries to `handler`, and answers the `vital` routes, until `stop` completes. Then
 /// finishes the deliveries under way, even those of senders that have hung up.
-///
-/// # Errors
-/// None at present: an error while accepting is logged, and the server goes on.
 pub async fn serve_deliveries(
     listener: TcpListener,
     vital: axum::Router,
@@ -98,26 +95,23 @@ pub async fn serve_deliveries(
     max_body_bytes: usize,
     limits: Limits,
     stop: impl Future<Output = ()>,
-) -> io::Result<()> {
+) {
     let (buffers, tasks) = (Arc::clone(&limits.buffers), TaskTracker::new());
     let reception = Reception { max_body_bytes, buffers, tasks: tasks.clone() };
     let app = App { vital, rest: deliveries::routes(handler, reception) };
-    serve(listener, app, limits, stop).await?;
+    serve(listener, app, limits, stop).await;
     tasks.close();
     tasks.wait().await;
-    Ok(())
 }
 
 /// Answers requests until `stop` completes. Then finishes the requests under way.
-///
-/// # Errors
-/// None at present: an error while accepting is logged, and the server goes on.
+/// An error while accepting is logged, and the server goes on.
 pub async fn serve(
     listener: TcpListener,
     app: App,
     limits: Limits,
     stop: impl Future<Output = ()>,
-) -> io::Result<()> {
+) {
     let past_limits = guarded(app.vital.clone().fallback(no_connection));
     let app = guarded(app.vital.merge(app.rest));
     let mut http = http1::Builder::new();
@@ -169,7 +163,6 @@ pub async fn serve(
     }
     drop(listener);
     let _ = tokio::time::timeout(STOP_TIMEOUT, connections.shutdown()).await;
-    Ok(())
 }
 
 /// The connections beyond the limit. Each gets one answer. When the reserve is full, a new
