@@ -104,7 +104,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("MIRROR_URL", "",
         "URL that gets copies of a part of the events, marked X-Webhook-Mirror: true; https, or http on loopback. Its answers change nothing."),
     variable("MIRROR_FUNCTION", "",
-        "Name or ARN of a Lambda that gets these copies instead of MIRROR_URL, in the form that AWS_TARGET_PAYLOAD names; with a table of destinations, always as body."),
+        "Name or ARN of a Lambda that gets these copies instead of MIRROR_URL. AWS_TARGET_PAYLOAD chooses their form; with a table of destinations, the form is that of AWS_TARGET_PAYLOAD=body."),
     variable("MIRROR_PERCENT", "100",
         "Of 100 events, the number that the mirror gets a copy of: 0 to 100. A byte that is derived from the event decides, so the same event is always chosen, or never."),
     variable("FORWARD_SECRETS", "",
