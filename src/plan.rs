@@ -47,7 +47,8 @@ impl Planned {
 }
 
 /// A verified event with its key and its route. Only [`plan`] turns a delivery into a plan, so an
-/// unverified delivery cannot be routed.
+/// unverified delivery cannot be routed. The details that a store has kept restore the plan of an
+/// event that was verified earlier ([`Details::plan`](crate::store::Details::plan)).
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub event: Event,
@@ -68,9 +69,10 @@ pub struct Plan {
 struct Verified;
 
 impl Plan {
-    /// Restores the plan of an event that a store has kept. The event was verified when it came in.
-    /// Its `answer` is `Delivered`. The inbox sets `Accepted` for its own events.
-    pub fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
+    /// Restores the plan of an event that was verified when it came in. Only
+    /// [`Details::plan`](crate::store::Details::plan) calls this. The `answer` is `Delivered`. The
+    /// inbox sets `Accepted` for its own events.
+    pub(crate) fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {
         let (previous_key, answer, mirror_byte) = (None, Answer::Delivered, None);
         Self { event, key, previous_key, route, answer, mirror_byte, source, _verified: Verified }
     }

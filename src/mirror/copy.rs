@@ -101,7 +101,7 @@ impl Parcel {
         self,
         source: impl FnOnce(&str) -> Option<Arc<Source>>,
     ) -> Option<(Copy, DateTime<Utc>)> {
-        let Self { key, destination, bytes, copy: Packed(text) } = self;
+        let Self { key, bytes, copy: Packed(text), .. } = self;
         let compressed = BASE64_STANDARD.decode(text).ok()?;
         let whole = Bytes::from(zstd::bulk::decompress(&compressed, bytes).ok()?);
         let mut heads = serde_json::Deserializer::from_slice(&whole).into_iter::<Head>();
@@ -109,7 +109,7 @@ impl Parcel {
         let body = whole.slice(heads.byte_offset()..);
         let delivery = delivery.with_body(body).ok()?;
         let source = source(&delivery.path);
-        let plan = Plan::kept(details.into(), key, destination, source);
+        let plan = details.plan(key, source);
         Some((Copy { delivery, plan }, sent_at))
     }
 }

@@ -17,9 +17,9 @@ use tokio::time::timeout_at;
 
 use super::{
     Budget, Router,
-    attempt::Verdict,
     job::{Job, timed},
-    retry::{Health, Retries},
+    judgement::Health,
+    retry::{Retries, Verdict},
     settle::{Forwarded, until_stored},
 };
 use crate::{
@@ -90,6 +90,16 @@ impl Cause {
                 up_at.zip(tried_at).is_none_or(|(up_at, tried_at)| up_at <= tried_at)
             }
             Self::Operator => true,
+        }
+    }
+
+    /// Returns the time of the next attempt, after one that ended at `at` and is followed by a pause.
+    fn next_attempt(self, at: DateTime<Utc>, pause: Duration, counts: bool) -> DateTime<Utc> {
+        match self {
+            // The attempt does not count, and the destination asked for no pause. The event stays
+            // due as before.
+            Self::Probe { since, .. } if pause.is_zero() && !counts => since.min(at),
+            _ => at + pause,
         }
     }
 }
@@ -235,12 +245,7 @@ impl Router {
             Ok(Take::Won(taken)) => {
                 let source = self.intake.sources.at(&taken.delivery.path).ok().cloned();
                 let Taken { lease, accepted, delivery } = *taken;
-                let mut plan = Plan::kept(
-                    lease.details.clone().into(),
-                    lease.key,
-                    lease.details.route,
-                    source,
-                );
+                let mut plan = lease.details.clone().plan(lease.key, source);
                 plan.answer = Answer::Accepted;
                 // An operator's replay is not copied.
                 plan.mirror_byte = accepted.mirror_byte.filter(|_| !early);
@@ -285,58 +290,60 @@ impl Router {
         let mut attempts = lease.attempts.clone();
         let mut retries = Retries::scheduled(pause, cause.spares(attempts.last()));
         let verdict = self.attempt(&mut job, room, &mut attempts, &mut retries, budget).await;
-        let health = retries.health();
+        let is_postponed = matches!(verdict, Verdict::TryAgain { .. });
+        let mut due = None;
         let result = match verdict {
             Verdict::TryAgain { after, failure } => {
-                let at = Utc::now();
-                let counts = retries.counts();
+                let (at, counts) = (Utc::now(), retries.counts());
                 accepted.tries += u32::from(counts);
-                let due = match cause {
-                    // The attempt does not count, and the destination asked for no pause. The event
-                    // stays due as before.
-                    Cause::Probe { since, .. } if after.is_zero() && !counts => since.min(at),
-                    _ => at + after,
-                };
+                let next = cause.next_attempt(at, after, counts);
                 // If the attempt does not count, no message is sent, so the list has the time
                 // itself.
-                let look = if counts { self.look(at, due) } else { due };
-                let postponed = Postponed { at, due, look, accepted, attempts };
-                let postpone = || self.store.postpone(&lease, &postponed);
-                let postpone = until_stored(&lease, postpone, budget);
-                let settled = timed(&mut job.times.store, postpone).await;
-                job.settled = settled.is_some();
-                let due = (settled == Some(Settled::Stored)).then_some(postponed.due);
+                let look = if counts { self.look(at, next) } else { next };
+                let postponed = Postponed { at, due: next, look, accepted, attempts };
+                due = self.postpone(&mut job, &lease, &postponed, budget).await;
                 if let Some(due) = due.filter(|_| counts) {
                     self.send_message(&mut job, at, due, budget).await;
                 }
-                job.ended(Ending::Postponed, Some(&failure), &failure.reply());
-                return Handled::Tried {
-                    ending: Ending::Postponed,
-                    route,
-                    failure: Some(failure),
-                    due,
-                    health,
-                    age,
-                    settled: job.settled,
-                };
+                Err(failure)
             }
-            Verdict::Delivered(reply) => Ok(reply),
-            Verdict::GiveUp { failure, release } => Err((failure, release)),
+            Verdict::Delivered(reply) => {
+                self.settle(&mut job, &lease, Forwarded { result: Ok(reply), attempts }, budget)
+                    .await
+            }
+            Verdict::GiveUp { failure, release } => {
+                let result = Err((failure, release));
+                self.settle(&mut job, &lease, Forwarded { result, attempts }, budget).await
+            }
         };
-        let settled = self.settle(&mut job, &lease, Forwarded { result, attempts }, budget).await;
-        let (ending, failure) = match settled {
+        let ending = match &result {
+            Ok(_) => Ending::Delivered,
+            Err(_) if is_postponed => Ending::Postponed,
+            Err(failure) => failure.ending(),
+        };
+        match &result {
             Ok(reply) => {
-                job.ended(Ending::Delivered, None, &reply);
+                job.ended(ending, None, reply);
                 self.copy(&job);
-                (Ending::Delivered, None)
             }
-            Err(failure) => {
-                job.ended(failure.ending(), Some(&failure), &failure.reply());
-                (failure.ending(), Some(failure))
-            }
-        };
-        let settled = job.settled;
-        Handled::Tried { ending, route, failure, due: None, health, age, settled }
+            Err(failure) => job.ended(ending, Some(failure), &failure.reply()),
+        }
+        let (failure, health, settled) = (result.err(), retries.health(), job.settled);
+        Handled::Tried { ending, route, failure, due, health, age, settled }
+    }
+
+    /// Stores the time of an event's next attempt. Returns this time, or `None` if it is not stored.
+    async fn postpone(
+        &self,
+        job: &mut Job,
+        lease: &Lease,
+        postponed: &Postponed,
+        budget: Budget,
+    ) -> Option<DateTime<Utc>> {
+        let postpone = until_stored(lease, || self.store.postpone(lease, postponed), budget);
+        let settled = timed(&mut job.times.store, postpone).await;
+        job.settled = settled.is_some();
+        (settled == Some(Settled::Stored)).then_some(postponed.due)
     }
 
     /// Gives an event back without an attempt, because there was no time or no room for it. If the

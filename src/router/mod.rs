@@ -5,6 +5,7 @@ mod accepted;
 mod attempt;
 mod budget;
 mod job;
+mod judgement;
 mod retry;
 mod room;
 mod settle;
@@ -20,12 +21,11 @@ use tokio::time::timeout_at;
 pub use self::{
     accepted::{Cause, Handled, Wake, look_again},
     budget::Budget,
-    retry::Health,
+    judgement::Health,
 };
 use self::{
-    attempt::Verdict,
     job::{Job, timed},
-    retry::Retries,
+    retry::{Retries, Verdict},
     settle::Forwarded,
 };
 use crate::{
@@ -177,9 +177,8 @@ impl Router {
         budget: Budget,
     ) -> Replay {
         let DeadLetter { key, details, delivery, .. } = letter;
-        let route = details.route;
         let source = self.intake.sources.at(&delivery.path).ok().cloned();
-        let plan = Plan::kept(details.into(), key, route, source);
+        let plan = details.plan(key, source);
         let mut job = Job::new(delivery, plan, by, origin);
         let (ending, failure) = match self.process(&mut job, budget).await.0 {
             Ok(ending) => (ending, None),

@@ -1,15 +1,12 @@
 //! Decides whether and when to retry a failed attempt.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use http::{StatusCode, header::RETRY_AFTER};
 use tokio::time::Instant;
 
-use super::attempt::{Verdict, answer};
-use crate::{
-    config::Forward, delivery::Reply, destination::SendError, outcome::Outcome, store::Release,
-};
+use super::judgement::{Health, Judgement};
+use crate::{config::Forward, delivery::Reply, error::Error, store::Release};
 
 /// Longest pause between two attempts while a sender waits, unless the destination asks for a
 /// longer one.
@@ -17,6 +14,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Longest pause that a destination may ask for before an accepted event is tried again.
 const MAX_ASKED: Duration = Duration::from_secs(86_400);
+
+/// The consequence of an attempt for its event.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Delivered(Reply),
+    TryAgain { after: Duration, failure: Error },
+    GiveUp { failure: Error, release: Release },
+}
 
 /// The attempts that a delivery has left.
 pub(super) struct Retries {
@@ -44,19 +49,6 @@ enum Pauses {
         /// True if an attempt that finds the destination down does not count.
         is_spared: bool,
     },
-}
-
-/// The health of a destination, judged by one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// The destination answered, and not with 503.
-    Up,
-    /// The destination cannot be reached, or answers 503.
-    Down,
-    /// The destination has too much to do: Lambda throttles the function, and has not called it.
-    Busy,
-    /// There was no answer, or no attempt to reach it. Nothing new is known.
-    Unknown,
 }
 
 impl Retries {
@@ -97,22 +89,15 @@ impl Retries {
     }
 
     /// Decides the consequence of an attempt. A single attempt with an unknown outcome holds the
-    /// key until the lease ends, because the destination may still be working on the event.
-    pub fn judge(&mut self, sent: Result<Reply, SendError>) -> Verdict {
-        if matches!(sent, Err(SendError::Unknown(_))) {
+    /// key until the lease ends, whatever the later ones find.
+    pub fn decide(&mut self, judged: Judgement) -> Verdict {
+        if judged.release() == Release::AtLeaseEnd {
             self.release = Release::AtLeaseEnd;
         }
-        self.health = match &sent {
-            Err(SendError::NotSent(_)) => Health::Down,
-            Err(SendError::Throttled { .. }) => Health::Busy,
-            Ok(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => Health::Down,
-            Ok(_) | Err(SendError::Failed(_)) => Health::Up,
-            Err(SendError::Unknown(_) | SendError::Refused(_)) => Health::Unknown,
-        };
-        let asked = asked_pause(&sent);
-        match answer(sent) {
+        self.health = judged.health;
+        match judged.answer {
             Ok(reply) => Verdict::Delivered(reply),
-            Err(failure) => match asked.and_then(|asked| self.pause(asked)) {
+            Err(failure) => match judged.asked.and_then(|asked| self.pause(asked)) {
                 Some(after) => Verdict::TryAgain { after, failure },
                 None => Verdict::GiveUp { failure, release: self.release },
             },
@@ -147,38 +132,14 @@ impl Retries {
     }
 }
 
-/// Returns how long the destination asks to wait, or `None` when another attempt would not help.
-fn asked_pause(sent: &Result<Reply, SendError>) -> Option<Duration> {
-    match sent {
-        Ok(reply) if Outcome::Status(reply.status.as_u16()).is_worth_another() => {
-            Some(retry_after(reply).unwrap_or_default())
-        }
-        Err(SendError::Throttled { retry_after, .. }) => Some(retry_after.unwrap_or_default()),
-        Err(SendError::NotSent(_)) => Some(Duration::ZERO),
-        Err(SendError::Failed(_) | SendError::Unknown(_)) => Some(Duration::ZERO),
-        Ok(_) | Err(SendError::Refused(_)) => None,
-    }
-}
-
-/// Reads the time that a reply asks to wait, given in seconds or as a date (RFC 9110, section
-/// 10.2.3).
-fn retry_after(reply: &Reply) -> Option<Duration> {
-    let value = reply.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let date = httpdate::parse_http_date(value).ok()?;
-            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, StatusCode};
+    use std::time::SystemTime;
 
-    use super::*;
-    use crate::destination::NoAnswer;
+    use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+
+    use super::{super::judgement::judge, *};
+    use crate::destination::{NoAnswer, SendError};
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -191,25 +152,29 @@ mod tests {
         Retries::new(&forward(attempts, Duration::ZERO), Instant::now() + HOUR)
     }
 
-    fn answered(status: u16) -> Result<Reply, SendError> {
-        Ok(Reply::text(StatusCode::from_u16(status).unwrap(), ""))
+    fn reply(status: u16) -> Reply {
+        Reply::text(StatusCode::from_u16(status).unwrap(), "")
     }
 
-    fn asking(status: u16, wait: &str) -> Result<Reply, SendError> {
+    fn answered(status: u16) -> Judgement {
+        judge(Ok(reply(status)))
+    }
+
+    fn asking(status: u16, wait: &str) -> Judgement {
         let wait = HeaderValue::try_from(wait).unwrap();
-        answered(status).map(|reply| reply.with_header(RETRY_AFTER, wait))
+        judge(Ok(reply(status).with_header(RETRY_AFTER, wait)))
     }
 
-    fn unknown(timed_out: bool) -> Result<Reply, SendError> {
-        Err(SendError::Unknown(NoAnswer { timed_out, detail: String::new() }))
+    fn unknown(timed_out: bool) -> Judgement {
+        judge(Err(SendError::Unknown(NoAnswer { timed_out, detail: String::new() })))
     }
 
-    fn not_sent() -> Result<Reply, SendError> {
-        Err(SendError::NotSent(String::new()))
+    fn not_sent() -> Judgement {
+        judge(Err(SendError::NotSent(String::new())))
     }
 
-    fn throttled(retry_after: Option<Duration>) -> Result<Reply, SendError> {
-        Err(SendError::Throttled { detail: String::new(), retry_after })
+    fn throttled(retry_after: Option<Duration>) -> Judgement {
+        judge(Err(SendError::Throttled { detail: String::new(), retry_after }))
     }
 
     /// The pause before the next attempt.
@@ -233,9 +198,9 @@ mod tests {
         for attempts in 1..4 {
             let mut retries = retries(attempts);
             for _ in 1..attempts {
-                pause(retries.judge(answered(503)));
+                pause(retries.decide(answered(503)));
             }
-            assert_eq!(release(retries.judge(answered(503))), Release::Now);
+            assert_eq!(release(retries.decide(answered(503))), Release::Now);
             assert_eq!(retries.release(), Release::Now);
         }
     }
@@ -243,16 +208,16 @@ mod tests {
     #[test]
     fn what_will_not_change_ends_the_attempts() {
         for status in [200, 201, 204] {
-            let verdict = retries(9).judge(answered(status));
+            let verdict = retries(9).decide(answered(status));
             assert!(matches!(verdict, Verdict::Delivered(reply) if reply.status == status));
         }
         for status in [301, 400, 401, 403, 404, 409, 410, 413, 422] {
-            assert_eq!(release(retries(9).judge(answered(status))), Release::Now, "{status}");
+            assert_eq!(release(retries(9).decide(answered(status))), Release::Now, "{status}");
         }
-        let refused = Err(SendError::Refused(String::new()));
-        assert_eq!(release(retries(9).judge(refused)), Release::Now);
+        let refused = judge(Err(SendError::Refused(String::new())));
+        assert_eq!(release(retries(9).decide(refused)), Release::Now);
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            pause(retries(9).judge(answered(status)));
+            pause(retries(9).decide(answered(status)));
         }
     }
 
@@ -260,35 +225,35 @@ mod tests {
     fn one_unknown_outcome_among_the_attempts_holds_the_key() {
         for timed_out in [true, false] {
             let mut retries = retries(3);
-            pause(retries.judge(unknown(timed_out)));
+            pause(retries.decide(unknown(timed_out)));
             assert_eq!(retries.release(), Release::AtLeaseEnd);
-            pause(retries.judge(not_sent()));
-            assert_eq!(release(retries.judge(answered(503))), Release::AtLeaseEnd);
+            pause(retries.decide(not_sent()));
+            assert_eq!(release(retries.decide(answered(503))), Release::AtLeaseEnd);
         }
     }
 
     #[test]
     fn a_pause_is_no_shorter_than_asked_for_and_no_longer_than_the_backoff() {
         for ask in [asking(429, "7"), asking(503, " 7 "), throttled(Some(7 * SECOND))] {
-            assert_eq!(pause(retries(2).judge(ask)), 7 * SECOND);
+            assert_eq!(pause(retries(2).decide(ask)), 7 * SECOND);
         }
         let day = 24 * HOUR;
         let in_a_day = httpdate::fmt_http_date(SystemTime::now() + day);
         let until = Instant::now() + 10 * day;
         let mut patient = Retries::new(&forward(2, Duration::ZERO), until);
-        let asked = pause(patient.judge(asking(429, &in_a_day)));
+        let asked = pause(patient.decide(asking(429, &in_a_day)));
         assert!((day - 5 * SECOND..=day).contains(&asked), "{asked:?}");
         for nothing in ["Sun, 06 Nov 1994 08:49:37 GMT", "later", "-7"] {
-            assert_eq!(pause(retries(2).judge(asking(429, nothing))), Duration::ZERO, "{nothing}");
+            assert_eq!(pause(retries(2).decide(asking(429, nothing))), Duration::ZERO, "{nothing}");
         }
         // No router can wait this long.
-        release(retries(2).judge(asking(429, "18446744073709551615")));
+        release(retries(2).decide(asking(429, "18446744073709551615")));
 
         for backoff in [SECOND, 1000 * SECOND] {
             let mut retries = Retries::new(&forward(9, backoff), Instant::now() + HOUR);
             let mut longest = backoff.min(MAX_PAUSE);
             for _ in 1..9 {
-                assert!(pause(retries.judge(answered(503))) <= longest);
+                assert!(pause(retries.decide(answered(503))) <= longest);
                 longest = (longest * 2).min(MAX_PAUSE);
             }
         }
@@ -296,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_schedule_gives_one_pause_which_may_be_longer_but_not_endless() {
-        let judged = |sent| Retries::scheduled(Some(60 * SECOND), false).judge(sent);
+        let judged = |sent| Retries::scheduled(Some(60 * SECOND), false).decide(sent);
         for (sent, least, most) in [
             (answered(500), 60, 66),
             (unknown(true), 60, 66),
@@ -311,11 +276,11 @@ mod tests {
         }
         assert_eq!(release(judged(answered(422))), Release::Now);
         let last = || Retries::scheduled(None, false);
-        assert_eq!(release(last().judge(answered(503))), Release::Now);
-        assert_eq!(release(last().judge(unknown(true))), Release::AtLeaseEnd);
+        assert_eq!(release(last().decide(answered(503))), Release::Now);
+        assert_eq!(release(last().decide(unknown(true))), Release::AtLeaseEnd);
         // A pause of the schedule may be longer than a day.
         let week = Some(168 * HOUR);
-        assert!(pause(Retries::scheduled(week, false).judge(answered(500))) >= 168 * HOUR);
+        assert!(pause(Retries::scheduled(week, false).decide(answered(500))) >= 168 * HOUR);
     }
 
     #[test]
@@ -323,7 +288,7 @@ mod tests {
         for pause_left in [Some(HOUR), None] {
             let spared = |sent| {
                 let mut retries = Retries::scheduled(pause_left, true);
-                let verdict = retries.judge(sent);
+                let verdict = retries.decide(sent);
                 (verdict, retries.counts())
             };
             for sent in [answered(503), not_sent()] {
@@ -345,28 +310,22 @@ mod tests {
     fn an_attempt_that_is_throttled_never_counts() {
         for (asked, least, most) in [(None, 0, 0), (Some(100 * SECOND), 100, 110)] {
             let mut retries = Retries::scheduled(None, false);
-            let pause = pause(retries.judge(throttled(asked)));
+            let pause = pause(retries.decide(throttled(asked)));
             assert!((least * SECOND..=most * SECOND).contains(&pause) && !retries.counts());
         }
     }
 
     #[test]
-    fn a_destination_is_down_when_it_says_so_or_cannot_be_reached() {
-        let refused = Err(SendError::Refused(String::new()));
-        for (sent, health) in [
-            (answered(200), Health::Up),
-            (answered(422), Health::Up),
-            (answered(500), Health::Up),
-            (answered(503), Health::Down),
+    fn the_last_attempt_says_how_the_destination_is() {
+        let mut retries = retries(9);
+        assert_eq!(retries.health(), Health::Unknown);
+        for (judged, health) in [
             (not_sent(), Health::Down),
-            (throttled(None), Health::Busy),
+            (answered(500), Health::Up),
             (unknown(true), Health::Unknown),
-            (unknown(false), Health::Unknown),
-            (refused, Health::Unknown),
         ] {
-            let mut retries = Retries::scheduled(None, false);
-            retries.judge(sent.clone());
-            assert_eq!(retries.health(), health, "{sent:?}");
+            retries.decide(judged);
+            assert_eq!(retries.health(), health);
         }
     }
 
@@ -377,7 +336,7 @@ mod tests {
             [(SECOND, "0", false), (one, "0", true), (one, "1", false), (one + SECOND, "1", true)]
         {
             let mut retries = Retries::new(&forward(2, Duration::ZERO), Instant::now() + left);
-            let verdict = retries.judge(asking(503, asked));
+            let verdict = retries.decide(asking(503, asked));
             assert_eq!(matches!(verdict, Verdict::TryAgain { .. }), is_begun, "{left:?}, {asked}");
         }
     }

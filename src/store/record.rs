@@ -1,6 +1,6 @@
 //! The record of an event, and the one rule of who may claim it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::{
     outcome::{Outcome, Trigger},
     plan::Plan,
     route::Route,
-    source::Answer,
+    source::{Answer, Source},
     timestamp::Timestamp,
 };
 
@@ -62,16 +62,16 @@ pub struct Details {
     pub accepted_at: Option<DateTime<Utc>>,
 }
 
-impl From<Details> for Event {
-    /// Restores the event. The key already contains its identity.
-    fn from(details: Details) -> Self {
-        let Details { vendor, event_type, created_at, digest, .. } = details;
-        let (source, identity) = (None, Identity::Content);
-        Self { vendor, source, event_type, created_at, digest, identity }
-    }
-}
-
 impl Details {
+    /// Restores the plan of the event with these details. `source` is the one that the event came
+    /// from, if it is still configured. The key already contains the event's identity.
+    pub fn plan(self, key: Key, source: Option<Arc<Source>>) -> Plan {
+        let Self { vendor, event_type, created_at, digest, route, .. } = self;
+        let identity = Identity::Content;
+        let event = Event { vendor, source: None, event_type, created_at, digest, identity };
+        Plan::kept(event, key, route, source)
+    }
+
     /// Creates the details of an event that is claimed or accepted for the first time.
     pub fn new(plan: &Plan, first_seen: DateTime<Utc>) -> Self {
         let cut = |name: &str| {
@@ -434,9 +434,10 @@ mod tests {
         assert_eq!(details.vendor, "é".repeat(MAX_NAME_CHARS));
         assert_eq!(details.event_type, plan.event.event_type);
         assert_eq!((details.first_seen, details.route), (at(7), plan.route));
-        let event = Event::from(details);
-        assert_eq!((event.digest.as_str(), event.source), ("one", None));
-        assert_eq!(event.event_type, plan.event.event_type);
+        let again = details.plan(plan.key, None);
+        assert_eq!((again.key, again.route), (plan.key, plan.route));
+        assert_eq!((again.event.digest.as_str(), &again.event.source), ("one", &None));
+        assert_eq!(again.event.event_type, plan.event.event_type);
     }
 
     fn excerpt(body: &[u8]) -> Excerpt {
