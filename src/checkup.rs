@@ -12,7 +12,7 @@ use tokio::{net::lookup_host, time::timeout};
 use crate::{
     authorities::Authorities,
     aws,
-    config::{Config, HttpTarget, LambdaTarget, Mirroring, Place, StoreUrl, Target},
+    config::{Config, HttpTarget, LambdaTarget, Mirroring, Place, Target},
     destination::{self, IdTokens},
     finding::Finding,
     resolver::Resolver,
@@ -48,9 +48,8 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     // The ARN of a function names its region. The name of a DynamoDB table does not.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
-    let is_dynamodb = matches!(config.store.url, StoreUrl::DynamoDb { .. });
-    let region = region.filter(|_| !is_dynamodb);
-    let uses_aws = !lambdas.is_empty() || is_dynamodb;
+    let region = region.filter(|_| !config.store.url.uses_aws());
+    let uses_aws = !lambdas.is_empty() || config.store.url.uses_aws();
     let lambdas = lambdas.into_iter().map(|(setting, lambda)| {
         within(setting, "the DNS for the Lambda API", lambda_target(setting, lambda))
     });
@@ -65,14 +64,10 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
         },
         join_all(lambdas),
     );
-    let redis_ca = match &config.store.url {
-        StoreUrl::Redis(redis) => redis.ca.as_ref(),
-        StoreUrl::Sqlite(_) | StoreUrl::DynamoDb { .. } => None,
-    };
     let http = || config.targets.iter().filter_map(|target| Some((target, target.http()?)));
     let files = http()
         .filter_map(|(target, http)| Some((setting_of(target, "GCP_CA_FILE"), http.ca.as_ref()?)));
-    let files = redis_ca.map(|ca| ("REDIS_CA_FILE", ca)).into_iter().chain(files);
+    let files = config.store.url.authorities().into_iter().chain(files);
     let files = files.map(|(name, ca)| authorities(name, ca));
     let files = files.chain(http().filter_map(|(target, http)| {
         let name = setting_of(target, "GCP_CLIENT_CERT_FILE");

@@ -53,7 +53,7 @@ use anyhow::Context as _;
 
 use crate::{
     aws,
-    config::{self, Config, StoreConfig, StoreUrl},
+    config::{self, Config, StoreConfig},
     destination::Destinations,
     mirror::Mirrors,
     router::Router,
@@ -118,7 +118,7 @@ pub fn started_by_lambda() -> bool {
 /// # Errors
 /// Fails if the store does not exist or cannot be used.
 pub async fn existing_store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
-    if let StoreUrl::Sqlite(path) = &config.url {
+    if let Some(path) = config.url.file() {
         anyhow::ensure!(path.exists(), "there is no store at {} (STORE_URL)", path.display());
     }
     store::open(config).await.context("the store cannot be used (STORE_URL)")

@@ -1,11 +1,17 @@
 //! The kind of store and its address.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use url::Url;
 
 use super::{ConfigErrors, vars::Vars};
 use crate::{authorities::Authorities, secret::Secret};
+
+const REDIS_CA_FILE: &str = "REDIS_CA_FILE";
 
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -19,6 +25,29 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     Redis(RedisUrl),
     DynamoDb { table: String },
+}
+
+impl StoreUrl {
+    /// Returns the path of a store that is a file of this machine.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Redis(_) | Self::DynamoDb { .. } => None,
+        }
+    }
+
+    /// Returns whether the store needs AWS's region and credentials.
+    pub fn uses_aws(&self) -> bool {
+        matches!(self, Self::DynamoDb { .. })
+    }
+
+    /// Returns the private CA that the store's certificate is checked with, and its variable.
+    pub fn authorities(&self) -> Option<(&'static str, &Authorities)> {
+        match self {
+            Self::Redis(redis) => Some((REDIS_CA_FILE, redis.ca.as_ref()?)),
+            Self::Sqlite(_) | Self::DynamoDb { .. } => None,
+        }
+    }
 }
 
 /// Shows the address to a person, without user and password.
@@ -127,9 +156,9 @@ impl Vars<'_> {
         }
         match Url::parse(url) {
             Ok(url) if matches!(url.scheme(), "redis" | "rediss") => {
-                let has_ca = self.text("REDIS_CA_FILE").is_some();
+                let has_ca = self.text(REDIS_CA_FILE).is_some();
                 let redis = redis_url(url, has_ca)?;
-                Ok(StoreUrl::Redis(RedisUrl { ca: self.authorities("REDIS_CA_FILE"), ..redis }))
+                Ok(StoreUrl::Redis(RedisUrl { ca: self.authorities(REDIS_CA_FILE), ..redis }))
             }
             _ if name == "REDIS_URL" => Err("must be redis:// or rediss://"),
             _ => Err("is not a store: use dynamodb://TABLE, redis://, rediss:// or sqlite:PATH"),

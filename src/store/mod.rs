@@ -187,9 +187,9 @@ pub trait Store: Send + Sync {
 /// # Errors
 /// Fails if the store cannot be opened. The text has the reason and the remedy.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
-    match &config.url {
-        StoreUrl::Sqlite(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
-        StoreUrl::DynamoDb { .. } | StoreUrl::Redis(_) => open_remote(config).await,
+    match config.url.file() {
+        Some(path) => Ok(Arc::new(Sqlite::open(path, config.timeout).await?)),
+        None => open_remote(config).await,
     }
 }
 
@@ -211,23 +211,20 @@ pub async fn open_remote(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreEr
 
 /// Returns the reason why [`open`] would fail, and creates nothing.
 pub async fn cannot_open(config: &StoreConfig) -> Option<String> {
-    let findings = match &config.url {
-        StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
-        // Redis and DynamoDB connect when they are first needed.
-        StoreUrl::DynamoDb { .. } | StoreUrl::Redis(_) => Vec::new(),
-    };
+    // The other stores connect when they are first needed.
+    let findings = sqlite::examine(config.url.file()?, config.timeout).await;
     let error = findings.into_iter().find(|finding| finding.severity == Severity::Error)?;
     Some(error.text)
 }
 
 /// Checks the store that the configuration names, as [`Store::examine`] does, and creates nothing.
 pub async fn examine(config: &StoreConfig) -> Vec<Finding> {
-    match &config.url {
-        StoreUrl::Sqlite(path) => sqlite::examine(path, config.timeout).await,
-        StoreUrl::DynamoDb { table } => {
-            DynamoDb::new(table.clone(), config.timeout).examine().await
-        }
-        StoreUrl::Redis(url) => Redis::new(url, config.timeout).examine().await,
+    if let Some(path) = config.url.file() {
+        return sqlite::examine(path, config.timeout).await;
+    }
+    match open_remote(config).await {
+        Ok(store) => store.examine().await,
+        Err(error) => vec![Finding::error("STORE_URL", error.to_string())],
     }
 }
 
