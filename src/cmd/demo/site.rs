@@ -14,7 +14,7 @@ use http::StatusCode;
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Receipts, traffic::Traffic, vendors};
+use super::{answers::Receipts, traffic::Traffic};
 use crate::{
     aws,
     cmd::{
@@ -49,7 +49,13 @@ pub(super) struct Site {
 }
 
 impl Site {
-    pub async fn start(folder: &Path, stopped: watch::Receiver<bool>) -> anyhow::Result<Self> {
+    /// Starts the router, with its store in `folder`, and both destinations. `variables` are added to
+    /// the router's own.
+    pub async fn start(
+        folder: &Path,
+        variables: impl Iterator<Item = (String, String)>,
+        stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
         let (gcp_processor, cloud_run) = start_processor(stopped.clone()).await?;
         let (aws_processor, lambda) = start_processor(stopped.clone()).await?;
         let store = format!("sqlite:{}", folder.join("demo.db").display());
@@ -65,7 +71,7 @@ impl Site {
             ("PUBLIC_URL", &address),
         ];
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let variables: HashMap<_, _> = own.chain(vendors::variables()).collect();
+        let variables: HashMap<_, _> = own.chain(variables).collect();
         let config = Config::from_vars(|name| variables.get(name).cloned())?;
         let gcp = config.targets.get(Route::GCP).and_then(Target::http);
         let gcp = gcp.context("bug: the demo has no gcp target")?;

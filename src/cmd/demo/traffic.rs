@@ -7,7 +7,7 @@ use std::sync::{
 
 use chrono::Utc;
 
-use super::shown;
+use super::answers::shown;
 use crate::{
     cmd::{http_server::Handler, shown::harmless},
     delivery::{Delivery, Reply},

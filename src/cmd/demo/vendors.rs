@@ -9,7 +9,10 @@ use chrono::{TimeDelta, Utc};
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 
-use super::{DUPLICATE, PROCESSED, Receipts, Site, arrived, header, shown};
+use super::{
+    answers::{DUPLICATE, PROCESSED, Receipts, arrived, header, shown},
+    site::Site,
+};
 use crate::{
     cmd::samples::sample,
     delivery::Delivery,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio_util::task::TaskTracker;
 
-use super::{buffers::Buffers, response};
+use super::buffers::Buffers;
 use crate::{
     delivery::{Delivery, Reply},
     error::Error,
@@ -151,4 +151,13 @@ impl Chunks {
             _ => self.chunks.concat().into(),
         }
     }
+}
+
+/// Converts a reply into the response that axum sends.
+pub fn response(reply: Reply) -> Response {
+    let Reply { status, headers, body } = reply;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }

@@ -11,7 +11,7 @@ mod stream;
 
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, body::Body, response::Response};
+use axum::{Extension, response::Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use hyper::{
@@ -32,14 +32,12 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use self::{deliveries::Handler, limits::Limits};
 use self::{deliveries::Reception, drain::drain_unread, head::Head, stream::Stream};
-use crate::{
-    delivery::{Delivery, Reply},
-    error::Error,
-    outcome::Origin,
-    telemetry,
+pub use self::{
+    deliveries::{Handler, response},
+    limits::Limits,
 };
+use crate::{delivery::Delivery, error::Error, outcome::Origin, telemetry};
 
 /// Time for a sender to send the head of a request. An idle connection closes after the same time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -202,13 +200,4 @@ async fn no_connection(
     let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
     let delivery = Delivery { method, path, query, headers, body: Bytes::new() };
     response(telemetry::refused(&delivery, &origin, &Error::NoConnection))
-}
-
-/// Converts a reply into the response that axum sends.
-pub fn response(reply: Reply) -> Response {
-    let Reply { status, headers, body } = reply;
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
 }
