@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, Level};
 
 use super::{
-    after_answer,
+    after_answer::{self, Answered},
     fronts::{Front, NotAnEvent},
     function::Function,
     inbox, redrive,
@@ -78,85 +78,16 @@ fn is_concurrent() -> bool {
     limit.is_some_and(|limit| limit > 1)
 }
 
-/// Answers invocations until the process ends: deliveries from the function's fronts, messages of the
-/// inbox's queue, and requests from callers that may invoke the function directly.
+/// Answers invocations until Lambda stops the process.
 async fn run(
     open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
 ) -> anyhow::Result<()> {
-    let config = Config::from_vars(variables().await?)?;
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    let mut router = super::router(&config, open(&config.store)).await?;
-    let queue = config.inbox.queue_url.clone().map(|url| Arc::new(Queue::new(url)));
-    if let Some(queue) = &queue {
-        router = router.with_queue(Arc::clone(queue));
-    }
-    let (mut answered, mut copies) = (None, None);
-    match mirrors(&config, queue)? {
-        // A managed instance runs on after an answer, so it needs no extension to send copies.
-        Some(mirrors) if is_concurrent() => {
-            let mirrors = Arc::new(mirrors);
-            router = router.with_mirrors(Arc::clone(&mirrors));
-            copies = Some(mirrors);
-        }
-        Some(mirrors) => {
-            let mirrors = Arc::new(mirrors.at_the_end());
-            match after_answer::finish_copies(Arc::clone(&mirrors)).await {
-                Ok(registered) => {
-                    router = router.with_mirrors(mirrors);
-                    answered = Some(registered);
-                }
-                Err(error) => tracing::error!("no copies for mirrors: {error:#}"),
-            }
-        }
-        None => {}
-    }
-    let router = Arc::new(router);
-    let (attempt, store) = (config.forward.timeout, config.store.timeout);
-    let inbox = Arc::new(Instance::new(Arc::clone(&router), attempt, store));
+    let Started { function, answered, copies } = Started::new(open).await?;
     let stop = stop_signal()?;
-    let (function, is_warm) =
-        (Arc::new(Function { router, inbox, config }), Arc::new(AtomicBool::new(false)));
-    let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let (function, is_cold_start) =
-            (Arc::clone(&function), !is_warm.swap(true, Ordering::Relaxed));
-        async move {
-            let LambdaEvent { payload, context } = event;
-            let origin = Origin {
-                sender: source_ip(payload.get()),
-                request_id: Some(context.request_id.clone()),
-                trace: context.xray_trace_id.clone(),
-                is_cold_start,
-            };
-            if let Some(front) = Front::of(payload.get()) {
-                let reply = deliver(function, front, payload, context, origin).await;
-                return Ok(Answer::Delivery(Box::new(front.answer(reply).await)));
-            }
-            // Senders cannot get here: every event of a front is a delivery. The caller invokes the
-            // function directly, as a schedule does, and gets an invocation error if the request
-            // fails. A success would hide that nothing was done.
-            match Request::of(payload.get()) {
-                None => {
-                    telemetry::unreadable(&origin, &NotAnEvent::Unknown);
-                    Err(Error::NotARequest.into())
-                }
-                Some(Request::Replay(request)) => {
-                    let request = request?;
-                    let replaying =
-                        async move { redrive::run(&function, request, &context, origin).await };
-                    let report = tokio::spawn(replaying.in_current_span()).await;
-                    let report = report.map_err(redrive::RedriveError::from)??;
-                    Ok::<_, lambda_runtime::Error>(Answer::Redrive(report))
-                }
-                Some(Request::Inbox(request)) => {
-                    let running =
-                        async move { inbox::run(&function, request, &context, origin).await };
-                    let report = tokio::spawn(running.in_current_span()).await;
-                    Ok(Answer::Inbox(report.map_err(inbox::InboxError::from)??))
-                }
-            }
-        }
+    let is_warm = Arc::new(AtomicBool::new(false));
+    let service = service_fn(move |event| {
+        let is_cold_start = !is_warm.swap(true, Ordering::Relaxed);
+        answer(Arc::clone(&function), event, is_cold_start)
     });
     let (invocations, stopping) = (TaskTracker::new(), CancellationToken::new());
     // The layer covers the whole invocation, including the sending of its answer.
@@ -207,6 +138,55 @@ async fn run(
     Ok(())
 }
 
+/// A function that is ready for its first invocation.
+struct Started {
+    function: Arc<Function>,
+    /// Is told of every answer, if copies for mirrors are sent after it.
+    answered: Option<Answered>,
+    /// The mirrors whose copies are still under way when a managed instance stops.
+    copies: Option<Arc<Mirrors>>,
+}
+
+impl Started {
+    async fn new(
+        open: impl AsyncFnOnce(&StoreConfig) -> Result<Arc<dyn Store>, StoreError>,
+    ) -> anyhow::Result<Self> {
+        let config = Config::from_vars(variables().await?)?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let mut router = super::router(&config, open(&config.store)).await?;
+        let queue = config.inbox.queue_url.clone().map(|url| Arc::new(Queue::new(url)));
+        if let Some(queue) = &queue {
+            router = router.with_queue(Arc::clone(queue));
+        }
+        let (mut answered, mut copies) = (None, None);
+        match mirrors(&config, queue)? {
+            // A managed instance runs on after an answer, so it needs no extension to send copies.
+            Some(mirrors) if is_concurrent() => {
+                let mirrors = Arc::new(mirrors);
+                router = router.with_mirrors(Arc::clone(&mirrors));
+                copies = Some(mirrors);
+            }
+            Some(mirrors) => {
+                let mirrors = Arc::new(mirrors.at_the_end());
+                match after_answer::finish_copies(Arc::clone(&mirrors)).await {
+                    Ok(registered) => {
+                        router = router.with_mirrors(mirrors);
+                        answered = Some(registered);
+                    }
+                    Err(error) => tracing::error!("no copies for mirrors: {error:#}"),
+                }
+            }
+            None => {}
+        }
+        let router = Arc::new(router);
+        let (attempt, store) = (config.forward.timeout, config.store.timeout);
+        let inbox = Arc::new(Instance::new(Arc::clone(&router), attempt, store));
+        Ok(Self { function: Arc::new(Function { router, inbox, config }), answered, copies })
+    }
+}
+
 /// Creates the configured mirrors, if there are any. Their copies go through the queue if there is one.
 fn mirrors(config: &Config, queue: Option<Arc<Queue>>) -> anyhow::Result<Option<Mirrors>> {
     let timeout = config.forward.timeout.min(COPY_TIMEOUT);
@@ -238,6 +218,46 @@ enum Answer<Delivery> {
     Delivery(Box<Delivery>),
     Redrive(redrive::Report),
     Inbox(inbox::Report),
+}
+
+/// Answers an invocation: a delivery from one of the function's fronts, messages of the inbox's
+/// queue, or a request of a caller that may invoke the function directly.
+async fn answer(
+    function: Arc<Function>,
+    event: LambdaEvent<Box<RawValue>>,
+    is_cold_start: bool,
+) -> Result<Answer<impl Serialize>, lambda_runtime::Error> {
+    let LambdaEvent { payload, context } = event;
+    let origin = Origin {
+        sender: source_ip(payload.get()),
+        request_id: Some(context.request_id.clone()),
+        trace: context.xray_trace_id.clone(),
+        is_cold_start,
+    };
+    if let Some(front) = Front::of(payload.get()) {
+        let reply = deliver(function, front, payload, context, origin).await;
+        return Ok(Answer::Delivery(Box::new(front.answer(reply).await)));
+    }
+    // Senders cannot get here: every event of a front is a delivery. The caller invokes the
+    // function directly, as a schedule does, and gets an invocation error if the request
+    // fails. A success would hide that nothing was done.
+    match Request::of(payload.get()) {
+        None => {
+            telemetry::unreadable(&origin, &NotAnEvent::Unknown);
+            Err(Error::NotARequest.into())
+        }
+        Some(Request::Replay(request)) => {
+            let request = request?;
+            let replaying = async move { redrive::run(&function, request, &context, origin).await };
+            let report = tokio::spawn(replaying.in_current_span()).await;
+            Ok(Answer::Redrive(report.map_err(redrive::RedriveError::from)??))
+        }
+        Some(Request::Inbox(request)) => {
+            let running = async move { inbox::run(&function, request, &context, origin).await };
+            let report = tokio::spawn(running.in_current_span()).await;
+            Ok(Answer::Inbox(report.map_err(inbox::InboxError::from)??))
+        }
+    }
 }
 
 async fn deliver(
