@@ -19,10 +19,11 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Body, Check, Happened, Vendor,
+    builders::{DAY, fields, joined, names, pointer_to, sent},
     description::{Algorithm, Description, Fields, Sent, Wish},
     happened,
-    rows::{DAY, fields, joined, names, pointer_to, sent},
-    scheme::{BASE64, hmac, is_json, missing, wrong},
+    lenient_base64::BASE64,
+    scheme::{hmac, is_json, missing, wrong},
     sign::{CannotSign, NO_JSON, Signing, insert, put_text},
 };
 use crate::{

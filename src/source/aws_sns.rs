@@ -15,10 +15,11 @@ use url::Url;
 
 use super::{
     Body, Check, Fetch, Fetched, Vendor,
+    builders::fields,
     certificate::{Hash, RSA_SIGNATURE_BYTES},
     description::Description,
-    rows::fields,
-    scheme::{BASE64, is_a_secret, missing, wrong},
+    lenient_base64::BASE64,
+    scheme::{is_a_secret, missing, wrong},
     sign::{CannotSign, Signing},
 };
 use crate::{

@@ -11,11 +11,11 @@ use chrono::{DateTime, Utc};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use url::Url;
 
-use super::{
-    certificate::Certificate,
-    scheme::{BASE64_URL, P256_POINT_BYTES},
-};
+use super::{certificate::Certificate, lenient_base64::BASE64_URL};
 use crate::{json::Document, secret::Secret};
+
+/// Size of an uncompressed point of P-256.
+pub(super) const P256_POINT_BYTES: usize = 65;
 
 /// A request to a vendor.
 #[derive(Clone, PartialEq, Eq, Hash)]

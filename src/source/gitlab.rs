@@ -9,8 +9,8 @@ use http::{HeaderName, header::AUTHORIZATION};
 
 use super::{
     Check, Vendor,
+    builders::{header, names, sent},
     description::{Description, Fields, Sent},
-    rows::{header, names, sent},
     scheme::{is_a_secret, missing, wrong},
     sign::{CannotSign, Signing, insert},
     standard_webhooks,

@@ -8,10 +8,10 @@
 
 use super::{
     Check, Vendor,
+    builders::{fields, header, hmac_body, joined, signed, template},
     description::{
         Description, Encoding, Fields, Joined, Signed, Stamp, StampPlace, Tolerance, Unit,
     },
-    rows::{fields, header, hmac_body, joined, signed, template},
     scheme::{self, CHEAP_BODY_BYTES},
     sign::{CannotSign, Signing, by_description},
 };

@@ -9,8 +9,8 @@ use http::{Method, StatusCode};
 
 use super::{
     Body, Happened, Source, Vendor,
+    builders::{DAY, hmac_body, signed},
     description::{Description, Signed},
-    rows::{DAY, hmac_body, signed},
     scheme::is_a_secret,
 };
 use crate::{

@@ -16,10 +16,11 @@ use url::Url;
 
 use super::{
     Certificate, Check, Fetch, Fetched, Vendor,
+    builders::{DAY, fields, names, sent},
     certificate::{Hash, RSA_SIGNATURE_BYTES},
     description::{Description, Sent},
-    rows::{DAY, fields, names, sent},
-    scheme::{BASE64, missing, wrong},
+    lenient_base64::BASE64,
+    scheme::{missing, wrong},
     sign::{CannotSign, Signing, insert},
 };
 use crate::{delivery::Delivery, error::Error};

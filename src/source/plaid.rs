@@ -21,10 +21,11 @@ use url::Url;
 
 use super::{
     Body, Check, Fetch, Fetched, Happened, Question, Vendor,
+    builders::{joined, names},
     description::{Description, Fields},
     happened,
-    rows::{joined, names},
-    scheme::{BASE64_URL, missing, stale, wrong},
+    lenient_base64::BASE64_URL,
+    scheme::{missing, stale, wrong},
     sign::{CannotSign, Signing},
 };
 use crate::{

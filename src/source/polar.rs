@@ -14,8 +14,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::{
     Check, Vendor,
+    builders::{fields, standard},
     description::Description,
-    rows::{fields, standard},
     scheme,
     sign::{CannotSign, Signing},
     standard_webhooks,

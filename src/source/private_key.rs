@@ -11,7 +11,7 @@ use ring::{
 };
 use x509_parser::pem::parse_x509_pem;
 
-use super::scheme::BASE64;
+use super::lenient_base64::BASE64;
 
 /// The prefix of a private key in Standard Webhooks. The prefix of a public key is `whpk_`.
 pub(super) const PREFIX: &str = "whsk_";

@@ -9,11 +9,7 @@
 
 use std::ops::RangeInclusive;
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-    prelude::BASE64_STANDARD,
-};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::AUTHORIZATION;
@@ -24,7 +20,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     description::{Algorithm, Description, Encoding, KeyForm, Place, Scheme, Signed, StampPlace},
-    fetch::Fetched,
+    fetch::{Fetched, P256_POINT_BYTES},
+    lenient_base64::{BASE64, BASE64_URL},
     standard_webhooks,
 };
 use crate::{
@@ -45,18 +42,6 @@ pub(super) const CHEAP_BODY_BYTES: usize = 16 * 1024;
 
 /// The beginning of a P-256 key as X.509 writes it. The point follows.
 const P256_INFO: &[u8] = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
-
-/// Size of an uncompressed point of P-256.
-pub(super) const P256_POINT_BYTES: usize = 65;
-
-/// Base64 with and without padding.
-pub(super) const BASE64: GeneralPurpose = lenient(&alphabet::STANDARD);
-pub(super) const BASE64_URL: GeneralPurpose = lenient(&alphabet::URL_SAFE);
-
-const fn lenient(alphabet: &alphabet::Alphabet) -> GeneralPurpose {
-    let config = GeneralPurposeConfig::new();
-    GeneralPurpose::new(alphabet, config.with_decode_padding_mode(DecodePaddingMode::Indifferent))
-}
 
 /// A delivery and everything that its signature is checked against.
 pub struct Check<'a> {

@@ -20,8 +20,9 @@ use ring::signature::ED25519;
 use subtle::ConstantTimeEq as _;
 
 use super::{
+    lenient_base64::BASE64,
     private_key::PREFIX as PRIVATE_KEY,
-    scheme::{BASE64, Check, MAX_ENTRIES, is_signed_by_one, missing, stale, wrong},
+    scheme::{Check, MAX_ENTRIES, is_signed_by_one, missing, stale, wrong},
     sign::{CannotSign, Signing, ed25519, event_id, insert},
 };
 use crate::{delivery::Delivery, error::Error, key::hmac_sha256, secret::Secret};

@@ -8,8 +8,8 @@ use http::{Method, StatusCode};
 
 use super::{
     Source, Vendor,
+    builders::{fields, hmac_body, signed, template},
     description::{Algorithm, Description, Encoding, Signed},
-    rows::{fields, hmac_body, signed, template},
 };
 use crate::delivery::{Delivery, Reply};
 

@@ -20,9 +20,10 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Body, Check, Happened, Vendor,
+    builders::{names, sent},
     description::{Algorithm, Description, Sent},
-    rows::{names, sent},
-    scheme::{BASE64, CHEAP_BODY_BYTES, hmac, missing, wrong},
+    lenient_base64::BASE64,
+    scheme::{CHEAP_BODY_BYTES, hmac, missing, wrong},
     sign::{CannotSign, Signing, insert},
 };
 use crate::{

@@ -12,8 +12,8 @@ use http::{
 
 use super::{
     Source, Vendor,
+    builders::{fields, header, hmac_body, signed, template},
     description::{Algorithm, Description, Fields, Signed, Stamp, StampPlace, Tolerance, Unit},
-    rows::{fields, header, hmac_body, signed, template},
     scheme::hmac,
 };
 use crate::{

@@ -1,11 +1,14 @@
 //! Shops, forms, contracts and people.
 
-use super::{
-    BuiltIn, DAY, HOUR, fields, header, hmac_body, joined, names, pointer, row, sent, signed,
-    stamp, template,
-};
-use crate::source::description::{
-    Description, Encoding, Fields, Joined, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
+use super::built_in::{BuiltIn, row};
+use crate::source::{
+    builders::{
+        DAY, HOUR, fields, header, hmac_body, joined, names, pointer, sent, signed, stamp, template,
+    },
+    description::{
+        Description, Encoding, Fields, Joined, Place, Sent, Signed, Stamp, StampPlace, Tolerance,
+        Unit,
+    },
 };
 
 pub(super) static ALL: [BuiltIn; 10] = [

@@ -2,15 +2,18 @@
 
 use http::{HeaderName, StatusCode};
 
-use super::{
-    BuiltIn, HOUR, fields, header, hmac_body, names, pointer, pointer_to, row, sent, signed, stamp,
-    standard, template,
-};
+use super::built_in::{BuiltIn, row};
 use crate::{
     json::Pointer,
-    source::description::{
-        Algorithm, Description, Echo, Encoding, Fields, KeyForm, Sent, Signed, Stamp, StampPlace,
-        Tolerance, Unit, Wish,
+    source::{
+        builders::{
+            HOUR, fields, header, hmac_body, names, pointer, pointer_to, sent, signed, stamp,
+            standard, template,
+        },
+        description::{
+            Algorithm, Description, Echo, Encoding, Fields, KeyForm, Sent, Signed, Stamp,
+            StampPlace, Tolerance, Unit, Wish,
+        },
     },
 };
 

@@ -1,8 +1,11 @@
 //! Media, files and websites.
 
-use super::{BuiltIn, fields, header, hmac_body, names, row, sent, signed, stamp, template};
-use crate::source::description::{
-    Description, Encoding, Fields, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
+use super::built_in::{BuiltIn, row};
+use crate::source::{
+    builders::{fields, header, hmac_body, names, sent, signed, stamp, template},
+    description::{
+        Description, Encoding, Fields, Place, Sent, Signed, Stamp, StampPlace, Tolerance, Unit,
+    },
 };
 
 pub(super) static ALL: [BuiltIn; 5] = [

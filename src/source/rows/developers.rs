@@ -2,13 +2,16 @@
 
 use http::HeaderName;
 
-use super::{
-    BuiltIn, DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, row, sent, signed,
-    stamp, standard, template,
-};
-use crate::source::description::{
-    Algorithm, Description, Encoding, Fields, Joined, Scheme, Sent, Signed, Stamp, StampPlace,
-    Tolerance, Unit,
+use super::built_in::{BuiltIn, row};
+use crate::source::{
+    builders::{
+        DAY, fields, header, hmac_body, joined, names, pointer, pointer_to, sent, signed, stamp,
+        standard, template,
+    },
+    description::{
+        Algorithm, Description, Encoding, Fields, Joined, Scheme, Sent, Signed, Stamp, StampPlace,
+        Tolerance, Unit,
+    },
 };
 
 pub(super) static ALL: [BuiltIn; 19] = [

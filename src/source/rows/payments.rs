@@ -2,12 +2,15 @@
 
 use http::HeaderName;
 
-use super::{
-    BuiltIn, DAY, HOUR, fields, header, hmac_body, joined, names, pointer, pointer_to, row, signed,
-    stamp, standard, template,
-};
-use crate::source::description::{
-    Description, Encoding, Fields, Joined, Scheme, Signed, Stamp, StampPlace, Tolerance, Unit,
+use super::built_in::{BuiltIn, row};
+use crate::source::{
+    builders::{
+        DAY, HOUR, fields, header, hmac_body, joined, names, pointer, pointer_to, signed, stamp,
+        standard, template,
+    },
+    description::{
+        Description, Encoding, Fields, Joined, Scheme, Signed, Stamp, StampPlace, Tolerance, Unit,
+    },
 };
 
 pub(super) static ALL: [BuiltIn; 18] = [
