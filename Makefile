@@ -61,7 +61,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 .DEFAULT_GOAL := help
 # Two builds of the functions at the same time would overwrite each other's files.
 .NOTPARALLEL:
-.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty functions check format lint dependencies requirements build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate instructions delivery-instructions \
+.PHONY: help demo demo-stay record-demo run test test-all test-named test-tools test-fast mutants fuzz build-all build-faulty functions check format lint dependencies requirements vectors build invoke watch parity clean bench bench-functions bench-inbox bench-mirror simulate instructions delivery-instructions \
 	lint-template build-sam deploy deploy-cargo-lambda logs outputs remove
 
 help: ## List the targets.
@@ -240,6 +240,9 @@ bench-mirror: fast-servers ## Measure how long answers take with mirrors that ha
 
 simulate: ## Simulate the router at scale, and write docs/scale/; takes some three minutes.
 	PYTHONPATH=scripts python3 -B -m simulate
+
+vectors: $(VENV)/ready ## Sign the vendors' deliveries in tests/vectors/ again, after a change of its scripts.
+	$(VENV)/bin/python -B tests/vectors/make.py
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt

@@ -17,7 +17,7 @@ use webhook_router::{
     delivery::Delivery,
     plan::{Planned, plan},
     secret::Secret,
-    source::Signing,
+    source::{Signing, secrets_variable},
 };
 
 use crate::{
@@ -71,6 +71,17 @@ pub fn body_of(vendor: &str) -> PathBuf {
     samples().remove(vendor).unwrap()
 }
 
+/// Returns the secrets of all vendors that have a sample.
+fn secrets() -> Vec<(&'static str, String)> {
+    let secrets = signed_deliveries::secrets();
+    for name in samples().keys() {
+        let variable = secrets_variable(name);
+        let is_there = secrets.iter().any(|(known, _)| *known == variable);
+        assert!(is_there, "signed_deliveries::secrets() has no entry for {variable}");
+    }
+    secrets
+}
+
 /// Returns the files in events/vendors/ by the names of their vendors.
 fn samples() -> BTreeMap<String, PathBuf> {
     let files = std::fs::read_dir("events/vendors").unwrap();
@@ -82,7 +93,7 @@ fn samples() -> BTreeMap<String, PathBuf> {
 fn every_sample_is_signed_as_the_vendor_signs() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = paypal(folder.path());
-    let mut secrets = signed_deliveries::secrets();
+    let mut secrets = secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
     let intake = Intake::from_vars(lookup(&vars)).unwrap();
@@ -165,7 +176,7 @@ async fn every_sample_is_sent_and_served() {
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = paypal(folder.path());
-    let mut secrets = signed_deliveries::secrets();
+    let mut secrets = secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
     let serving = Server::router(&[&sink.vars()[..], &vars].concat());

@@ -61,7 +61,7 @@ mod bounds; // Limits of `serve` against every peer.
 mod cli; // Commands as a person uses them.
 mod config; // Problems of variables, each with its remedy.
 mod demo; // The demo, and the commands that it prints.
-mod doctor; // Findings of `doctor` and `/readyz`.
+mod doctor; // Findings of `doctor`.
 mod event_command; // `event`: events signed as vendors sign them.
 mod event_fronts; // `event`: the event that each front creates.
 mod operators; // Dead letters: list, inspect, replay, discard.

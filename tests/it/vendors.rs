@@ -182,7 +182,8 @@ fn every_vendor_has_a_vector() {
     let mut tested: BTreeSet<_> = VECTORS.vectors.iter().map(|one| one.vendor.as_str()).collect();
     tested.extend(KINDS.iter().map(|kind| kind.source));
     let known: BTreeSet<_> = vendors().iter().map(|vendor| vendor.name()).collect();
-    assert_eq!(tested, known);
+    let differing: Vec<_> = known.symmetric_difference(&tested).collect();
+    assert!(differing.is_empty(), "tests/vectors/ lacks, or has too much: {differing:?}");
     assert_eq!(known.len(), vendors().len(), "two vendors have one name");
     // A vendor with a file of its own repeats its name.
     let named = vendors().into_iter().map(|vendor| vendor.name());
@@ -457,12 +458,27 @@ fn the_documentation_of_every_vendor_is_named_and_described() {
     let docs = include_str!("../../docs/sources.md");
     let readme = include_str!("../../README.md");
     let count = format!("{} vendors", vendors().len());
-    assert!(docs.contains(&count) && readme.contains(&count), "{count}");
+    for (file, text) in [("docs/sources.md", docs), ("README.md", readme)] {
+        assert!(text.contains(&count), "{file} does not say \"{count}\"");
+    }
     for vendor in vendors() {
         let name = vendor.name();
         let source = vendor.description().documentation;
         assert!(source.starts_with("https://"), "{name}");
         let row = format!("]({source}) | `/webhook/{name}`");
         assert!(docs.contains(&row), "docs/sources.md does not have {row}");
+        let (before, _) = docs.split_once(&row).unwrap();
+        // Some names say which of a vendor's webhooks is meant.
+        let (_, shown) = before.rsplit_once("| [").unwrap();
+        let shown = shown.split(", ").next().unwrap();
+        for section in ["Type and time", "Retries"] {
+            let (_, table) = docs.split_once(&format!("\n### {section}\n")).unwrap();
+            let (table, _) = table.split_once("\n#").unwrap();
+            let is_there = table.contains(&format!("\n| {shown}"));
+            assert!(
+                is_there,
+                "docs/sources.md, \"{section}\", has no row that begins with {shown}"
+            );
+        }
     }
 }

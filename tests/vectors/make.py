@@ -1,10 +1,10 @@
 """Signs a delivery of each vendor beyond the first fifteen, and writes them to vendors.json.
 
-Run it in the tests' Python environment: target/venv/bin/python tests/vectors/make.py
+Run it with `make vectors`.
 
 It shares nothing with the router: it follows the vendors' documentation with Python's hmac and the
-cryptography package. Keys are plainly fake. RSA signatures differ in every run, because their key is made
-anew and thrown away.
+cryptography package. Keys are plainly fake. Amazon SNS's deliveries differ in every run,
+because their RSA key is made anew and thrown away.
 """
 
 import json
