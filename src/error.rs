@@ -211,8 +211,8 @@ impl Error {
                 Reply::text(Status::CONFLICT, "in progress"),
                 seconds_between(*now, *until),
             ),
-            // Many vendors treat a 4xx as final. Passing on the destination's 4xx would lose the
-            // event.
+            // Many vendors treat a 4xx as final. Nothing keeps this event, so passing on the
+            // destination's 4xx would lose it.
             Self::NotKept { until, .. } => retry_after(
                 Reply::text(Status::SERVICE_UNAVAILABLE, "try again later"),
                 seconds_between(Utc::now(), *until),

@@ -1,9 +1,9 @@
 //! Delivers accepted events after their answers. Each destination has a lane of workers.
 //!
-//! A lane learns of an event in three ways. An acceptance in this process wakes it. It keeps the times
-//! of the events that it postponed itself. And it sweeps: it asks the store what is due, which finds
-//! the events of processes that died, and of others that are busy. Whoever takes an event first
-//! delivers it.
+//! A lane learns of an event in three ways. An acceptance in this process wakes it. It keeps the
+//! times of the events that it postponed itself, and the ends of the leases that it met. And it
+//! sweeps: it asks the store what is due, which finds the events of processes that died, and of
+//! others that are busy. Whoever takes an event first delivers it.
 //!
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
 //! time. The first attempt of a process is a probe, too. A failed probe does not count for the

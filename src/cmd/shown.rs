@@ -24,7 +24,7 @@ pub(super) struct Shown {
     /// `waiting`, `in_flight`, `delivered` or `dead_letter`.
     state: &'static str,
     /// The owner of the lease, and the time at which the lease ends. Both are present only while
-    /// the event is in flight.
+    /// the event is in flight. If the time has passed, the owner died, and nobody has come since.
     owner: Option<String>,
     until: Option<String>,
     /// The time of the acceptance. It stays when the event is delivered.

@@ -50,8 +50,8 @@ pub trait Destination: Send + Sync {
 pub struct Outgoing<'a> {
     pub delivery: &'a Delivery,
     pub plan: &'a Plan,
-    /// The number of the attempt, counted from 1 over the event's life. If the router died before
-    /// it stored an attempt, the next attempt has the same number.
+    /// The number of the attempt, counted from 1 over the event's life. The attempts of an
+    /// owner that died are not stored, so their numbers come again.
     pub attempt: u32,
     /// The trace context: names and values of headers.
     pub trace: &'a [(&'static str, String)],

@@ -1,9 +1,10 @@
 //! The schedule of the inbox in Lambda: sends messages for the events that are due and have none.
 //!
 //! The list of the store has an event at the time at which its message counts as lost. So the list
-//! brings only events whose message was not sent or is late, and events whose pause is longer than a
-//! message can wait. An entry that gets a message moves to a later time first. So neither a
-//! later run nor one that overlaps with this one sends another message soon.
+//! brings only events whose message was not sent or is late, events whose owner died, at the end of
+//! its lease, and events whose pause is longer than a message can wait. An entry that gets a
+//! message moves to a later time first. So neither a later run nor one that overlaps with this one
+//! sends another message soon.
 
 use std::{
     sync::{

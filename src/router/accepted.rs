@@ -118,7 +118,7 @@ pub enum Handled {
         health: Health,
         /// The time since the event's acceptance.
         age: Duration,
-        /// False only if the store could not be told the result.
+        /// False if the store did not say whether the result is stored.
         settled: bool,
     },
     /// The event is not due before this time. It is under another lease until then, it waits for

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 
-/// Time by which a lease outlasts everything that its owner may do.
+/// Time by which a lease outlasts everything that a running owner does.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Outside Lambda, the lease leaves time for this many tries to store a result.
-const SETTLE_TRIES: u32 = 4;
+/// Outside Lambda, the time for storing a result, in timeouts of the store.
+const SETTLE_TIMEOUTS: u32 = 4;
 
 /// Time of an invocation that is reserved for settling, in addition to the store's timeout.
 const SETTLING: Duration = Duration::from_millis(300);
@@ -30,12 +30,16 @@ const ANSWERING: Duration = Duration::from_millis(200);
 ///   the key is ours    no attempt is under way     the answer     the key may be taken over
 /// ```
 ///
-/// After a takeover, a `finish` or `fail` of the previous owner changes nothing. If nobody has
-/// taken over, it still counts after the end of the lease.
+/// After a takeover, a `finish`, `fail` or `postpone` of the previous owner changes nothing. If
+/// nobody has taken over, it still counts after the end of the lease: the machine was suspended, or
+/// the write was delayed.
 ///
-/// If the owner dies before it has stored a result, its lease remains until `lease_until`. The next
-/// owner sends the event again, with the same attempt number, even if the destination had answered
-/// 2xx: nobody has stored that answer. docs/guarantees.md lists what each crash costs.
+/// If the owner dies before it has stored a result, its lease remains until `lease_until`. None of
+/// its attempts is stored. So the next owner sends the event again, even if the destination had
+/// answered 2xx, and counts on from the last stored attempt: a destination may get attempts 1, 2
+/// and then 1. The next owner of an accepted event comes by the list of the inbox. Any other event
+/// comes again only with its vendor's next delivery, or if it has a dead letter from before.
+/// docs/guarantees.md lists what each crash costs.
 ///
 /// A failure with a known outcome frees the key at once. A failure with an unknown outcome leaves
 /// the lease to run out.
@@ -49,7 +53,8 @@ pub struct Budget {
     /// Time for storing the result, counted from the end of forwarding.
     pub(super) settling: Duration,
     /// The end of the lease: from then on, another owner may take the key over. It is later than
-    /// `forward_until`, so that no other owner starts while this one may still be sending.
+    /// `forward_until`, so that no other owner starts while this one may still be sending, if their
+    /// clocks agree to the margin.
     pub lease_until: DateTime<Utc>,
 }
 
@@ -87,16 +92,16 @@ impl Budget {
     /// Creates the budget of one attempt at an accepted event, which must be taken first.
     pub fn of_attempt(config: &Config) -> Self {
         let forwarding = config.store.timeout + config.forward.timeout;
-        Self::new(forwarding, config.store.timeout * SETTLE_TRIES)
+        Self::new(forwarding, config.store.timeout * SETTLE_TIMEOUTS)
     }
 
     /// Creates the budget of a delivery outside Lambda.
     pub fn configured(config: &Config) -> Self {
-        Self::new(config.forward.budget, config.store.timeout * SETTLE_TRIES)
+        Self::new(config.forward.budget, config.store.timeout * SETTLE_TIMEOUTS)
     }
 
     /// Creates the budget of a delivery in Lambda: the rest of the invocation, less a margin. The
-    /// lease ends after the invocation does.
+    /// lease ends 0.8 s after the invocation does.
     pub fn of_invocation(left: Duration, store_timeout: Duration) -> Self {
         let settling = store_timeout + SETTLING;
         Self::new(left.saturating_sub(settling + ANSWERING), settling)
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_lambda_the_result_is_stored_four_times_at_most() {
+    fn outside_lambda_storing_the_result_has_four_timeouts() {
         let budget = Budget::configured(&config());
         assert_eq!(shares(&budget), (5 * SECOND, 2 * SECOND));
         assert!(budget.has_time_for(4 * SECOND) && !budget.has_time_for(6 * SECOND));

@@ -24,8 +24,8 @@ pub(super) struct Job {
     /// The number of attempts of this delivery.
     pub attempts: u32,
     pub times: Times,
-    /// False if the result could not be stored. It is true before there is a result,
-    /// and after another owner has taken over, because that owner stores its own result.
+    /// False if the store did not say whether the result is stored. True before there is a result,
+    /// and after another owner has taken over, although this result is not stored then.
     pub settled: bool,
     /// Room for the first attempt, if the job waited for it before it took the event.
     pub room: Option<Room>,

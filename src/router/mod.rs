@@ -58,7 +58,7 @@ pub struct Replay {
     /// The reason why the event was not delivered.
     pub failure: Option<Error>,
     pub route: Route,
-    /// False if the result could not be stored.
+    /// False if the store did not say whether the result is stored.
     pub settled: bool,
 }
 

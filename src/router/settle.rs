@@ -36,8 +36,8 @@ pub(super) struct Forwarded {
 impl Router {
     /// Stores the event as delivered or as a dead letter, and returns the answer to the sender.
     ///
-    /// A success remains a success when it cannot be stored. After a failure, the sender gets the
-    /// destination's answer only if the dead letter is stored.
+    /// A success remains a success when it cannot be stored, and when another owner has taken over.
+    /// After a failure, the sender gets the destination's answer only if the dead letter is stored.
     pub(super) async fn settle(
         &self,
         job: &mut Job,
@@ -103,8 +103,8 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
 
 /// Repeats a write of the lease's owner until it succeeds or time runs out. Returns `None` if the
 /// result could not be stored. In that case, the sender of a delivered event still gets the
-/// destination's answer. The store does not know the result, so the next delivery after the lease
-/// claims the event again.
+/// destination's answer. The store does not know the result, so the event comes again after the
+/// lease: with the vendor's next delivery, or by the list of the inbox.
 pub(super) async fn until_stored<F>(
     lease: &Lease,
     write: impl Fn() -> F,
@@ -125,7 +125,7 @@ where
         match settled.unwrap_or_else(|_| Err(out_of_time())) {
             Ok(settled) => {
                 if settled == Settled::LeaseLost {
-                    tracing::warn!(%key, "the lease was lost to another owner");
+                    tracing::warn!(%key, "the lease was lost: the event has another owner, or is gone");
                 }
                 return Some(settled);
             }

@@ -17,7 +17,8 @@
 //!                        └──────postpone─────────┘  └── take, once `until` has passed
 //! ```
 //!
-//! The log and the senders' answers call the state `in flight` by the name `in progress`.
+//! The log and the senders' answers call the state `in flight` by the name `in progress`, and
+//! `pending` calls it `being-delivered`.
 //!
 //! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
 //! over. Each destination has a list of the events in its inbox. The list is ordered by the time at

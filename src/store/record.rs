@@ -249,8 +249,8 @@ pub struct Postponed {
 /// One try to send an event to its destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The number of the attempt, counted from 1 over the event's life. If an owner died, its
-    /// attempt was not stored, and the number is used again.
+    /// The number of the attempt, counted from 1 over the event's life. The attempts of an
+    /// owner that died are not stored, so their numbers come again.
     pub number: u32,
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,

@@ -28,7 +28,7 @@ pub struct Handled<'a> {
     pub trigger: Trigger,
     /// The number of attempts of this delivery.
     pub attempts: u32,
-    /// False only if the store could not be told the result.
+    /// False if the store did not say whether the result is stored.
     pub settled: bool,
     pub times: Times,
 }
