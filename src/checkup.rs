@@ -26,6 +26,15 @@ const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 const AWS: &str = "AWS_REGION";
 const CREDENTIALS: &str = "AWS credentials";
 
+const STORE_REMEDY: &str =
+    "correct its address, or open the network or the security group to this machine";
+/// Services that may not answer, each with the remedy.
+const DNS: (&str, &str) = ("the DNS for the target's host", "correct this machine's name servers");
+const AWS_SETTINGS: (&str, &str) = (
+    "a source of the AWS settings",
+    "set AWS_REGION and credentials, or correct the profile (AWS_PROFILE)",
+);
+
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
@@ -42,23 +51,23 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
             Place::Lambda(lambda) => lambdas.push((setting, lambda)),
         }
     }
-    let services = services.into_iter().map(|(setting, http)| {
-        within(setting, "the DNS for the target's host", http_target(setting, http))
-    });
+    let services = services
+        .into_iter()
+        .map(|(setting, http)| within(setting, DNS, http_target(setting, http)));
     // The ARN of a function names its region. The name of a DynamoDB table does not.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
     let region = region.filter(|_| !config.store.url.uses_aws());
     let uses_aws = !lambdas.is_empty() || config.store.url.uses_aws();
-    let lambdas = lambdas.into_iter().map(|(setting, lambda)| {
-        within(setting, "the DNS for the Lambda API", lambda_target(setting, lambda))
-    });
+    let lambdas = lambdas
+        .into_iter()
+        .map(|(setting, lambda)| within(setting, DNS, lambda_target(setting, lambda)));
     let (store, services, aws, lambdas) = tokio::join!(
-        within("STORE_URL", &url, store),
+        within("STORE_URL", (&url, STORE_REMEDY), store),
         join_all(services),
         async {
             match uses_aws {
-                true => within(AWS, "the sources of the AWS settings", aws_settings(region)).await,
+                true => within(AWS, AWS_SETTINGS, aws_settings(region)).await,
                 false => Vec::new(),
             }
         },
@@ -79,14 +88,14 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     store.into_iter().chain(files).chain(targets).chain(aws).chain(lambdas).collect()
 }
 
-/// Returns the findings, or a finding that reports the timeout.
+/// Returns the findings, or a finding that reports the timeout of a service, with the remedy.
 async fn within(
     subject: &str,
-    what: &str,
+    (what, remedy): (&str, &str),
     looking: impl Future<Output = Vec<Finding>>,
 ) -> Vec<Finding> {
     timeout(PATIENCE, looking).await.unwrap_or_else(|_| {
-        let text = format!("{what} did not answer within {} s", PATIENCE.as_secs());
+        let text = format!("{what} did not answer within {} s: {remedy}", PATIENCE.as_secs());
         vec![Finding::error(subject, text)]
     })
 }
@@ -168,9 +177,10 @@ async fn resolved(subject: &str, host: &str, port: u16, resolver: &Resolver) -> 
         return Finding::ok(subject, format!("{host} is an address, so it needs no DNS"));
     }
     match lookup_host((name, port)).await.map(Iterator::collect::<Vec<_>>) {
-        Ok(addresses) if addresses.is_empty() => {
-            Finding::error(subject, format!("{host} has no address"))
-        }
+        Ok(addresses) if addresses.is_empty() => Finding::error(
+            subject,
+            format!("{host} has no address: correct the name, or give it an address"),
+        ),
         Ok(addresses) => match resolver.check(host, &addresses) {
             Ok(()) => Finding::ok(subject, format!("{host} resolves to an address")),
             Err(forbidden) => Finding::error(subject, forbidden.to_string()),
