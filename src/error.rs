@@ -265,3 +265,119 @@ fn seconds_between(start: DateTime<Utc>, end: DateTime<Utc>) -> i64 {
 fn retry_after(reply: Reply, seconds: i64) -> Reply {
     reply.with_header(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn answered(status: u16) -> Error {
+        let reply = Reply::text(StatusCode::from_u16(status).unwrap(), "said");
+        Error::Rejected(reply.into())
+    }
+
+    fn asked(error: &Error) -> Option<String> {
+        let reply = error.reply();
+        reply.headers.get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_destinations_answer_is_passed_on_unless_a_vendor_would_misread_it() {
+        for (status, sent) in [
+            (400, 400),
+            (404, 404),
+            (410, 502),
+            (422, 422),
+            (500, 500),
+            (503, 503),
+            (301, 502),
+            (304, 502),
+            (101, 502),
+        ] {
+            let reply = answered(status).reply();
+            assert_eq!((reply.status.as_u16(), &reply.body[..]), (sent, &b"said"[..]), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_failure_reveals_no_internals() {
+        let text = || "plainly internal".to_owned();
+        let answer = Box::new(Reply::text(StatusCode::OK, text()));
+        for (failure, status, said) in [
+            (Error::Unreachable(text()), 502, "destination unreachable"),
+            (Error::NotHandedOver(text()), 502, "destination unreachable"),
+            (Error::TooSlow(text()), 504, "destination too slow"),
+            (Error::DestinationFailed { detail: text(), answer }, 502, "destination failed"),
+            (Error::Store(text()), 503, "try again later"),
+            (Error::NotFetched(text()), 503, "try again later"),
+        ] {
+            let reply = failure.reply();
+            assert_eq!((reply.status.as_u16(), &reply.body[..]), (status, said.as_bytes()));
+            // The log has the details.
+            assert!(failure.to_string().contains("plainly internal"));
+        }
+    }
+
+    #[test]
+    fn retry_after_is_in_whole_seconds_and_never_zero() {
+        let now = DateTime::UNIX_EPOCH;
+        for (milliseconds, seconds) in
+            [(30_000, "30"), (29_001, "30"), (1, "1"), (0, "1"), (-9, "1")]
+        {
+            let until = now + TimeDelta::milliseconds(milliseconds);
+            assert_eq!(asked(&Error::InFlight { until, now }).as_deref(), Some(seconds));
+        }
+        let limited = |after| {
+            let (destination, limits, waited) = ("gcp".into(), String::new(), Duration::ZERO);
+            asked(&Error::Limited { destination, limits, waited, after })
+        };
+        assert_eq!(limited(Duration::from_millis(1500)).as_deref(), Some("2"));
+        assert_eq!(asked(&Error::NoTime).as_deref(), Some("5"));
+        let until = Utc::now() + TimeDelta::seconds(90);
+        let not_kept = Error::NotKept { failure: answered(422).into(), why: "why", until };
+        let wait: u32 = asked(&not_kept).unwrap().parse().unwrap();
+        assert!((85..=90).contains(&wait), "{wait}");
+        assert_eq!(not_kept.reply().status, 503);
+        assert_eq!(asked(&Error::OtherBody), None);
+    }
+
+    #[test]
+    fn an_ending_says_what_became_of_the_event() {
+        let now = DateTime::UNIX_EPOCH;
+        for (error, ending) in [
+            (Error::InFlight { until: now, now }, Ending::InProgress),
+            (Error::OtherBody, Ending::OtherBody),
+            (Error::NoTime, Ending::NoTime),
+            (Error::Store(String::new()), Ending::StoreUnavailable),
+            (answered(500), Ending::Failed),
+        ] {
+            assert_eq!(error.ending(), ending);
+        }
+    }
+
+    #[test]
+    fn only_an_answer_of_the_destination_is_kept_for_the_operator() {
+        let answer = Box::new(Reply::text(StatusCode::OK, "said"));
+        let failed = Error::DestinationFailed { detail: String::new(), answer };
+        assert_eq!(failed.destinations_answer().unwrap().body, "said");
+        assert_eq!(answered(422).destinations_answer().unwrap().status, 422);
+        assert!(Error::Unreachable(String::new()).destinations_answer().is_none());
+    }
+
+    #[test]
+    fn missing_fields_are_named_to_the_sender_without_the_reason() {
+        let fields = vec![
+            MissingField::Absent("vendor"),
+            MissingField::Empty("event_type"),
+            MissingField::NoString { name: "created_at", found: "a number" },
+        ];
+        let error = Error::MissingFields(fields);
+        assert_eq!(error.reply().body, "missing required fields: vendor, event_type, created_at");
+        assert_eq!(
+            error.to_string(),
+            "missing required fields: vendor, event_type is empty, created_at is a number; \
+             expected a string such as 2026-05-06T12:34:56Z"
+        );
+    }
+}

@@ -54,3 +54,42 @@ impl Event {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(source: Option<&str>, identity: Identity) -> Event {
+        Event {
+            vendor: "ACME".into(),
+            source: source.map(str::to_owned),
+            event_type: "Paid".into(),
+            created_at: None,
+            digest: "00ff".into(),
+            identity,
+        }
+    }
+
+    #[test]
+    fn the_logical_text_names_what_makes_an_event_the_same() {
+        let id = || Identity::EventId("evt_1,evt_2".into());
+        for (source, identity, logical) in [
+            (None, Identity::Content, "acme|Paid||00ff"),
+            (Some("Shop"), Identity::Content, "Shop|Paid||00ff"),
+            (None, Identity::Header("n|1".into()), "header|acme|n|1"),
+            (Some("shop"), id(), "event-id|shop|evt_1,evt_2"),
+        ] {
+            assert_eq!(event(source, identity).logical(), logical);
+        }
+        assert_eq!(event(None, id()).id(), Some("evt_1,evt_2"));
+        assert_eq!(event(None, Identity::Content).id(), None);
+        assert_eq!(event(None, Identity::Header("n".into())).id(), None);
+    }
+
+    #[test]
+    fn the_time_is_part_of_the_logical_text() {
+        let created_at = Timestamp::parse("2026-05-06T12:34:56Z").ok();
+        let event = Event { created_at, ..event(None, Identity::Content) };
+        assert_eq!(event.logical(), "acme|Paid|2026-05-06T12:34:56Z|00ff");
+    }
+}

@@ -133,3 +133,41 @@ impl FromStr for Key {
         Ok(Self(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Computed with Python: hmac.new(b"secret", text, "sha256").hexdigest()
+    const KEY: &str = "be1eb3ef35b5866b1d19a069428ee5c22ba86dc98c7981740fda988ec925a163";
+
+    #[test]
+    fn key_and_route_are_hmacs_under_the_routing_secret() {
+        let secret = RoutingSecret::new("secret");
+        let key = Key::derive(&secret, "acme|paid||00ff");
+        assert_eq!(key.to_string(), format!("webhook:dedup:{KEY}"));
+        assert_eq!(format!("{key:?}"), key.to_string());
+        assert_eq!(format!("{:x}", key.shard()), KEY[..1]);
+        assert_eq!(key, Key(hmac_sha256(b"secret", &[b"acme|paid", b"||00ff"])));
+        assert_ne!(key, Key::derive(&RoutingSecret::new("other"), "acme|paid||00ff"));
+        let RouteBytes { route, mirror } = RouteBytes::derive(&secret, "acme|paid||00ff");
+        assert_eq!((route, mirror), (216, 73));
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_text_and_from_no_other() {
+        let text = format!("webhook:dedup:{KEY}");
+        assert_eq!(text.parse::<Key>().unwrap().to_string(), text);
+        for wrong in ["", KEY, &text[..text.len() - 1], &format!("{text}0"), "webhook:dedup:"] {
+            let error = wrong.parse::<Key>().unwrap_err();
+            assert!(error.to_string().starts_with(&format!("`{wrong}` is not a key")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_routing_secret_is_not_printed() {
+        let secret = RoutingSecret::new("plainly-secret");
+        assert!(!format!("{secret:?}").contains("plainly"));
+        assert_eq!(secret.expose(), "plainly-secret");
+    }
+}

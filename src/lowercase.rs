@@ -38,3 +38,34 @@ fn is_later(char: char) -> bool {
     let at = AFTER_UNICODE_14.partition_point(|(_, last)| *last < code);
     AFTER_UNICODE_14.get(at).is_some_and(|(first, _)| *first <= code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::python_lower;
+
+    #[test]
+    fn letters_become_lower_case_as_in_python() {
+        // The expected texts are those of CPython 3.11's `str.lower()`.
+        for (text, lower) in [
+            ("Stripe-1 ÄÖ", "stripe-1 äö"),
+            ("İ", "i\u{307}"),
+            ("ΟΔΟΣ", "οδος"),
+            ("ΟΔΟΣ ΟΔΟΣ!", "οδος οδος!"),
+            ("Σ", "σ"),
+            ("ẞ", "ß"),
+        ] {
+            assert_eq!(python_lower(text), lower, "{text}");
+        }
+    }
+
+    #[test]
+    fn letters_that_are_newer_than_unicode_14_stay_and_end_a_word() {
+        // U+10D50 and U+1C89 are capital letters since Unicode 16.
+        for later in ["\u{10D50}", "\u{10D65}", "\u{1C89}", "\u{A7CB}"] {
+            assert_eq!(python_lower(later), later);
+            assert_eq!(python_lower(&format!("ΟΔΟΣ{later}Α")), format!("οδος{later}α"));
+        }
+        // The neighbours of a range are letters of Unicode 14, or none.
+        assert_eq!(python_lower("\u{A7CA}\u{A7C9}"), "\u{A7CA}\u{A7CA}");
+    }
+}

@@ -142,3 +142,41 @@ pub struct Times {
     /// The waits for room at the destination.
     pub room: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_attempt_is_worth_it_unless_the_answer_is_final() {
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(Outcome::Status(status).is_worth_another(), "{status}");
+        }
+        for status in [200, 301, 400, 401, 404, 409, 410, 413, 422, 499, 600] {
+            assert!(!Outcome::Status(status).is_worth_another(), "{status}");
+        }
+        for outcome in [
+            Outcome::Unreachable,
+            Outcome::Refused,
+            Outcome::Limited,
+            Outcome::TimedOut,
+            Outcome::Broken,
+        ] {
+            assert!(outcome.is_worth_another(), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_unknown_if_the_destination_may_have_the_event() {
+        for (outcome, is_unknown) in [
+            (Outcome::TimedOut, true),
+            (Outcome::Broken, true),
+            (Outcome::Unreachable, false),
+            (Outcome::Refused, false),
+            (Outcome::Limited, false),
+            (Outcome::Status(502), false),
+        ] {
+            assert_eq!(outcome.is_unknown(), is_unknown, "{outcome:?}");
+        }
+    }
+}

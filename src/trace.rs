@@ -116,3 +116,90 @@ fn is_hex(text: &str, length: usize) -> bool {
 fn is_id(text: &str, length: usize) -> bool {
     is_hex(text, length) && text.bytes().any(|byte| byte != b'0')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    const ID: &str = "0af7651916cd43dd8448eb211c80319c";
+    const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const AMAZON: &str =
+        "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1";
+    const LAMBDA: &str = "Root=1-5e6b4a90-example0000000000000000a;Sampled=0";
+
+    fn trace(headers: &[(&'static str, &str)], lambda: Option<&str>) -> Trace {
+        Trace::of(&testing::delivery("/webhook", headers, ""), lambda)
+    }
+
+    fn header<'a>(trace: &'a Trace, wanted: &str) -> Option<&'a str> {
+        let found = trace.headers.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn the_senders_trace_goes_on_in_both_forms() {
+        for came in [[("traceparent", W3C)], [("x-amzn-trace-id", AMAZON)]] {
+            let trace = trace(&came, None);
+            assert_eq!(trace.id, ID);
+            assert_eq!(header(&trace, "traceparent"), Some(W3C));
+            assert_eq!(header(&trace, "x-amzn-trace-id"), Some(AMAZON));
+            assert_eq!(trace.lambda_id, None);
+        }
+    }
+
+    #[test]
+    fn the_flags_say_whether_a_trace_is_sampled() {
+        for (flags, sampled) in [("00", "Sampled=0"), ("03", "Sampled=1"), ("02", "Sampled=0")] {
+            let trace = trace(&[("traceparent", &format!("{}{flags}", &W3C[..53]))], None);
+            assert!(header(&trace, "x-amzn-trace-id").unwrap().ends_with(sampled), "{flags}");
+        }
+    }
+
+    #[test]
+    fn lambdas_trace_is_used_where_the_sender_has_none_and_named_beside_the_senders() {
+        let lambda = LAMBDA.replace("example", "0123456");
+        let of_lambda = trace(&[("x-amzn-trace-id", AMAZON)], Some(&lambda));
+        assert_eq!(of_lambda.id, "5e6b4a9001234560000000000000000a");
+        assert_eq!((of_lambda.lambda_id.as_deref(), of_lambda.headers.len()), (None, 2));
+        assert_eq!(header(&of_lambda, "x-amzn-trace-id"), Some(lambda.as_str()));
+
+        let of_sender = trace(&[("traceparent", W3C)], Some(&lambda));
+        assert_eq!((of_sender.id.as_str(), of_sender.lambda_id), (ID, Some(of_lambda.id.clone())));
+        // The root alone has no parent, so one is made.
+        assert_eq!(header(&of_lambda, "traceparent").unwrap().len(), 55);
+    }
+
+    #[test]
+    fn what_cannot_be_read_starts_a_new_trace() {
+        let zeros = "0".repeat(32);
+        let long = format!("{W3C}{}", "-x".repeat(300));
+        for wrong in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-+1",
+            &format!("00-{zeros}-b7ad6b7169203331-01"),
+            &format!("01{}", &long[2..]),
+        ] {
+            let trace = trace(&[("traceparent", wrong), ("tracestate", "a=1")], Some(LAMBDA));
+            assert!(is_id(&trace.id, 32) && trace.id != ID, "{wrong}: {}", trace.id);
+            assert!(header(&trace, "traceparent").unwrap().ends_with("-00"), "{wrong}");
+            assert_eq!(header(&trace, "tracestate"), None, "{wrong}");
+        }
+        let later = format!("01{}-more", &W3C[2..]);
+        assert_eq!(trace(&[("traceparent", &later)], None).id, ID);
+    }
+
+    #[test]
+    fn the_other_headers_of_a_trace_go_on_as_they_came() {
+        let came =
+            [("traceparent", W3C), ("tracestate", "a=1"), ("x-cloud-trace-context", "abc/1;o=1")];
+        let trace = trace(&came, None);
+        assert_eq!(header(&trace, "tracestate"), Some("a=1"));
+        assert_eq!(header(&trace, "x-cloud-trace-context"), Some("abc/1;o=1"));
+    }
+}

@@ -192,3 +192,66 @@ fn redis_url(mut url: Url, has_ca: bool) -> Result<RedisUrl, &'static str> {
         _ => Ok(RedisUrl { url: Secret::new(url), cluster, ca: None }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lookup;
+
+    fn store(vars: &[(&str, &str)]) -> Result<StoreUrl, String> {
+        let config = StoreConfig::from_vars(lookup(vars));
+        config.map(|config| config.url).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn an_address_names_one_kind_of_store() {
+        for (url, shown, file, uses_aws) in [
+            ("sqlite:a/b.db", "sqlite:a/b.db", Some("a/b.db"), false),
+            ("dynamodb://web.hooks-1", "dynamodb://web.hooks-1", None, true),
+            ("redis://u:plainly@cache/2", "redis://cache:6379", None, false),
+            ("rediss://cache:6380?cluster=true", "rediss://cache:6380", None, false),
+        ] {
+            let store = store(&[("STORE_URL", url)]).unwrap();
+            assert_eq!(store.to_string(), shown);
+            assert_eq!((store.file(), store.uses_aws()), (file.map(Path::new), uses_aws));
+            assert!(store.authorities().is_none());
+        }
+        assert_eq!(store(&[]).unwrap().file(), Some(Path::new("webhook-router.db")));
+        let both = [("REDIS_URL", "redis://cache"), ("STORE_URL", "sqlite:x.db")];
+        assert_eq!(store(&both).unwrap().to_string(), "sqlite:x.db");
+        assert_eq!(store(&both[..1]).unwrap().to_string(), "redis://cache:6379");
+    }
+
+    #[test]
+    fn a_cluster_and_a_database_are_options_of_redis() {
+        let redis = |url| match store(&[("STORE_URL", url)]) {
+            Ok(StoreUrl::Redis(redis)) => Ok((redis.url.expose().to_owned(), redis.cluster)),
+            Ok(other) => panic!("{other}"),
+            Err(error) => Err(error),
+        };
+        let plain = |url: &str, cluster| Ok((url.to_owned(), cluster));
+        assert_eq!(redis("redis://h/2"), plain("redis://h/2", false));
+        assert_eq!(redis("redis://h?cluster=true"), plain("redis://h", true));
+        assert_eq!(redis("redis://h/0?cluster=true"), plain("redis://h/0", true));
+        assert_eq!(redis("redis://h?cluster=false"), plain("redis://h", false));
+        for (wrong, remedy) in [
+            ("redis://h/1?cluster=true", "no database number"),
+            ("redis://h#x", "%23"),
+            ("redis://h/x", "a database number"),
+            ("redis://h?cluster=maybe", "no option but"),
+        ] {
+            assert!(redis(wrong).unwrap_err().contains(remedy), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_name_that_dynamodb_takes() {
+        let table = |name: &str| store(&[("STORE_URL", &format!("dynamodb://{name}"))]);
+        for good in ["abc", &"a".repeat(255), "A_.-9"] {
+            assert!(table(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "ab", &"a".repeat(256), "a/b", "täble"] {
+            assert!(table(wrong).unwrap_err().contains("names no table"), "{wrong}");
+        }
+    }
+}
