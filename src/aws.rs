@@ -219,7 +219,13 @@ pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, Stri
         .build();
     let client = aws_sdk_secretsmanager::Client::from_conf(config);
     let got = client.get_secret_value().secret_id(arn).send().boxed().await;
-    let got = got.map_err(|error| format!("cannot be read: {}", describe(&error)))?;
+    let got = got.map_err(|error| {
+        let reason = describe(&error);
+        format!(
+            "cannot be read: {reason}: correct its ARN or AWS_REGION, or allow \
+             secretsmanager:GetSecretValue"
+        )
+    })?;
     let text = got.secret_string().ok_or("holds bytes: it must hold a JSON object of strings")?;
     // The text of this error may quote a value.
     serde_json::from_str(text).map_err(|error| {

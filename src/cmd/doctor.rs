@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{address, shown::harmless, variables};
+use super::{address, problems_beside_secret, shown::harmless, variables};
 use crate::{
     checkup,
     config::{Config, MetricsListen},
@@ -30,8 +30,7 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut findings = match variables().await {
         Ok(variables) => look(options.listen, variables).await,
-        // The secret may hold the other variables, so they cannot be checked.
-        Err(error) => vec![Finding::error("SECRETS_ARN", format!("{error:#}"))],
+        Err(secret) => problems_beside_secret(&secret).into_iter().map(Finding::from).collect(),
     };
     findings.sort_by_key(|finding| finding.severity);
     let mut out = std::io::stdout().lock();

@@ -47,13 +47,13 @@ pub mod serve;
 pub mod sources;
 pub mod variables;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 use crate::{
     aws,
-    config::{self, Config, StoreConfig},
+    config::{self, Config, ConfigError, StoreConfig},
     destination::Destinations,
     mirror::Mirrors,
     router::Router,
@@ -66,32 +66,34 @@ pub fn env(name: &str) -> Option<String> {
     Some(std::env::var_os(name)?.to_string_lossy().into_owned())
 }
 
+/// The variable that names a secret with further variables.
+const SECRETS_ARN: &str = "SECRETS_ARN";
+
 /// Returns the variables of the process, and the variables in the secret that SECRETS_ARN names.
 /// The variables of the process override those of the secret.
 ///
 /// # Errors
 /// Fails if the secret cannot be read, or holds SECRETS_ARN or a name that is not a variable.
 pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
-    const NAME: &str = "SECRETS_ARN";
     const LOG_LEVEL: &str = "RUST_LOG";
-    let secret = match env(NAME).filter(|value| !value.is_empty()) {
+    let secret = match env(SECRETS_ARN).filter(|value| !value.is_empty()) {
         Some(arn) => aws::secret_variables(&arn)
             .await
-            .map_err(|problem| anyhow::anyhow!("the secret of {NAME} {problem}"))?,
+            .map_err(|problem| anyhow::anyhow!("the secret of {SECRETS_ARN} {problem}"))?,
         None => HashMap::new(),
     };
     if let Some(name) = secret.keys().find(|name| !config::is_variable(name)) {
         anyhow::bail!(
-            "the secret of {NAME} holds `{name}`, which is not a variable (`webhook-router variables` lists them)"
+            "the secret of {SECRETS_ARN} holds `{name}`, which is not a variable (`webhook-router variables` lists them)"
         );
     }
     anyhow::ensure!(
-        !secret.contains_key(NAME),
-        "the secret of {NAME} holds {NAME}: remove it there"
+        !secret.contains_key(SECRETS_ARN),
+        "the secret of {SECRETS_ARN} holds {SECRETS_ARN}: remove it there"
     );
     if secret.contains_key(LOG_LEVEL) {
         tracing::warn!(
-            "{LOG_LEVEL} in the secret of {NAME} has no effect: set it in the environment"
+            "{LOG_LEVEL} in the secret of {SECRETS_ARN} has no effect: set it in the environment"
         );
     }
     let mut variables = secret;
@@ -105,6 +107,15 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
         }
     }
     Ok(move |name: &str| variables.get(name).cloned())
+}
+
+/// Returns the problem of the secret that SECRETS_ARN names, and the problems of the variables that
+/// the environment sets. The secret may hold the others, so they cannot be checked.
+pub fn problems_beside_secret(secret: &anyhow::Error) -> Vec<ConfigError> {
+    let is_set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
+    let secret = ConfigError { variable: SECRETS_ARN.into(), remedy: format!("{secret:#}") };
+    let (_, others) = Config::read(env);
+    iter::once(secret).chain(others.into_iter().filter(|one| is_set(&one.variable))).collect()
 }
 
 /// Returns whether the Lambda runtime started this process: with its API, and without a command.

@@ -11,6 +11,7 @@ use super::{
     address,
     http_server::{self, App, Limits, response},
     listen::{handler, listen_on},
+    problems_beside_secret,
     stop::stop_signal,
     variables,
 };
@@ -95,7 +96,10 @@ struct Start {
 /// # Errors
 /// Fails with all problems together: of the variables, the store and the addresses.
 async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
-    let (mut config, mut problems) = Config::read(variables().await?);
+    let (mut config, mut problems) = match variables().await {
+        Ok(variables) => Config::read(variables),
+        Err(secret) => return Err(ConfigErrors(problems_beside_secret(&secret)).into()),
+    };
     let at = address::settle(listen, &mut config, &mut problems);
     let listener = address::bind(address::PORT, at).map_err(|taken| problems.push(taken));
     let metrics = match config.metrics {

@@ -140,11 +140,16 @@ fn every_problem_is_told_at_once() {
 
 #[test]
 fn a_secret_that_cannot_be_read_is_a_finding() {
-    let vars =
-        [("SECRETS_ARN", "nobody"), ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1")];
+    let vars = [
+        ("SECRETS_ARN", "nobody"),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1"),
+        ("GCP_TARGET_URL", "ftp://x"),
+    ];
     let found = findings(&vars);
     tells(&found, "error", "SECRETS_ARN: the secret of SECRETS_ARN cannot be read");
-    assert_eq!(found.len(), 1);
+    tells(&found, "error", "GCP_TARGET_URL: must be ");
+    // The secret may hold the variables that are not set.
+    assert_eq!(found.len(), 2, "{found:?}");
 }
 
 /// Findings for a store, when all events go to gcp.
