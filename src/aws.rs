@@ -29,7 +29,10 @@ use hyper_util::client::legacy::{Client, connect::capture_connection};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-use crate::{http_client, resolver::Resolver};
+use crate::{
+    http_client::{self, chain},
+    resolver::Resolver,
+};
 
 /// Time limit for reading the secret. It is read once per process.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -183,12 +186,7 @@ where
 
 /// Describes an error of the AWS settings with its causes, and the remedy if one is known.
 pub fn with_remedy(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
+    let text = chain(error);
     match REMEDIES.iter().find(|(fault, _)| text.contains(fault)) {
         Some((_, remedy)) => format!("{remedy} ({text})"),
         None => text,

@@ -11,6 +11,7 @@
 //! certainly not sent.
 
 use std::{
+    error::Error,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -185,6 +186,18 @@ impl WallClock {
     }
 }
 
+/// Describes an error with its causes. None of the texts quotes the URL, whose query may carry a
+/// token.
+pub fn chain(error: &dyn Error) -> String {
+    let mut detail = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        detail = format!("{detail}: {inner}");
+        cause = inner.source();
+    }
+    detail
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -246,5 +259,15 @@ mod tests {
                 clock.at(monotonic + seconds(monotonic_seconds), wall + seconds(wall_seconds));
             assert_eq!(now - start, seconds(told), "{monotonic_seconds} {wall_seconds}");
         }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(chain(&Outer(cause)), "outer: connection refused");
     }
 }

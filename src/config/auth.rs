@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{
     federation::{self, Federation},
+    urls::has_user,
     vars::Vars,
 };
 
@@ -157,11 +158,6 @@ pub(super) fn instead_of_user(setting: &str) -> String {
         "contains a user or a password, and {setting} sends an ID token in their place: remove \
          the user and the password, or that setting"
     )
-}
-
-/// Returns whether a URL has a user or a password.
-pub(super) fn has_user(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
 }
 
 /// Returns whether a text is a host with an optional port, and nothing else.

@@ -10,13 +10,14 @@ use url::Url;
 
 use super::{
     SourcesText, THRESHOLD,
-    auth::{IdToken, audience, has_user, instead_of_user, is_id_token, no_effect, origin},
+    auth::{IdToken, audience, instead_of_user, is_id_token, no_effect, origin},
     limits::{Limit, MAX_CONCURRENT, MAX_PER_SECOND},
     mirror::mirror_at,
     targets::{
         HttpTarget, Invocation, LambdaTarget, Payload, Place, QUEUED, THIS_FUNCTION, Target,
-        Targets, check_function, http_url, role,
+        Targets, check_function, role,
     },
+    urls::{has_user, http_url},
     vars::Vars,
 };
 use crate::{

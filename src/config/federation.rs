@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use url::Url;
 
-use super::targets::is_loopback;
+use super::urls::is_loopback;
 
 /// The types of subject tokens (<https://cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token>).
 const AWS_REQUEST: &str = "urn:ietf:params:aws:token-type:aws4_request";

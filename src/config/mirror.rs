@@ -7,8 +7,9 @@ use url::Url;
 use super::{
     targets::{
         HttpTarget, Invocation, LambdaTarget, Payload, Place, THIS_FUNCTION, Targets,
-        check_function, http_url,
+        check_function,
     },
+    urls::http_url,
     vars::Vars,
 };
 use crate::route::Route;

@@ -14,6 +14,7 @@ mod mirror;
 mod sources;
 mod store;
 mod targets;
+mod urls;
 mod variables;
 mod vars;
 

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::{
-    auth::{IdToken, has_user},
+    auth::IdToken,
     limits::Limit,
+    urls::{has_user, http_url},
     vars::Vars,
 };
 use crate::{
@@ -251,14 +252,6 @@ impl Vars<'_> {
     }
 }
 
-/// Reads the URL of a service.
-pub(super) fn http_url(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text).ok();
-    let url =
-        url.filter(|url| url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)));
-    url.ok_or("must be an https:// URL (http:// is allowed on loopback)")
-}
-
 /// Reads the ARN of a role.
 pub(super) fn role(text: &str) -> Result<String, &'static str> {
     let is_arn = text.starts_with("arn:");
@@ -296,13 +289,4 @@ fn is_function(text: &str) -> bool {
             [name, qualifier] => is_word(name) && (qualifier == "$LATEST" || is_word(qualifier)),
             _ => false,
         }
-}
-
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

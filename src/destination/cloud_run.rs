@@ -1,6 +1,6 @@
 //! A Cloud Run service, over HTTPS.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::HttpTarget,
     delivery::Reply,
-    http_client::{self, Connector},
+    http_client::{self, Connector, chain},
     resolver::Resolver,
 };
 
@@ -139,18 +139,6 @@ fn take_authorization(url: &mut Url) -> Option<HeaderValue> {
         HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair))).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-/// Describes an error with its causes. None of the texts quotes the URL, whose query may carry a
-/// token.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut detail = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        detail = format!("{detail}: {inner}");
-        cause = inner.source();
-    }
-    detail
 }
 
 #[cfg(test)]
@@ -289,15 +277,5 @@ mod tests {
                 received.iter().map(|one| &one.headers()[AUTHORIZATION]).collect();
             assert_eq!(tokens.len(), sent);
         }
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("outer")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn an_error_is_told_with_its_causes() {
-        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        assert_eq!(chain(&Outer(cause)), "outer: connection refused");
     }
 }

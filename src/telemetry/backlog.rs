@@ -6,6 +6,7 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
 use prometheus_client::{
+    encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -14,11 +15,17 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{acceptances::Acceptances, metrics::Destination};
+use super::acceptances::Acceptances;
 use crate::{
     route::Route,
     store::{Page, Store, StoreError},
 };
+
+/// The label of a metric that has a value for each destination.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Destination {
+    pub(super) destination: Route,
+}
 
 /// Time for which an answer of the store about dead letters is reused, so that frequent scrapes do
 /// not load the store. An error is reused as well.

@@ -17,7 +17,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{backlog::Undelivered, handled::Members};
+use super::{
+    backlog::{Destination, Undelivered},
+    handled::Members,
+};
 use crate::route::Route;
 
 /// The prefix of every name.
@@ -41,11 +44,6 @@ struct Labels {
     source: String,
     vendor: String,
     outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Destination {
-    pub(super) destination: Route,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -15,10 +15,10 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use super::super::{cloud_run::chain, tls_config};
+use super::super::tls_config;
 use crate::{
     config::Federation,
-    http_client::{self, Connector},
+    http_client::{self, Connector, chain},
     resolver::Resolver,
     secret::Secret,
 };
