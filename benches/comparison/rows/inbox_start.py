@@ -25,7 +25,7 @@ def run(bench):
     }, bench.of(5, 20))
     accepts, delivers = ({name: [pair[at] for pair in all] for name, all in values.items()} for at in (0, 1))
     return [
-        Line("CPU of a new instance until its first answer, if that delivers an accepted event", "time",
+        Line("CPU of a new instance until it has delivered its first event, which was accepted before", "time",
              delivers["router"], delivers.get("before"), "the same, if it accepts one", accepts["router"]),
     ]
 
