@@ -14,7 +14,7 @@ RUN cargo build --locked --release --bin webhook-router
 # same Debian release, so that the versions of glibc match.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/webhook-router /usr/local/bin/webhook-router
-# With PORT, `serve` listens on all addresses. Cloud Run overrides this value.
+# With PORT, `serve` listens on all IPv4 addresses. Cloud Run overrides this value.
 ENV PORT=8080
 EXPOSE 8080
 # Probes: /healthz says that the process is up, /readyz that the store answers.

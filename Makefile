@@ -88,8 +88,8 @@ test: $(if $(TEST),test-named,test-all) ## Install the tests' tools, and run all
 # The recipe does not contain `$(MAKE)` itself, because make would run that line even with -n.
 AGAIN = $(MAKE) --no-print-directory
 
-# Most tests do not call the built functions, and wait for a part of their time. The functions are built
-# beside these tests, at the lowest priority.
+# Most tests do not call the built functions, and do not use the processor all the time. So the functions are
+# built beside these tests, at the lowest priority.
 test-all: test-tools build-faulty
 	cargo test --locked --no-run
 	@$(AGAIN) functions & functions=$$!; \
@@ -316,7 +316,7 @@ architecture:
 # The emulator runs the functions on this machine.
 this-architecture:
 	@case '$(ARCH) '"$$(uname -m)" in 'x86_64 x86_64'|'arm64 aarch64'|'arm64 arm64') ;; \
-	*) echo "make bench needs the functions of this machine: ARCH=$$(uname -m | sed s/aarch64/arm64/)" >&2; exit 1;; esac
+	*) echo "the functions must be built for this machine: ARCH=$$(uname -m | sed s/aarch64/arm64/)" >&2; exit 1;; esac
 
 # Installs only missing programs: an npm from elsewhere would conflict with Debian's.
 servers: PACKAGES_OF = $(PROGRAMS)

@@ -69,7 +69,7 @@ def compare(counts):
     worse = []
     for work, number in counts.items():
         limit = recorded[work] * SPARE
-        print(f"{work:<8} {number:>12,} instructions, {number / recorded[work] - 1:+.2%} of the record")
+        print(f"{work:<8} {number:>12,} instructions, {number / recorded[work] - 1:+.2%} against the record")
         if number > limit:
             worse.append(work)
     if worse:

@@ -219,10 +219,14 @@ pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, Stri
     let got = client.get_secret_value().secret_id(arn).send().boxed().await;
     let got = got.map_err(|error| {
         let reason = describe(&error);
-        format!(
-            "cannot be read: {reason}: correct its ARN or AWS_REGION, or allow \
-             secretsmanager:GetSecretValue"
-        )
+        let remedy = match REMEDIES.iter().any(|(_, remedy)| reason.starts_with(remedy)) {
+            true => "",
+            false => {
+                ": look at its ARN, AWS_REGION, the way to Secrets Manager, and the permission \
+                 secretsmanager:GetSecretValue (and kms:Decrypt for a key of your own)"
+            }
+        };
+        format!("cannot be read: {reason}{remedy}")
     })?;
     let text = got.secret_string().ok_or("holds bytes: it must hold a JSON object of strings")?;
     // The text of this error may quote a value.

@@ -26,18 +26,26 @@ const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 const AWS: &str = "AWS_REGION";
 const CREDENTIALS: &str = "AWS credentials";
 
-const STORE_REMEDY: &str =
-    "correct its address, or open the network or the security group to this machine";
 /// Services that may not answer, each with the remedy.
-const DNS: (&str, &str) = ("the DNS for the target's host", "correct this machine's name servers");
-const AWS_SETTINGS: (&str, &str) = (
+const SILENT_HOST: (&str, &str) =
+    ("the DNS for the target's host", "correct this machine's name servers");
+const SILENT_LAMBDA: (&str, &str) = (
+    "the AWS settings or the DNS for the Lambda API",
+    "correct the profile (AWS_PROFILE), or this machine's name servers",
+);
+const SILENT_AWS: (&str, &str) = (
     "a source of the AWS settings",
     "set AWS_REGION and credentials, or correct the profile (AWS_PROFILE)",
 );
+/// The remedies for a silent store: a file, and a service.
+const SILENT_FILE: &str = "look at the disk";
+const SILENT_SERVICE: &str =
+    "correct its address, or open the network or the security group to this machine";
 
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let url = config.store.url.to_string();
+    let silent_store = config.store.url.file().map_or(SILENT_SERVICE, |_| SILENT_FILE);
     let targets = config.targets.iter().map(|target| (target.setting.as_str(), &target.place));
     let mirrors = config.mirroring.iter().flat_map(Mirroring::common);
     let own_mirrors = config.targets.iter().filter_map(|target| {
@@ -53,7 +61,7 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     }
     let services = services
         .into_iter()
-        .map(|(setting, http)| within(setting, DNS, http_target(setting, http)));
+        .map(|(setting, http)| within(setting, SILENT_HOST, http_target(setting, http)));
     // The ARN of a function names its region. The name of a DynamoDB table does not.
     let regions = lambdas.iter().map(|(_, lambda)| lambda.region());
     let region = regions.reduce(|one, other| one.and(other)).flatten();
@@ -61,13 +69,13 @@ pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> 
     let uses_aws = !lambdas.is_empty() || config.store.url.uses_aws();
     let lambdas = lambdas
         .into_iter()
-        .map(|(setting, lambda)| within(setting, DNS, lambda_target(setting, lambda)));
+        .map(|(setting, lambda)| within(setting, SILENT_LAMBDA, lambda_target(setting, lambda)));
     let (store, services, aws, lambdas) = tokio::join!(
-        within("STORE_URL", (&url, STORE_REMEDY), store),
+        within("STORE_URL", (&url, silent_store), store),
         join_all(services),
         async {
             match uses_aws {
-                true => within(AWS, AWS_SETTINGS, aws_settings(region)).await,
+                true => within(AWS, SILENT_AWS, aws_settings(region)).await,
                 false => Vec::new(),
             }
         },

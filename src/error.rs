@@ -277,6 +277,11 @@ mod tests {
         Error::Rejected(reply.into())
     }
 
+    fn limited(after: Duration) -> Error {
+        let (destination, limits, waited) = ("gcp".into(), String::new(), Duration::ZERO);
+        Error::Limited { destination, limits, waited, after }
+    }
+
     fn asked(error: &Error) -> Option<String> {
         let reply = error.reply();
         reply.headers.get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned())
@@ -328,11 +333,7 @@ mod tests {
             let until = now + TimeDelta::milliseconds(milliseconds);
             assert_eq!(asked(&Error::InFlight { until, now }).as_deref(), Some(seconds));
         }
-        let limited = |after| {
-            let (destination, limits, waited) = ("gcp".into(), String::new(), Duration::ZERO);
-            asked(&Error::Limited { destination, limits, waited, after })
-        };
-        assert_eq!(limited(Duration::from_millis(1500)).as_deref(), Some("2"));
+        assert_eq!(asked(&limited(Duration::from_millis(1500))).as_deref(), Some("2"));
         assert_eq!(asked(&Error::NoTime).as_deref(), Some("5"));
         let until = Utc::now() + TimeDelta::seconds(90);
         let not_kept = Error::NotKept { failure: answered(422).into(), why: "why", until };
@@ -349,6 +350,7 @@ mod tests {
             (Error::InFlight { until: now, now }, Ending::InProgress),
             (Error::OtherBody, Ending::OtherBody),
             (Error::NoTime, Ending::NoTime),
+            (limited(Duration::ZERO), Ending::Limited),
             (Error::Store(String::new()), Ending::StoreUnavailable),
             (answered(500), Ending::Failed),
         ] {

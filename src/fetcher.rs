@@ -41,10 +41,10 @@ const AT_ONCE: usize = 4;
 /// made. A stranger can name any number of addresses and keys, but only the vendor's have an answer.
 const MAX_WITHOUT: usize = 16;
 
-/// While there are [`MAX_WITHOUT`] requests without an answer, one failure is forgotten early in
-/// each interval of this length, and another request takes its place. So no stranger can keep out
-/// the vendor's own key for certain: it has a chance of the place that becomes free. And the vendor
-/// gets few requests.
+/// While there are [`MAX_WITHOUT`] requests without an answer, one failure is forgotten before its
+/// time in each interval of this length, and another request takes its place. So no stranger can
+/// keep out the vendor's own key for certain: it has a chance of the place that becomes free. And
+/// the vendor gets few requests.
 const FORGOTTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Most requests whose results are kept. A vendor has few certificates and keys, but it may publish
@@ -290,7 +290,8 @@ impl Fetcher {
     }
 }
 
-/// Returns the settings of the client that fetches. It trusts public authorities, or the given ones.
+/// Returns the settings of the client that fetches. It trusts public authorities, and the given
+/// ones.
 ///
 /// # Errors
 /// Fails if the authorities cannot be used.

@@ -6,9 +6,10 @@
 //! others that are busy. Whoever takes an event first delivers it.
 //!
 //! A destination that cannot be reached, or answers 503, closes its lane except for one probe at a
-//! time. The first attempt of a process is a probe, too. A failed probe does not count for the
-//! schedule of its event. So an outage uses up no schedule, except for one entry of the schedule of
-//! each event that was under way when it began. The first answer other than 503 opens the lane again.
+//! time. The first attempt of a process is a probe, too. A failed probe usually does not count for
+//! the schedule of its event ([`Cause::Probe`] says when it does). So an outage uses up no
+//! schedule, except for an entry of the schedule of each event that was tried when it began. The
+//! first answer other than 503 opens the lane again.
 //!
 //! The lists of destinations that are not configured have no lane. `abandoned.rs` looks after them.
 //!
@@ -71,9 +72,9 @@ const IDLE_SWEEP: Duration = Duration::from_secs(300);
 /// the same time rarely try the same ones.
 const SWEPT: usize = 256;
 
-/// Most events that a lane remembers of those that were just accepted, and most of those that are
-/// due later. While this many are due, the lane does not look at what was just accepted. The store
-/// lists all events.
+/// Largest number of the events that were just accepted and that a lane remembers. It is also the
+/// largest number of those that are due later. While this many are due, the lane does not look at
+/// what was just accepted. The store lists all events.
 const REMEMBERED: usize = 4096;
 
 /// Time by which the clock of a store may be behind.

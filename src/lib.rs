@@ -19,7 +19,8 @@ pub mod client_certificate;
 // A request and a reply, independent of any server.
 pub mod delivery;
 
-// JSON, read and written exactly as the Python router does.
+// JSON, read and written exactly as the Python router does (the router that this one replaces, and
+// may share a Redis with).
 pub mod json;
 
 // Times, read exactly as the Python router does.

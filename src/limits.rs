@@ -63,7 +63,8 @@ struct Entrance {
     taken: Mutex<Option<f64>>,
 }
 
-/// The right to make one attempt at a destination. Dropping it gives it back without an attempt.
+/// The right to make one attempt at a destination. Dropping it makes
+/// room for another attempt at the same time. Its share of the attempts per second is used up.
 #[must_use = "an attempt must hold its room until it ends"]
 pub struct Room {
     route: Route,

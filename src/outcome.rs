@@ -43,7 +43,7 @@ impl fmt::Display for Trigger {
 pub enum Outcome {
     /// The destination answered with this HTTP status.
     Status(u16),
-    /// The destination could not be reached, and did not receive the event.
+    /// The destination could not be reached, or had too much to do, and did not receive the event.
     Unreachable,
     /// The call was refused, and will be until an operator changes something. Or there was no time
     /// left to make the call. The destination did not receive the event.
@@ -164,6 +164,15 @@ mod tests {
         ] {
             assert!(outcome.is_worth_another(), "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn the_log_has_a_word_for_each_trigger_and_each_ending() {
+        let triggers = [Trigger::Vendor, Trigger::Inbox, Trigger::Replay, Trigger::BulkReplay];
+        let words = triggers.map(|trigger| trigger.to_string());
+        assert_eq!(words, ["vendor", "inbox", "replay", "bulk replay"]);
+        assert_eq!(Ending::Delivered.as_str(), "delivered");
+        assert_eq!(Ending::StoreUnavailable.as_str(), "store_unavailable");
     }
 
     #[test]

@@ -46,9 +46,10 @@ impl Planned {
     }
 }
 
-/// A verified event with its key and its route. Only [`plan`] turns a delivery into a plan, so an
-/// unverified delivery cannot be routed. The details that a store has kept restore the plan of an
-/// event that was verified earlier ([`Details::plan`](crate::store::Details::plan)).
+/// A verified event with its key and its route. Only [`plan`] turns a delivery into a plan, so no
+/// delivery is routed that was not checked. (ALLOW_UNSIGNED can make the check let an envelope
+/// pass.) The details that a store or a message has kept restore the plan of an event that was
+/// verified earlier ([`Details::plan`](crate::store::Details::plan)).
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub event: Event,
@@ -69,7 +70,7 @@ pub struct Plan {
 struct Verified;
 
 impl Plan {
-    /// Restores the plan of an event that was verified when it came in. Only
+    /// Restores the plan of an event that was verified when it came in. Outside tests, only
     /// [`Details::plan`](crate::store::Details::plan) calls this. The `answer` is `Delivered`. The
     /// inbox sets `Accepted` for its own events.
     pub(crate) fn kept(event: Event, key: Key, route: Route, source: Option<Arc<Source>>) -> Self {

@@ -26,7 +26,8 @@ use crate::{
     store::{Attempt, Due, Entry, KEPT_ATTEMPTS, Page, Record, Store, StoreError},
 };
 
-/// The allowed range for the number of replays that begin per second.
+/// The allowed range for the number of replays that begin per second, at most. The timer ticks in
+/// milliseconds, so the largest numbers are not reached.
 pub const PER_SECOND: RangeInclusive<u32> = 1..=10_000;
 
 /// Most events that are replayed at the same time.
@@ -35,7 +36,7 @@ const AT_ONCE: usize = 8;
 /// Entries that are read per page. Small pages let a Lambda begin its first replays early.
 const PAGE: usize = 64;
 
-// A record must keep enough attempts to count as many redrives.
+// The attempts in a record must suffice to count redrives (bulk replays) up to the largest limit.
 const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
 
 /// Selects dead letters or accepted events. Each field that is `None` selects all.
@@ -397,7 +398,7 @@ async fn replay_one(
     }
 }
 
-/// Creates a timer with this many ticks per second. It does not catch up on missed ticks.
+/// Creates a timer with this many ticks per second, or fewer. It does not catch up on missed ticks.
 fn interval(per_second: u32) -> Interval {
     let mut interval = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -132,9 +132,9 @@ fn kind(address: IpAddr) -> Option<&'static str> {
 const METADATA: &str = "the address of a metadata service";
 
 /// Returns whether this is the address of a cloud's metadata service, or of another service that
-/// the host of each machine offers. Further addresses of such services are link-local, and so
-/// refused anyway: 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent Cloud and 169.254.42.42 of
-/// Scaleway.
+/// the hypervisor below each virtual machine offers. Further addresses of such services are
+/// link-local, and so refused anyway: 169.254.170.2 of Amazon ECS, 169.254.0.23 of Tencent Cloud
+/// and 169.254.42.42 of Scaleway.
 fn is_metadata_v4(octets: [u8; 4]) -> bool {
     match octets {
         // AWS, Google Cloud, Azure, Oracle Cloud, DigitalOcean, OpenStack and others.
@@ -154,7 +154,8 @@ fn is_metadata_v4(octets: [u8; 4]) -> bool {
 /// Returns the same for IPv6. These addresses are private, and not link-local.
 fn is_metadata_v6(segments: [u16; 8]) -> bool {
     match segments {
-        // AWS: fd00:ec2::254, and further services of each machine's host, such as fd00:ec2::23 of EKS
+        // AWS: fd00:ec2::254, and further services of each machine's hypervisor, such as
+        // fd00:ec2::23 of EKS
         // (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
         [0xfd00, 0xec2, ..]
         // Google Cloud (<https://cloud.google.com/compute/docs/metadata/querying-metadata>).

@@ -38,7 +38,8 @@ impl Route {
         str::from_utf8(&self.0[..length]).unwrap_or_default()
     }
 
-    /// Returns the destination of a route byte when the table has only `gcp` and `aws`.
+    /// Returns the destination of a route byte if a threshold divides the events among `gcp` and
+    /// `aws`.
     pub fn by_threshold(byte: u8, threshold: u16) -> Self {
         if u16::from(byte) < threshold { Self::GCP } else { Self::AWS }
     }

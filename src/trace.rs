@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn lambdas_trace_is_used_where_the_sender_has_none_and_named_beside_the_senders() {
+    fn lambdas_trace_is_used_where_the_sender_has_no_traceparent_and_is_else_named() {
         let lambda = LAMBDA.replace("example", "0123456");
         let of_lambda = trace(&[("x-amzn-trace-id", AMAZON)], Some(&lambda));
         assert_eq!(of_lambda.id, "5e6b4a9001234560000000000000000a");

@@ -14,11 +14,11 @@ const MAX_COUNTED: usize = 1000;
 pub(super) struct Backlog {
     /// Their number, counted up to 1,000 for each destination.
     pub pending: usize,
-    /// True if there are more.
+    /// True if there may be more.
     #[serde(skip)]
     has_more: bool,
-    /// The time of the next attempt at the first of them, or the end of the lease of an attempt that is
-    /// under way. It has passed if the event is due.
+    /// The time of the next attempt at the first event of a list, or the end of the lease of an
+    /// attempt that is under way. It has passed if the event is due.
     #[serde(serialize_with = "shown")]
     pub next_attempt_at: Option<DateTime<Utc>>,
 }
@@ -67,8 +67,8 @@ impl Backlog {
     }
 }
 
-/// Returns the time of an event's next attempt. While a message of the queue is expected, the list has
-/// a later time.
+/// Returns the time of an event's next attempt. The list of the store has a later time while a
+/// message of the queue is expected to bring the event.
 async fn next_attempt(store: &dyn Store, listed: &Due) -> Result<DateTime<Utc>, StoreError> {
     let record = store.get(&listed.key, Utc::now()).await?;
     Ok(match record.map(|record| record.state) {

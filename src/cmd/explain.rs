@@ -58,7 +58,8 @@ pub struct Options {
 #[derive(Default, Serialize)]
 struct Explanation {
     file: String,
-    /// 200, or the status of the refusal.
+    /// The status of the answer: 200 for an event that would be delivered, else that of the
+    /// refusal, or of the reply to a handshake or a filtered event.
     status: u16,
     vendor: Option<String>,
     event_type: Option<String>,

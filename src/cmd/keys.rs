@@ -8,7 +8,8 @@ use crate::{key::Key, store::Store};
 /// Smallest number of hex digits that a key may be shortened to.
 const MIN_DIGITS: usize = 8;
 
-/// Returns the key that a text stands for, or `None` if no event has such a key.
+/// Returns the key that a text stands for, or `None` if no event has a key that begins with it. A
+/// whole key is returned as it is, whether an event has it or not.
 pub(super) async fn find(store: &dyn Store, text: &str) -> anyhow::Result<Option<Key>> {
     let digits = text.strip_prefix(Key::PREFIX).unwrap_or(text).to_ascii_lowercase();
     if let Ok(key) = format!("{}{digits}", Key::PREFIX).parse() {

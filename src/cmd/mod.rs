@@ -60,8 +60,8 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
-/// Returns a variable of the process. Bytes that are not UTF-8 become U+FFFD, which no setting may
-/// contain.
+/// Returns a variable of the process. Bytes that are not UTF-8 become U+FFFD, which the
+/// configuration refuses in every variable that it reads.
 pub fn env(name: &str) -> Option<String> {
     Some(std::env::var_os(name)?.to_string_lossy().into_owned())
 }
@@ -110,12 +110,18 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
 }
 
 /// Returns the problem of the secret that SECRETS_ARN names, and the problems of the variables that
-/// the environment sets. The secret may hold the others, so they cannot be checked.
+/// the environment sets. The secret may set the other variables. So a problem does not count if its
+/// remedy names one of them.
 pub fn problems_beside_secret(secret: &anyhow::Error) -> Vec<ConfigError> {
     let is_set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
+    let is_certain = |problem: &ConfigError| {
+        let in_a_name = |char: char| char.is_ascii_uppercase() || char == '_';
+        let mut words = problem.remedy.split(|char| !in_a_name(char));
+        is_set(&problem.variable) && words.all(|word| !config::is_variable(word) || is_set(word))
+    };
     let secret = ConfigError { variable: SECRETS_ARN.into(), remedy: format!("{secret:#}") };
     let (_, others) = Config::read(env);
-    iter::once(secret).chain(others.into_iter().filter(|one| is_set(&one.variable))).collect()
+    iter::once(secret).chain(others.into_iter().filter(is_certain)).collect()
 }
 
 /// Returns whether the Lambda runtime started this process: with its API, and without a command.

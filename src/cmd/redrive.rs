@@ -48,8 +48,8 @@ pub(super) struct Report {
     /// Number of dead letters that were chosen. It may be incomplete if there was no time to read
     /// the whole list.
     chosen: usize,
-    /// Number of dead letters that were skipped, because each of their last REDRIVE_LIMIT redrives
-    /// ended in a final status.
+    /// Number of dead letters that were skipped, because each of their last REDRIVE_LIMIT bulk
+    /// replays ended in a status that another attempt does not change, such as 422.
     left_to_operator: usize,
     #[serde(flatten)]
     summary: Summary,

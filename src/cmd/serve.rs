@@ -94,7 +94,8 @@ struct Start {
 /// Reads the configuration, and opens the store and the addresses that it names.
 ///
 /// # Errors
-/// Fails with all problems together: of the variables, the store and the addresses.
+/// Fails with all problems together: of the variables, the store and the addresses. If the secret
+/// of SECRETS_ARN cannot be read, the store and the addresses are not known.
 async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
     let (mut config, mut problems) = match variables().await {
         Ok(variables) => Config::read(variables),

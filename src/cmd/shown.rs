@@ -24,7 +24,8 @@ pub(super) struct Shown {
     /// `waiting`, `in_flight`, `delivered` or `dead_letter`.
     state: &'static str,
     /// The owner of the lease, and the time at which the lease ends. Both are present only while
-    /// the event is in flight. If the time has passed, the owner died, and nobody has come since.
+    /// the event is in flight. If the time has passed, the owner stored no result, and nobody has
+    /// come since.
     owner: Option<String>,
     until: Option<String>,
     /// The time of the acceptance. It stays when the event is delivered.
@@ -225,7 +226,7 @@ impl Shown {
             }),
         );
         if self.vendor.is_none() {
-            line("details", Some("not known: another router delivered it".into()));
+            line("details", Some("not known: a Python router delivered it".into()));
         }
         text
     }

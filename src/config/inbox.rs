@@ -87,8 +87,8 @@ impl Vars<'_> {
 
     fn schedule(&mut self) -> Vec<Duration> {
         const NAME: &str = "RETRY_SCHEDULE";
-        // An empty schedule could mean no attempt at all, or the default. So it is an error: an
-        // empty text is no pause.
+        // An empty schedule could mean no attempt at all, or the default. So it is an error, as any
+        // text that is not a duration.
         let text = if self.is_blank(NAME) { String::new() } else { self.text_or_default(NAME) };
         let pauses = text.split(',').map(|pause| humantime::parse_duration(pause.trim()));
         match pauses.collect::<Result<Vec<_>, _>>() {

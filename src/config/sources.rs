@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Targets, vars::Vars};
+use super::{
+    Targets,
+    vars::{NOT_UTF_8, Vars},
+};
 use crate::{
     route::{Route, Shares},
     secret::Secret,
@@ -30,7 +33,10 @@ impl Vars<'_> {
         let mut sources = Vec::new();
         for name in vendor_names() {
             let variable = secrets_variable(name);
-            let Some(vendor) = self.text(&variable).and_then(|_| vendor(name)) else { continue };
+            let (Some(text), Some(vendor)) = (self.text(&variable), vendor(name)) else { continue };
+            if text.contains(char::REPLACEMENT_CHARACTER) {
+                self.problem(&variable, NOT_UTF_8);
+            }
             let secrets = self.secrets(&variable, |secret| vendor.check_secret(secret));
             let mut source = Source::new(name, Arc::clone(vendor));
             (source.secrets, source.secrets_from) = (secrets, variable);
@@ -133,7 +139,7 @@ impl Vars<'_> {
         }
         let name = &source.name;
         let remedy =
-            format!("must be set for the source {name}: {why} (or `url` of [sources.{name}])");
+            format!("must be set for the source {name}, or `url` of [sources.{name}]: {why}");
         self.problem("PUBLIC_URL", remedy);
     }
 

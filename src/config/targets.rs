@@ -241,7 +241,9 @@ impl Vars<'_> {
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
     pub(super) fn is_this_function(&self, target: &str) -> bool {
         let parts: Vec<_> = target.split(':').collect();
-        let (name, region) = match parts.iter().position(|part| *part == "function") {
+        let keyword = parts.iter().position(|part| *part == "function");
+        // A function may be called `function`: the keyword of an ARN is never the first part.
+        let (name, region) = match keyword.filter(|at| *at > 0) {
             Some(at) => (parts.get(at + 1), at.checked_sub(2).and_then(|at| parts.get(at))),
             None => (parts.first(), None),
         };

@@ -66,7 +66,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("REPLY_KEEP_BYTES", "65536",
         "Largest reply that is kept (64 KiB) with DUPLICATE_REPLY=replay; a duplicate of an event with a larger one gets `duplicate ignored`."),
     variable("DESTINATIONS", "",
-        "Up to 64 destinations with names, as TOML, each with its share of the route bytes. It replaces ROUTE_THRESHOLD and the variables of gcp and aws: see docs/destinations.md."),
+        "Up to 64 destinations with names, as TOML, each with its share of the route bytes, in place of ROUTE_THRESHOLD and the variables of gcp and aws, which must not be set then: see docs/destinations.md."),
     variable("GCP_TARGET_URL", "",
         "URL of the Cloud Run service that gcp events are posted to; https, or http on loopback."),
     variable("GCP_CA_FILE", "",

@@ -5,6 +5,8 @@ use std::{path::Path, time::Duration};
 use super::{ConfigError, ConfigErrors, VARIABLES, Variable};
 use crate::{authorities::Authorities, finding::Finding};
 
+pub(super) const NOT_UTF_8: &str = "is not valid UTF-8";
+
 /// The variables while they are read, and the problems found so far.
 pub(super) struct Vars<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
@@ -24,7 +26,7 @@ impl<'a> Vars<'a> {
         vars.in_lambda = vars.text("AWS_LAMBDA_RUNTIME_API").is_some() && !vars.is_emulated;
         for Variable { name, .. } in VARIABLES {
             if vars.text(name).is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
-                vars.problem(name, "is not valid UTF-8");
+                vars.problem(name, NOT_UTF_8);
             }
         }
         vars.check_log();

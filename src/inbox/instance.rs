@@ -136,18 +136,12 @@ impl Instance {
     /// Delivers the event of a message.
     async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
         let mut budget = budget;
-        let (cause, room) = match message.destination {
-            // While a configuration is rolled out, another process may know the destination.
-            Some(destination) if self.router.destinations().get(destination).is_err() => {
-                return Fate::Left;
-            }
-            Some(destination) => match self.admit(destination, message.up_at, budget).await {
-                Some((cause, room)) => (cause, Some(room)),
-                None => return Fate::Left,
-            },
-            // If the message names no destination, the record says which one it is.
-            None => (Cause::Due, None),
-        };
+        // While a configuration is rolled out, another process may know the destination.
+        let is_known = |route| self.router.destinations().get(route).is_ok();
+        if message.destination.is_some_and(|route| !is_known(route)) {
+            return Fate::Left;
+        }
+        let Some((cause, room)) = self.enter(message, budget).await else { return Fate::Left };
         // An event that waits for its destination needs no memory yet.
         let _memory = match self.memory.try_acquire_many(message.units()) {
             Ok(memory) => memory,
@@ -171,8 +165,10 @@ impl Instance {
             && pause <= SOON
         {
             tokio::time::sleep(pause + CLOCK_MARGIN).await;
+            // A probe has given its turn back.
+            let Some((cause, room)) = self.enter(message, budget).await else { return Fate::Left };
             budget.now = Utc::now();
-            handled = self.attempt(key, message.destination, cause, budget, &origin, None).await;
+            handled = self.attempt(key, message.destination, cause, budget, &origin, room).await;
         }
         match handled {
             // Without a stored result, the event is due when its lease ends.
@@ -187,6 +183,19 @@ impl Instance {
                 Fate::Left
             }
             Handled::Unreadable => Fate::Again,
+        }
+    }
+
+    /// Waits until an attempt at the event of a message may begin, and returns its cause and its
+    /// room. Returns `None` if the destination is down, or has no room in time. If the message
+    /// names no destination, the record says which one it is, and the room is found later.
+    async fn enter(&self, message: &Message, budget: Budget) -> Option<(Cause, Option<Room>)> {
+        match message.destination {
+            Some(destination) => {
+                let (cause, room) = self.admit(destination, message.up_at, budget).await?;
+                Some((cause, Some(room)))
+            }
+            None => Some((Cause::Due, None)),
         }
     }
 

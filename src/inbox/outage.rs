@@ -40,7 +40,8 @@ pub(super) enum Gate {
         /// The time of its last answer, if this process got one.
         up_at: Option<DateTime<Utc>>,
     },
-    /// The destination is down, or has too much to do. There is one probe at a time.
+    /// The destination is down, or has too much to do. There is one probe at a time, or one in each
+    /// interval between probes if a probe takes longer.
     Closed {
         /// The number of failed probes.
         probes: u32,
@@ -157,7 +158,7 @@ impl Gates {
             // The messages of a first batch do not wait for one another.
             Gate::Unknown => Some(probe),
             Gate::Closed { .. } if gate.is_probe_due() => {
-                // Other attempts must not begin while the probe is under way.
+                // Other attempts must not begin now, while the probe is under way.
                 gate.wait_longer();
                 Some(probe)
             }

@@ -113,7 +113,7 @@ enum Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store does not answer about accepted events");
+        tracing::error!(%error, "the store cannot tell about accepted events");
         Self::Incomplete
     }
 }

@@ -223,7 +223,7 @@ fn shortest_digits(value: f64) -> (String, i32) {
 }
 
 /// Returns the double nearest to a JSON number of any length.
-fn nearest_double(raw: &str) -> f64 {
+pub(super) fn nearest_double(raw: &str) -> f64 {
     // Rust's own parser is exact, but it saturates exponents of more than five digits. That is
     // wrong if zeros in the number balance the exponent, as in 0.000...1e100001. Shorter texts
     // cannot hold that many zeros.

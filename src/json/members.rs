@@ -109,7 +109,7 @@ impl Names {
     }
 }
 
-/// Largest number of members of an object whose order is kept.
+/// Largest number of members of an object whose canonical order is remembered for the next object.
 const FEW: usize = 24;
 
 /// For each small count of members, the canonical order of the last object with that count. For

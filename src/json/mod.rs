@@ -25,6 +25,7 @@ mod text;
 
 use std::{borrow::Cow, fmt, ops::Range};
 
+use canonical::nearest_double;
 pub use pointer::Pointer;
 use text::decode;
 
@@ -234,8 +235,8 @@ impl<'d> Value<'d> {
         let is_number =
             || self.raw().starts_with(|first: char| first == '-' || first.is_ascii_digit());
         match self.node().kind {
-            Kind::Float => self.raw().parse().ok(),
-            Kind::Word if is_number() => self.raw().parse().ok(),
+            Kind::Float => Some(nearest_double(self.raw())),
+            Kind::Word if is_number() => Some(nearest_double(self.raw())),
             _ => None,
         }
     }
@@ -288,6 +289,21 @@ impl<'d> Value<'d> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_the_nearest_double_however_long_it_is() {
+        let number = |text: &str| Document::parse(text.as_bytes()).unwrap().root().as_f64();
+        for (text, value) in
+            [("0", 0.0), ("-12", -12.0), ("1.5e3", 1500.0), ("1e400", f64::INFINITY)]
+        {
+            assert_eq!(number(text), Some(value), "{text}");
+        }
+        let balanced = format!("0.{}1e100001", "0".repeat(100_000));
+        assert_eq!(number(&balanced), Some(1.0));
+        for text in ["true", "null", "\"1\"", "[1]"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn repeated_names_are_found() {

@@ -158,6 +158,7 @@ mod tests {
             assert_eq!(unpacked.delivery, copy.delivery);
             assert_eq!(unpacked.delivery.body, body);
             assert_eq!(unpacked.plan.key, copy.plan.key);
+            assert_eq!(unpacked.plan.route, copy.plan.route);
             assert_eq!(unpacked.plan.event.vendor, copy.plan.event.vendor);
             assert_eq!(unpacked.plan.event.event_type, copy.plan.event.event_type);
             // The mirror gets the trace of the event itself. A tracestate is not passed on without

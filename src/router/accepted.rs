@@ -66,7 +66,8 @@ pub enum Cause {
     /// The time of the attempt has come.
     Due,
     /// The time has come, but nobody knows whether the destination is up. If it is down, the
-    /// attempt does not count for the schedule, and the event stays due.
+    /// attempt does not count for the schedule, and the event stays due, unless the destination
+    /// asks for a pause.
     Probe {
         /// The time since which the event is due: from the list, or now if nobody has read the
         /// list.
@@ -76,7 +77,7 @@ pub enum Cause {
         up_at: Option<DateTime<Utc>>,
     },
     /// An operator asks for it, also before its time. If the destination is down, the attempt does
-    /// not count, and the event is due now.
+    /// not count, and the event is due now, or after the pause that the destination asks for.
     Operator,
 }
 
@@ -332,7 +333,8 @@ impl Router {
         Handled::Tried { ending, route, failure, due, health, age, settled }
     }
 
-    /// Stores the time of an event's next attempt. Returns this time, or `None` if it is not stored.
+    /// Stores the time of an event's next attempt. Returns this time, or `None` if the store did
+    /// not say that it is stored.
     async fn postpone(
         &self,
         job: &mut Job,

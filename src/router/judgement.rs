@@ -1,5 +1,5 @@
 //! Judges the result of sending an event to its destination. Everything that the router concludes
-//! from a result is in one table.
+//! from a result is in one place: [`judge`] has an arm for each kind of result.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +30,8 @@ pub(super) struct Judgement {
 pub enum Health {
     /// The destination answered, and not with 503.
     Up,
-    /// The destination cannot be reached, or answers 503.
+    /// The destination cannot be reached (the router may lack the credentials for it), or answers
+    /// 503.
     Down,
     /// The destination has too much to do: Lambda throttles the function, and has not called it.
     Busy,

@@ -67,9 +67,9 @@ impl Router {
                 job.settled = settled.is_some();
                 match settled {
                     Some(Settled::Stored) => Err(failure),
-                    // Another owner has taken over, and its record does not contain this failure.
+                    // The event has another owner, or is gone, and no record contains this failure.
                     Some(Settled::LeaseLost) => {
-                        Err(not_kept(failure, "another owner has taken over", lease))
+                        Err(not_kept(failure, "the event has another owner, or is gone", lease))
                     }
                     None => {
                         Err(not_kept(failure, "the event's dead letter could not be stored", lease))

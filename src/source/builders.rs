@@ -82,12 +82,12 @@ pub fn fields(event_type: &str, created_at: &str, id: &str) -> Fields {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a test reads every row of this table")]
+#[expect(clippy::expect_used, reason = "a test reads every row of `rows/`")]
 pub fn template(text: &str) -> Template {
     text.parse().expect("a template")
 }
 
-#[expect(clippy::expect_used, reason = "a test reads every row of this table")]
+#[expect(clippy::expect_used, reason = "a test reads every row of `rows/`")]
 pub fn pointer_to(path: &str) -> Pointer {
     path.parse().expect("a pointer")
 }

@@ -27,11 +27,12 @@ pub struct Description {
     /// A signed handshake that is answered at once.
     pub handshake: Option<Echo>,
     /// Time for which the vendor may deliver an event again after an answer other than 2xx, by
-    /// itself or when an operator asks for it. Zero also if that time is not known. A built-in
-    /// vendor that retries for a day or less also has zero.
+    /// itself or when somebody asks the vendor for it. Zero if that time is a day or less, or not
+    /// known.
     pub retry_horizon: Duration,
     pub wish: Wish,
-    /// Headers of the signature in addition to those that the scheme names.
+    /// Headers that go on with the event in addition to those that the scheme names: further
+    /// headers of the signature, and unsigned ones that belong to it, such as the event's type.
     pub signature_headers: Vec<HeaderName>,
     /// Other headers that the vendor sends. Commands that sign as the vendor add them.
     pub sent: Vec<(HeaderName, Sent)>,
@@ -304,11 +305,10 @@ impl Wish {
     /// Returns the reply in the form that the vendor requires.
     pub fn apply(self, reply: Reply) -> Reply {
         if let (true, Some((status, body))) = (reply.status.is_success(), self.accepted) {
-            let Reply { headers, .. } = reply;
+            let Reply { mut headers, .. } = reply;
+            headers.remove(http::header::CONTENT_TYPE);
             let mut accepted = Reply::text(status, body);
-            let others = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
-            let others = others.filter(|(name, _)| *name != http::header::CONTENT_TYPE);
-            accepted.headers.extend(others);
+            accepted.headers.extend(headers);
             return accepted;
         }
         match self.no_retry {
@@ -323,4 +323,44 @@ impl Wish {
 /// Returns whether the same event would get the same answer again.
 fn is_final(status: StatusCode) -> bool {
     status.is_client_error() && !matches!(status.as_u16(), 408 | 409 | 425 | 429)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, header::CONTENT_TYPE};
+
+    use super::*;
+
+    fn reply(status: u16) -> Reply {
+        let mut reply = Reply::text(StatusCode::from_u16(status).unwrap(), "said");
+        for value in ["one", "two"] {
+            reply.headers.append("x-more", HeaderValue::from_static(value));
+        }
+        reply
+    }
+
+    #[test]
+    fn a_success_gets_the_vendors_form_and_keeps_its_headers() {
+        let accepted = Some((StatusCode::ACCEPTED, "[accepted]"));
+        let wish = Wish { accepted, no_retry: None };
+        let success = wish.apply(reply(200));
+        assert_eq!((success.status.as_u16(), &success.body[..]), (202, &b"[accepted]"[..]));
+        assert_eq!(success.headers.get_all("x-more").iter().count(), 2);
+        assert_eq!(success.headers.get_all(CONTENT_TYPE).iter().count(), 1);
+        assert_eq!(wish.apply(reply(500)), reply(500));
+    }
+
+    #[test]
+    fn a_vendor_is_told_not_to_retry_what_would_not_change() {
+        let wish = Wish { accepted: None, no_retry: Some(("x-no-retry", "1")) };
+        for (status, is_final) in
+            [(200, false), (400, true), (404, true), (408, false), (409, false), (425, false)]
+        {
+            let told = wish.apply(reply(status)).headers.contains_key("x-no-retry");
+            assert_eq!(told, is_final, "{status}");
+        }
+        for status in [429, 500, 503] {
+            assert!(!wish.apply(reply(status)).headers.contains_key("x-no-retry"), "{status}");
+        }
+    }
 }

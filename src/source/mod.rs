@@ -2,7 +2,7 @@
 //!
 //! Most vendors are rows of data in `rows/`. They share the [`Description`] and its engine
 //! (`scheme.rs`) with `vendor = "custom"`. A vendor that no description fits has a file of its own,
-//! and an entry in `rows::all`.
+//! and an entry in `CODED` of `rows/mod.rs`.
 
 mod adyen;
 mod aws_sns;
@@ -170,7 +170,8 @@ pub trait Vendor: Send + Sync + fmt::Debug {
     }
 
     /// Returns the headers that hold the signature and the values that it covers, so that a
-    /// receiver can verify it again. A header that is itself the secret is not included.
+    /// receiver can verify it again, and unsigned headers about the event. A header that is itself
+    /// the secret is not included.
     fn signature_headers(&self) -> Vec<HeaderName> {
         scheme_headers(self.description())
     }

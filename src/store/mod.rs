@@ -17,7 +17,7 @@
 //!                        └──────postpone─────────┘  └── take, once `until` has passed
 //! ```
 //!
-//! The log and the senders' answers call the state `in flight` by the name `in progress`, and
+//! The log and the senders' answers call the state `in flight` by the name `in progress`, and the command
 //! `pending` calls it `being-delivered`.
 //!
 //! `finish`, `fail` and `postpone` carry the lease, and change nothing if another owner has taken
@@ -295,7 +295,8 @@ pub struct Due {
 /// Decides when the key of a failed event becomes free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// Frees the key at once, because the event was certainly not processed.
+    /// Frees the key at once, because the attempt has ended for certain: it was not made, or the
+    /// destination has answered.
     Now,
     /// Frees the key at the end of the lease, because the destination may have processed the event,
     /// or may still be processing it.
@@ -321,7 +322,7 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     Stored,
-    /// Another owner has taken over, so nothing was changed.
+    /// Another owner has taken over, or the event is gone, so nothing was changed.
     LeaseLost,
 }
 
@@ -387,8 +388,8 @@ impl StoreError {
 /// The subject of findings about a store.
 const SUBJECT: &str = "STORE_URL";
 
-/// Creates an owner token of 128 random bits from the operating system. No other owner has the same
-/// token.
+/// Creates an owner token of 128 random bits, from a generator that the operating system seeds. No
+/// other owner has the same token.
 fn new_owner() -> String {
     hex(&rand::random::<[u8; 16]>())
 }

@@ -118,7 +118,7 @@ pub fn panicked() -> Reply {
     reply
 }
 
-/// Logs an event that holds no HTTP request, and returns its answer.
+/// Logs the input of an invocation that holds no HTTP request, and returns its answer.
 pub fn unreadable(origin: &Origin, reason: &dyn Display) -> Reply {
     let reply = Error::NotARequest.reply();
     let (status, sender) = (reply.status.as_u16(), sender(origin));

@@ -2,9 +2,9 @@
 //!
 //! The Python router calls `dateutil.parser.parse` of python-dateutil 2.9.0 and prints the result's
 //! `isoformat()` in UTC. dateutil accepts far more than RFC 3339, and the key depends on its
-//! result. So this module reads every text as dateutil does, with one exception. Where dateutil's
-//! result depends on the current day, on the host's zone or on a guess about the century, this
-//! module refuses the text, because two routers could disagree.
+//! result. So this module reads every text of up to 128 bytes as dateutil does, with one exception.
+//! Where dateutil's result depends on the current day, on the host's zone or on a guess about the
+//! century, this module refuses the text, because two routers could disagree.
 //!
 //! Reading has three steps: `token` splits the text, `reader` finds the fields, and
 //! [`Timestamp::parse`] converts them to a point in time. For the most common form, `rfc3339` does

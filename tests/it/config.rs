@@ -126,6 +126,7 @@ fn numbers_out_of_range_and_words_for_flags_are_errors() {
             "must have no `//` before the path: sqlite:/var/lib/router.db",
         ),
         ("ROUTING_SECRET", "\u{FFFD}\u{FFFD}-a-real-secret", "is not valid UTF-8"),
+        ("GITHUB_SECRETS", "plainly-\u{FFFD}", "is not valid UTF-8"),
         (
             "STORE_URL",
             "mysql://localhost",
@@ -385,6 +386,13 @@ fn the_router_may_not_be_its_own_destination() {
         let (variable, remedy) = remedy(&vars);
         assert_eq!(variable, "AWS_TARGET_FUNCTION");
         assert!(remedy.contains("AWS_LAMBDA_FUNCTION_NAME"), "{remedy}");
+    }
+    // `function` is also the name of a part of an ARN.
+    let name = ("AWS_LAMBDA_FUNCTION_NAME", "function");
+    for itself in ["function", "function:live", "123456789012:function:function"] {
+        let vars = [name, ("AWS_TARGET_FUNCTION", itself), ("LAMBDA_EMULATOR", "true")];
+        let (variable, _) = remedy(&[&LAMBDA[..], &vars].concat());
+        assert_eq!(variable, "AWS_TARGET_FUNCTION");
     }
     for (other, role) in [
         ("router2", ""),

@@ -144,11 +144,15 @@ fn a_secret_that_cannot_be_read_is_a_finding() {
         ("SECRETS_ARN", "nobody"),
         ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1"),
         ("GCP_TARGET_URL", "ftp://x"),
+        // AWS_TARGET_FUNCTION may be in the secret.
+        (
+            "SOURCES",
+            "[sources.s]\nvendor = \"stripe\"\nsecrets = [\"plainly\"]\ndestination = \"aws\"",
+        ),
     ];
     let found = findings(&vars);
     tells(&found, "error", "SECRETS_ARN: the secret of SECRETS_ARN cannot be read");
     tells(&found, "error", "GCP_TARGET_URL: must be ");
-    // The secret may hold the variables that are not set.
     assert_eq!(found.len(), 2, "{found:?}");
 }
 

@@ -338,8 +338,10 @@ fn sources_that_contradict_variables_are_errors() {
 fn vendors_that_sign_their_address_need_to_know_it() {
     assert_eq!(
         problems(&[("SQUARE_SECRETS", "x")]),
-        ["PUBLIC_URL: must be set for the source square: its vendor signs the address that it \
-             calls (or `url` of [sources.square])"]
+        [
+            "PUBLIC_URL: must be set for the source square, or `url` of [sources.square]: its vendor \
+             signs the address that it calls"
+        ]
     );
     let address = ("PUBLIC_URL", "https://hooks.example.com/in");
     let config = |vars: &[(&str, &str)]| Config::from_vars(lookup(&[&TARGETS, vars].concat()));

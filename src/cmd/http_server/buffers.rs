@@ -128,6 +128,10 @@ impl State {
 
     /// Counts bytes of a body if there is room. Otherwise, drops slower bodies until there is room.
     fn add(&mut self, id: u64, bytes: usize, limit: usize) -> Result<Room, Error> {
+        // Only the bytes that a body had when it was told to stop count as leaving.
+        if self.bodies.get(&id).is_some_and(|body| body.drop.is_none()) {
+            return Err(Error::SlowestBody);
+        }
         let held = self.kept + self.arriving + bytes;
         while held - self.leaving > limit {
             let holding = self.bodies.iter().filter(|(_, body)| body.bytes > 0);
@@ -272,6 +276,26 @@ mod tests {
         }
         assert!(matches!(slow.complete(Bytes::new()), Err(Error::SlowestBody)));
         fast.add(1000).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_told_to_stop_gets_no_more_room() {
+        let buffers = Buffers::new(100);
+        let mut slow = buffers.begin(0).unwrap();
+        slow.add(60).await.unwrap();
+        let mut fast = buffers.begin(0).unwrap();
+        fast.add(30).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = fast.add(20) => unreachable!("the slow body is still there"),
+            () = std::future::ready(()) => {}
+        }
+        // There is room for these bytes, but they would not count as leaving.
+        assert!(matches!(slow.add(5).await, Err(Error::SlowestBody)));
+        drop(slow);
+        assert_eq!(buffers.state().leaving, 0);
+        fast.add(70).await.unwrap();
+        assert!(matches!(fast.add(1).await, Err(Error::NoRoom)));
     }
 
     #[tokio::test]

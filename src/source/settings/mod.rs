@@ -20,7 +20,8 @@ use crate::{
     table::{Problem, Reader, Text, float},
 };
 
-/// Fields that every source may have. A custom source may also have the fields of its description.
+/// Fields that every source may have, except for the last one, `scheme`. A custom source may have
+/// them all, and the fields of its description.
 const FIELDS: [&str; 13] = [
     "vendor",
     "secrets",
@@ -115,7 +116,10 @@ fn source(reader: &mut Reader<'_, '_>, get: &dyn Fn(&str) -> Option<String>) -> 
 /// Returns the vendor of a source: a built-in vendor, or the vendor that the fields describe.
 fn sender(reader: &mut Reader<'_, '_>) -> Option<Arc<dyn Vendor>> {
     let Some(name) = reader.text("vendor", |text| Ok::<_, &str>(text.to_owned())) else {
-        reader.missing("vendor", "names a built-in vendor, or \"custom\"");
+        // A wrong value has its own problem.
+        if !reader.has("vendor") {
+            reader.missing("vendor", "names a built-in vendor, or \"custom\"");
+        }
         return None;
     };
     if name == "custom" {
@@ -174,6 +178,9 @@ fn secrets(
                 reader.problem("secrets_from", format!("must not be set together with {variable}"));
             }
             let list = get(&from).filter(|list| !list.is_empty());
+            if list.as_ref().is_some_and(|list| list.contains(char::REPLACEMENT_CHARACTER)) {
+                reader.problem("secrets_from", format!("names {from}, which is not valid UTF-8"));
+            }
             let list = list.iter().flat_map(|list| list.split(','));
             (list.map(|secret| secret.trim().to_owned()).collect(), from)
         }

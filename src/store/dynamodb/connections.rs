@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_config::SdkConfig;
@@ -43,15 +43,19 @@ pub(super) fn client(sdk: &SdkConfig, timeout: Duration) -> Client {
     let config = aws_sdk_dynamodb::config::Builder::from(sdk)
         .retry_config(retry)
         .timeout_config(timeouts.build())
-        .http_client(Connections::new())
+        .http_client(Connections::new(timeout / 4))
         .build();
     Client::from_conf(config)
 }
 
 /// An HTTP client that is replaced, together with its pool of connections, when a request is
-/// abandoned.
+/// abandoned after `patience`. Before that, its caller has stopped for another reason: a listing
+/// that reads several partitions stops when one of them fails.
 #[derive(Clone, Debug)]
-struct Connections(Arc<Mutex<Current>>);
+struct Connections {
+    current: Arc<Mutex<Current>>,
+    patience: Duration,
+}
 
 /// The current client and its number.
 #[derive(Debug)]
@@ -61,12 +65,13 @@ struct Current {
 }
 
 impl Connections {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Current { number: 0, client: aws::http_client() })))
+    fn new(patience: Duration) -> Self {
+        let current = Current { number: 0, client: aws::http_client() };
+        Self { current: Arc::new(Mutex::new(current)), patience }
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the client `used`, unless another request has already done so.
@@ -112,7 +117,8 @@ struct Watched {
 
 impl HttpConnector for Watched {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let pending = Pending { used: Some((self.connections.clone(), self.number)) };
+        let used = Some((self.connections.clone(), self.number));
+        let pending = Pending { used, since: Instant::now() };
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
@@ -122,10 +128,11 @@ impl HttpConnector for Watched {
     }
 }
 
-/// A request under way. If it is dropped before its answer, it has waited too long.
+/// A request under way.
 struct Pending {
     /// `None` after the answer.
     used: Option<(Connections, u64)>,
+    since: Instant,
 }
 
 impl Pending {
@@ -136,7 +143,9 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some((connections, number)) = &self.used {
+        if let Some((connections, number)) = &self.used
+            && self.since.elapsed() >= connections.patience
+        {
             connections.replace(*number);
         }
     }

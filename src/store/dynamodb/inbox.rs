@@ -68,7 +68,8 @@ impl Acceptor<'_> {
     /// Returns whether an item that nobody holds may be replaced. It may not if this call has
     /// written parts and the item has another owner than before. Then the first try of this call
     /// may have been stored although its answer was lost, and the event may have ended since. If
-    /// so, the parts are deleted, and no item may refer to them.
+    /// so, the end of the event has deleted the parts, and this call must not write an item that
+    /// refers to them.
     fn may_replace(&self, item: &Item) -> bool {
         !self.delivery.contains_key("parts_at") || self.before.get("held_by") == item.get("held_by")
     }

@@ -168,8 +168,8 @@ impl Link {
 
     /// Returns whether another connection may succeed: this one broke, hangs, or leads to a server
     /// that became a replica. The client of a cluster replaces broken connections and follows moved
-    /// slots by itself. But it waits forever for a server that hangs, even after another server has
-    /// replaced it.
+    /// slots by itself. But it never gives up a connection to a server that hangs, even after
+    /// another server has replaced it.
     fn is_stale(&self, error: &RedisError) -> bool {
         // Redis 6 names a script's READONLY error only in the text of the error.
         let is_replica = || error.to_string().contains("READONLY");
