@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use tokio::{task::JoinSet, time::Interval};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,10 @@ const AT_ONCE: usize = 8;
 
 /// Entries that are read per page. Small pages let a Lambda begin its first replays early.
 const PAGE: usize = 64;
+
+/// Age of an entry without a letter after which it is a remainder of a crash. A letter that is being
+/// stored is listed moments before.
+const REMAINDER_AGE: TimeDelta = TimeDelta::hours(1);
 
 // The attempts in a record must suffice to count redrives (bulk replays) up to the largest limit.
 const _: () = assert!(MAX_REDRIVE_LIMIT as usize <= KEPT_ATTEMPTS);
@@ -107,11 +111,17 @@ impl<'a> Letters<'a> {
         let Some(last) = entries.last() else { return Ok(None) };
         self.after = Some(*last);
         let mut records = Vec::new();
-        for Entry { key, .. } in entries {
-            if !self.seen.insert(key) {
+        for entry in entries {
+            if !self.seen.insert(entry.key) {
                 continue;
             }
-            let record = readable(self.store, key, &mut self.corrupt).await?;
+            let corrupt = self.corrupt;
+            let record = readable(self.store, entry.key, &mut self.corrupt).await?;
+            let has_letter = record.as_ref().is_some_and(|record| record.failed.is_some());
+            let is_readable = self.corrupt == corrupt;
+            if is_readable && !has_letter && entry.failed_at < self.began - REMAINDER_AGE {
+                self.store.remove_entry(entry).await;
+            }
             records.extend(record.filter(|record| {
                 self.filter.takes(record, record.failed.as_ref().map(|failed| failed.at))
             }));

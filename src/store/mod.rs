@@ -170,8 +170,14 @@ pub trait Store: Send + Sync {
 
     /// Returns entries of the list of dead letters, oldest failure first. The list may lag a
     /// little: the letter of an entry may be cleared already. In Redis, a crash between two writes
-    /// can leave an entry that never gets a letter.
+    /// can leave an entry without a letter.
     async fn dead_letters(&self, page: Page) -> Result<Vec<Entry>, StoreError>;
+
+    /// Removes an entry that a crash has left without a letter from the list of dead letters. An
+    /// entry with another time stays.
+    async fn remove_entry(&self, _entry: Entry) {
+        // The other stores write a letter and its entry together.
+    }
 
     /// Deletes an event that has a dead letter or is in the inbox, and is under no lease.
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError>;

@@ -2,7 +2,7 @@
 
 use std::{
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -438,6 +438,31 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
     assert!(discard(KEY).success());
     assert_eq!((listed().as_str(), redis.cli(&["DBSIZE"]).trim()), ("0", "1"));
     assert!(!discard(KEY).success());
+}
+
+#[tokio::test]
+async fn an_entry_that_a_crash_left_without_a_letter_goes_when_the_list_is_read() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let router = router(&sink, &redis, &[("FORWARD_ATTEMPTS", "1"), ("ROUTE_THRESHOLD", "256")]);
+    assert_eq!(router.post(PAYLOAD).await.status, 503);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let add = |minutes: u128, digit: &str| {
+        let (time, key) = ((now - minutes * 60_000).to_string(), digit.repeat(64));
+        let key = format!("webhook:dedup:{key}");
+        assert_eq!(redis.cli(&["ZADD", "webhook:dead-letters", &time, &key]).trim(), "1");
+    };
+    add(61, "1");
+    // The letter of a young entry may be under way.
+    add(1, "2");
+    let listed = || redis.cli(&["ZRANGE", "webhook:dead-letters", "0", "-1"]);
+    assert_eq!(listed().lines().count(), 3);
+    let mut list = Command::new(ROUTER);
+    let output = end_of(list.arg("dead-letters").env_clear().env("REDIS_URL", redis.url()));
+    assert!(output.status.success(), "{output:?}");
+    let left = listed();
+    assert!(left.contains(KEY) && left.contains(&"2".repeat(64)), "{left}");
+    assert_eq!(left.lines().count(), 2, "{left}");
 }
 
 #[tokio::test]

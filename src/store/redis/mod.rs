@@ -437,6 +437,10 @@ impl Store for Redis {
         Ok(entries.into_iter().map(|(failed_at, key)| Entry { failed_at, key }).collect())
     }
 
+    async fn remove_entry(&self, Entry { failed_at, key }: Entry) {
+        self.unlist_letter(&key, Some(failed_at), self.link.deadline()).await;
+    }
+
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
         let deadline = self.link.deadline();
         let time = self.time(now);
