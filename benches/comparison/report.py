@@ -13,8 +13,8 @@ KIND = "kind of run"
 
 HEAD = """# Benchmarks
 
-`make bench` measures the router beside yardsticks, and writes this page. Do not edit it. `make bench FULL=1`
-takes longer. Its figures are the published ones.
+`make bench FULL=1` measures the router beside yardsticks, and writes this page. Do not edit it. Without `FULL=1`,
+a quicker run writes `target/benchmarks.md` instead.
 """
 
 METHOD = """
