@@ -222,7 +222,7 @@ pub async fn secret_variables(arn: &str) -> Result<HashMap<String, String>, Stri
         let remedy = match REMEDIES.iter().any(|(_, remedy)| reason.starts_with(remedy)) {
             true => "",
             false => {
-                ": look at its ARN, AWS_REGION, the way to Secrets Manager, and the permission \
+                ": look at its ARN, AWS_REGION, the credentials, the way to Secrets Manager, and the permission \
                  secretsmanager:GetSecretValue (and kms:Decrypt for a key of your own)"
             }
         };

@@ -186,8 +186,8 @@ impl WallClock {
     }
 }
 
-/// Describes an error with its causes. None of the texts quotes the URL, whose query may carry a
-/// token.
+/// Describes an error with its causes. No text of hyper's errors quotes the URL, whose query may
+/// carry a token.
 pub fn chain(error: &dyn Error) -> String {
     let mut detail = error.to_string();
     let mut cause = error.source();

@@ -115,7 +115,7 @@ pub async fn variables() -> anyhow::Result<impl Fn(&str) -> Option<String>> {
 pub fn problems_beside_secret(secret: &anyhow::Error) -> Vec<ConfigError> {
     let is_set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
     let is_certain = |problem: &ConfigError| {
-        let in_a_name = |char: char| char.is_ascii_uppercase() || char == '_';
+        let in_a_name = |char: char| matches!(char, 'A'..='Z' | '0'..='9' | '_');
         let mut words = problem.remedy.split(|char| !in_a_name(char));
         is_set(&problem.variable) && words.all(|word| !config::is_variable(word) || is_set(word))
     };

@@ -119,7 +119,7 @@ impl Vars<'_> {
             }
             Route::GCP => self.unset(route, "GCP_TARGET_URL"),
             Route::AWS => self.unset(route, "AWS_TARGET_FUNCTION"),
-            _ => Some("must be \"gcp\" or \"aws\"".to_owned()),
+            _ => Some("must be \"gcp\" or \"aws\", or be named in DESTINATIONS".to_owned()),
         });
         Some((field, remedy?))
     }

@@ -241,16 +241,14 @@ impl Vars<'_> {
     /// Returns whether a name, `NAME:QUALIFIER`, partial ARN or ARN means this function itself.
     pub(super) fn is_this_function(&self, target: &str) -> bool {
         let parts: Vec<_> = target.split(':').collect();
-        let keyword = parts.iter().position(|part| *part == "function");
-        // A function may be called `function`: the keyword of an ARN is never the first part.
-        let (name, region) = match keyword.filter(|at| *at > 0) {
-            Some(at) => (parts.get(at + 1), at.checked_sub(2).and_then(|at| parts.get(at))),
-            None => (parts.first(), None),
+        let (name, region) = match *parts {
+            ["arn", _, _, region, _, "function", name, ..] => (name, Some(region)),
+            [_, "function", name, ..] => (name, None),
+            [name, ..] => (name, None),
+            [] => return false,
         };
-        let here = |part: Option<&&str>, variable| {
-            part.is_some_and(|part| self.text(variable).is_some_and(|value| value == *part))
-        };
-        here(name, "AWS_LAMBDA_FUNCTION_NAME") && (region.is_none() || here(region, "AWS_REGION"))
+        let is = |variable, part| self.text(variable).is_some_and(|value| value == part);
+        is("AWS_LAMBDA_FUNCTION_NAME", name) && region.is_none_or(|region| is("AWS_REGION", region))
     }
 }
 

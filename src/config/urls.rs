@@ -15,7 +15,7 @@ pub(super) fn has_user(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// Returns whether a URL names this machine.
+/// Returns whether the host of a URL is `localhost` or an address of loopback.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

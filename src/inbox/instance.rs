@@ -135,13 +135,46 @@ impl Instance {
 
     /// Delivers the event of a message.
     async fn deliver(&self, key: Key, message: &Message, budget: Budget, origin: Origin) -> Fate {
-        let mut budget = budget;
         // While a configuration is rolled out, another process may know the destination.
         let is_known = |route| self.router.destinations().get(route).is_ok();
         if message.destination.is_some_and(|route| !is_known(route)) {
             return Fate::Left;
         }
-        let Some((cause, room)) = self.enter(message, budget).await else { return Fate::Left };
+        let mut handled = self.try_once(key, message, budget, &origin).await;
+        if let Ok(Handled::NotDue(at)) = handled
+            && let Ok(pause) = (at - Utc::now()).to_std()
+            && pause <= SOON
+        {
+            tokio::time::sleep(pause + CLOCK_MARGIN).await;
+            handled = self.try_once(key, message, budget, &origin).await;
+        }
+        match handled {
+            Err(fate) => fate,
+            // Without a stored result, the event is due when its lease ends.
+            Ok(Handled::Tried { .. }) => Fate::Done,
+            // Another process has the event, or the list brings it.
+            Ok(Handled::NotDue(_) | Handled::Gone) => Fate::Done,
+            Ok(Handled::NoRoom(_)) => Fate::Left,
+            // The store lists the event. A message that is to come again stays in flight until its
+            // visibility timeout ends, and SQS stops a queue with 120,000 messages in flight.
+            Ok(Handled::StoreUnavailable) => {
+                tokio::time::sleep(STORE_PAUSE.min(budget.left())).await;
+                Fate::Left
+            }
+            Ok(Handled::Unreadable) => Fate::Again,
+        }
+    }
+
+    /// Makes an attempt at the event of a message, once its destination may get one. Fails with the
+    /// fate of the message if no attempt may begin.
+    async fn try_once(
+        &self,
+        key: Key,
+        message: &Message,
+        mut budget: Budget,
+        origin: &Origin,
+    ) -> Result<Handled, Fate> {
+        let (cause, room) = self.enter(message, budget).await.ok_or(Fate::Left)?;
         // An event that waits for its destination needs no memory yet.
         let _memory = match self.memory.try_acquire_many(message.units()) {
             Ok(memory) => memory,
@@ -152,38 +185,13 @@ impl Instance {
                     if let (Some(destination), Cause::Probe { .. }) = (message.destination, cause) {
                         self.gates.return_turn(destination);
                     }
-                    return Fate::Again;
+                    return Err(Fate::Again);
                 }
                 memory
             }
         };
         budget.now = Utc::now();
-        let mut handled =
-            self.attempt(key, message.destination, cause, budget, &origin, room).await;
-        if let Handled::NotDue(at) = handled
-            && let Ok(pause) = (at - Utc::now()).to_std()
-            && pause <= SOON
-        {
-            tokio::time::sleep(pause + CLOCK_MARGIN).await;
-            // A probe has given its turn back.
-            let Some((cause, room)) = self.enter(message, budget).await else { return Fate::Left };
-            budget.now = Utc::now();
-            handled = self.attempt(key, message.destination, cause, budget, &origin, room).await;
-        }
-        match handled {
-            // Without a stored result, the event is due when its lease ends.
-            Handled::Tried { .. } => Fate::Done,
-            // Another process has the event, or the list brings it.
-            Handled::NotDue(_) | Handled::Gone => Fate::Done,
-            Handled::NoRoom(_) => Fate::Left,
-            // The store lists the event. A message that is to come again stays in flight until its
-            // visibility timeout ends, and SQS stops a queue with 120,000 messages in flight.
-            Handled::StoreUnavailable => {
-                tokio::time::sleep(STORE_PAUSE.min(budget.left())).await;
-                Fate::Left
-            }
-            Handled::Unreadable => Fate::Again,
-        }
+        Ok(self.attempt(key, message.destination, cause, budget, origin, room).await)
     }
 
     /// Waits until an attempt at the event of a message may begin, and returns its cause and its

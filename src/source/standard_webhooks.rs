@@ -8,8 +8,8 @@
 //! (<https://docs.svix.com/receiving/verifying-payloads/how-manual>).
 //!
 //! The list comes from a stranger. However long it is, a `whsec_` secret hashes the body once. A
-//! `whpk_` key hashes it once for each `v1a` entry that is tried. A list of more than
-//! [`MAX_ENTRIES`] such entries is refused. With a large body, at most as many entries are tried as
+//! `whpk_` key hashes it once for each `v1a` entry that is tried. No entry is tried if there are
+//! more than [`MAX_ENTRIES`] of its kind. With a large body, at most as many entries are tried as
 //! there are keys (two if there is one key).
 
 use base64::{

@@ -377,6 +377,7 @@ fn the_router_may_not_be_its_own_destination() {
     for itself in [
         "router",
         "router:$LATEST",
+        "router:function",
         "123456789012:function:router",
         "arn:aws:lambda:eu-west-1:123456789012:function:router",
         "arn:aws:lambda:eu-west-1:123456789012:function:router:live",

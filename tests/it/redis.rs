@@ -453,6 +453,8 @@ async fn an_entry_that_a_crash_left_without_a_letter_goes_when_the_list_is_read(
         assert_eq!(redis.cli(&["ZADD", "webhook:dead-letters", &time, &key]).trim(), "1");
     };
     add(61, "1");
+    // An old entry with a letter stays.
+    redis.cli(&["ZADD", "webhook:dead-letters", "XX", &(now - 61 * 60_000).to_string(), KEY]);
     // The letter of a young entry may be under way.
     add(1, "2");
     let listed = || redis.cli(&["ZRANGE", "webhook:dead-letters", "0", "-1"]);

@@ -209,7 +209,7 @@ fn broken_sources_get_the_error_that_helps() {
             format!("{STRIPE}where = {{ \"/a\" = [1] }}"),
             eu(4, "`where` must have texts, numbers, true or false as values"),
         ),
-        (format!("{STRIPE}destination = \"eu\""), eu(4, "`destination` must be \"gcp\" or \"aws\"")),
+        (format!("{STRIPE}destination = \"eu\""), eu(4, "`destination` must be \"gcp\" or \"aws\", or be named in DESTINATIONS")),
         (format!("{STRIPE}threshold = 257"), eu(4, "`threshold` must be a whole number from 0 to 256")),
         (
             format!("{STRIPE}destination = \"aws\"\nthreshold = 1"),

@@ -182,8 +182,8 @@ impl Arriving {
     /// this call waits until they have stopped.
     ///
     /// # Errors
-    /// Fails with [`Error::SlowestBody`] if this body is the slowest, and with [`Error::NoRoom`] if
-    /// there is no other body to drop.
+    /// Fails with [`Error::SlowestBody`] if this body is the slowest or was told to stop, and with
+    /// [`Error::NoRoom`] if there is no other body to drop.
     pub async fn add(&mut self, bytes: usize) -> Result<(), Error> {
         let buffers = Arc::clone(&self.buffers);
         loop {

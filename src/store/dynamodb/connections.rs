@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aws_config::SdkConfig;
@@ -25,6 +25,7 @@ use aws_smithy_runtime_api::{
     },
 };
 use aws_smithy_types::config_bag::ConfigBag;
+use tokio::time::Instant;
 
 use crate::aws;
 
@@ -107,7 +108,8 @@ impl HttpClient for Connections {
     }
 }
 
-/// Sends requests with a client, and replaces the client when a request is abandoned.
+/// Sends requests with a client, and replaces the client when a request is abandoned after the
+/// patience of its connections.
 #[derive(Debug)]
 struct Watched {
     connector: SharedHttpConnector,
@@ -148,5 +150,29 @@ impl Drop for Pending {
         {
             connections.replace(*number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_request_that_has_waited_replaces_the_connections() {
+        const PATIENCE: Duration = Duration::from_millis(250);
+        let connections = Connections::new(PATIENCE);
+        let number = || connections.current().number;
+        let waited = |time| {
+            let used = Some((connections.clone(), number()));
+            Pending { used, since: Instant::now().checked_sub(time).unwrap() }
+        };
+        drop(waited(Duration::ZERO));
+        waited(PATIENCE).answered();
+        assert_eq!(number(), 0);
+        let (one, another) = (waited(PATIENCE), waited(PATIENCE));
+        drop(one);
+        // The other request used the same connections, which are replaced already.
+        drop(another);
+        assert_eq!(number(), 1);
     }
 }

@@ -322,18 +322,16 @@ impl Store for Redis {
         arguments.extend([&letter.delivery.body[..], release, time.as_bytes()]);
         // The letter is listed before it is stored, so that no letter is missing from the list. An
         // existing entry may belong to another owner's letter, so it only changes after ours is
-        // stored.
+        // stored. Meanwhile, a process with another clock may have removed the entry.
         let deadline = self.link.deadline();
-        let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
+        self.list(&lease.key, &failed_at, &["NX"], deadline).await?;
         fault::point("before letter is stored");
         let mut fields =
             self.script(&FAIL, &lease.key, &[lease.details.route], &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {
             Settled::Stored => {
-                if !is_new {
-                    self.list(&lease.key, &failed_at, &[], deadline).await?;
-                }
+                self.list(&lease.key, &failed_at, &[], deadline).await?;
                 let route = Some(lease.details.route);
                 self.unlist_due(&lease.key, route, fields.time()?, deadline).await;
                 self.unlist_earlier_letter(&lease.key, fields.time()?, deadline).await;
@@ -438,7 +436,15 @@ impl Store for Redis {
     }
 
     async fn remove_entry(&self, Entry { failed_at, key }: Entry) {
-        self.unlist_letter(&key, Some(failed_at), self.link.deadline()).await;
+        let deadline = self.link.deadline();
+        self.unlist_letter(&key, Some(failed_at), deadline).await;
+        // The letter may have been stored since the entry was read.
+        if let Ok(Some(letter)) = self.dead_letter(&key).await {
+            let failed_at = millis(letter.failed_at);
+            if let Err(error) = self.list(&key, &failed_at, &["NX"], deadline).await {
+                tracing::error!(%key, %error, "a dead letter is not on the list");
+            }
+        }
     }
 
     async fn discard(&self, key: &Key, now: DateTime<Utc>) -> Result<Discarded, StoreError> {
