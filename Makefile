@@ -110,6 +110,7 @@ test-tools: servers $(VENV)/ready $(LIBRARIES)/ready $(DYNAMODB)/ready
 
 # Installs and builds only the requirements of the named tests. Their names are known after the tests are built.
 test-named: fast-servers
+	cargo test --locked --lib --test it --no-run
 	@names="$$(cargo test --locked --test it -- --list --format terse $(TEST))" && \
 	some() { echo "$$names" | grep -qF "$$@"; } && goals= && \
 	if some $(NEED_PYTHON:%=-e %); then goals="$(VENV)/ready"; fi && \
@@ -241,8 +242,8 @@ bench-mirror: fast-servers ## Measure how long answers take with mirrors that ha
 simulate: ## Simulate the router at scale, and write docs/scale/; takes some three minutes.
 	PYTHONPATH=scripts python3 -B -m simulate
 
-vectors: $(VENV)/ready ## Sign the vendors' deliveries in tests/vectors/ again, after a change of its scripts.
-	$(VENV)/bin/python -B tests/vectors/make.py
+vectors: $(VENV)/ready ## Sign the vendors' deliveries in tests/vectors/ again, after a change of its scripts. RENEW=1 also renews those of Amazon SNS.
+	RENEW=$(RENEW) $(VENV)/bin/python -B tests/vectors/make.py
 
 requirements: $(VENV)/ready ## Choose versions and checksums for the *.in files; UPGRADE=1 takes the newest.
 	$(PIP_COMPILE) tests/requirements.in --output-file tests/requirements.txt

@@ -41,5 +41,7 @@ pub(super) fn read_file(file: &Path) -> anyhow::Result<Vec<u8>> {
     } else {
         std::fs::read(file)
     };
-    bytes.with_context(|| format!("cannot read {}", file.display()))
+    bytes.with_context(|| {
+        format!("cannot read the file {} (`-` means standard input)", file.display())
+    })
 }

@@ -190,7 +190,7 @@ fn explain_goes_on_after_a_refusal_and_fails_for_a_missing_file() {
     assert_eq!(objects[1]["route_byte"].as_u64().map(|byte| byte >= 128), Some(true));
     let missing = router(&["explain", "--json", "/nowhere/at-all", &good], &[]);
     assert!(!missing.status.success());
-    assert!(stderr(&missing).contains("cannot read /nowhere/at-all"));
+    assert!(stderr(&missing).contains("cannot read the file /nowhere/at-all"));
     assert_eq!(stdout(&missing).lines().count(), 1);
     let numeric = file(&folder, "numeric", &PAYLOAD.replace("\"2026-05-06T12:34:56Z\"", "1.5e9"));
     let refused = router(&["explain", &numeric], &[]);

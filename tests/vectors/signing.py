@@ -59,7 +59,7 @@ def case(
 
     `signature` is the header that holds the signature, `signed` are other headers that it covers, and
     `covers` says what of the body is signed: "body", "nothing", or a list of its texts. `event` is
-    the type, time and id of the first delivery.
+    the type, time and id of the first delivery, with "" for what is missing.
     """
     vendor = name.split("/")[0]
 
@@ -92,7 +92,12 @@ def case(
 def body_hmac(
     name, header, body, event, *, algorithm="sha256", write=bytes.hex, form="{}", extra=None, **more
 ):
-    """A vendor whose signature covers the body alone."""
+    """A vendor whose signature covers the body alone.
+
+    `header` is that of the signature, and `form` its value, with `{}` in the place of the signature.
+    `write` encodes the signature. `body(event, attempt)` returns the body, and `extra(event)` further
+    headers. `event` and `more` are as for `case`.
+    """
     secret = f"plainly-{name.split('/')[0]}"
 
     def make(number, attempt, time):
@@ -121,7 +126,13 @@ def stamped(
     tolerance=300,
     **more,
 ):
-    """A vendor whose signature covers a time: in the header `stamp`, or in the signature's header."""
+    """A vendor whose signature covers the time of sending.
+
+    The time is in the header `stamp`, or in that of the signature (`{t}` in `form`). `unit` is the
+    number of its units in a second, and `stamp_text` writes it if it is no number. `template(time, body,
+    headers)` returns the signed text. `tolerance` must be that of the row: seconds, or `None` for
+    `Tolerance::Any`. The rest is as for `body_hmac`.
+    """
     secret = f"plainly-{name.split('/')[0]}"
 
     def make(number, attempt, time):

@@ -250,7 +250,7 @@ async fn of_waiting_vendors(at_once: &str) -> (Storm, Value, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_vendors_wait_the_destination_recovers_if_it_gets_less_at_once_than_it_takes() {
+async fn while_senders_wait_the_destination_recovers_if_it_gets_less_at_once_than_it_takes() {
     let _turn = shared::turn().await;
     let (below, above) = tokio::join!(of_waiting_vendors(BELOW), of_waiting_vendors(ABOVE));
     let (storm, simulated, kept) = below;
