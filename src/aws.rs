@@ -10,7 +10,8 @@ use std::{
 
 use aws_config::{
     BehaviorVersion, SdkConfig, environment::EnvironmentVariableCredentialsProvider,
-    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+    profile::ProfileFileRegionProvider, stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
 };
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::{
@@ -54,6 +55,11 @@ async fn load() -> SdkConfig {
     let settings = match holds_credentials() {
         true => settings.credentials_provider(EnvironmentVariableCredentialsProvider::new()),
         false => settings,
+    };
+    // An empty variable counts as not set. The SDK would take it for the name of a region.
+    let settings = match std::env::var("AWS_REGION") {
+        Ok(region) if region.trim().is_empty() => settings.region(ProfileFileRegionProvider::new()),
+        _ => settings,
     };
     settings.load().await
 }
@@ -187,6 +193,8 @@ where
 /// Describes an error of the AWS settings with its causes, and the remedy if one is known.
 pub fn with_remedy(error: &dyn std::error::Error) -> String {
     let text = chain(error);
+    // The SDK writes some causes as a list of several lines.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match REMEDIES.iter().find(|(fault, _)| text.contains(fault)) {
         Some((_, remedy)) => format!("{remedy} ({text})"),
         None => text,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use http::{
     HeaderValue, StatusCode,
     header::{ALLOW, RETRY_AFTER},
@@ -70,7 +70,7 @@ pub enum Error {
     LoneSurrogate(&'static str),
     #[error("{0}")]
     CreatedAt(TimestampError),
-    #[error("in progress until {until}")]
+    #[error("in progress until {}", .until.to_rfc3339_opts(SecondsFormat::Millis, true))]
     InFlight { until: DateTime<Utc>, now: DateTime<Utc> },
     #[error("the idempotency key came with another body before")]
     OtherBody,

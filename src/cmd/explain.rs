@@ -61,6 +61,9 @@ struct Explanation {
     /// The status of the answer: 200 for an event that would be delivered, else that of the
     /// refusal, or of the reply to a handshake or a filtered event.
     status: u16,
+    /// True if the source has a destination or a threshold of its own.
+    #[serde(skip)]
+    has_own_rule: bool,
     vendor: Option<String>,
     event_type: Option<String>,
     event_id: Option<String>,
@@ -201,8 +204,12 @@ fn explain(delivery: &Delivery, intake: &Intake, now: DateTime<Utc>) -> Explanat
         Ok(Planned::Filtered { reply, .. }) => return answered(&reply, "filtered by the rules"),
         Err(error) => return refusal(error.reply().status.as_u16(), error.to_string()),
     };
+    let source = event.source.as_deref().and_then(|name| intake.sources.get(name));
+    let rules = source.map(|source| &source.rules);
     Explanation {
         status: 200,
+        has_own_rule: rules
+            .is_some_and(|rules| rules.destination.is_some() || rules.threshold.is_some()),
         route_byte: Some(RouteBytes::derive(&intake.routing_secret, &event.logical()).route),
         event_id: event.id().map(str::to_owned),
         vendor: Some(event.vendor),
@@ -256,9 +263,14 @@ fn print(
         writeln!(out, "  {name:<12} {}", harmless(value))?;
     }
     if let (Some(byte), Some(route)) = (route_byte, destination) {
-        let of = intake.shares.of(*byte);
-        writeln!(out, "  {:<12} {byte} ({of} has {})", "route byte", intake.shares.bytes(of))?;
-        writeln!(out, "  {:<12} {route}", "destination")?;
+        if explanation.has_own_rule {
+            writeln!(out, "  {:<12} {byte}", "route byte")?;
+            writeln!(out, "  {:<12} {route} (by the rules of the source)", "destination")?;
+        } else {
+            let of = intake.shares.of(*byte);
+            writeln!(out, "  {:<12} {byte} ({of} has {})", "route byte", intake.shares.bytes(of))?;
+            writeln!(out, "  {:<12} {route}", "destination")?;
+        }
     }
     let when = match explanation.answer {
         Some("accepted") => "at once, before the delivery",

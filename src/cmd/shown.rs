@@ -28,6 +28,9 @@ pub(super) struct Shown {
     /// come since.
     owner: Option<String>,
     until: Option<String>,
+    /// True if `until` has passed.
+    #[serde(skip)]
+    has_ended: bool,
     /// The time of the acceptance. It stays when the event is delivered.
     accepted_at: Option<String>,
     /// The number of entries of the retry schedule that are used up, the time of the next attempt,
@@ -111,6 +114,7 @@ impl From<&Record> for Shown {
                 shown.state = "in_flight";
                 shown.owner = Some(owner.clone());
                 shown.until = Some(time(*until));
+                shown.has_ended = *until < Utc::now();
             }
             State::Delivered { at, reply } => {
                 shown.state = "delivered";
@@ -187,7 +191,11 @@ impl Shown {
         line("key", Some(self.key.clone()));
         line("state", Some(self.state.replace('_', " ")));
         line("owner", self.owner.clone());
-        line("lease until", self.until.clone());
+        line(if self.has_ended { "lease ended" } else { "lease until" }, self.until.clone());
+        if self.has_ended {
+            let why = "the owner stored no result; its vendor's next delivery starts a new attempt";
+            line("", Some(why.into()));
+        }
         line("accepted", self.accepted_at.clone());
         line("tries", self.tries.map(|tries| format!("{tries} (used entries of RETRY_SCHEDULE)")));
         line("next attempt", self.next_attempt_at.clone());
@@ -318,7 +326,28 @@ fn steers(char: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{harmless, harmless_lines};
+    use chrono::{TimeDelta, Utc};
+
+    use super::{Shown, harmless, harmless_lines};
+    use crate::{
+        event::Identity,
+        store::{Record, State},
+        testing,
+    };
+
+    #[test]
+    fn a_lease_that_has_ended_is_not_shown_as_one_that_lasts() {
+        let text = |until| {
+            let key = testing::plan(Identity::Content, "one").key;
+            let state = State::InFlight { owner: "me".into(), until };
+            let (details, failed, accepted) = (None, None, None);
+            Shown::from(&Record { key, details, attempts: vec![], failed, accepted, state }).text()
+        };
+        let hour = TimeDelta::hours(1);
+        assert!(text(Utc::now() + hour).contains("\nlease until "));
+        let ended = text(Utc::now() - hour);
+        assert!(ended.contains("\nlease ended ") && ended.contains("stored no result"), "{ended}");
+    }
 
     #[test]
     fn an_untrusted_text_cannot_control_the_terminal() {

@@ -133,6 +133,24 @@ fn explain_tells_a_person_what_is_derived() {
 }
 
 #[test]
+fn explain_says_when_the_rules_of_a_source_decide() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = file(&folder, "body.json", r#"{"id": "z1"}"#);
+    let source = "[sources.acme]\nvendor = \"custom\"\nsecrets = [\"plainly\"]\nscheme = \"hmac-body\"\n\
+                  header = \"X-Acme\"\nid = \"/id\"\n";
+    for (rule, destination) in [("threshold = 256", "gcp"), ("destination = \"aws\"", "aws")] {
+        let sources = format!("{source}{rule}\n");
+        let vars = [("SOURCES", sources.as_str())];
+        let event = router(&["event", "--source", "acme", &body], &vars);
+        let event = file(&folder, "event.json", stdout(&event));
+        let output = router(&["explain", "--event", &event], &vars);
+        let line = format!("  destination  {destination} (by the rules of the source)\n");
+        assert!(stdout(&output).contains(&line), "{}", stdout(&output));
+        assert!(!stdout(&output).contains(" has "), "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn explain_reads_a_vendor_s_own_payload_and_verifies_it_at_a_given_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("event.json");

@@ -139,6 +139,13 @@ fn every_problem_is_told_at_once() {
 }
 
 #[test]
+fn a_region_that_is_blank_counts_as_not_set() {
+    let vars = [("AWS_REGION", " "), ("AWS_CONFIG_FILE", "/nowhere/config")];
+    let targets = [("AWS_TARGET_FUNCTION", "processor"), ("ROUTE_THRESHOLD", "0")];
+    tells(&findings(&[vars, targets].concat()), "error", "AWS_REGION: must be set");
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_is_a_finding() {
     let vars = [
         ("SECRETS_ARN", "nobody"),

@@ -32,7 +32,8 @@ use crate::{
 };
 
 /// Headers of an answer that the command prints.
-const SHOWN: [&str; 3] = ["x-webhook-key", "x-webhook-destination", "retry-after"];
+const SHOWN: [&str; 4] =
+    ["x-webhook-key", "x-webhook-destination", "idempotent-replayed", "retry-after"];
 
 #[derive(Args)]
 pub struct Options {

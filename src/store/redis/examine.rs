@@ -38,10 +38,14 @@ impl Redis {
                     Err(error) => Finding::error(SUBJECT, error.to_string()),
                 }]
             }
-            Err(error) => vec![Finding::error(
-                SUBJECT,
-                format!("{error}: the address, its user and password, or a firewall may be wrong"),
-            )],
+            Err(error) => {
+                let error = error.to_string();
+                let remedy = match error.contains("cluster support disabled") {
+                    true => "remove ?cluster=true",
+                    false => "the address, its user and password, or a firewall may be wrong",
+                };
+                vec![Finding::error(SUBJECT, format!("{error}: {remedy}"))]
+            }
         }
     }
 
