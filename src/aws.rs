@@ -56,7 +56,8 @@ async fn load() -> SdkConfig {
         true => settings.credentials_provider(EnvironmentVariableCredentialsProvider::new()),
         false => settings,
     };
-    // An empty variable counts as not set. The SDK would take it for the name of a region.
+    // An empty variable counts as not set, so the profile has the region. The SDK would take the
+    // text for the name of a region.
     let settings = match std::env::var("AWS_REGION") {
         Ok(region) if region.trim().is_empty() => settings.region(ProfileFileRegionProvider::new()),
         _ => settings,

@@ -188,6 +188,8 @@ fn a_redis_that_does_not_suit_is_told_with_its_remedy() {
     let found = of_store(&url, &[]);
     tells(&found, "ok", &format!("{place} answers: Redis "));
     assert!(found.iter().all(|(severity, text)| severity == "ok" || !text.contains("STORE_URL")));
+    let cluster = format!("{url}?cluster=true");
+    tells(&of_store(&cluster, &[]), "error", "remove ?cluster=true");
     // If the user may not call INFO, `doctor` reports only that the server answers.
     let stranger = format!("redis://stranger:test-password@127.0.0.1:{}", redis.port);
     tells(&of_store(&stranger, &[]), "ok", &format!("{place} answers; its user may not call"));

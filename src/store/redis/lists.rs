@@ -110,17 +110,18 @@ impl Redis {
         Ok(entries)
     }
 
-    /// Adds a key to the list, with the time of its failure.
+    /// Adds a key to the list, with the time of its failure. Returns 1 if the key was not on the
+    /// list.
     pub(super) async fn list(
         &self,
         key: &Key,
         failed_at: &str,
         options: &[&str],
         deadline: Instant,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u32, StoreError> {
         let mut addition = redis::cmd("ZADD");
         addition.arg(self.letters_of(key)).arg(options).arg(failed_at).arg(key.to_string());
-        self.command::<u32>(&addition, deadline).await.map(drop)
+        self.command(&addition, deadline).await
     }
 
     /// Returns entries of a list with times within these bounds, which have Redis's notation.

@@ -324,14 +324,15 @@ impl Store for Redis {
         // existing entry may belong to another owner's letter, so it only changes after ours is
         // stored. Meanwhile, a process with another clock may have removed the entry.
         let deadline = self.link.deadline();
-        self.list(&lease.key, &failed_at, &["NX"], deadline).await?;
+        let is_new = self.list(&lease.key, &failed_at, &["NX"], deadline).await? == 1;
         fault::point("before letter is stored");
         let mut fields =
             self.script(&FAIL, &lease.key, &[lease.details.route], &arguments, deadline).await?;
         let settled = fields.settled()?;
         match settled {
             Settled::Stored => {
-                self.list(&lease.key, &failed_at, &[], deadline).await?;
+                let options: &[&str] = if is_new { &["NX"] } else { &[] };
+                self.list(&lease.key, &failed_at, options, deadline).await?;
                 let route = Some(lease.details.route);
                 self.unlist_due(&lease.key, route, fields.time()?, deadline).await;
                 self.unlist_earlier_letter(&lease.key, fields.time()?, deadline).await;
@@ -436,14 +437,18 @@ impl Store for Redis {
     }
 
     async fn remove_entry(&self, Entry { failed_at, key }: Entry) {
-        let deadline = self.link.deadline();
-        self.unlist_letter(&key, Some(failed_at), deadline).await;
+        self.unlist_letter(&key, Some(failed_at), self.link.deadline()).await;
         // The letter may have been stored since the entry was read.
-        if let Ok(Some(letter)) = self.dead_letter(&key).await {
-            let failed_at = millis(letter.failed_at);
-            if let Err(error) = self.list(&key, &failed_at, &["NX"], deadline).await {
-                tracing::error!(%key, %error, "a dead letter is not on the list");
+        let listed = match self.dead_letter(&key).await {
+            Ok(Some(letter)) => {
+                let (failed_at, deadline) = (millis(letter.failed_at), self.link.deadline());
+                self.list(&key, &failed_at, &["NX"], deadline).await.map(drop)
             }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = listed {
+            tracing::error!(%key, %error, "a dead letter may be missing from the list");
         }
     }
 
