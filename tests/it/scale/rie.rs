@@ -112,12 +112,17 @@ async fn batches_of_messages_are_delivered_as_simulated() {
     assert!(seen.most_at_once <= 10 * BATCHES, "{}", seen.most_at_once);
     let deliveries = seen.served.iter().map(|at| (*at - began + PACE).as_secs_f64());
     let last = deliveries.fold(0.0, f64::max);
-    is_close("last delivery", &simulated["last_delivery"], last);
-    // The polls of the tests' event source decide how many events share the first batches. So there may be one
-    // batch more or less.
+    // The polls decide how many events share the first batches, so the number of batches differs: 40 events
+    // take at least 4, and 6 if the first polls find one event each. The batches run in rounds, so the times
+    // are compared for each round.
     let number = |name: &str| simulated[name].as_f64().unwrap();
-    println!("batches: simulated {}, real {}", number("batches"), billed.len());
-    assert!((number("batches") - billed.len() as f64).abs() <= 1.0);
+    let batches = billed.len();
+    println!("batches: simulated {}, real {batches}", number("batches"));
+    let possible = EVENTS.div_ceil(10)..=EVENTS.div_ceil(10) + BATCHES;
+    assert!(possible.contains(&batches) && possible.contains(&(number("batches") as usize)));
+    let rounds = |batches: usize| batches.div_ceil(BATCHES) as f64;
+    let of_each = number("last_delivery") / rounds(number("batches") as usize);
+    is_close("time of a round", &json!(of_each), last / rounds(batches));
     let of_each = number("batch_seconds") / number("batches");
     is_close("billed seconds of a batch", &json!(of_each), mean(&billed));
 }
