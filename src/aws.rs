@@ -35,6 +35,8 @@ use crate::{
     resolver::Resolver,
 };
 
+const REGION: &str = "AWS_REGION";
+
 /// Time limit for reading the secret. It is read once per process.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,9 +60,9 @@ async fn load() -> SdkConfig {
     };
     // An empty variable counts as not set, so the profile has the region. The SDK would take the
     // text for the name of a region.
-    let settings = match std::env::var("AWS_REGION") {
-        Ok(region) if region.trim().is_empty() => settings.region(ProfileFileRegionProvider::new()),
-        _ => settings,
+    let settings = match std::env::var_os(REGION).is_some() && !is_set(REGION) {
+        true => settings.region(ProfileFileRegionProvider::new()),
+        false => settings,
     };
     settings.load().await
 }

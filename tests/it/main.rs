@@ -46,6 +46,7 @@ mod dynamodb; // Behaviour that only DynamoDB has.
 mod hot_key; // One event, delivered ten thousand times at once.
 mod hung_connections; // Connections to a store that hang.
 mod redis; // Behaviour that only Redis has.
+mod redis_letters; // The list of dead letters in Redis.
 mod store; // The contract of all stores.
 
 // Faults.
@@ -64,6 +65,7 @@ mod demo; // The demo, and the commands that it prints.
 mod doctor; // Findings of `doctor`.
 mod event_command; // `event`: events signed as vendors sign them.
 mod event_fronts; // `event`: the event that each front creates.
+mod explain; // `explain`: what the router derives from a body.
 mod operators; // Dead letters: list, inspect, replay, discard.
 mod secrets; // Secrets Manager, and the rotation of the routing secret.
 mod serve; // Several processes, crashes, shutdowns.
