@@ -10,10 +10,12 @@ use crate::config::Config;
 /// Time by which a lease outlasts everything that a running owner does.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Outside Lambda, the time for storing a result, in timeouts of the store.
+/// Longest time for storing a result, in timeouts of the store. Outside Lambda, all of it is
+/// reserved.
 const SETTLE_TIMEOUTS: u32 = 4;
 
-/// Time of an invocation that is reserved for settling, in addition to the store's timeout.
+/// Time of an invocation that is reserved for settling, in addition to the store's timeout. A
+/// delivery that ends before `forward_until` has more.
 const SETTLING: Duration = Duration::from_millis(300);
 
 /// Time of an invocation that is reserved for answering.
@@ -50,8 +52,10 @@ pub struct Budget {
     /// The time by which forwarding must have ended, by a clock that stops while the machine is
     /// suspended.
     pub(super) forward_until: Instant,
-    /// Time for storing the result, counted from the end of forwarding.
+    /// Time that is reserved for storing the result, counted from `forward_until`.
     pub(super) settling: Duration,
+    /// Longest time for storing the result, counted from the end of forwarding.
+    patience: Duration,
     /// The end of the lease: from then on, another owner may take the key over. It is later than
     /// `forward_until`, so that no other owner starts while this one may still be sending, if their
     /// clocks agree to the margin.
@@ -67,6 +71,7 @@ impl Budget {
             now,
             forward_until: started + forwarding,
             settling,
+            patience: settling,
             lease_until: now + forwarding + settling + LEASE_MARGIN,
         }
     }
@@ -82,6 +87,11 @@ impl Budget {
     /// Returns the time by which everything except the answer must have ended.
     pub(super) fn settle_until(&self) -> Instant {
         self.forward_until + self.settling
+    }
+
+    /// Returns the time by which a result that is known now must be stored.
+    pub(super) fn store_until(&self) -> Instant {
+        self.settle_until().min(Instant::now() + self.patience)
     }
 
     /// Returns whether there is time for a whole attempt.
@@ -104,7 +114,8 @@ impl Budget {
     /// lease ends 0.8 s after the invocation does.
     pub fn of_invocation(left: Duration, store_timeout: Duration) -> Self {
         let settling = store_timeout + SETTLING;
-        Self::new(left.saturating_sub(settling + ANSWERING), settling)
+        let budget = Self::new(left.saturating_sub(settling + ANSWERING), settling);
+        Self { patience: settling.max(store_timeout * SETTLE_TIMEOUTS), ..budget }
     }
 
     /// Creates the budget of a delivery in an emulator that gives invocations no deadline.
@@ -147,6 +158,20 @@ mod tests {
             assert!(forwarding + settling + SECOND >= left && settling <= 2 * SECOND);
         }
         assert_eq!(invocation(SECOND).0, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_result_has_four_timeouts_of_the_store_if_the_invocation_has_them() {
+        let moment = Duration::from_millis(100);
+        for (left, most) in [(30 * SECOND, 4 * SECOND), (3 * SECOND, SECOND * 14 / 5)] {
+            let began = Instant::now();
+            let until = Budget::of_invocation(left, SECOND).store_until() - began;
+            assert!((most..most + moment).contains(&until), "{left:?}: {until:?}");
+        }
+        // The reserve for settling is longer than four short timeouts.
+        let (began, short) = (Instant::now(), Duration::from_millis(50));
+        let until = Budget::of_invocation(30 * SECOND, short).store_until() - began;
+        assert!((short + SETTLING..short + SETTLING + moment).contains(&until), "{until:?}");
     }
 
     fn config() -> Config {

@@ -114,7 +114,7 @@ where
     F: Future<Output = Result<Settled, StoreError>>,
 {
     let key = lease.key;
-    let until = Instant::now().min(budget.forward_until) + budget.settling;
+    let until = budget.store_until();
     let mut pause = SETTLE_PAUSE;
     loop {
         fault::point("before settle");
