@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     operators::{event, fail, run, serve, text, vars},
-    support::{Answer, ROUTER, Sink, client, end_of, ok, post, sqlite, venv},
+    support::{Answer, ROUTER, Sink, end_of, ok, sqlite, venv},
 };
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn the_beginning_of_an_answer_is_shown_and_steers_no_terminal() {
             body.clone().into(),
         ));
         // The sender gets the answer as it is.
-        let got = post(&client(), &router.webhook(), event("stripe", number)).await;
+        let got = router.post(event("stripe", number)).await;
         assert_eq!((got.status, &got.body[..]), (422, &body[..]));
         let key = got.header("x-webhook-key").unwrap();
         let said = text(&run(&vars, &["inspect", key]).await);
@@ -116,5 +116,5 @@ except OSError: pass";
     }
     // The events can be delivered again.
     sink.answers(ok("done"));
-    assert_eq!(post(&client(), &router.webhook(), event("stripe", 1)).await.text(), "done");
+    assert_eq!(router.post(event("stripe", 1)).await.text(), "done");
 }

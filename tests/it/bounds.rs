@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Answer, Got, PAYLOAD, ROUTER, Server, Sink, client, get, ok, post};
+use crate::support::{Answer, Got, PAYLOAD, ROUTER, Serve, Server, Sink, client, get, ok, post};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -25,7 +25,7 @@ async fn idle_and_slow_connections_cost_little_memory_and_at_most_half_the_rate(
     let sink = Sink::start().await;
     // This is the reply that slow readers read.
     sink.answers(ok("x".repeat(60 * KIB).leak()));
-    let router = Server::router(&[sink.vars(), vec![("DUPLICATE_REPLY", "replay")]].concat());
+    let router = Serve::to(&sink).env("DUPLICATE_REPLY", "replay").start();
     let client = client();
     assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
     sink.answers(ok("done"));
@@ -83,7 +83,7 @@ async fn clients_that_pipeline_and_never_read_are_dropped_after_half_a_minute() 
     let vars = [sink.vars(), vec![("DUPLICATE_REPLY", "replay")]].concat();
     // There are fewer descriptors than connections until the router raises the limit.
     let router = router_with_ulimit("-Sn 64", &vars);
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
     let address = address(&router);
     let mut clients = JoinSet::new();
     for _ in 0..60 {
@@ -111,7 +111,7 @@ async fn clients_that_pipeline_and_never_read_are_dropped_after_half_a_minute() 
 #[tokio::test]
 async fn unfinished_posts_to_an_unknown_path_are_answered_and_not_kept() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     assert_eq!(healthz(&router).await.status, 200);
     let (before, address) = (peak_memory(&router), address(&router));
     let mut posts = JoinSet::new();
@@ -137,7 +137,7 @@ async fn unfinished_posts_to_an_unknown_path_are_answered_and_not_kept() {
 async fn a_refusal_that_needs_no_body_waits_for_none() {
     let sink = Sink::start().await;
     let secrets = vec![("ENVELOPE_SECRETS", "whsec_dGVzdC1vbmx5LXNlY3JldC0tLS0tLS0tLS0tLS0t")];
-    let router = Server::router(&[sink.vars(), secrets].concat());
+    let router = Serve::to(&sink).envs(secrets).start();
     let address = address(&router);
     for (line, length, expected) in [
         ("POST /nobody", 1000, 404),
@@ -167,7 +167,7 @@ async fn a_refusal_that_needs_no_body_waits_for_none() {
 #[tokio::test]
 async fn beyond_max_connections_only_healthz_answers() {
     let sink = Sink::start().await;
-    let router = Server::router(&[sink.vars(), vec![("MAX_CONNECTIONS", "2")]].concat());
+    let router = Serve::to(&sink).env("MAX_CONNECTIONS", "2").start();
     let address = address(&router);
     let mut idle = vec![];
     for _ in 0..2 {
@@ -181,7 +181,7 @@ async fn beyond_max_connections_only_healthz_answers() {
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    let refused = post(&client(), &router.webhook(), PAYLOAD).await;
+    let refused = router.post(PAYLOAD).await;
     assert_eq!((refused.status, refused.text()), (503, "try again later"));
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.header("connection"), Some("close"));
@@ -191,7 +191,7 @@ async fn beyond_max_connections_only_healthz_answers() {
     assert!(line.is_some_and(|line| line.contains(r#""sender":"127.0.0.1""#)), "{log}");
     drop(idle);
     let got = loop {
-        let got = post(&client(), &router.webhook(), PAYLOAD).await;
+        let got = router.post(PAYLOAD).await;
         if got.status != 503 {
             break got;
         }
@@ -210,7 +210,7 @@ async fn few_open_files_allow_few_connections() {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     assert_eq!(healthz(&router).await.status, 200);
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 503);
+    router.post(PAYLOAD).await.expect(503);
     assert!(router.log().contains("connections are limited to 24"), "{}", router.log());
     assert!(!router.log().contains("could not be accepted"), "{}", router.log());
 }
@@ -219,7 +219,7 @@ async fn few_open_files_allow_few_connections() {
 async fn when_bytes_are_short_the_slowest_body_goes_first() {
     let sink = Sink::start().await;
     let bounds = vec![("MAX_BODY_BYTES", "1048576"), ("MAX_BUFFERED_BYTES", "1048576")];
-    let router = Server::router(&[sink.vars(), bounds].concat());
+    let router = Serve::to(&sink).envs(bounds).start();
     let mut slow = TcpStream::connect(address(&router)).await.unwrap();
     slow.write_all(&unfinished("/webhook", MIB, 600 * KIB)).await.unwrap();
     let client = client();
@@ -249,7 +249,7 @@ async fn metrics_are_bounded_by_the_same_server() {
     let sink = Sink::start().await;
     let metrics: SocketAddr = ([127, 0, 0, 1], crate::support::free_port()).into();
     let listen = metrics.to_string();
-    let router = Server::router(&[sink.vars(), vec![("METRICS_LISTEN", &listen)]].concat());
+    let router = Serve::to(&sink).env("METRICS_LISTEN", &listen).start();
     let url = format!("http://{metrics}/metrics");
     assert_eq!(get(client().get(&url).send().await).await.status, 200);
     let mut idle = vec![];

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use webhook_router::config::VARIABLES;
 
 use crate::support::{
-    FUNCTION, PAYLOAD, PROCESSOR, ROUTER, Server, client, end_of, get, post, sqlite,
+    FUNCTION, PAYLOAD, PROCESSOR, ROUTER, Serve, Server, client, end_of, get, sqlite,
 };
 
 pub fn router(args: &[&str], vars: &[(&str, &str)]) -> Output {
@@ -238,8 +238,7 @@ fn serve_on_other_than_loopback_refuses_a_routing_secret_that_can_be_guessed() {
             assert!(stderr(&output).contains(said), "{}", stderr(&output));
         }
         // On loopback, the router is for trying out.
-        let vars = [&OPEN[..2], &[("ROUTING_SECRET", secret)]].concat();
-        Server::router(&vars);
+        Serve::new().envs(OPEN[..2].iter().copied()).env("ROUTING_SECRET", secret).start();
     }
     for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
         let output = router(
@@ -267,17 +266,12 @@ async fn serve_takes_the_port_that_cloud_run_gives() {
 async fn the_processor_takes_an_event_once_over_either_way() {
     let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
     let url = processor.url.replace("0.0.0.0", "127.0.0.1");
-    let vars = [
-        ("GCP_TARGET_URL", url.as_str()),
-        ("AWS_TARGET_FUNCTION", "webhook-processor"),
-        ("AWS_ENDPOINT_URL_LAMBDA", &url),
-    ];
     for (threshold, via) in [("256", "http"), ("0", "invoke")] {
         let event = format!(r#"{{"vendor":"v","event_type":"{via}","created_at":"2024-05-05"}}"#);
         // Two routers without a common store stand for one router that lost its memory.
         for processed in [true, false] {
-            let router = Server::router(&[&vars[..], &[("ROUTE_THRESHOLD", threshold)]].concat());
-            let got = post(&client(), &router.webhook(), event.clone()).await;
+            let router = Serve::to_url(&url).env("ROUTE_THRESHOLD", threshold).start();
+            let got = router.post(event.clone()).await;
             assert_eq!(got.text(), format!(r#"{{"processed":{processed}}}"#));
         }
     }
@@ -296,9 +290,8 @@ async fn inspect_shows_what_the_store_knows() {
     let (sink, folder) = (crate::support::Sink::start().await, tempfile::tempdir().unwrap());
     let store = sqlite(folder.path());
     let vars = [("STORE_URL", store.as_str()), ("ROUTE_THRESHOLD", "256")];
-    let keeping = vec![("DUPLICATE_REPLY", "replay")];
-    let serving = Server::router(&[sink.vars(), vars.to_vec(), keeping].concat());
-    let got = post(&client(), &serving.webhook(), PAYLOAD).await;
+    let serving = Serve::to(&sink).envs(vars).env("DUPLICATE_REPLY", "replay").start();
+    let got = serving.post(PAYLOAD).await;
     let key = got.header("x-webhook-key").unwrap().to_owned();
     let digits = key.rsplit(':').next().unwrap();
     for given in [&key, digits, &digits[..8], &digits[..20].to_uppercase()] {
@@ -314,7 +307,7 @@ async fn inspect_shows_what_the_store_knows() {
     assert!(stdout(&output).contains("\nstate        delivered\n"), "{}", stdout(&output));
 
     sink.answers(crate::support::status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-    let failed = post(&client(), &serving.webhook(), PAYLOAD.replace("4200", "1")).await;
+    let failed = serving.post(PAYLOAD.replace("4200", "1")).await;
     let output = router(&["inspect", failed.header("x-webhook-key").unwrap()], &vars);
     assert!(stdout(&output).contains("\nstate        dead letter\n"), "{}", stdout(&output));
     assert!(stdout(&output).contains("the destination answered 503"), "{}", stdout(&output));

@@ -21,9 +21,7 @@ use webhook_router::{
 };
 
 use crate::servers::Authority;
-use crate::support::{
-    Answer, PAYLOAD, Serve, Server, Sink, client, delivery, get, lookup, plan_of,
-};
+use crate::support::{Answer, PAYLOAD, Serve, Sink, client, delivery, get, lookup, plan_of};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -165,7 +163,7 @@ async fn without_region_or_credentials_nothing_is_sent_and_the_key_is_free() {
         vars.retain(|(name, _)| *name != "AWS_ENDPOINT_URL_LAMBDA" || missing.len() > 1);
         vars.extend([("ROUTE_THRESHOLD", "0"), ("AWS_CONFIG_FILE", none)]);
         vars.extend([("AWS_SHARED_CREDENTIALS_FILE", none)]);
-        let router = Server::router(&[vars, missing].concat());
+        let router = Serve::new().envs(vars).envs(missing).start();
         for _ in 0..2 {
             let got = router.post(PAYLOAD).await;
             assert_eq!((got.status, got.text()), (502, "destination unreachable"));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     network::{client_files, name_of_loopback},
     servers::{Authority, DynamoDbLocal, Redis, RedisCluster},
-    support::{PAYLOAD, ROUTER, Server, Sink, client, end_of, post, sqlite},
+    support::{PAYLOAD, ROUTER, Serve, Sink, end_of, sqlite},
 };
 
 /// The AWS settings that `doctor` needs, and addresses that no other process has.
@@ -90,10 +90,10 @@ async fn a_sound_configuration_has_no_errors_and_nothing_is_touched() {
     assert!(text.ends_with("0 errors, 2 warnings\n"), "{text}");
 
     // An existing store is opened, and stays as it is.
-    let router = Server::router(&vars);
+    let router = Serve::new().envs(vars.iter().copied()).start();
     router.checked();
     assert!(router.log().contains("\"problems\":0"), "{}", router.log());
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
     tells(&findings(&vars), "ok", "store.db can be written");
 }
 
@@ -331,9 +331,9 @@ async fn serve_logs_the_problems_of_what_it_leads_to_and_serves() {
     let sink = Sink::start().await;
     let redis = Redis::start(&["--maxmemory-policy", "allkeys-lfu"]);
     let url = redis.url();
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
     router.checked();
     assert!(router.log().contains("set maxmemory-policy noeviction"), "{}", router.log());
     assert!(router.log().contains("ROUTING_SECRET: has its default value"), "{}", router.log());
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
 }

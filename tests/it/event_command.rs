@@ -16,6 +16,7 @@ use webhook_router::{
     config::Intake,
     delivery::Delivery,
     plan::{Planned, plan},
+    route::Route,
     secret::Secret,
     source::{Signing, secrets_variable},
 };
@@ -23,7 +24,7 @@ use webhook_router::{
 use crate::{
     cli::router,
     signed_deliveries::{self, ED25519, KINDS, PUBLIC_URL, SIGNED_AT, another_secret, now},
-    support::{ROUTER, Server, Sink, lookup, venv},
+    support::{ROUTER, Serve, Sink, lookup, venv},
 };
 
 /// Makes the certificate and the key that stand for PayPal's, in a folder.
@@ -179,7 +180,7 @@ async fn every_sample_is_sent_and_served() {
     let mut secrets = secrets();
     secrets.push(("PAYPAL_CERT_FILE", certificate));
     let vars = borrowed(&secrets);
-    let serving = Server::router(&[&sink.vars()[..], &vars].concat());
+    let serving = Serve::to(&sink).envs(vars.iter().copied()).start();
     for name in samples().keys() {
         let name = name.as_str();
         let mut args = vec!["event", "--vendor", name, "--send", &serving.url];
@@ -210,8 +211,7 @@ async fn curl_sends_exactly_what_was_signed() {
     let sink = Sink::start().await;
     let secrets = signed_deliveries::secrets();
     let vars = borrowed(&secrets);
-    let serving =
-        Server::router(&[&sink.vars()[..], &vars, &[("ROUTE_THRESHOLD", "256")]].concat());
+    let serving = Serve::to(&sink).envs(vars.iter().copied()).only(Route::GCP).start();
     let folder = tempfile::tempdir().unwrap();
     let odd = folder.path().join("it's a $(file) `name`.json");
     let text = "{\"id\": \"evt_'1'\", \"type\": \"a\",\r\n \"$HOME\": \"`x` \\\\ % é\"}\n\n";
@@ -349,7 +349,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         "#
     );
     let vars = [("SOURCES", sources.as_str())];
-    let serving = Server::router(&[&sink.vars()[..], &vars].concat());
+    let serving = Serve::to(&sink).envs(vars.iter().copied()).start();
     let folder = tempfile::tempdir().unwrap();
     let body = folder.path().join("body.json");
     std::fs::write(&body, r#"{ "id":"one", "at":1, "n":1.50}"#).unwrap();

@@ -8,7 +8,7 @@ use std::{
 use webhook_router::lowercase::python_lower;
 
 use crate::support::{
-    Expected, Golden, ROUTER, Server, Sink, client, delivery, end_of, intake, post, venv,
+    Expected, Golden, ROUTER, Serve, Sink, client, delivery, end_of, intake, post, venv,
 };
 
 #[test]
@@ -69,9 +69,8 @@ async fn over_http_every_golden_case_has_its_key_and_reaches_both_destinations_u
         // These are the default threshold, and each threshold that sends everything to one
         // destination.
         for threshold in ["128", "0", "256"] {
-            let mut vars = sink.vars();
-            vars.extend([("ROUTING_SECRET", secret.as_str()), ("ROUTE_THRESHOLD", threshold)]);
-            let router = Server::router(&vars);
+            let vars = [("ROUTING_SECRET", secret.as_str()), ("ROUTE_THRESHOLD", threshold)];
+            let router = Serve::to(&sink).envs(vars).start();
             let mut seen = HashSet::new();
             for case in &cases {
                 let got = post(&client, &router.webhook(), case.body()).await;

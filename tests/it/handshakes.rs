@@ -6,15 +6,16 @@ use hmac::Hmac;
 use http::StatusCode;
 use ring::signature::KeyPair as _;
 use sha2::Sha256;
+use webhook_router::route::Route;
 
 use crate::{
     signed_deliveries::{ED25519, mac, sha256},
-    support::{Got, Server, Sink, client, get, ok, status},
+    support::{Got, Serve, Server, Sink, client, get, ok, status},
 };
 
 /// Starts a router with these variables, whose events all go to Cloud Run.
 fn router(sink: &Sink, vars: &[(&str, &str)]) -> Server {
-    Server::router(&[&sink.vars()[..], &[("ROUTE_THRESHOLD", "256")], vars].concat())
+    Serve::to(sink).only(Route::GCP).envs(vars.iter().copied()).start()
 }
 
 async fn post(router: &Server, path: &str, headers: &[(&str, &str)], body: &str) -> Got {

@@ -179,7 +179,7 @@ async fn a_function_is_asked_for_in_the_region_of_its_arn() {
     for (function, region) in [("processor", "us-east-1"), (arn, "eu-west-1")] {
         let vars = [("AWS_TARGET_FUNCTION", function), ("ROUTE_THRESHOLD", "0")];
         let router = Serve::to(&sink).envs(vars).start();
-        assert_eq!(router.post(PAYLOAD).await.status, 200);
+        router.post(PAYLOAD).await.expect(200);
         let received = sink.take().remove(0);
         let signature = received.header("authorization").unwrap();
         assert!(signature.contains(&format!("/{region}/lambda/")), "{signature}");
@@ -310,12 +310,12 @@ async fn the_sample_processor_reads_both_forms() {
         &[("AWS_TARGET_PAYLOAD", "request"), ("AWS_TARGET_INVOCATION", "Event")],
     ];
     for (form, status) in forms.into_iter().zip([200, 200, 202]) {
-        let vars = [
-            ("AWS_TARGET_FUNCTION", "webhook-processor"),
-            ("AWS_ENDPOINT_URL_LAMBDA", &processor.url),
-            ("ROUTE_THRESHOLD", "0"),
-        ];
-        let router = Server::router(&[&vars, form].concat());
+        let router = Serve::new()
+            .env("AWS_TARGET_FUNCTION", "webhook-processor")
+            .env("AWS_ENDPOINT_URL_LAMBDA", &processor.url)
+            .only(Route::AWS)
+            .envs(form.iter().copied())
+            .start();
         // The body looks like a Function URL's event, but it is only a body.
         let body = json!({
             "vendor": "v", "event_type": format!("{form:?}"), "created_at": "2024-05-05",
@@ -363,7 +363,7 @@ async fn a_payload_that_lambda_would_not_take_is_a_dead_letter_that_says_so() {
             ("MAX_BODY_BYTES", "7000000"),
             ("STORE_URL", &store),
         ];
-        let router = Server::router(&[sink.vars(), vars.clone()].concat());
+        let router = Serve::to(&sink).envs(vars.clone()).start();
         // The limit applies to the whole payload, not only to the body.
         let form = format!("{invocation} {payload}");
         let least = event(&form, 1_000_000);
@@ -392,8 +392,7 @@ async fn the_cause_of_a_failed_invocation_is_told_to_the_operator() {
     let (sink, folder) = (Sink::start().await, tempfile::tempdir().unwrap());
     let store = sqlite(folder.path());
     let vars = [("ROUTE_THRESHOLD", "0"), ("FORWARD_ATTEMPTS", "1"), ("STORE_URL", &store)];
-    let vars = [sink.vars(), vars.to_vec()].concat();
-    let router = Server::router(&vars);
+    let router = Serve::to(&sink).envs(vars).start();
     const PAGE: &str = "<html>marker-in-the-payload</html>";
     const REPORT: &str = r#"{"errorType":"KeyError","errorMessage":"marker-in-the-payload"}"#;
     let html = || vec![("content-type", "text/html; charset=utf-8")];
@@ -435,7 +434,8 @@ async fn the_cause_of_a_failed_invocation_is_told_to_the_operator() {
                 Command::new(ROUTER)
                     .args([&["inspect", key], form].concat())
                     .env_clear()
-                    .envs(vars.clone()),
+                    .envs(sink.vars())
+                    .envs(vars),
             )
             .stdout
         };

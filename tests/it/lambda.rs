@@ -18,7 +18,7 @@ use webhook_router::{error::Error, outcome::Trigger};
 use crate::{
     attempts::record,
     support::{
-        PAYLOAD, PROCESSOR, ROUTER, Server, Sink, client, end_of, free_port, get, ok,
+        PAYLOAD, PROCESSOR, ROUTER, Serve, Server, Sink, client, end_of, free_port, get, ok,
         outside_of_cargo, post, sqlite, status, tells_nothing, venv,
     },
 };
@@ -48,11 +48,7 @@ async fn cargo_lambda_invoke_answers_every_event_as_serve_does() {
     let emulator = Emulator::start().await;
     let processor = Server::start(Command::new(PROCESSOR), &[("PORT", "0")]);
     let url = processor.url.replace("0.0.0.0", "127.0.0.1");
-    let router = Server::router(&[
-        ("GCP_TARGET_URL", url.as_str()),
-        ("AWS_TARGET_FUNCTION", "webhook-processor"),
-        ("AWS_ENDPOINT_URL_LAMBDA", &url),
-    ]);
+    let router = Serve::to_url(&url).start();
     let events = events();
     assert!(events.len() >= 15);
     let mut destinations = Vec::new();
@@ -106,11 +102,11 @@ async fn direct_callers_replay_dead_letters_and_senders_cannot() {
     let sink = Sink::start().await;
     let url = sqlite(emulator.folder.path());
     let vars = [("STORE_URL", url.as_str()), ("FORWARD_ATTEMPTS", "1")];
-    let failing = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let failing = Serve::to(&sink).envs(vars).start();
     sink.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
     let mut keys = Vec::new();
     for number in ["1", "2", "3", "4"] {
-        let got = post(&client(), &failing.webhook(), PAYLOAD.replace("4200", number)).await;
+        let got = failing.post(PAYLOAD.replace("4200", number)).await;
         // With the Invoke API, the function may have been called.
         assert!(matches!(got.status, 502 | 503));
         keys.push(got.header("x-webhook-key").unwrap().to_owned());
@@ -153,7 +149,7 @@ async fn direct_callers_replay_dead_letters_and_senders_cannot() {
     }
     assert_eq!(done, 4);
     for number in ["1", "2", "3", "4"] {
-        let got = post(&client(), &failing.webhook(), PAYLOAD.replace("4200", number)).await;
+        let got = failing.post(PAYLOAD.replace("4200", number)).await;
         assert_eq!(got.text(), "duplicate ignored");
     }
     for key in keys {
@@ -177,9 +173,9 @@ async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {
     let emulator = Emulator::start_with(&[&sink.vars()[..], &own].concat()).await;
     let url = sqlite(emulator.folder.path());
     let vars = [&sink.vars()[..], &own, &[("STORE_URL", &url)]].concat();
-    let failing = Server::router(&vars);
+    let failing = Serve::new().envs(vars.iter().copied()).start();
     sink.answers(status(StatusCode::UNPROCESSABLE_ENTITY, "never"));
-    let got = post(&client(), &failing.webhook(), PAYLOAD).await;
+    let got = failing.post(PAYLOAD).await;
     let key = got.header("x-webhook-key").unwrap();
     let expect = |request: &str, expected: [u64; 4]| {
         let report = emulator.invoke_with(&format!(r#"{{"replay": {request}}}"#));

@@ -24,7 +24,7 @@ use webhook_router::{
 use crate::{
     rough_destination::{Behaviour, Rough},
     servers::Redis,
-    support::{Server, client, lookup},
+    support::{Serve, Server, client, lookup},
 };
 
 use Behaviour::{Half, Invoke, Never, ResetAfter, ResetBefore, Status};
@@ -124,10 +124,6 @@ async fn model(answer: &str, events: usize) {
         let number = started.fetch_add(1, Ordering::SeqCst);
         let target = format!("{}/r{number}/", rough.url);
         let vars = [
-            ("STORE_URL", redis_url.as_str()),
-            ("GCP_TARGET_URL", &target),
-            ("AWS_TARGET_FUNCTION", "webhook-processor"),
-            ("AWS_ENDPOINT_URL_LAMBDA", &target),
             ("ANSWER", answer),
             ("RETRY_SCHEDULE", "0s,200ms,500ms,1s,1s,1s,1s,1s,1s,1s,1s,1s"),
             ("FORWARD_TIMEOUT_MS", "700"),
@@ -135,7 +131,7 @@ async fn model(answer: &str, events: usize) {
             ("FORWARD_ATTEMPTS", "3"),
             ("STORE_TIMEOUT_MS", "500"),
         ];
-        (number, Server::router(&vars))
+        (number, Serve::to_url(&target).store(&redis_url).envs(vars).start())
     };
     let slots: Arc<Vec<_>> =
         Arc::new((0..ROUTERS).map(|_| Slot { server: Mutex::new(start()) }).collect());

@@ -20,8 +20,8 @@ use webhook_router::{
 use crate::{
     servers::{DynamoDbLocal, Redis, RedisCluster},
     support::{
-        Answer, PAYLOAD, ROUTER, Server, Sink, client, delivery, end_of, get, lookup, ok, plan_of,
-        post, sqlite, status,
+        Answer, PAYLOAD, ROUTER, Serve, Server, Sink, client, delivery, end_of, get, lookup, ok,
+        plan_of, sqlite, status,
     },
 };
 
@@ -42,7 +42,7 @@ pub fn vars(sink: &Sink, more: &[(&str, &str)]) -> Vars {
 }
 
 pub fn serve(vars: &Vars) -> Server {
-    Server::router(&vars.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>())
+    Serve::new().envs(vars.iter().cloned()).start()
 }
 
 fn command(vars: &Vars, args: &[&str]) -> Command {
@@ -141,7 +141,7 @@ async fn five_hundred_letters_replayed_by_two_at_once_arrive_once_each() {
     let by = |attempt: usize| record["attempts"][attempt]["by"].clone();
     assert_eq!((by(0), by(1)), ("vendor".into(), "bulk_replay".into()));
     // The vendor's own retry is a duplicate now.
-    let got = post(&client(), &router.webhook(), event("stripe", 0)).await;
+    let got = router.post(event("stripe", 0)).await;
     assert_eq!(got.text(), "duplicate ignored");
 }
 
@@ -407,7 +407,7 @@ async fn what_may_have_arrived_is_replayed_only_after_its_lease() {
     let router =
         serve(&[vars.clone(), vec![("FORWARD_TIMEOUT_MS".into(), "1000".into())]].concat());
     sink.answers(Answer::WhenTold);
-    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    let got = router.post(PAYLOAD).await;
     assert_eq!(got.status, 504);
     sink.answers(ok("done"));
     sink.take();
@@ -419,7 +419,7 @@ async fn what_may_have_arrived_is_replayed_only_after_its_lease() {
         assert!(said.contains("in progress") || said.contains("is being delivered"), "{said}");
     }
     assert!(sink.received().is_empty());
-    let again = post(&client(), &router.webhook(), PAYLOAD).await;
+    let again = router.post(PAYLOAD).await;
     let wait = again.header("retry-after").unwrap().parse().unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
     let output = run(&vars, &["replay", key]).await;

@@ -65,7 +65,7 @@ async fn only_the_python_router_s_value_passes_for_a_delivered_event() {
     redis.cli(&["ACL", "SETUSER", "limited", "on", ">test-only", "~*", "+@all", "-hmget"]);
     let url = format!("redis://limited:test-only@127.0.0.1:{}", redis.port);
     let limited = Serve::to(&sink).store(&url).start();
-    assert_eq!(limited.post(PAYLOAD).await.status, 503);
+    limited.post(PAYLOAD).await.expect(503);
     assert!(limited.log().contains("can't run this command"), "{}", limited.log());
     assert!(sink.received().is_empty());
     assert_eq!(router.post(PAYLOAD).await.text(), "done");
@@ -99,7 +99,7 @@ async fn a_delivery_costs_two_round_trips_and_a_duplicate_one() {
     let router = Serve::to(&sink).store(&url).start();
     router.checked();
     // From here on, the server has the scripts.
-    assert_eq!(router.post(PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
     proxy.take();
     let calls = async |body: String, answer: &str| {
         redis.cli(&["CONFIG", "RESETSTAT"]);
@@ -253,9 +253,9 @@ async fn a_result_whose_answer_is_lost_is_stored_once() {
     let body = PAYLOAD.replace("4200", "2");
     // The answers to a claim and to an entry in the list pass. The answer to the letter does not.
     sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-    assert_eq!(router.post(body.clone()).await.status, 503);
+    router.post(body.clone()).await.expect(503);
     proxy.break_off_after(2);
-    assert_eq!(router.post(body.clone()).await.status, 503);
+    router.post(body.clone()).await.expect(503);
     assert_eq!(proxy.left_to_break(), 0);
     // The answer to a claim passes. The answer to the finish does not.
     sink.answers(ok("done"));

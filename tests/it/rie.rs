@@ -14,7 +14,7 @@ use crate::{
     lambda::{events, request_of},
     servers::{DynamoDbLocal, Redis},
     stack::{Stack, text},
-    support::{Answer, PAYLOAD, PROCESSOR, ROUTER, Server, Sink, get, ok, sign, status},
+    support::{Answer, PAYLOAD, PROCESSOR, ROUTER, Serve, Server, Sink, get, ok, sign, status},
 };
 
 #[tokio::test]
@@ -40,7 +40,8 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
     {
         let at = [("STORE_URL", store.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", endpoint)];
         let emulator = Emulator::start(&artefact.bootstrap(), &[&targets[..], &at].concat());
-        let router = Server::router(&[&targets[..3], &[("ROUTING_SECRET", SECRET)]].concat());
+        let router =
+            Serve::new().envs(targets[..3].iter().copied()).env("ROUTING_SECRET", SECRET).start();
         let mut outcomes = BTreeMap::new();
         let invocations = || function.log().matches("INVOKE START").count();
         let before = invocations();

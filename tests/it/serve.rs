@@ -10,17 +10,16 @@ use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
 use crate::servers::{Redis, wait_for};
-use crate::support::{Answer, Got, PAYLOAD, Server, Sink, client, get, ok, post, sqlite};
+use crate::support::{Answer, Got, PAYLOAD, Serve, Server, Sink, client, get, ok, post, sqlite};
 
 #[tokio::test]
 async fn sixty_four_simultaneous_deliveries_through_two_processes_arrive_once() {
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let mut vars = sink.vars();
     // While the whole test suite runs, a commit to the file system may take long.
-    vars.extend([("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "20000")]);
-    let routers = [Server::router(&vars), Server::router(&vars)];
+    let serve = Serve::to(&sink).store(&store).env("STORE_TIMEOUT_MS", "20000");
+    let routers = [serve.start(), serve.start()];
     let client = client();
     for round in 0..100 {
         let body = format!(
@@ -49,12 +48,11 @@ async fn after_a_crash_in_the_middle_the_event_is_in_progress_until_the_lease_en
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let mut vars = sink.vars();
-    vars.extend([("STORE_URL", store.as_str()), ("FORWARD_BUDGET_MS", "1000")]);
+    let serve = Serve::to(&sink).store(&store).env("FORWARD_BUDGET_MS", "1000");
     let client = client();
 
     sink.answers(Answer::WhenTold);
-    let mut router = Server::router(&vars);
+    let mut router = serve.start();
     let (url, patient) = (router.webhook(), client.clone());
     let lost = tokio::spawn(async move { patient.post(url).body(PAYLOAD).send().await });
     sink.arrived(1).await;
@@ -62,7 +60,7 @@ async fn after_a_crash_in_the_middle_the_event_is_in_progress_until_the_lease_en
     assert!(lost.await.unwrap().is_err());
 
     sink.answers(ok("done"));
-    let heir = Server::router(&vars);
+    let heir = serve.start();
     let mut waited = 0;
     let got = loop {
         let got = post(&client, &heir.webhook(), PAYLOAD).await;
@@ -89,7 +87,7 @@ async fn after_a_crash_in_the_middle_the_event_is_in_progress_until_the_lease_en
 async fn a_shutdown_finishes_what_is_under_way() {
     let sink = Sink::start().await;
     sink.answers(Answer::WhenTold);
-    let mut router = Server::router(&sink.vars());
+    let mut router = Serve::to(&sink).start();
     let (url, client) = (router.webhook(), client());
     let waiting = tokio::spawn(async move { post(&client, &url, PAYLOAD).await });
     sink.arrived(1).await;
@@ -104,12 +102,12 @@ async fn a_shutdown_finishes_what_is_under_way() {
 #[tokio::test]
 async fn a_request_that_never_ends_does_not_outlive_a_second_signal() {
     let sink = Sink::start().await;
-    let mut router = Server::router(&sink.vars());
+    let mut router = Serve::to(&sink).start();
     let address = router.url.strip_prefix("http://").unwrap().to_owned();
     let mut stuck = tokio::net::TcpStream::connect(&address).await.unwrap();
     stuck.write_all(b"POST /webhook HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     // This answer shows that the connection above has been accepted.
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
     router.terminate();
     // The router has seen the first signal once it accepts no more connections.
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
@@ -125,15 +123,15 @@ async fn a_request_that_never_ends_does_not_outlive_a_second_signal() {
 #[tokio::test]
 async fn what_cannot_be_read_is_answered_and_logged() {
     let sink = Sink::start().await;
-    let router = Server::router(&[sink.vars(), vec![("MAX_BODY_BYTES", "100")]].concat());
-    assert_eq!(post(&client(), &router.webhook(), "x".repeat(101)).await.status, 413);
+    let router = Serve::to(&sink).env("MAX_BODY_BYTES", "100").start();
+    router.post("x".repeat(101)).await.expect(413);
     assert!(router.log().contains("\"status\":413"), "{}", router.log());
 }
 
 #[tokio::test]
 async fn a_head_of_64_kib_is_taken_and_one_of_more_than_128_refused() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     for (length, status) in [(63 * 1024, 200), (129 * 1024, 431)] {
         let request = client().post(router.webhook()).header("x-big", "x".repeat(length));
         let got = get(request.body(PAYLOAD).send().await).await;
@@ -145,7 +143,7 @@ async fn a_head_of_64_kib_is_taken_and_one_of_more_than_128_refused() {
 #[tokio::test]
 async fn a_head_of_more_than_a_hundred_headers_is_refused() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     for (count, status) in [(90, 200), (101, 431)] {
         let mut request = client().post(router.webhook());
         for index in 0..count {
@@ -158,12 +156,12 @@ async fn a_head_of_more_than_a_hundred_headers_is_refused() {
 #[tokio::test]
 async fn a_log_line_holds_no_more_of_a_payload_than_names_cut_short() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let body = serde_json::json!({
         "vendor": "v", "event_type": "é".repeat(100_000), "created_at": "2024-05-05",
         "card": "marker-in-the-payload",
     });
-    assert_eq!(post(&client(), &router.webhook(), body.to_string()).await.status, 200);
+    router.post(body.to_string()).await.expect(200);
     assert!(router.log().len() < 3000, "{}", router.log().len());
     assert!(!router.log().contains("marker-in-the-payload"));
 }
@@ -171,7 +169,7 @@ async fn a_log_line_holds_no_more_of_a_payload_than_names_cut_short() {
 #[tokio::test]
 async fn a_log_line_holds_the_beginning_of_a_path_and_of_a_method() {
     let sink = Sink::start().await;
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let long = "X".repeat(60 * 1024);
     let unknown = format!("{}/path{long}", router.url);
     assert_eq!(post(&client(), &unknown, PAYLOAD).await.status, 404);
@@ -189,7 +187,7 @@ async fn a_log_line_holds_the_beginning_of_a_path_and_of_a_method() {
 #[tokio::test]
 async fn a_refusal_tells_the_log_what_the_sender_is_not_told() {
     let sink = Sink::start().await;
-    let router = Server::router(&[sink.vars(), vec![("MAX_BODY_BYTES", "1000")]].concat());
+    let router = Serve::to(&sink).env("MAX_BODY_BYTES", "1000").start();
     router.checked();
     let envelope = r#"{"vendor":"v","event_type":"","created_at":1778070896}"#;
     for (path, body, status, said, reason) in [
@@ -247,9 +245,9 @@ async fn a_new_sqlite_file_is_its_owner_s_alone_and_an_old_one_keeps_its_mode() 
             chmod(&file, found);
         }
         let store = sqlite(folder.path());
-        let router = Server::router(&[sink.vars(), vec![("STORE_URL", &store)]].concat());
+        let router = Serve::to(&sink).store(&store).start();
         router.checked();
-        assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+        router.post(PAYLOAD).await.expect(200);
         for ending in ["", "-wal", "-shm"] {
             let file = folder.path().join(format!("store.db{ending}"));
             assert_eq!(mode(&file), kept, "{found:?}: {}", file.display());
@@ -265,7 +263,7 @@ async fn a_duplicate_does_not_wait_for_a_writer() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let vars = [("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "60000")];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     let client = client();
     assert_eq!(post(&client, &router.webhook(), PAYLOAD).await.status, 200);
     let lock = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
@@ -293,7 +291,7 @@ async fn a_result_is_stored_when_the_store_comes_back_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
     let vars = [("STORE_URL", store.as_str()), ("STORE_TIMEOUT_MS", "1000")];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     let (url, client) = (router.webhook(), client());
     let delivery = tokio::spawn(async move { post(&client, &url, PAYLOAD).await });
     sink.arrived(1).await;
@@ -314,7 +312,7 @@ async fn a_result_is_stored_when_the_store_comes_back_in_time() {
 async fn a_sender_that_hangs_up_does_not_cancel_the_delivery() {
     let sink = Sink::start().await;
     sink.answers(Answer::WhenTold);
-    let router = Server::router(&sink.vars());
+    let router = Serve::to(&sink).start();
     let (url, client) = (router.webhook(), client());
     let request = client.post(&url).body(PAYLOAD).send();
     tokio::select! {
@@ -339,16 +337,10 @@ async fn two_processes_may_create_the_store_at_the_same_moment() {
     let sink = Sink::start().await;
     for _ in 0..10 {
         let folder = tempfile::tempdir().unwrap();
-        let store = sqlite(folder.path());
-        let vars = [sink.vars(), vec![("STORE_URL", store.as_str())]].concat();
-        let vars: Vec<_> =
-            vars.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let serve = Serve::to(&sink).store(&sqlite(folder.path()));
         let starts = (0..4).map(|_| {
-            let vars = vars.clone();
-            std::thread::spawn(move || {
-                let vars: Vec<_> = vars.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-                Server::router(&vars)
-            })
+            let serve = serve.clone();
+            std::thread::spawn(move || serve.start())
         });
         for start in starts.collect::<Vec<_>>() {
             start.join().unwrap();
@@ -377,7 +369,7 @@ async fn readyz_says_whether_the_store_answers_and_healthz_that_the_process_does
     let sink = Sink::start().await;
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(folder.path());
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", store.as_str())]].concat());
+    let router = Serve::to(&sink).store(&store).start();
     router.checked();
     let got = readyz(&router).await;
     assert_eq!((got.status, got.text()), (200, "ready"));
@@ -401,7 +393,7 @@ async fn readyz_says_whether_the_store_answers_and_healthz_that_the_process_does
 async fn readyz_asks_the_store_once_a_second_however_often_it_is_asked() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let url = redis.url();
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
     router.checked();
     redis.cli(&["CONFIG", "RESETSTAT"]);
     let (started, client) = (Instant::now(), client());
@@ -421,7 +413,7 @@ async fn readyz_asks_the_store_once_a_second_however_often_it_is_asked() {
 async fn readyz_is_503_while_redis_is_only_a_replica() {
     let (sink, redis) = (Sink::start().await, Redis::start(&[]));
     let url = redis.url();
-    let router = Server::router(&[sink.vars(), vec![("STORE_URL", &url)]].concat());
+    let router = Serve::to(&sink).store(&url).start();
     assert_eq!(readyz(&router).await.status, 200);
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     readyz_becomes(&router, 503).await;

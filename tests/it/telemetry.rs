@@ -9,7 +9,7 @@ use webhook_router::trace::Trace;
 
 use crate::{
     servers::{DynamoDbLocal, Redis},
-    support::{PAYLOAD, ROUTER, Server, Sink, client, delivery, get, post, sign, status, venv},
+    support::{PAYLOAD, ROUTER, Serve, Server, Sink, client, delivery, get, sign, status, venv},
 };
 
 /// Returns the lines of deliveries in a log.
@@ -22,11 +22,11 @@ fn deliveries(log: &str) -> Vec<Value> {
 async fn every_delivery_has_one_line_that_says_all() {
     let sink = Sink::start().await;
     let vars = [("ROUTE_THRESHOLD", "256"), ("FORWARD_ATTEMPTS", "2"), ("METRICS_LISTEN", "off")];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    let first = post(&client(), &router.webhook(), PAYLOAD).await;
-    post(&client(), &router.webhook(), PAYLOAD).await;
+    let router = Serve::to(&sink).envs(vars).start();
+    let first = router.post(PAYLOAD).await;
+    router.post(PAYLOAD).await;
     sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-    post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
+    router.post(PAYLOAD.replace("4200", "1")).await;
     let lines = deliveries(&router.log());
     assert_eq!(lines.len(), 3, "{}", router.log());
     assert!(!router.log().contains("the lease was lost"), "{}", router.log());
@@ -80,8 +80,7 @@ async fn a_line_and_its_metrics_name_the_source() {
         ("METRICS_LISTEN", &metrics),
         ("ROUTE_THRESHOLD", "256"),
     ];
-    let vars = [sink.vars(), vars.to_vec()].concat();
-    let router = Server::router(&vars);
+    let router = Serve::to(&sink).envs(vars).start();
     let body = r#"{"number":1}"#;
     let secret = b"plainly-a-secret-of-the-tests";
     let signature = webhook_router::key::hmac_sha256(secret, &[body.as_bytes()]);
@@ -118,7 +117,7 @@ async fn a_line_and_its_metrics_name_the_source() {
     // A replay knows the source from the path of the original delivery.
     let mut replay = Command::new(ROUTER);
     replay.args(["replay", failed.header("x-webhook-key").unwrap()]);
-    replay.env_clear().envs(vars).env("RUST_LOG", "info");
+    replay.env_clear().envs(sink.vars()).envs(vars).env("RUST_LOG", "info");
     let output = tokio::task::spawn_blocking(move || crate::support::end_of(&mut replay)).await;
     let log = String::from_utf8(output.unwrap().stderr).unwrap();
     let line = log.lines().find(|line| line.contains(r#""message":"delivery""#)).unwrap();
@@ -144,9 +143,9 @@ except OSError: pass";
     command.args(["-c", ON_A_TERMINAL, ROUTER, "serve", "--listen", "127.0.0.1:0"]);
     let vars = [("ROUTE_THRESHOLD", "256"), ("METRICS_LISTEN", "off"), ("FORWARD_ATTEMPTS", "1")];
     let router = Server::start(command, &[sink.vars(), vars.to_vec()].concat());
-    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    let got = router.post(PAYLOAD).await;
     sink.answers(status(http::StatusCode::BAD_REQUEST, "no"));
-    post(&client(), &router.webhook(), PAYLOAD.replace("4200", "1")).await;
+    router.post(PAYLOAD.replace("4200", "1")).await;
     // The copy may arrive late.
     for _ in 0..600 {
         if router.log().contains("failed") {
@@ -169,7 +168,7 @@ except OSError: pass";
 #[tokio::test]
 async fn a_trace_is_passed_on_translated_and_begun() {
     let sink = Sink::start().await;
-    let router = Server::router(&[sink.vars(), vec![("ROUTE_THRESHOLD", "256")]].concat());
+    let router = Serve::to(&sink).env("ROUTE_THRESHOLD", "256").start();
     const W3C: &str = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
     const AMAZON: &str =
         "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
@@ -252,14 +251,14 @@ async fn a_panic_is_answered_counted_and_never_quoted() {
     let sink = Sink::start().await;
     let metrics = format!("127.0.0.1:{}", crate::support::free_port());
     let vars = [("METRICS_LISTEN", &*metrics), ("FAULT_POINT", "panic before claim:1")];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
-    let got = post(&client(), &router.webhook(), PAYLOAD).await;
+    let router = Serve::to(&sink).envs(vars).start();
+    let got = router.post(PAYLOAD).await;
     assert_eq!((got.status, got.text()), (500, "internal error"));
     let counted = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
     assert!(counted.text().contains("webhook_router_panics_total 1\n"), "{}", counted.text());
     assert!(router.log().contains("\"place\":\"src/fault.rs:"), "{}", router.log());
     assert!(!router.log().contains("a test wanted it"), "{}", router.log());
-    assert_eq!(post(&client(), &router.webhook(), PAYLOAD).await.status, 200);
+    router.post(PAYLOAD).await.expect(200);
 }
 
 #[tokio::test]
@@ -268,16 +267,16 @@ async fn prometheus_reads_counts_and_durations_at_an_address_of_its_own() {
     let metrics = format!("127.0.0.1:{}", crate::support::free_port());
     let vars =
         [("ROUTE_THRESHOLD", "256"), ("METRICS_LISTEN", &metrics), ("MAX_BODY_BYTES", "1000")];
-    let router = Server::router(&[sink.vars(), vars.to_vec()].concat());
+    let router = Serve::to(&sink).envs(vars).start();
     for _ in 0..3 {
-        post(&client(), &router.webhook(), PAYLOAD).await;
+        router.post(PAYLOAD).await;
     }
-    post(&client(), &router.webhook(), "nonsense").await;
-    post(&client(), &router.webhook(), "x".repeat(1001)).await;
+    router.post("nonsense").await;
+    router.post("x".repeat(1001)).await;
     // There are more vendors than labels for vendors.
     for vendor in 0..60 {
         let body = PAYLOAD.replace("stripe", &format!("vendor-{vendor}"));
-        post(&client(), &router.webhook(), body).await;
+        router.post(body).await;
     }
     let read =
         async |path: &str| get(client().get(format!("http://{metrics}{path}")).send().await).await;
@@ -319,7 +318,7 @@ async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
             ("ROUTE_THRESHOLD", "256"),
             ("FORWARD_ATTEMPTS", "1"),
         ];
-        (Server::router(&[sink.vars(), vars.to_vec()].concat()), metrics)
+        (Serve::to(&sink).envs(vars).start(), metrics)
     };
     let gauges = async |metrics: &str| {
         let got = get(client().get(format!("http://{metrics}/metrics")).send().await).await;
@@ -340,7 +339,7 @@ async fn scrapes_count_the_dead_letters_and_ask_the_store_once() {
     assert_eq!(gauges(&metrics).await, Some((0.0, 0.0)));
     sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
     for number in ["1", "2"] {
-        let got = post(&client(), &router.webhook(), PAYLOAD.replace("4200", number)).await;
+        let got = router.post(PAYLOAD.replace("4200", number)).await;
         assert_eq!(got.status, 503);
     }
     // A recent result is reused.
@@ -384,7 +383,7 @@ async fn no_secret_signature_or_payload_is_in_a_log_at_any_level() {
             ("FORWARD_ATTEMPTS", "2"),
         ];
         // The server checks its log when it is dropped.
-        let router = Server::router(&[&sink.vars(), &vars[..]].concat());
+        let router = Serve::to(&sink).envs(vars).start();
         for number in 0..6 {
             let body = PAYLOAD.replace("4200", &number.to_string());
             let now = chrono::Utc::now().timestamp();

@@ -17,7 +17,7 @@ use super::{crash::Place, event, vars};
 use crate::{
     operators::{run, serve},
     rough_destination::{Behaviour, Rough},
-    support::{Server, Sink, client, delivery, ok, plan_of, post, sqlite, status},
+    support::{Server, Sink, delivery, ok, plan_of, sqlite, status},
 };
 
 fn text(output: &Output) -> String {
@@ -33,7 +33,7 @@ async fn operators_list_replay_and_discard_accepted_events() {
     let router = serve(&vars);
     let mut keys = Vec::new();
     for name in ["one", "two", "three"] {
-        let got = post(&client(), &router.webhook(), event(name)).await;
+        let got = router.post(event(name)).await;
         keys.push(got.header("x-webhook-key").unwrap().to_owned());
     }
     let pending = run(&vars, &["pending"]).await;
@@ -109,7 +109,7 @@ async fn all_pending_events_or_some_are_replayed_at_once() {
         let vendor = if number < 5 { "few" } else { "many" };
         let body = event(&number.to_string())
             .replace(r#""vendor":"v""#, &format!("\"vendor\":{vendor:?}"));
-        post(&client(), &router.webhook(), body).await;
+        router.post(body).await;
     }
     drop(router);
     let stderr = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
@@ -170,7 +170,7 @@ async fn what_is_due_is_drained_without_a_server() {
     let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "0s,1day")]);
     let mut router = serve(&vars);
     for number in 0..100 {
-        post(&client(), &router.webhook(), event(&number.to_string())).await;
+        router.post(event(&number.to_string())).await;
     }
     // The router finishes the attempts under way.
     router.terminate();
@@ -233,7 +233,7 @@ async fn a_drain_is_patient_with_a_function_that_is_throttled() {
     let vars = vars(&sink, &more);
     let router = serve(&vars);
     for number in 0..EVENTS {
-        post(&client(), &router.webhook(), event(&number.to_string())).await;
+        router.post(event(&number.to_string())).await;
     }
     drop(router);
     let file = rusqlite::Connection::open(url.trim_start_matches("sqlite:")).unwrap();
@@ -297,7 +297,7 @@ async fn an_event_whose_record_cannot_be_read_does_not_hold_up_the_others() {
     let router = serve(&vars);
     let mut keys = Vec::new();
     for number in 0..20 {
-        let got = post(&client(), &router.webhook(), event(&number.to_string())).await;
+        let got = router.post(event(&number.to_string())).await;
         keys.push(got.header("x-webhook-key").unwrap().to_owned());
     }
     drop(router);

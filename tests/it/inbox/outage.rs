@@ -95,7 +95,7 @@ async fn an_inbox_with_one_event_keeps_its_schedule_during_an_outage() {
     // One attempt that counts would make a dead letter.
     let vars = vars(&sink, &[("STORE_URL", &url), ("RETRY_SCHEDULE", "0s")]);
     let router = serve(&vars);
-    let got = post(&client(), &router.webhook(), event("alone")).await;
+    let got = router.post(event("alone")).await;
     let key = got.header("x-webhook-key").unwrap();
     let began = Instant::now();
     let routers = [router];

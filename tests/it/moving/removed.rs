@@ -10,7 +10,7 @@ use super::{event, table};
 use crate::{
     operators::{self, Vars, run, serve},
     shared,
-    support::{Sink, client, ok, post, sqlite, status},
+    support::{Sink, ok, sqlite, status},
 };
 
 const WHY: &str = "the destination old is not configured";
@@ -64,11 +64,11 @@ async fn removed_and_back(store: &[(&str, &str)]) {
     // One event fails while its vendor waits. Another one is in the inbox while `old` is down.
     old.answers(status(StatusCode::SERVICE_UNAVAILABLE, "no"));
     let router = serve(&vars(&with, "delivered"));
-    let failed = post(&client(), &router.webhook(), event(1)).await;
+    let failed = router.post(event(1)).await;
     assert_eq!(failed.status, 503, "{}", failed.text());
     drop(router);
     let mut router = serve(&vars(&with, "accepted"));
-    let accepted = post(&client(), &router.webhook(), event(2)).await;
+    let accepted = router.post(event(2)).await;
     assert_eq!(accepted.status, 200, "{}", accepted.text());
     assert_eq!(accepted.header("x-webhook-destination"), Some("old"));
     // Attempts that are under way end first, so that no lease is left.
@@ -83,7 +83,7 @@ async fn removed_and_back(store: &[(&str, &str)]) {
 
     // The vendor's retry keeps the destination that the event had.
     let router = serve(&gone);
-    let again = post(&client(), &router.webhook(), event(1)).await;
+    let again = router.post(event(1)).await;
     assert_eq!((again.status, again.header("x-webhook-destination")), (502, Some("old")));
     let letters = until(&gone, &router, |letters| letters.len() == 2).await;
     for letter in &letters {
@@ -106,7 +106,7 @@ async fn removed_and_back(store: &[(&str, &str)]) {
     // dead letter again.
     let accepting = vars(&without, "accepted");
     let router = serve(&accepting);
-    let again = post(&client(), &router.webhook(), event(2)).await.expect(200).says("accepted");
+    let again = router.post(event(2)).await.expect(200).says("accepted");
     assert_eq!(again.header("x-webhook-destination"), Some("old"));
     until(&accepting, &router, |letters| letters.len() == 2).await;
     drop(router);
@@ -158,7 +158,7 @@ async fn what_is_left_of_a_removed_destination_is_drained_and_discarded() {
     old.answers(status(StatusCode::SERVICE_UNAVAILABLE, "down"));
     let mut router = serve(&vars(&with));
     for number in 0..3 {
-        post(&client(), &router.webhook(), event(number)).await.expect(200);
+        router.post(event(number)).await.expect(200);
     }
     // Attempts that are under way end first, so that no lease is left.
     router.terminate();
