@@ -255,3 +255,40 @@ impl Instance {
         handled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config, destination::Destinations, router::Health, store, testing::lookup,
+    };
+
+    #[tokio::test]
+    async fn a_destination_that_goes_down_during_the_wait_for_room_gets_no_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("store.db").display());
+        let vars = [
+            ("STORE_URL", url.as_str()),
+            ("GCP_TARGET_URL", "https://x.dev"),
+            ("ROUTE_THRESHOLD", "256"),
+            ("GCP_MAX_CONCURRENT", "1"),
+        ];
+        let config = Config::from_vars(lookup(&vars)).unwrap();
+        let store = store::open(&config.store).await.unwrap();
+        let router = Arc::new(Router::new(&config, store, Destinations::default()));
+        let instance =
+            Instance::new(Arc::clone(&router), config.forward.timeout, config.store.timeout);
+        for (health, may_begin) in [(Health::Down, false), (Health::Up, true)] {
+            instance.gates.learn(Route::GCP, Health::Up);
+            let full = router.limits().try_room(Route::GCP).unwrap();
+            let meanwhile = async {
+                instance.gates.learn(Route::GCP, health);
+                drop(full);
+            };
+            let admitted = instance.admit(Route::GCP, None, Budget::configured(&config));
+            let (admitted, ()) = tokio::join!(biased; admitted, meanwhile);
+            let cause = admitted.map(|(cause, _room)| cause);
+            assert_eq!(cause, may_begin.then_some(Cause::Due), "{health:?}");
+        }
+    }
+}

@@ -5,10 +5,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use webhook_router::{
+    config::StoreConfig,
+    store::{self, Page},
+};
+
 use crate::{
     redis::{KEY, python_takes, router},
     servers::Redis,
-    support::{PAYLOAD, ROUTER, Sink, end_of, status},
+    support::{PAYLOAD, ROUTER, Sink, end_of, lookup, status},
 };
 
 #[tokio::test]
@@ -79,4 +84,20 @@ async fn an_entry_that_a_crash_left_without_a_letter_goes_when_the_list_is_read(
     let left = listed();
     assert!(left.contains(KEY) && left.contains(&"2".repeat(64)), "{left}");
     assert_eq!(left.lines().count(), 2, "{left}");
+}
+
+#[tokio::test]
+async fn an_entry_stays_if_its_letter_comes_while_the_list_is_read() {
+    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let router = router(&sink, &redis, &[("FORWARD_ATTEMPTS", "1"), ("ROUTE_THRESHOLD", "256")]);
+    router.post(PAYLOAD).await.expect(503);
+    let config = StoreConfig::from_vars(lookup(&[("REDIS_URL", &redis.url())])).unwrap();
+    let store = store::open(&config).await.unwrap();
+    let listed = async || store.dead_letters(Page { limit: 10, after: None }).await.unwrap();
+    let before = listed().await;
+    assert_eq!(before.len(), 1);
+    // The reader found no letter for the entry, and now there is one.
+    store.remove_entry(before[0]).await;
+    assert_eq!(listed().await, before);
 }
