@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Time limit for a check.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A certificate that expires within this time causes a warning.
 const SOON: chrono::TimeDelta = chrono::TimeDelta::days(30);
 
@@ -41,6 +41,20 @@ const SILENT_AWS: (&str, &str) = (
 const SILENT_FILE: &str = "look at the disk";
 const SILENT_SERVICE: &str =
     "correct its address, or open the network or the security group to this machine";
+
+/// Checks everything that [`run`] and [`id_tokens`] check.
+pub async fn whole(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
+    let (mut findings, id_tokens) = tokio::join!(run(config, store), id_tokens(config));
+    findings.extend(id_tokens);
+    findings
+}
+
+/// Logs the problems among findings, and their number.
+pub fn log(findings: &[Finding]) {
+    let problems = findings.iter().filter(|finding| finding.is_problem());
+    let count = problems.inspect(|problem| tracing::warn!("{problem}")).count();
+    tracing::info!(problems = count, "checked the services that the configuration names");
+}
 
 /// Checks the services that a configuration names. `store` returns the findings about its store.
 pub async fn run(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
@@ -110,7 +124,7 @@ async fn within(
 
 /// Asks for an ID token as the first delivery does, for each target that needs one. `serve` leaves
 /// this to its deliveries.
-pub async fn id_tokens(config: &Config) -> Vec<Finding> {
+async fn id_tokens(config: &Config) -> Vec<Finding> {
     let targets = config.targets.iter().filter_map(|target| {
         let settings = target.http()?.id_token.clone()?;
         Some((setting_of(target, "GCP_AUTH"), settings))

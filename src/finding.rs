@@ -24,6 +24,13 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// Counts the findings of this severity.
+    pub fn count(self, findings: &[Finding]) -> usize {
+        findings.iter().filter(|finding| finding.severity == self).count()
+    }
+}
+
 impl Finding {
     pub fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
         Self { severity: Severity::Ok, subject: subject.into(), text: text.into() }

@@ -41,8 +41,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             writeln!(out, "{:<8} {}", finding.severity, harmless(&finding.to_string()))?;
         }
     }
-    let count = |severity| findings.iter().filter(|found| found.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let [errors, warnings] = [Severity::Error, Severity::Warning].map(|of| of.count(&findings));
     if !options.json {
         let (error, warning) = (plural(errors, "error"), plural(warnings, "warning"));
         writeln!(out, "{errors} {error}, {warnings} {warning}")?;
@@ -58,9 +57,7 @@ async fn look(
     let address = address::settle(listen, &mut config, &mut problems);
     let has_store = address::has_store(&problems);
     let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
-    let (mut findings, id_tokens) =
-        tokio::join!(checkup::run(&config, store), checkup::id_tokens(&config));
-    findings.extend(id_tokens);
+    let mut findings = checkup::whole(&config, store).await;
     if ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems)) {
         findings.push(sources(&config));
         if address::is_sound("ANSWER", &problems) {
@@ -77,6 +74,11 @@ async fn look(
 
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { word.into() } else { format!("{word}s") }
+}
+
+/// Says what is served, and when events are answered.
+pub(super) fn intake(config: &Config) -> [Finding; 2] {
+    [sources(config), answers(config)]
 }
 
 /// Lists the paths that are served.

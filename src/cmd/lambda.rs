@@ -19,6 +19,7 @@ use tracing::{Instrument as _, Level};
 
 use super::{
     after_answer::{self, Answered},
+    diagnosis,
     fronts::{Front, NotAnEvent},
     function::Function,
     inbox, redrive,
@@ -202,12 +203,14 @@ fn mirrors(config: &Config, queue: Option<Arc<Queue>>) -> anyhow::Result<Option<
 enum Request {
     Replay(Result<redrive::Request, redrive::RedriveError>),
     Inbox(inbox::Request),
+    Doctor,
 }
 
 impl Request {
     fn of(payload: &str) -> Option<Self> {
         let inbox = || inbox::request(payload).map(Self::Inbox);
-        redrive::request(payload).map(Self::Replay).or_else(inbox)
+        let doctor = || diagnosis::is_request(payload).then_some(Self::Doctor);
+        redrive::request(payload).map(Self::Replay).or_else(inbox).or_else(doctor)
     }
 }
 
@@ -218,6 +221,7 @@ enum Answer<Delivery> {
     Delivery(Box<Delivery>),
     Redrive(redrive::Report),
     Inbox(inbox::Report),
+    Doctor(diagnosis::Report),
 }
 
 /// Answers an invocation: a delivery from one of the function's fronts, messages of the inbox's
@@ -256,6 +260,11 @@ async fn answer(
             let running = async move { inbox::run(&function, request, &context, origin).await };
             let report = tokio::spawn(running.in_current_span()).await;
             Ok(Answer::Inbox(report.map_err(inbox::InboxError::from)??))
+        }
+        Some(Request::Doctor) => {
+            let checking = async move { diagnosis::run(&function, &context).await };
+            let report = tokio::spawn(checking.in_current_span()).await;
+            Ok(Answer::Doctor(report.map_err(diagnosis::DiagnosisError::from)??))
         }
     }
 }

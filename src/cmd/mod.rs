@@ -14,6 +14,7 @@ pub mod address;
 mod after_answer;
 mod arguments;
 mod backlog;
+mod diagnosis;
 mod filters;
 pub mod fronts;
 mod function;

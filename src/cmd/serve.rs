@@ -146,10 +146,7 @@ fn budgets(config: &Config) -> Budgets {
 
 /// Logs the problems of the services that the configuration names.
 async fn check(config: Config, router: Arc<Router>) {
-    let findings = checkup::run(&config, router.store().examine()).await;
-    let problems = findings.iter().filter(|finding| finding.is_problem());
-    let count = problems.inspect(|problem| tracing::warn!("{problem}")).count();
-    tracing::info!(problems = count, "checked the services that the configuration names");
+    checkup::log(&checkup::run(&config, router.store().examine()).await);
 }
 
 /// Logs how accepted events are delivered. The store is not asked here, so nobody knows whether

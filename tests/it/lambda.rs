@@ -159,6 +159,35 @@ async fn direct_callers_replay_dead_letters_and_senders_cannot() {
     }
 }
 
+#[tokio::test]
+async fn direct_callers_check_the_function_s_own_view_of_its_services() {
+    let sink = Sink::start().await;
+    let vars = [sink.vars(), vec![("STRIPE_SECRETS", "whsec_x")]].concat();
+    let emulator = Emulator::start_with(&vars).await;
+    let report = emulator.invoke_with(r#"{"doctor": true}"#);
+    let findings: Vec<_> = report["findings"].as_array().unwrap().iter().collect();
+    let tells = |severity: &str, subject: &str, text: &str| {
+        let is_it = |found: &&Value| found["severity"] == severity && found["subject"] == subject;
+        let found = findings.iter().copied().find(is_it);
+        let found = found.and_then(|found| found["text"].as_str());
+        assert!(found.is_some_and(|found| found.contains(text)), "{subject}: {report}");
+    };
+    tells("ok", "STORE_URL", "store.db can be written");
+    tells("ok", "GCP_TARGET_URL", "127.0.0.1 is an address");
+    tells("ok", "AWS credentials", "found");
+    tells("ok", "SOURCES", "serves /webhook/stripe");
+    tells("warning", "ROUTING_SECRET", "has its default value");
+    let warnings = findings.iter().filter(|found| found["severity"] == "warning").count();
+    assert_eq!((&report["errors"], &report["warnings"]), (&0.into(), &warnings.into()));
+    let log = std::fs::read_to_string(emulator.folder.path().join("log")).unwrap();
+    assert!(log.contains(&format!("\"problems\":{warnings}")), "{log}");
+    assert!(sink.received().is_empty());
+    // Through a front, the same text is an envelope without its fields.
+    let url = format!("http://127.0.0.1:{}/lambda-url/webhook-router/webhook", emulator.port);
+    let got = post(&client(), &url, r#"{"doctor": true}"#).await;
+    assert_eq!(got.text(), "missing required fields: vendor, event_type, created_at");
+}
+
 // The sink must answer while the test waits for an invocation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_that_redrives_never_deliver_is_left_to_the_operator() {

@@ -70,6 +70,10 @@ async fn the_release_build_answers_every_event_as_serve_does_on_both_stores() {
             }
         }
         assert!(outcomes[&200] >= 18 && outcomes.len() > 1, "{outcomes:?}");
+        let report = emulator.invoke(r#"{"doctor": true}"#.to_owned()).await;
+        assert_eq!(report["errors"], 0, "{report}");
+        let is_store = |found: &Value| found["severity"] == "ok" && found["subject"] == "STORE_URL";
+        assert!(report["findings"].as_array().unwrap().iter().any(is_store), "{report}");
         assert!(invocations() >= before + 4, "{}", function.log());
 
         // The line of each delivery is short, and carries its metrics.
