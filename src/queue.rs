@@ -20,12 +20,12 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::{
     Client,
     config::{retry::RetryConfig, timeout::TimeoutConfig},
-    types::{MessageAttributeValue, SendMessageBatchRequestEntry},
+    types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{sync::OnceCell, time::timeout};
 
-use crate::{aws, key::Key, route::Route};
+use crate::{aws, finding::Finding, key::Key, route::Route};
 
 /// Most messages of one request.
 pub const AT_ONCE: usize = 10;
@@ -69,6 +69,11 @@ const NO_SOURCE: &str = "envelope";
 /// The group of copies, so that many of them do not hold up the messages of events. No source has this
 /// name.
 const COPIES: &str = "_mirror";
+
+/// The subject of a finding.
+const SUBJECT: &str = "QUEUE_URL";
+
+const NO_ANSWER: &str = "SQS did not answer in time";
 
 /// Most characters of a group.
 const MAX_GROUP_CHARS: usize = 63;
@@ -238,6 +243,27 @@ impl Queue {
         self.try_to_send(limit, &[message]).await
     }
 
+    /// Asks SQS about the queue, and waits no longer than `limit`. A failure is a warning, because
+    /// the router does not need the queue to accept events.
+    pub async fn examine(&self, limit: Duration) -> Finding {
+        let asked = async {
+            let request = self.client().await.get_queue_attributes().queue_url(&self.url);
+            let request = request.attribute_names(QueueAttributeName::QueueArn);
+            request.customize().config_override(limits(limit)).send().await
+        };
+        let reason = match timeout(limit, asked).await {
+            Ok(Ok(_)) => return Finding::ok(SUBJECT, format!("{} answers", self.url)),
+            Ok(Err(error)) => aws::describe(&error),
+            Err(_) => NO_ANSWER.into(),
+        };
+        let text = format!(
+            "{} cannot be used, so accepted events wait for the inbox run of the next minute \
+             ({reason}): correct the URL, the network's way to SQS, or the role's permissions",
+            self.url
+        );
+        Finding::warning(SUBJECT, text)
+    }
+
     async fn send_within(&self, limit: Duration, messages: &[Message]) -> Result<(), Unsent> {
         let sent = self.try_to_send(limit, messages).await;
         self.health().learn(Utc::now(), sent.is_ok());
@@ -285,11 +311,11 @@ impl Queue {
         };
         let sent = async {
             let request = self.client().await.send_message_batch().queue_url(&self.url);
-            let limits = aws_sdk_sqs::Config::builder().timeout_config(timeouts(limit));
-            request.set_entries(Some(entries)).customize().config_override(limits).send().await
+            let request = request.set_entries(Some(entries)).customize();
+            request.config_override(limits(limit)).send().await
         };
         match timeout(limit, sent).await {
-            Err(_) => unsent(messages.len(), "SQS did not answer in time".into()),
+            Err(_) => unsent(messages.len(), NO_ANSWER.into()),
             Ok(Err(error)) => unsent(messages.len(), aws::describe(&error)),
             Ok(Ok(answer)) => match answer.failed().first() {
                 Some(first) => unsent(answer.failed().len(), first.code().to_owned()),
@@ -307,12 +333,13 @@ fn client(sdk: &SdkConfig) -> Client {
     Client::from_conf(aws_sdk_sqs::config::Builder::from(sdk).retry_config(retry).build())
 }
 
-fn timeouts(limit: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
+/// Returns the settings of a request that may take this long, with its repetition.
+fn limits(limit: Duration) -> aws_sdk_sqs::config::Builder {
+    let timeouts = TimeoutConfig::builder()
         .connect_timeout(limit / 4)
         .operation_attempt_timeout(limit / 2)
-        .operation_timeout(limit)
-        .build()
+        .operation_timeout(limit);
+    aws_sdk_sqs::Config::builder().timeout_config(timeouts.build())
 }
 
 #[cfg(test)]

@@ -46,14 +46,18 @@ pub(super) fn is_request(payload: &str) -> bool {
     invocation.is_ok_and(|asked| asked.doctor && asked.request_context.is_none())
 }
 
-/// Checks everything that `doctor` checks, except the ports of `serve`, and logs the problems.
+/// Checks everything that `doctor` checks, except the ports of `serve`, and the queue of the inbox.
+/// Logs the problems.
 pub(super) async fn run(function: &Function, context: &Context) -> Result<Report, DiagnosisError> {
     if !function.budget(context).has_time_for(checkup::PATIENCE) {
         return Err(DiagnosisError::NoTime);
     }
     let config = &function.config;
-    let store = function.router.store().examine();
-    let mut findings = checkup::whole(config, store).await;
+    let router = &function.router;
+    let queue = async { Some(router.queue()?.examine(checkup::PATIENCE).await) };
+    let services = checkup::whole(config, router.store().examine());
+    let (mut findings, queue) = tokio::join!(services, queue);
+    findings.extend(queue);
     findings.extend(doctor::intake(config));
     findings.extend(config.warnings());
     checkup::log(&findings);

@@ -14,7 +14,7 @@ use crate::{
     inbox::{crash::Place, event, is_delivered, record, record_in},
     servers::Redis,
     shared,
-    support::{Answer, ROUTER, Sink, delivery, ok, plan_of},
+    support::{Answer, ROUTER, Sink, delivery, free_port, ok, plan_of},
 };
 
 /// Returns the names of the messages that an answer reports as failed.
@@ -51,11 +51,44 @@ async fn messages_that_cannot_be_read_end_in_the_queue_for_them() {
 }
 
 #[tokio::test]
+async fn direct_callers_check_the_queue() {
+    let (sink, queue) = (Sink::start().await, Queue::start(VISIBILITY, 10).await);
+    let url = shared::redis_database();
+    let ask = async |more: &[(&str, &str)]| {
+        let store = [("STORE_URL", url.as_str())];
+        let emulator = instance(Path::new(ROUTER), &sink.url, &store, &queue, more);
+        emulator.invoke(r#"{"doctor": true}"#.to_owned()).await
+    };
+    let (long, absent) = (("AWS_LAMBDA_FUNCTION_TIMEOUT", "20"), format!("{}-absent", queue.url));
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    for (more, severity, text) in [
+        ([long, long], "ok", "/inbox answers"),
+        ([long, ("QUEUE_URL", &absent)], "warning", "NonExistentQueue"),
+        (
+            [long, ("AWS_ENDPOINT_URL_SQS", &nobody)],
+            "warning",
+            "correct the URL, the network's way",
+        ),
+    ] {
+        let report = ask(&more).await;
+        let findings = report["findings"].as_array().unwrap_or_else(|| panic!("{report}"));
+        let found = findings.iter().find(|found| found["subject"] == "QUEUE_URL").unwrap();
+        assert_eq!((&found["severity"], &report["errors"]), (&severity.into(), &0.into()));
+        assert!(found["text"].as_str().unwrap().contains(text), "{found}");
+    }
+    let report = ask(&[]).await;
+    let message = report["errorMessage"].as_str().unwrap_or_default();
+    assert!(message.starts_with("doctor: there is no time for the checks"), "{report}");
+}
+
+#[tokio::test]
 async fn a_sender_cannot_send_messages_or_run_the_schedule() {
     let url = shared::redis_database();
     let (_sink, _queue, function) = one_instance(&url, &[]).await;
     let record = json!({ "messageId": "1", "eventSource": "aws:sqs", "body": "nonsense" });
-    for body in [json!({ "Records": [record] }), json!({ "inbox": "due" })] {
+    for body in
+        [json!({ "Records": [record] }), json!({ "inbox": "due" }), json!({ "doctor": true })]
+    {
         let heard = function.deliver(&body.to_string()).await.unwrap();
         assert_eq!(heard.status, 400);
         assert!(heard.text.starts_with("missing required fields"), "{}", heard.text);
