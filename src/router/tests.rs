@@ -382,9 +382,9 @@ async fn a_result_is_stored_as_soon_as_the_store_is_well_again() {
 #[tokio::test]
 async fn in_an_invocation_a_result_may_take_longer_than_the_reserve_for_it() {
     let folder = tempfile::tempdir().unwrap();
-    let trial = Trial::new(folder.path(), &[("STORE_TIMEOUT_MS", "500")]).await;
-    *trial.told.meanwhile.lock().unwrap() = Some(lock(folder.path(), Duration::from_millis(1200)));
-    let budget = Budget::of_invocation(Duration::from_secs(30), Duration::from_millis(500));
+    let trial = Trial::new(folder.path(), &[("STORE_TIMEOUT_MS", "1000")]).await;
+    *trial.told.meanwhile.lock().unwrap() = Some(lock(folder.path(), Duration::from_millis(1800)));
+    let budget = Budget::of_invocation(Duration::from_secs(30), Duration::from_secs(1));
     let delivery = delivery("/webhook", &[], BODY);
     let reply = trial.router.handle(delivery, Origin::default(), budget).await;
     assert!(matches!(trial.record(&reply).await.state, State::Delivered { .. }));
