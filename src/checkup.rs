@@ -42,7 +42,7 @@ const SILENT_FILE: &str = "look at the disk";
 const SILENT_SERVICE: &str =
     "correct its address, or open the network or the security group to this machine";
 
-/// Checks everything that [`run`] and [`id_tokens`] check.
+/// Checks what [`run`] checks, and asks for the ID tokens that the targets need.
 pub async fn whole(config: &Config, store: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let (mut findings, id_tokens) = tokio::join!(run(config, store), id_tokens(config));
     findings.extend(id_tokens);

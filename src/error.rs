@@ -22,7 +22,7 @@ use crate::{
 /// when `serve` had no connection or memory left.
 const RETRY_SECONDS: i64 = 5;
 
-/// The answer to an invocation that is no request, no replay, no batch of messages and no schedule.
+/// The answer to an invocation of an unknown kind.
 const NOT_A_REQUEST: &str = "not an HTTP request: expected an event of a Function URL, an API \
      Gateway or a load balancer, such as the samples in events/; to replay dead letters, invoke the \
      function with {\"replay\": {\"all\": true}}; to make an inbox run, with {\"inbox\": \"due\"}; to \

@@ -243,8 +243,8 @@ impl Queue {
         self.try_to_send(limit, &[message]).await
     }
 
-    /// Asks SQS about the queue, and waits no longer than `limit`. A failure is a warning, because
-    /// the router does not need the queue to accept events.
+    /// Asks SQS about the queue, and waits no longer than `limit`. It sends no message. A failure is
+    /// a warning, because the router does not need the queue to accept events.
     pub async fn examine(&self, limit: Duration) -> Finding {
         let asked = async {
             let request = self.client().await.get_queue_attributes().queue_url(&self.url);
@@ -257,8 +257,9 @@ impl Queue {
             Err(_) => NO_ANSWER.into(),
         };
         let text = format!(
-            "{} cannot be used, so accepted events wait for the inbox run of the next minute \
-             ({reason}): correct the URL, the network's way to SQS, or the role's permissions",
+            "{} cannot be looked at ({reason}): correct the URL, the network's way to SQS, or the \
+             role's permissions (sqs:GetQueueAttributes). If no message can be sent either, \
+             accepted events wait for an inbox run",
             self.url
         );
         Finding::warning(SUBJECT, text)

@@ -46,8 +46,8 @@ pub(super) fn is_request(payload: &str) -> bool {
     invocation.is_ok_and(|asked| asked.doctor && asked.request_context.is_none())
 }
 
-/// Checks everything that `doctor` checks, except the ports of `serve`, and the queue of the inbox.
-/// Logs the problems.
+/// Checks what `doctor` checks, without the ports of `serve`, and also checks the queue. Logs the
+/// problems.
 pub(super) async fn run(function: &Function, context: &Context) -> Result<Report, DiagnosisError> {
     if !function.budget(context).has_time_for(checkup::PATIENCE) {
         return Err(DiagnosisError::NoTime);

@@ -180,7 +180,7 @@ async fn direct_callers_check_the_function_s_own_view_of_its_services() {
     let warnings = findings.iter().filter(|found| found["severity"] == "warning").count();
     assert_eq!((&report["errors"], &report["warnings"]), (&0.into(), &warnings.into()));
     let log = std::fs::read_to_string(emulator.folder.path().join("log")).unwrap();
-    assert!(log.contains(&format!("\"problems\":{warnings}")), "{log}");
+    assert!(log.contains(&format!("\"problems\":{warnings},")), "{log}");
     assert!(sink.received().is_empty());
     // Through a front, the same text is an envelope without its fields.
     let url = format!("http://127.0.0.1:{}/lambda-url/webhook-router/webhook", emulator.port);

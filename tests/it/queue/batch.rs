@@ -64,11 +64,7 @@ async fn direct_callers_check_the_queue() {
     for (more, severity, text) in [
         ([long, long], "ok", "/inbox answers"),
         ([long, ("QUEUE_URL", &absent)], "warning", "NonExistentQueue"),
-        (
-            [long, ("AWS_ENDPOINT_URL_SQS", &nobody)],
-            "warning",
-            "correct the URL, the network's way",
-        ),
+        ([long, ("AWS_ENDPOINT_URL_SQS", &nobody)], "warning", "dispatch failure"),
     ] {
         let report = ask(&more).await;
         let findings = report["findings"].as_array().unwrap_or_else(|| panic!("{report}"));
