@@ -243,26 +243,37 @@ impl Queue {
         self.try_to_send(limit, &[message]).await
     }
 
-    /// Asks SQS about the queue, and waits no longer than `limit`. It sends no message. A failure is
-    /// a warning, because the router does not need the queue to accept events.
+    /// Asks SQS about the queue, and waits no longer than `limit`. It sends no message.
     pub async fn examine(&self, limit: Duration) -> Finding {
         let asked = async {
             let request = self.client().await.get_queue_attributes().queue_url(&self.url);
             let request = request.attribute_names(QueueAttributeName::QueueArn);
             request.customize().config_override(limits(limit)).send().await
         };
-        let reason = match timeout(limit, asked).await {
-            Ok(Ok(_)) => return Finding::ok(SUBJECT, format!("{} answers", self.url)),
-            Ok(Err(error)) => aws::describe(&error),
-            Err(_) => NO_ANSWER.into(),
+        let asked = match timeout(limit, asked).await {
+            Ok(answer) => answer.map(drop).map_err(|error| aws::describe(&error)),
+            Err(_) => Err(NO_ANSWER.into()),
         };
-        let text = format!(
-            "{} cannot be looked at ({reason}): correct the URL, the network's way to SQS, or the \
-             role's permissions (sqs:GetQueueAttributes). If no message can be sent either, \
-             accepted events wait for an inbox run",
-            self.url
-        );
-        Finding::warning(SUBJECT, text)
+        self.finding(asked)
+    }
+
+    fn finding(&self, asked: Result<(), String>) -> Finding {
+        let url = &self.url;
+        match asked {
+            Ok(()) => Finding::ok(SUBJECT, format!("{url} answers")),
+            // A role that sends messages need not have this permission.
+            Err(reason) if reason.contains("AccessDenied") => Finding::ok(
+                SUBJECT,
+                format!("{url} answers; this role may not read it (sqs:GetQueueAttributes)"),
+            ),
+            Err(reason) => Finding::error(
+                SUBJECT,
+                format!(
+                    "{url} cannot be used, so accepted events pile up ({reason}): correct the URL, \
+                     or the network's way to SQS"
+                ),
+            ),
+        }
     }
 
     async fn send_within(&self, limit: Duration, messages: &[Message]) -> Result<(), Unsent> {
@@ -361,6 +372,16 @@ mod tests {
         {
             assert_eq!(message(None, millis).delay_seconds(), seconds, "{millis}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_may_not_be_read_is_no_problem_and_one_that_cannot_be_reached_is() {
+        let queue = Queue::new("https://sqs.eu-west-1.amazonaws.com/123456789012/inbox".into());
+        let problem = |reason: &str| queue.finding(Err(reason.into())).is_problem();
+        assert!(!queue.finding(Ok(())).is_problem());
+        assert!(!problem("AccessDenied (request 1)") && !problem("AccessDeniedException (…)"));
+        assert!(problem("AWS.SimpleQueueService.NonExistentQueue (request 1)"));
+        assert!(problem(NO_ANSWER));
     }
 
     #[test]

@@ -4,14 +4,19 @@
 //! `{"doctor": true}` checks with the function's own role, and from its own network. A front puts
 //! each request inside an event. So a sender cannot make such an invocation.
 
-use lambda_runtime::Context;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{doctor, function::Function};
+use lambda_runtime::Context;
+use serde::Serialize;
+
+use super::{function::Function, intake};
 use crate::{
     checkup,
     finding::{Finding, Severity},
 };
+
+/// Time that must be left for the checks, and for the answer.
+const NEEDED: Duration = checkup::PATIENCE.saturating_add(Duration::from_millis(500));
 
 /// The findings, errors last.
 #[derive(Serialize)]
@@ -25,9 +30,8 @@ pub(super) struct Report {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiagnosisError {
     #[error(
-        "doctor: there is no time for the checks, which may take {} s: the function's timeout must \
-         be longer than that, STORE_TIMEOUT_MS and half a second together",
-        checkup::PATIENCE.as_secs()
+        "doctor: there is no time for the checks: the function's timeout must be longer than {} s",
+        NEEDED.as_secs_f32()
     )]
     NoTime,
     #[error("doctor: bug: a panic")]
@@ -36,20 +40,14 @@ pub(super) enum DiagnosisError {
 
 /// Returns whether an invocation asks for the checks. An event of a front does not.
 pub(super) fn is_request(payload: &str) -> bool {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Invocation {
-        doctor: bool,
-        request_context: Option<IgnoredAny>,
-    }
-    let invocation = serde_json::from_str::<Invocation>(payload);
-    invocation.is_ok_and(|asked| asked.doctor && asked.request_context.is_none())
+    let wishes = serde_json::from_str::<BTreeMap<String, bool>>(payload);
+    wishes.is_ok_and(|wishes| wishes == BTreeMap::from([("doctor".to_owned(), true)]))
 }
 
 /// Checks what `doctor` checks, without the ports of `serve`, and also checks the queue. Logs the
 /// problems.
 pub(super) async fn run(function: &Function, context: &Context) -> Result<Report, DiagnosisError> {
-    if !function.budget(context).has_time_for(checkup::PATIENCE) {
+    if function.left(context).is_some_and(|left| left < NEEDED) {
         return Err(DiagnosisError::NoTime);
     }
     let config = &function.config;
@@ -58,7 +56,7 @@ pub(super) async fn run(function: &Function, context: &Context) -> Result<Report
     let services = checkup::whole(config, router.store().examine());
     let (mut findings, queue) = tokio::join!(services, queue);
     findings.extend(queue);
-    findings.extend(doctor::intake(config));
+    findings.extend([intake::sources(config), intake::answers(config)]);
     findings.extend(config.warnings());
     checkup::log(&findings);
     findings.sort_by_key(|finding| finding.severity);
@@ -79,6 +77,10 @@ mod tests {
             r#"{"doctor": {}}"#,
             r#"{"doctor": true, "requestContext": {"http": {}}}"#,
             r#"{"body": "{\"doctor\": true}"}"#,
+            r#"{"doctor": true, "inbox": "due"}"#,
+            r#"{"doctor": true, "replay": true}"#,
+            "{}",
+            "[true]",
             "true",
             "",
         ] {

@@ -4,12 +4,11 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{address, problems_beside_secret, shown::harmless, variables};
+use super::{address, intake, problems_beside_secret, shown::harmless, variables};
 use crate::{
     checkup,
     config::{Config, MetricsListen},
     finding::{Finding, Severity},
-    source::Answer,
     store,
 };
 
@@ -59,9 +58,9 @@ async fn look(
     let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
     let mut findings = checkup::whole(&config, store).await;
     if ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems)) {
-        findings.push(sources(&config));
+        findings.push(intake::sources(&config));
         if address::is_sound("ANSWER", &problems) {
-            findings.push(answers(&config));
+            findings.push(intake::answers(&config));
         }
     }
     findings.extend(ports(address, config.metrics));
@@ -74,44 +73,6 @@ async fn look(
 
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { word.into() } else { format!("{word}s") }
-}
-
-/// Says what is served, and when events are answered.
-pub(super) fn intake(config: &Config) -> [Finding; 2] {
-    [sources(config), answers(config)]
-}
-
-/// Lists the paths that are served.
-fn sources(config: &Config) -> Finding {
-    let served = config.intake.sources.iter().filter(|source| source.is_served());
-    let paths: Vec<_> = served.map(|source| source.path()).collect();
-    let text = match paths.len() {
-        0 => "serves no vendor's own webhooks".into(),
-        _ => format!("serves {}", paths.join(", ")),
-    };
-    Finding::ok("SOURCES", text)
-}
-
-/// Says which events are answered at once.
-fn answers(config: &Config) -> Finding {
-    let intake = &config.intake;
-    let exceptions = intake.sources.iter().filter(|source| {
-        source.is_served() && source.rules.answer.is_some_and(|answer| answer != intake.answer)
-    });
-    let exceptions: Vec<_> = exceptions.map(|source| source.path()).collect();
-    let when = |answer| match answer {
-        Answer::Delivered => "when they are delivered",
-        Answer::Accepted => "at once, before they are delivered",
-    };
-    let mut text = format!("events are answered {}", when(intake.answer));
-    if !exceptions.is_empty() {
-        let other = match intake.answer {
-            Answer::Delivered => Answer::Accepted,
-            Answer::Accepted => Answer::Delivered,
-        };
-        text += &format!("; those of {} {}", exceptions.join(", "), when(other));
-    }
-    Finding::ok("ANSWER", text)
 }
 
 /// Listens on the addresses of `serve` for a moment.

@@ -1,6 +1,9 @@
 //! The state of the started function, which every kind of invocation uses.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use lambda_runtime::Context;
 
@@ -20,11 +23,19 @@ pub(super) struct Function {
 impl Function {
     /// Returns the budget of a delivery that begins now.
     pub fn budget(&self, context: &Context) -> Budget {
-        let store_timeout = self.config.store.timeout;
+        match self.left(context) {
+            Some(left) => Budget::of_invocation(left, self.config.store.timeout),
+            None => Budget::without_deadline(&self.config),
+        }
+    }
+
+    /// Returns the time that an invocation has left. Returns `None` in an emulator that gives
+    /// invocations no deadline.
+    pub fn left(&self, context: &Context) -> Option<Duration> {
         match context.deadline().duration_since(SystemTime::now()) {
             // `cargo lambda watch` gives every invocation a deadline in 1970.
-            Err(_) if self.config.is_emulated => Budget::without_deadline(&self.config),
-            left => Budget::of_invocation(left.unwrap_or_default(), store_timeout),
+            Err(_) if self.config.is_emulated => None,
+            left => Some(left.unwrap_or_default()),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod fronts;
 mod function;
 pub mod http_server;
 mod inbox;
+mod intake;
 mod keys;
 mod listen;
 mod ready;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::vars::Vars;
+use super::{urls::has_user, vars::Vars};
 use crate::source::{Answer, Sources};
 
 const QUEUE_URL: &str = "QUEUE_URL";
@@ -78,6 +78,10 @@ impl Vars<'_> {
             Some(url) if url.path().ends_with(".fifo") => {
                 "is a FIFO queue, in which one event that fails holds up the others of its source: \
                  use a standard queue"
+            }
+            // The log and the findings show the URL.
+            Some(url) if has_user(&url) || url.query().is_some() => {
+                "must have no user, password or query"
             }
             Some(_) => return Some(text),
         };

@@ -342,7 +342,8 @@ impl Router {
         postponed: &Postponed,
         budget: Budget,
     ) -> Option<DateTime<Utc>> {
-        let postpone = until_stored(lease, || self.store.postpone(lease, postponed), budget);
+        let postpone =
+            until_stored(lease, || self.store.postpone(lease, postponed), budget.store_until());
         let settled = timed(&mut job.times.store, postpone).await;
         job.settled = settled.is_some();
         (settled == Some(Settled::Stored)).then_some(postponed.due)
@@ -359,7 +360,7 @@ impl Router {
     ) -> DateTime<Utc> {
         let (at, attempts) = (Utc::now(), lease.attempts.clone());
         let unchanged = Postponed { at, due: at, look: at, accepted, attempts };
-        until_stored(lease, || self.store.postpone(lease, &unchanged), budget).await;
+        until_stored(lease, || self.store.postpone(lease, &unchanged), budget.store_until()).await;
         at
     }
 }

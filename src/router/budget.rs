@@ -11,11 +11,10 @@ use crate::config::Config;
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// Longest time for storing a result, in timeouts of the store. Outside Lambda, all of it is
-/// reserved.
+/// reserved. In Lambda, an invocation that has time left gives it.
 const SETTLE_TIMEOUTS: u32 = 4;
 
-/// Time of an invocation that is reserved for settling, in addition to the store's timeout. A
-/// delivery that ends before `forward_until` has more.
+/// Time of an invocation that is reserved for settling, in addition to the store's timeout.
 const SETTLING: Duration = Duration::from_millis(300);
 
 /// Time of an invocation that is reserved for answering.
@@ -89,7 +88,13 @@ impl Budget {
         self.forward_until + self.settling
     }
 
-    /// Returns the time by which a result that is known now must be stored.
+    /// Returns the time by which a success must be stored while its sender waits for the answer. A
+    /// sender that waits too long sends the event again, although it is delivered.
+    pub(super) fn answer_until(&self) -> Instant {
+        Instant::now().min(self.forward_until) + self.settling
+    }
+
+    /// Returns the time by which any other result that is known now must be stored.
     pub(super) fn store_until(&self) -> Instant {
         self.settle_until().min(Instant::now() + self.patience)
     }
@@ -113,14 +118,19 @@ impl Budget {
     /// Creates the budget of a delivery in Lambda: the rest of the invocation, less a margin. The
     /// lease ends 0.8 s after the invocation does.
     pub fn of_invocation(left: Duration, store_timeout: Duration) -> Self {
-        let settling = store_timeout + SETTLING;
-        let budget = Self::new(left.saturating_sub(settling + ANSWERING), settling);
-        Self { patience: settling.max(store_timeout * SETTLE_TIMEOUTS), ..budget }
+        let reserved = store_timeout + SETTLING + ANSWERING;
+        Self::in_lambda(left.saturating_sub(reserved), store_timeout)
     }
 
     /// Creates the budget of a delivery in an emulator that gives invocations no deadline.
     pub fn without_deadline(config: &Config) -> Self {
-        Self::new(config.forward.budget, config.store.timeout + SETTLING)
+        Self::in_lambda(config.forward.budget, config.store.timeout)
+    }
+
+    fn in_lambda(forwarding: Duration, store_timeout: Duration) -> Self {
+        let settling = store_timeout + SETTLING;
+        let patience = settling.max(store_timeout * SETTLE_TIMEOUTS);
+        Self { patience, ..Self::new(forwarding, settling) }
     }
 }
 
@@ -167,6 +177,10 @@ mod tests {
             let until = Budget::of_invocation(left, SECOND).store_until() - began;
             assert!((most..most + SECOND).contains(&until), "{left:?}: {until:?}");
         }
+        // A sender that waits for a success does not wait longer than the reserve.
+        let began = Instant::now();
+        let until = Budget::of_invocation(30 * SECOND, SECOND).answer_until() - began;
+        assert!((SECOND + SETTLING..3 * SECOND).contains(&until), "{until:?}");
         // The reserve for settling is longer than four short timeouts.
         let (began, short) = (Instant::now(), Duration::from_millis(50));
         let until = Budget::of_invocation(30 * SECOND, short).store_until() - began;

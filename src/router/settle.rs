@@ -56,13 +56,18 @@ impl Router {
                         .then(|| reply.clone()),
                     attempts,
                 };
-                let finish = until_stored(lease, || self.store.finish(lease, &delivered), budget);
+                let until = match job.plan.answer {
+                    Answer::Delivered => budget.answer_until(),
+                    Answer::Accepted => budget.store_until(),
+                };
+                let finish = until_stored(lease, || self.store.finish(lease, &delivered), until);
                 job.settled = timed(&mut job.times.store, finish).await.is_some();
                 Ok(reply)
             }
             Err((failure, release)) => {
                 let letter = dead_letter(job, lease, &failure, attempts);
-                let fail = until_stored(lease, || self.store.fail(lease, &letter, release), budget);
+                let until = budget.store_until();
+                let fail = until_stored(lease, || self.store.fail(lease, &letter, release), until);
                 let settled = timed(&mut job.times.store, fail).await;
                 job.settled = settled.is_some();
                 match settled {
@@ -108,13 +113,12 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
 pub(super) async fn until_stored<F>(
     lease: &Lease,
     write: impl Fn() -> F,
-    budget: Budget,
+    until: Instant,
 ) -> Option<Settled>
 where
     F: Future<Output = Result<Settled, StoreError>>,
 {
     let key = lease.key;
-    let until = budget.store_until();
     let mut pause = SETTLE_PAUSE;
     loop {
         fault::point("before settle");

@@ -380,14 +380,17 @@ async fn a_result_is_stored_as_soon_as_the_store_is_well_again() {
 }
 
 #[tokio::test]
-async fn in_an_invocation_a_result_may_take_longer_than_the_reserve_for_it() {
+async fn in_an_invocation_a_dead_letter_may_take_longer_than_the_reserve_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let trial = Trial::new(folder.path(), &[("STORE_TIMEOUT_MS", "1000")]).await;
     *trial.told.meanwhile.lock().unwrap() = Some(lock(folder.path(), Duration::from_millis(1800)));
     let budget = Budget::of_invocation(Duration::from_secs(30), Duration::from_secs(1));
+    trial.answers([answered(422, "no")]);
     let delivery = delivery("/webhook", &[], BODY);
     let reply = trial.router.handle(delivery, Origin::default(), budget).await;
-    assert!(matches!(trial.record(&reply).await.state, State::Delivered { .. }));
+    // Without its dead letter, the answer would be 503.
+    assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(matches!(trial.record(&reply).await.state, State::DeadLetter));
 }
 
 #[tokio::test]
@@ -403,7 +406,7 @@ async fn the_pauses_before_a_result_is_stored_again_grow() {
         tries.set(tries.get() + 1);
         Err(StoreError::Failed("always".into()))
     };
-    let stored = settle::until_stored(&lease, write, budget);
+    let stored = settle::until_stored(&lease, write, budget.store_until());
     assert_eq!(timeout(Duration::from_secs(10), stored).await.unwrap(), None);
     // They come after 0, 50, 150, 350 and 750 ms.
     assert!((2..=5).contains(&tries.get()), "{}", tries.get());

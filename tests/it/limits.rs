@@ -226,7 +226,7 @@ async fn an_event_without_room_is_answered_with_503_and_kept_as_a_dead_letter() 
     first.join_next().await.unwrap().unwrap().expect(200).says("at last");
     let record = record(&url, &key, is_delivered).await;
     assert!(record.failed.is_none() && record.attempts.len() == 1);
-    // The line of the first event may come after it.
+    // The line of the first event may be logged after this one.
     let line = lines(&router).into_iter().rfind(|line| line["key"] == key.as_str()).unwrap();
     assert_eq!(line["outcome"], "delivered");
     assert!(number(&line, "milliseconds") >= number(&line, "room_milliseconds"), "{line}");

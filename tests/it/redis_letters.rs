@@ -13,8 +13,17 @@ use webhook_router::{
 use crate::{
     redis::{KEY, python_takes, router},
     servers::Redis,
-    support::{PAYLOAD, ROUTER, Sink, end_of, lookup, status},
+    support::{PAYLOAD, ROUTER, Server, Sink, end_of, lookup, status},
 };
+
+/// Starts a router whose one event becomes a dead letter.
+async fn with_a_letter(redis: &Redis) -> (Sink, Server) {
+    let sink = Sink::start().await;
+    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
+    let router = router(&sink, redis, &[("FORWARD_ATTEMPTS", "1"), ("ROUTE_THRESHOLD", "256")]);
+    router.post(PAYLOAD).await.expect(503);
+    (sink, router)
+}
 
 #[tokio::test]
 async fn a_letter_whose_key_the_python_router_took_is_cleared() {
@@ -61,10 +70,8 @@ async fn a_letter_whose_key_the_python_router_took_is_cleared() {
 
 #[tokio::test]
 async fn an_entry_that_a_crash_left_without_a_letter_goes_when_the_list_is_read() {
-    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-    let router = router(&sink, &redis, &[("FORWARD_ATTEMPTS", "1"), ("ROUTE_THRESHOLD", "256")]);
-    router.post(PAYLOAD).await.expect(503);
+    let redis = Redis::start(&[]);
+    let _running = with_a_letter(&redis).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let add = |minutes: u128, digit: &str| {
         let (time, key) = ((now - minutes * 60_000).to_string(), digit.repeat(64));
@@ -88,10 +95,8 @@ async fn an_entry_that_a_crash_left_without_a_letter_goes_when_the_list_is_read(
 
 #[tokio::test]
 async fn an_entry_stays_if_its_letter_comes_while_the_list_is_read() {
-    let (sink, redis) = (Sink::start().await, Redis::start(&[]));
-    sink.answers(status(http::StatusCode::SERVICE_UNAVAILABLE, "no"));
-    let router = router(&sink, &redis, &[("FORWARD_ATTEMPTS", "1"), ("ROUTE_THRESHOLD", "256")]);
-    router.post(PAYLOAD).await.expect(503);
+    let redis = Redis::start(&[]);
+    let _running = with_a_letter(&redis).await;
     let config = StoreConfig::from_vars(lookup(&[("REDIS_URL", &redis.url())])).unwrap();
     let store = store::open(&config).await.unwrap();
     let listed = async || store.dead_letters(Page { limit: 10, after: None }).await.unwrap();

@@ -207,6 +207,8 @@ fn settings_that_mean_nothing_are_refused() {
         ("QUEUE_URL", "inbox"),
         ("QUEUE_URL", "arn:aws:sqs:eu-west-1:123456789012:inbox"),
         ("QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/inbox.fifo"),
+        ("QUEUE_URL", "https://plainly:plainly@sqs.eu-west-1.amazonaws.com/123456789012/inbox"),
+        ("QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/inbox?Action=x"),
     ] {
         let errors = Config::from_vars(lookup(&[&common[..], &[(name, value)]].concat()));
         let errors = errors.unwrap_err();
