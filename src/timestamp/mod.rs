@@ -8,9 +8,11 @@
 //!
 //! Reading has three steps: `token` splits the text, `reader` finds the fields, and
 //! [`Timestamp::parse`] converts them to a point in time. For the most common form, `rfc3339` does
-//! the first two at once. The reader uses `words`, the vocabulary;
-//! `date`, which finds year, month and day; and `decimal`, the arithmetic of Python's `Decimal`.
+//! the first two at once. `chars` has Python's letters and digits. The reader uses `words`, the
+//! vocabulary; `date`, which finds year, month and day; and `decimal`, the arithmetic of Python's
+//! `Decimal`.
 
+mod chars;
 mod date;
 mod decimal;
 mod reader;
@@ -66,7 +68,7 @@ impl Timestamp {
         if text.len() > MAX_TIMESTAMP_BYTES {
             return Err(TimestampError::TooLong);
         }
-        let fields = rfc3339::read(text).or_else(|| reader::read(token::split(text)?));
+        let fields = rfc3339::read(text).or_else(|| reader::read(token::split(text)));
         fields.ok_or(TimestampError::Unreadable)?.timestamp()
     }
 
@@ -145,5 +147,32 @@ fn put_digits(digits: &mut [u8], mut number: u32) {
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    #[test]
+    fn characters_that_mean_nothing_count_only_where_dateutil_reads_them() {
+        // tests/parity/reference.py gives the same answers.
+        for (text, expected) in [
+            ("2026-05-06T12:34:56.123456²", Some("2026-05-06T12:34:56.123456Z")),
+            ("2026-05-06T12:34:56.12345²", None),
+            ("2026-05-06T12:34:56²", None),
+            ("2026-05-06é", None),
+            ("2026-05-06T12:00+aéb", None),
+            ("2026 6 May of é", Some("2026-05-06T00:00:00Z")),
+            ("2026 6 May of éz", Some("2026-05-06T00:00:00Z")),
+            ("2026 6 May of €z", None),
+            ("2026 6 May of €t", Some("2026-05-06T00:00:00Z")),
+            ("2026 6 May of 1.5", Some("2026-05-06T00:00:00Z")),
+            ("2026 6 May of ²", None),
+            ("6 May of ２０２６", Some("2026-05-06T00:00:00Z")),
+        ] {
+            let time = Timestamp::parse(text).ok().map(|time| time.to_string());
+            assert_eq!(time.as_deref(), expected, "{text}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! the order of the checks below is part of the behaviour.
 
 use super::{
+    chars::is_digit,
     date::{Date, DateNumbers, Part},
     decimal::{Decimal, integer},
     words::{Unit, is_filler, is_weekday, meridiem, month, on_24_hour_clock, unit},
@@ -228,7 +229,9 @@ impl Reader {
             (self.ahead(1), self.ahead(2), self.ahead(3), self.ahead(4))
             && of.eq_ignore_ascii_case("of")
         {
-            if let Some(year) = integer(year) {
+            // Another token than digits is dropped unread.
+            if year.chars().all(is_digit) {
+                let year = integer(year)?;
                 self.fields.century_guessed |= year < 100;
                 self.numbers.push_text(&format!("{year:04}"), Some(Part::Year))?;
             }
@@ -299,9 +302,9 @@ impl Reader {
     /// Reads seconds with a fraction, of which six digits count.
     fn seconds(&mut self, text: &str) -> Option<()> {
         let (second, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let fraction = format!("{fraction:0<6}");
+        let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(6).collect();
         self.fields.second = Some(integer(second)?);
-        self.fields.microsecond = Some(integer(&fraction[..6])?);
+        self.fields.microsecond = Some(integer(&fraction)?);
         Some(())
     }
 
@@ -333,12 +336,13 @@ impl Reader {
     /// Reads `+0100`, `+01:00` or `+1`, and a name in parentheses after it.
     fn zone_offset(&mut self, sign: i64) -> Option<()> {
         let digits = self.ahead(1)?;
+        let number = integer(digits)?;
         let (hours, minutes, tokens) = if digits.len() == 4 {
-            (integer(&digits[..2])?, integer(&digits[2..])?, 1)
+            (number / 100, number % 100, 1)
         } else if self.ahead(2) == Some(":") {
-            (integer(digits)?, integer(self.ahead(3)?)?, 3)
+            (number, integer(self.ahead(3)?)?, 3)
         } else if digits.len() <= 2 {
-            (integer(digits)?, 0, 1)
+            (number, 0, 1)
         } else {
             return None;
         };

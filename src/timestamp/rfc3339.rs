@@ -78,7 +78,7 @@ mod tests {
             }
         }
         for text in &texts {
-            let other = reader::read(token::split(text).unwrap()).unwrap().timestamp();
+            let other = reader::read(token::split(text)).unwrap().timestamp();
             assert_eq!(rfc3339::read(text).unwrap().timestamp(), other, "{text}");
         }
     }

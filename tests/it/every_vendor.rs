@@ -1,21 +1,23 @@
 //! Properties of every vendor: retries have one key, and any change is refused.
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use sha2::{Digest as _, Sha256};
 use webhook_router::{
+    config::Intake,
     delivery::Delivery,
     plan::{Planned, plan},
     source::{Body, Certificate, Fetched, Source, vendor},
 };
 
-use crate::{
-    hostile::on_processor,
-    signed_deliveries::{
-        KINDS, Kind, PAYPAL, SIGNED_AT, adyen, answer, intake, intake_with_other_secrets, now,
-    },
+use crate::signed_deliveries::{
+    KINDS, Kind, PAYPAL, SIGNED_AT, adyen, answer, intake, intake_with_other_secrets, now,
 };
 
 #[test]
@@ -319,7 +321,7 @@ fn sixteen_signatures_of_the_version_that_counts_are_looked_at_and_no_more() {
 #[test]
 fn unsigned_and_forged_requests_cost_no_more_than_verified_ones() {
     let intake = intake();
-    let (mut all_unsigned, mut all_signed) = (Duration::ZERO, Duration::ZERO);
+    let (mut all_unsigned, mut all_verified) = (Duration::ZERO, Duration::ZERO);
     for kind in KINDS {
         let genuine = kind.delivery(1, 0);
         let mut unsigned = genuine.clone();
@@ -330,28 +332,35 @@ fn unsigned_and_forged_requests_cost_no_more_than_verified_ones() {
             let body = body.replace("hmacSignature", "no").replace("bt_signature", "no");
             unsigned.body = body.into();
         }
-        let cost = |delivery: &Delivery| {
-            let once = || {
-                let started = on_processor();
-                for _ in 0..100 {
-                    let _ = black_box(plan(black_box(delivery), &intake, None, now(SIGNED_AT)));
-                }
-                on_processor() - started
-            };
-            (0..5).map(|_| once()).min().unwrap()
-        };
         let forged = kind.forged(SIGNED_AT);
-        assert_eq!(answer(&forged, &intake, SIGNED_AT).0, 401, "{}", kind.name);
-        let (unsigned, forged, signed) = (cost(&unsigned), cost(&forged), cost(&genuine));
-        // The scheduler's clock is coarse.
-        let limit = signed + Duration::from_micros(500);
-        assert!(unsigned < limit, "{}: {unsigned:?}, {signed:?}", kind.name);
-        assert!(forged < limit, "{}: {forged:?}, {signed:?}", kind.name);
+        for (delivery, status) in [(&unsigned, 401), (&forged, 401), (&genuine, 200)] {
+            assert_eq!(answer(delivery, &intake, SIGNED_AT).0, status, "{}", kind.name);
+        }
+        let [unsigned, forged, verified] = shortest_times([&unsigned, &forged, &genuine], &intake);
+        // Where the signature takes nearly all of the time, both take the same. The rest is the
+        // inaccuracy of a busy machine.
+        let limit = verified.mul_f64(1.5);
+        assert!(unsigned < limit, "{}: {unsigned:?}, {verified:?}", kind.name);
+        assert!(forged < limit, "{}: {forged:?}, {verified:?}", kind.name);
         all_unsigned += unsigned;
-        all_signed += signed;
+        all_verified += verified;
     }
     // A flood of requests of every kind costs less without signatures.
-    assert!(all_unsigned < all_signed, "{all_unsigned:?}, {all_signed:?}");
+    assert!(all_unsigned < all_verified, "{all_unsigned:?}, {all_verified:?}");
+}
+
+/// Returns the shortest time that planning each of these deliveries takes. Other load lengthens
+/// most runs, but not each of a hundred. The runs take turns, so that a slower processor slows all.
+fn shortest_times<const N: usize>(deliveries: [&Delivery; N], intake: &Intake) -> [Duration; N] {
+    let mut shortest = [Duration::MAX; N];
+    for _ in 0..100 {
+        for (delivery, shortest) in deliveries.into_iter().zip(&mut shortest) {
+            let started = Instant::now();
+            let _ = black_box(plan(black_box(delivery), intake, None, now(SIGNED_AT)));
+            *shortest = started.elapsed().min(*shortest);
+        }
+    }
+    shortest
 }
 
 #[test]

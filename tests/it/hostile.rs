@@ -141,7 +141,7 @@ fn time_of(delivery: &Delivery, intake: &Intake) -> Duration {
 
 /// Returns the time for which this thread was on a processor, without the time that other threads
 /// took (<https://docs.kernel.org/scheduler/sched-stats.html>).
-pub fn on_processor() -> Duration {
+fn on_processor() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
 }

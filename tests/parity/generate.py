@@ -18,7 +18,7 @@ ZONES = ["Z", "z", "UTC", "GMT", "utc", "EST", "BRST", "+00:00", "-00:00", "+053
 WORDS = [" ", "  ", ".", ",", ";", "-", "/", "'", "at", "on", "and", "ad", "m", "t", "T", "of", "st",
          "nd", "rd", "th", "h", "hour", "hours", "minute", "minutes", "s", "second", "seconds", "am",
          "pm", "AM", "a", "p", "P.M.", "a.m.", ":", "+", "(", ")", "\t", "\0", "\u00a0", "\x1f",
-         "１２", "٣", "²", "é", "K", "inf", "nan", "1_0", "e5", "_", "#"]
+         "１２", "٣", "²", "①", "é", "K", "€", " of ", "inf", "nan", "1_0", "e5", "_", "#"]
 
 
 def cases(seed, bodies, timestamps):
@@ -260,6 +260,7 @@ def written(pick):
         f"{day}{suffix} of {name} {y}", f"{name} of {y}", f"{day} {name} of {y}", f"{day}{name}{y}",
         f"{y}-W{month:02}-{day % 7}", f"{y}-{month * 30:03}", f"{y}-{month:02}", f"{name} {y}",
         f"{weekday}", f"{y}", f"{year}{month:02}{day:02}{day:02}{month:02}", f"{month}/{day}",
+        f"{y} {two(day)} {name} of {dropped(pick)}",
     ])
     between = pick.choice(["T", "T", " ", " ", "t", ", ", " at ", "", "  ", "-", "\t"])
     hour, minute, second = pick.randrange(24), pick.randrange(60), pick.randrange(60)
@@ -282,6 +283,12 @@ def written(pick):
     if pick.random() < 0.1:
         return time + zone + pick.choice([" ", ", ", " on "]) + date
     return date + between + time + zone
+
+
+def dropped(pick):
+    """A token after `May of` and more: dateutil drops it unread unless it has only digits."""
+    code = pick.choice([pick.randrange(0x80, 0xD800), pick.randrange(0xE000, 0x20000), pick.randrange(0x80, 0x800)])
+    return "".join(pick.choice([chr(code), pick.choice(WORDS), str(pick.randrange(100))]) for _ in range(3))
 
 
 def mutate_text(pick, text):
