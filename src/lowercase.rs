@@ -27,10 +27,37 @@ pub fn python_lower(text: &str) -> String {
     // In Unicode 14, such a code point is not a letter, and it ends a word as a space does.
     text.split_inclusive(is_later)
         .map(|word| match word.char_indices().next_back() {
-            Some((at, last)) if is_later(last) => word[..at].to_lowercase() + &word[at..],
-            _ => word.to_lowercase(),
+            Some((at, last)) if is_later(last) => lower(&word[..at]) + &word[at..],
+            _ => lower(word),
         })
         .collect()
+}
+
+/// Returns the lower-case form of a word without code points that are newer than Unicode 14.
+///
+/// Two older ones have changed since. Neither has another case, but whether a capital sigma beside
+/// them ends a word depends on them.
+fn lower(word: &str) -> String {
+    let stand_in = |char| match char {
+        // A lower-case letter in Unicode 14.
+        '\u{295}' => 'x',
+        // A mark in Unicode 14, which a word may contain, like a point.
+        '\u{1171E}' => '.',
+        _ => char,
+    };
+    if word.chars().all(|char| stand_in(char) == char) {
+        return word.to_lowercase();
+    }
+    let lowered = word.chars().map(stand_in).collect::<String>().to_lowercase();
+    let mut lowered = lowered.chars();
+    let mut text = String::with_capacity(word.len());
+    for char in word.chars() {
+        // A letter's lower case can have several characters.
+        let count = stand_in(char).to_lowercase().count();
+        let own = lowered.by_ref().take(count);
+        if stand_in(char) == char { text.extend(own) } else { text.extend(own.map(|_| char)) }
+    }
+    text
 }
 
 fn is_later(char: char) -> bool {
@@ -53,6 +80,8 @@ mod tests {
             ("ΟΔΟΣ ΟΔΟΣ!", "οδος οδος!"),
             ("Σ", "σ"),
             ("ẞ", "ß"),
+            ("ʕΣ ΣʕΣ İΣʕ", "ʕς σʕς i\u{307}σʕ"),
+            ("ΑΣ\u{1171E} ΑΣ\u{1171E}Α", "ας\u{1171E} ασ\u{1171E}α"),
         ] {
             assert_eq!(python_lower(text), lower, "{text}");
         }
