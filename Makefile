@@ -125,7 +125,7 @@ test-fast: fast-servers ## Run the tests that need no Java, no Python and no rel
 	cargo test --locked --test it -- $(SLOW:%=--skip %)
 
 mutants: $(TOOLS)/cargo-mutants-$(CARGO_MUTANTS) ## Check that each change to the deciding code makes a unit test fail. FILE=src/plan.rs changes only that file.
-	CARGO_PROFILE_DEV_DEBUG=false $(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re %)
+	CARGO_PROFILE_DEV_DEBUG=false $(TOOLS)/bin/cargo-mutants mutants --output target $(FILE:%=--re '%')
 
 # Each target begins with the repository's own examples, and keeps what it found for the next run. libFuzzer
 # needs no sanitizer of the nightly compiler, because the router has no unsafe code.

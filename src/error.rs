@@ -208,6 +208,8 @@ impl Error {
             Self::LoneSurrogate(_) | Self::CreatedAt(_) => {
                 Reply::text(Status::BAD_REQUEST, self.to_string())
             }
+            // Another delivery of the event is under way, and its answer tells the vendor the
+            // result.
             Self::InFlight { until, now } => retry_after(
                 Reply::text(Status::CONFLICT, "in progress"),
                 seconds_between(*now, *until),

@@ -97,6 +97,7 @@ pub mod telemetry;
 
 // Limits on what is sent to each destination.
 pub mod limits;
+
 // Copies of events for mirrors.
 pub mod mirror;
 

@@ -33,31 +33,31 @@ pub fn python_lower(text: &str) -> String {
         .collect()
 }
 
-/// Returns the lower-case form of a word without code points that are newer than Unicode 14.
+/// Returns the lower-case form of a text without code points that are newer than Unicode 14.
 ///
-/// Two older ones have changed since. Neither has another case, but whether a capital sigma beside
-/// them ends a word depends on them.
-fn lower(word: &str) -> String {
+/// Unicode has changed two of the older ones since. They have no other case, but they decide
+/// whether a capital sigma near them ends a word. Characters of the class that they had stand in
+/// for them.
+fn lower(text: &str) -> String {
     let stand_in = |char| match char {
         // A lower-case letter in Unicode 14.
         '\u{295}' => 'x',
-        // A mark in Unicode 14, which a word may contain, like a point.
+        // In Unicode 14, the search for the end of a word ignored it, as it ignores a point.
         '\u{1171E}' => '.',
         _ => char,
     };
-    if word.chars().all(|char| stand_in(char) == char) {
-        return word.to_lowercase();
+    if text.chars().all(|char| stand_in(char) == char) {
+        return text.to_lowercase();
     }
-    let lowered = word.chars().map(stand_in).collect::<String>().to_lowercase();
+    let lowered = text.chars().map(stand_in).collect::<String>().to_lowercase();
     let mut lowered = lowered.chars();
-    let mut text = String::with_capacity(word.len());
-    for char in word.chars() {
-        // A letter's lower case can have several characters.
-        let count = stand_in(char).to_lowercase().count();
-        let own = lowered.by_ref().take(count);
-        if stand_in(char) == char { text.extend(own) } else { text.extend(own.map(|_| char)) }
-    }
-    text
+    let restored = |char| {
+        let counterpart = stand_in(char);
+        // The lower case of a letter can have several characters.
+        let own: String = lowered.by_ref().take(counterpart.to_lowercase().count()).collect();
+        if counterpart == char { own } else { char.into() }
+    };
+    text.chars().map(restored).collect()
 }
 
 fn is_later(char: char) -> bool {

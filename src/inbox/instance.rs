@@ -150,7 +150,8 @@ impl Instance {
         }
         match handled {
             Err(fate) => fate,
-            // Without a stored result, the event is due when its lease ends.
+            // Without a stored result, the event is due when its lease ends, and the list brings
+            // it. If this process dies, SQS brings the message again as well.
             Ok(Handled::Tried { .. }) => Fate::Done,
             // Another process has the event, or the list brings it.
             Ok(Handled::NotDue(_) | Handled::Gone) => Fate::Done,

@@ -38,9 +38,10 @@ const ANSWERING: Duration = Duration::from_millis(200);
 /// If the owner dies before it has stored a result, its lease remains until `lease_until`. None of
 /// its attempts is stored. So the next owner sends the event again, even if the destination had
 /// answered 2xx, and counts on from the last stored attempt: a destination may get attempts 1, 2
-/// and then 1. The next owner of an accepted event comes by the list of the inbox. Any other event
-/// comes again only with its vendor's next delivery, or if it has a dead letter from before.
-/// docs/guarantees.md lists what each crash costs.
+/// and then 1. `Idempotency-Key` tells it that this is the same event. An accepted event comes
+/// again by the list of the inbox, by its message if SQS brings that later, or when an operator
+/// replays it. Any other event comes again only when its vendor sends it again, or with a replay if
+/// it has a dead letter from before. docs/guarantees.md lists what each crash costs.
 ///
 /// A failure with a known outcome frees the key at once. A failure with an unknown outcome leaves
 /// the lease to run out.
@@ -104,13 +105,14 @@ impl Budget {
         self.left() >= attempt
     }
 
-    /// Creates the budget of one attempt at an accepted event, which must be taken first.
+    /// Creates the budget for taking an accepted event and making one attempt. With the defaults,
+    /// the lease takes 16 s.
     pub fn of_attempt(config: &Config) -> Self {
         let forwarding = config.store.timeout + config.forward.timeout;
         Self::new(forwarding, config.store.timeout * SETTLE_TIMEOUTS)
     }
 
-    /// Creates the budget of a delivery outside Lambda.
+    /// Creates the budget of a delivery outside Lambda. With the defaults, the lease takes 35 s.
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TIMEOUTS)
     }

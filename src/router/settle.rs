@@ -108,8 +108,9 @@ fn dead_letter(job: &Job, lease: &Lease, failure: &Error, attempts: Vec<Attempt>
 
 /// Repeats a write of the lease's owner until it succeeds or time runs out. Returns `None` if the
 /// result could not be stored. In that case, the sender of a delivered event still gets the
-/// destination's answer. The store does not know the result, so the event comes again after the
-/// lease: with the vendor's next delivery, or by the list of the inbox.
+/// destination's answer. The store does not know the result. So an accepted event comes again after
+/// the lease, by the list of the inbox. Any other event comes again only if its vendor sends it
+/// again although it was answered.
 pub(super) async fn until_stored<F>(
     lease: &Lease,
     write: impl Fn() -> F,

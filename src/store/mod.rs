@@ -17,6 +17,9 @@
 //!                        └──────postpone─────────┘  └── take, once `until` has passed
 //! ```
 //!
+//! If the owner died, the event counts as waiting once `until` has passed. `router/budget.rs` says
+//! what else the death of an owner means.
+//!
 //! The log and the senders' answers call the state `in flight` by the name `in progress`, and the command
 //! `pending` calls it `being-delivered`.
 //!

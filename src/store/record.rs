@@ -118,6 +118,8 @@ pub struct Acceptance {
     #[serde(with = "chrono::serde::ts_milliseconds")]
     pub at: DateTime<Utc>,
     /// The number of attempts since then that count. Each of them uses up an entry of RETRY_SCHEDULE.
+    /// An attempt whose result was not stored, because its owner died, does not count. So an event
+    /// that kills its owners is tried without end.
     pub tries: u32,
     /// The length of the body. It is zero if an earlier version accepted the event.
     #[serde(default)]

@@ -1,9 +1,9 @@
 //! Letters, digits and white space as the Python router sees them: those of CPython 3.11, which has
 //! Unicode 14.
 //!
-//! The tables do not come from Rust's library, because a newer compiler has a newer version of
-//! Unicode. A character that became a letter since would split another text, and the router would
-//! read another time than Python.
+//! Letters and digits do not come from Rust's library, because a newer compiler has a newer version
+//! of Unicode. If a character became a letter, it would join its neighbours in one token, and the
+//! router would read another time than Python. The white space is the same in all versions.
 
 /// The zeros of the decimal digits outside ASCII, by script. The digits 1 to 9 follow each zero
 /// (Unicode 14, general category Nd). Python's `int` accepts these digits like ASCII digits.
@@ -214,8 +214,8 @@ mod tests {
         let class = |char| match decimal(char) {
             _ if is_space(char) => ' ',
             Some(value) => char::from_digit(value, 10).unwrap(),
-            None if is_digit(char) => 'd',
             None if is_letter(char) => 'a',
+            None if is_digit(char) => 'd',
             None => '.',
         };
         let classes: String = ('\0'..=char::MAX).map(class).collect();

@@ -229,7 +229,7 @@ impl Reader {
             (self.ahead(1), self.ahead(2), self.ahead(3), self.ahead(4))
             && of.eq_ignore_ascii_case("of")
         {
-            // Another token than digits is dropped unread.
+            // Any token but digits is dropped unread. `²` is a digit here, but no number.
             if year.chars().all(is_digit) {
                 let year = integer(year)?;
                 self.fields.century_guessed |= year < 100;
@@ -299,7 +299,8 @@ impl Reader {
         Some(())
     }
 
-    /// Reads seconds with a fraction, of which six digits count.
+    /// Reads seconds with a fraction. dateutil looks only at the first six characters of the
+    /// fraction.
     fn seconds(&mut self, text: &str) -> Option<()> {
         let (second, fraction) = text.split_once('.').unwrap_or((text, "0"));
         let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(6).collect();
@@ -336,6 +337,7 @@ impl Reader {
     /// Reads `+0100`, `+01:00` or `+1`, and a name in parentheses after it.
     fn zone_offset(&mut self, sign: i64) -> Option<()> {
         let digits = self.ahead(1)?;
+        // After this, there are only ASCII digits, so the length is their number.
         let number = integer(digits)?;
         let (hours, minutes, tokens) = if digits.len() == 4 {
             (number / 100, number % 100, 1)

@@ -9,7 +9,7 @@ use super::chars::{decimal, is_digit, is_letter, is_space};
 /// Returns the tokens of a text.
 pub(super) fn split(text: &str) -> Vec<String> {
     // dateutil ignores NUL everywhere.
-    let mut chars = text.chars().filter(|char| *char != '\0').map(to_ascii).peekable();
+    let mut chars = text.chars().filter(|char| *char != '\0').map(simplified).peekable();
     let mut tokens = Vec::new();
     while let Some(first) = chars.next() {
         let mut run = Run::begin(first);
@@ -19,9 +19,10 @@ pub(super) fn split(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Converts white space to a space, and decimal digits to ASCII. No other character outside ASCII
-/// means anything in a date, but dateutil drops a few tokens unread.
-fn to_ascii(char: char) -> char {
+/// Converts white space to a space, and decimal digits to ASCII. Any other character outside ASCII
+/// stays as it is: it means nothing in a date, but it separates or joins tokens, and dateutil drops
+/// a few tokens unread.
+fn simplified(char: char) -> char {
     if is_space(char) {
         return ' ';
     }

@@ -18,7 +18,7 @@ ZONES = ["Z", "z", "UTC", "GMT", "utc", "EST", "BRST", "+00:00", "-00:00", "+053
 WORDS = [" ", "  ", ".", ",", ";", "-", "/", "'", "at", "on", "and", "ad", "m", "t", "T", "of", "st",
          "nd", "rd", "th", "h", "hour", "hours", "minute", "minutes", "s", "second", "seconds", "am",
          "pm", "AM", "a", "p", "P.M.", "a.m.", ":", "+", "(", ")", "\t", "\0", "\u00a0", "\x1f",
-         "１２", "٣", "²", "①", "é", "K", "€", " of ", "inf", "nan", "1_0", "e5", "_", "#"]
+         "１２", "٣", "²", "①", "é", "\u212a", "€", " of ", "inf", "nan", "1_0", "e5", "_", "#"]
 
 
 def cases(seed, bodies, timestamps):
@@ -180,7 +180,7 @@ def fields(pick):
 
 
 def word(pick):
-    letters = ["Σ", "σ", "ς", "A", "a", ".", "'", "\u0301", "\u00ad", "İ", "ẞ", "Ǆ", "ᾈ", "Ω", "K", "Ა"]
+    letters = ["Σ", "σ", "ς", "A", "a", ".", "'", "\u0301", "\u00ad", "İ", "ẞ", "Ǆ", "ᾈ", "\u2126", "\u212a", "Ა", "\u0295"]
     one = lambda: chr(pick.choice([pick.randrange(0x20, 0xD800), pick.randrange(0xE000, 0x20000)]))
     return "".join(pick.choice([pick.choice(letters), one()]) for _ in range(pick.randrange(1, 7)))
 
@@ -286,9 +286,11 @@ def written(pick):
 
 
 def dropped(pick):
-    """A token after `May of` and more: dateutil drops it unread unless it has only digits."""
-    code = pick.choice([pick.randrange(0x80, 0xD800), pick.randrange(0xE000, 0x20000), pick.randrange(0x80, 0x800)])
-    return "".join(pick.choice([chr(code), pick.choice(WORDS), str(pick.randrange(100))]) for _ in range(3))
+    """The text after `May of`: dateutil drops its first token unread unless that is digits."""
+    ranges = [(0x80, 0x800), (0x800, 0xD800), (0xE000, 0x20000)]
+    char = chr(pick.randrange(*pick.choice(ranges)))
+    piece = lambda: pick.choice([char, pick.choice(WORDS), str(pick.randrange(100))])
+    return piece() + piece() + piece()
 
 
 def mutate_text(pick, text):

@@ -268,6 +268,7 @@ impl DynamoDb {
         if !early {
             condition += " AND due <= :now";
         }
+        // In the index, `dead_letter` is the sort key of both lists.
         let taken = self
             .client()
             .await

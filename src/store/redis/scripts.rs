@@ -283,10 +283,11 @@ pub(super) static LOOKED: LazyLock<Lua> = LazyLock::new(|| {
 
 /// Marks an event as delivered. Arguments: a test's time, owner, details, attempts, time of
 /// delivery, TTL, and head and body of the reply. A lease that ran out but was not taken over still
-/// counts. Unless the event is in the inbox, only the second key has the owner then. If there was a
-/// dead letter, the script also stores its time. If the first answer is lost, a repetition uses it
-/// to remove the letter from the list. Also returns the time at which the lease put the event on
-/// the list of the inbox, if it was there.
+/// counts. Then the first key has expired and only the second one has the owner, unless the event
+/// is in the inbox, where the first key does not expire. If there was a dead letter, the script
+/// also stores its time. If the first answer is lost, a repetition uses it to remove the letter
+/// from the list. Also returns the time at which the lease put the event on the list of the inbox,
+/// if it was there.
 pub(super) static FINISH: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(
         "local main = redis.pcall('HMGET', KEYS[1], 'owner', 'failed_at', 'due')

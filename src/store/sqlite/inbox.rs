@@ -56,7 +56,8 @@ pub(super) fn accept(
     Ok(Accepted::Stored { route: details.route })
 }
 
-/// Returns the value of the column `ready`.
+/// Returns the value of the column `ready`: the time of the next attempt, if it is another time
+/// than that in the list, which the column `due` has.
 fn ready(due: DateTime<Utc>, look: DateTime<Utc>) -> Option<i64> {
     (due != look).then(|| due.timestamp_millis())
 }

@@ -7,10 +7,10 @@ const VERSION: usize = STEPS.len();
 
 /// The steps from each version to the next. An empty file has version 0.
 ///
-/// Times are milliseconds since 1970. An event's row is in flight while it has `until`, after which
-/// another owner may take it over. It is delivered once it has `delivered_at`, and in the inbox
-/// while it has `due`, its time in the list. Otherwise, the event only has its dead letter. `owner`
-/// is the last owner.
+/// Times are milliseconds since 1970. While an event's row has `until`, another owner may take it
+/// over only after that time: the event is in flight, or it has failed with an unknown outcome. It
+/// is delivered once it has `delivered_at`, and in the inbox while it has `due`, its time in the
+/// list. Otherwise, the event only has its dead letter. `owner` is the last owner.
 const STEPS: [&str; 3] = [
     "
     CREATE TABLE events (
@@ -47,7 +47,7 @@ const STEPS: [&str; 3] = [
         body  BLOB NOT NULL
     );
     ",
-    // The time of the next attempt, if it is before `due`.
+    // The time of the next attempt, if it is another time than `due`.
     "
     ALTER TABLE events ADD COLUMN ready INTEGER;
     ",
