@@ -4,10 +4,10 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{address, intake, problems_beside_secret, shown::harmless, variables};
+use super::{address, intake, problems_beside_secret, shown::harmless, unread, variables};
 use crate::{
     checkup,
-    config::{Config, MetricsListen},
+    config::MetricsListen,
     finding::{Finding, Severity},
     store,
 };
@@ -52,7 +52,7 @@ async fn look(
     listen: Option<SocketAddr>,
     variables: impl Fn(&str) -> Option<String>,
 ) -> Vec<Finding> {
-    let (mut config, mut problems) = Config::read(variables);
+    let (mut config, mut problems, unread) = unread::read(variables);
     let address = address::settle(listen, &mut config, &mut problems);
     let has_store = address::has_store(&problems);
     let store = async { if has_store { store::examine(&config.store).await } else { Vec::new() } };
@@ -64,6 +64,7 @@ async fn look(
         }
     }
     findings.extend(ports(address, config.metrics));
+    findings.extend(unread);
     let warnings = config.warnings().into_iter();
     // A problem that is an error is not reported again as a warning.
     findings.extend(warnings.filter(|warning| address::is_sound(&warning.subject, &problems)));

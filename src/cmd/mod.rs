@@ -31,6 +31,7 @@ mod sending;
 mod shown;
 mod source_ip;
 mod stop;
+mod unread;
 
 // Commands. No command uses another.
 pub mod dead_letters;

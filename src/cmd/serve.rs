@@ -13,7 +13,7 @@ use super::{
     listen::{handler, listen_on},
     problems_beside_secret,
     stop::stop_signal,
-    variables,
+    unread, variables,
 };
 use crate::{
     checkup,
@@ -97,10 +97,13 @@ struct Start {
 /// Fails with all problems together: of the variables, the store and the addresses. If the secret
 /// of SECRETS_ARN cannot be read, the store and the addresses are not known.
 async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
-    let (mut config, mut problems) = match variables().await {
-        Ok(variables) => Config::read(variables),
+    let (mut config, mut problems, unread) = match variables().await {
+        Ok(variables) => unread::read(variables),
         Err(secret) => return Err(ConfigErrors(problems_beside_secret(&secret)).into()),
     };
+    for warning in unread {
+        tracing::warn!("{warning}");
+    }
     let at = address::settle(listen, &mut config, &mut problems);
     let listener = address::bind(address::PORT, at).map_err(|taken| problems.push(taken));
     let metrics = match config.metrics {

@@ -146,6 +146,35 @@ fn a_region_that_is_blank_counts_as_not_set() {
 }
 
 #[test]
+fn a_mistyped_variable_is_told_its_name() {
+    let unread = [
+        ("GCP_TARGETURL", "https://processor.example.com"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_plainly_fake"),
+        ("GITHUB_SECRET", "plainly fake"),
+    ];
+    // The right variable is set, or a source names the variable.
+    let read = [
+        ("GITHUB_SECRETS", "plainly fake"),
+        ("ADYEN2_SECRETS", "00"),
+        ("SOURCES", "[sources.other]\nvendor = \"adyen\"\nsecrets_from = \"ADYEN2_SECRETS\""),
+    ];
+    let vars = [&unread[..], &read].concat();
+    let found = findings(&vars);
+    let said: Vec<_> = found.iter().filter(|found| found.1.contains("is not read")).collect();
+    let expected = [
+        "GCP_TARGETURL: is not read: the name of the variable is GCP_TARGET_URL",
+        "STRIPE_WEBHOOK_SECRET: is not read: the name of the variable is STRIPE_SECRETS",
+    ];
+    expected.iter().for_each(|text| tells(&found, "warning", text));
+    assert_eq!(said.len(), expected.len(), "{said:?}");
+    let mut serve = Command::new(ROUTER);
+    let output = end_of(serve.args(["serve", "--listen", "0"]).env_clear().envs(vars));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{log}");
+    expected.iter().for_each(|text| assert!(log.contains(text), "{log}"));
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_is_a_finding() {
     let vars = [
         ("SECRETS_ARN", "nobody"),
