@@ -16,6 +16,7 @@ use serde::Deserialize;
 use webhook_router::{
     config::Intake,
     delivery::Delivery,
+    error::Error,
     plan::{Plan, Planned, needs, plan},
     secret::Secret,
     source::{
@@ -136,10 +137,20 @@ impl Vector {
         at: i64,
         fetched: Option<&Fetched>,
     ) -> Result<Plan, u16> {
-        match plan(delivery, intake, fetched, now(at)) {
-            Ok(Planned::Deliver(plan)) => Ok(*plan),
-            Ok(other) => panic!("{}: {other:?}", self.id),
-            Err(refusal) => Err(refusal.reply().status.as_u16()),
+        let planned = self.planned(delivery, intake, at, fetched);
+        planned.map_err(|refusal| refusal.reply().status.as_u16())
+    }
+
+    fn planned(
+        &self,
+        delivery: &Delivery,
+        intake: &Intake,
+        at: i64,
+        fetched: Option<&Fetched>,
+    ) -> Result<Plan, Error> {
+        match plan(delivery, intake, fetched, now(at))? {
+            Planned::Deliver(plan) => Ok(*plan),
+            other => panic!("{}: {other:?}", self.id),
         }
     }
 
@@ -183,7 +194,11 @@ fn every_vendor_has_a_vector() {
     tested.extend(KINDS.iter().map(|kind| kind.source));
     let known: BTreeSet<_> = vendors().iter().map(|vendor| vendor.name()).collect();
     let differing: Vec<_> = known.symmetric_difference(&tested).collect();
-    assert!(differing.is_empty(), "tests/vectors/ lacks, or has too much: {differing:?}");
+    assert!(
+        differing.is_empty(),
+        "tests/vectors/vendors.json lacks, or has too much: {differing:?} (after a change of a \
+         script, run `make vectors`)"
+    );
     assert_eq!(known.len(), vendors().len(), "two vendors have one name");
     // A vendor with a file of its own repeats its name.
     let named = vendors().into_iter().map(|vendor| vendor.name());
@@ -195,8 +210,12 @@ fn a_genuine_delivery_is_accepted_and_its_event_read() {
     for vector in &VECTORS.vectors {
         let intake = vector.intake(&vector.secret);
         let planned = |signed: &Signed| {
-            let plan = vector.check(&vector.delivery(signed), &intake, signed.now);
-            plan.unwrap_or_else(|status| panic!("{}: {status}", vector.id))
+            let fetched = vector.fetched("genuine");
+            let delivery = vector.delivery(signed);
+            let plan = vector.planned(&delivery, &intake, signed.now, fetched.as_ref());
+            plan.unwrap_or_else(|refusal| {
+                panic!("{}: the genuine delivery is refused: {refusal}", vector.id)
+            })
         };
         let Plan { event, key, .. } = planned(&vector.first);
         let time = event.created_at.map(|time| time.to_string()).unwrap_or_default();
@@ -471,14 +490,19 @@ fn the_documentation_of_every_vendor_is_named_and_described() {
         // Some names say which of a vendor's webhooks is meant.
         let (_, shown) = before.rsplit_once("| [").unwrap();
         let shown = shown.split(", ").next().unwrap();
-        for section in ["Type and time", "Retries"] {
+        let [_, retries] = ["Type and time", "Retries"].map(|section| {
             let (_, table) = docs.split_once(&format!("\n### {section}\n")).unwrap();
             let (table, _) = table.split_once("\n#").unwrap();
-            let is_there = table.contains(&format!("\n| {shown}"));
-            assert!(
-                is_there,
-                "docs/sources.md, \"{section}\", has no row that begins with {shown}"
-            );
-        }
+            let row = table.lines().find(|line| line.starts_with(&format!("| {shown}")));
+            row.unwrap_or_else(|| {
+                panic!("docs/sources.md, \"{section}\", has no row that begins with {shown}")
+            })
+        });
+        let remembered = retries.split('|').nth(5).unwrap().trim();
+        let (time, _) = remembered.split_once(", ").unwrap_or((remembered, ""));
+        let time = humantime::parse_duration(time).unwrap_or_default();
+        let horizon = vendor.description().retry_horizon;
+        assert_eq!(time, horizon, "{shown}: retry_horizon is not what docs/sources.md says");
+        assert_eq!(time.is_zero(), remembered == "`DEDUP_TTL_SECONDS`", "{shown}: {remembered}");
     }
 }

@@ -55,7 +55,7 @@ pub struct Options {
     /// address from PUBLIC_URL, --send or --curl].
     #[arg(long, value_parser = parse_url)]
     url: Option<Url>,
-    /// Header of the delivery. May be given several times.
+    /// Header of the delivery, but not one that signing sets. May be given several times.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Time of the signature, in Unix seconds [default: now].
@@ -189,12 +189,24 @@ fn signed(
     let mut refused = None;
     for secret in &secrets {
         match sign(secret) {
-            Ok(signed) => return Ok(signed),
+            Ok(signed) => return kept(unsigned, signed),
             Err(error) => refused = refused.or(Some(error)),
         }
     }
     let refused = refused.context("bug: no secret was tried")?;
     Err(remedied(refused)).with_context(|| format!("cannot sign for {}", source.name))
+}
+
+/// Returns the signed delivery if it has all headers that the caller gave.
+fn kept(unsigned: &Delivery, signed: Delivery) -> anyhow::Result<Delivery> {
+    let [given, all] = [unsigned, &signed].map(|delivery| &delivery.headers);
+    if let Some(name) = given.keys().find(|name| given.get_all(*name) != all.get_all(*name)) {
+        bail!(
+            "signing replaces the header {name}: leave it out (`explain --vendor NAME --header ... \
+             BODY` verifies a delivery with a signature of your own)"
+        );
+    }
+    Ok(signed)
 }
 
 fn secrets_variable(source: &Source) -> String {
