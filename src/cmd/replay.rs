@@ -14,7 +14,7 @@ use super::{
     filters::Filters,
     keys,
     shown::{harmless, print_record},
-    stop::stop_signal,
+    stop::StopSignals,
     variables,
 };
 use crate::{
@@ -72,15 +72,13 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = Config::from_vars(&variables)?;
     let router = Arc::new(super::router(&config, ready(Ok(Arc::clone(&store)))).await?);
     let stop = CancellationToken::new();
-    let (signal, stopping) = (stop_signal()?, stop.clone());
+    let (mut signals, stopping) = (StopSignals::listen()?, stop.clone());
     tokio::spawn(async move {
-        signal.await;
+        signals.next().await;
         stopping.cancel();
         eprintln!("stopping after the replays under way; a second signal ends them at once");
-        if let Ok(again) = stop_signal() {
-            again.await;
-            std::process::exit(1);
-        }
+        signals.next().await;
+        std::process::exit(1);
     });
     let by = if is_bulk { Trigger::BulkReplay } else { Trigger::Replay };
     let pace = Pace { by, origin: Origin::default(), per_second: options.per_second, stop };

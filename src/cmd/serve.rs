@@ -12,7 +12,7 @@ use super::{
     http_server::{self, App, Limits, response},
     listen::{handler, listen_on},
     problems_beside_secret,
-    stop::stop_signal,
+    stop::StopSignals,
     unread, variables,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
     if let Some(metrics) = metrics {
         serve_metrics(metrics, Arc::clone(&router))?;
     }
-    let stop = stop_signal()?;
+    let mut signals = StopSignals::listen()?;
     say!("listening on http://{}", listener.local_addr()?);
     tokio::spawn(check(config.clone(), Arc::clone(&router)));
     let handler = handler(Arc::clone(&router), &config);
@@ -58,10 +58,10 @@ pub async fn run(listen: Option<SocketAddr>) -> anyhow::Result<()> {
         stop_workers.clone(),
     ));
     let stop_once = async move {
-        stop.await;
+        signals.next().await;
         stop_workers.cancel();
         tracing::info!("stopping; a second signal ends the deliveries under way");
-        let _ = stopping.send(());
+        let _ = stopping.send(signals);
     };
     let served = async {
         listen_on(listener, &router, handler, &config, stop_once).await;
@@ -190,11 +190,11 @@ fn serve_metrics(listener: TcpListener, router: Arc<Router>) -> std::io::Result<
 }
 
 /// Fails at the second signal. The first signal stops the server.
-async fn second_signal(stopped: tokio::sync::oneshot::Receiver<()>) -> anyhow::Result<()> {
-    if stopped.await.is_err() {
+async fn second_signal(stopped: tokio::sync::oneshot::Receiver<StopSignals>) -> anyhow::Result<()> {
+    let Ok(mut signals) = stopped.await else {
         // The server ended without a first signal, so there is no second one to wait for.
         return std::future::pending().await;
-    }
-    stop_signal()?.await;
+    };
+    signals.next().await;
     anyhow::bail!("ended by a second signal, with deliveries under way")
 }

@@ -26,7 +26,8 @@ pub fn read(
     read.extend(VARIABLES.iter().map(|variable| variable.name.to_owned()));
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let warnings = names.filter(|name| !read.contains(name)).filter_map(|name| {
-        let meant = meant(&name, &read).filter(|meant| variables(meant).is_none())?;
+        let is_set = |name: &str| variables(name).is_some_and(|value| !value.is_empty());
+        let meant = meant(&name, &read).filter(|meant| !is_set(meant))?;
         Some(Finding::warning(&name, format!("is not read: the name of the variable is {meant}")))
     });
     let warnings = warnings.collect();

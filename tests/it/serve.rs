@@ -7,7 +7,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt as _, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
+};
 
 use crate::servers::{Redis, wait_for};
 use crate::support::{Answer, Got, PAYLOAD, Serve, Server, Sink, client, get, ok, post, sqlite};
@@ -105,9 +108,14 @@ async fn a_request_that_never_ends_does_not_outlive_a_second_signal() {
     let mut router = Serve::to(&sink).start();
     let address = router.url.strip_prefix("http://").unwrap().to_owned();
     let mut stuck = tokio::net::TcpStream::connect(&address).await.unwrap();
-    stuck.write_all(b"POST /webhook HTTP/1.1\r\nHost: x\r\n").await.unwrap();
-    // This answer shows that the connection above has been accepted.
-    router.post(PAYLOAD).await.expect(200);
+    let head = "POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    stuck.write_all(head.as_bytes()).await.unwrap();
+    // This answer shows that the router waits for the body. Until it has read a part of the request,
+    // the connection would not hold it up.
+    let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut answer = vec![0; go_on.len()];
+    stuck.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, go_on);
     router.terminate();
     // The router has seen the first signal once it accepts no more connections.
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
