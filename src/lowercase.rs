@@ -35,14 +35,14 @@ pub fn python_lower(text: &str) -> String {
 
 /// Returns the lower-case form of a text without code points that are newer than Unicode 14.
 ///
-/// Unicode has changed two of the older ones since. They have no other case, but they decide
-/// whether a capital sigma near them ends a word. Characters of the class that they had stand in
-/// for them.
+/// Unicode has since changed the class of two of the older ones. They have no other case, but they
+/// decide whether a capital sigma near them ends a word. So while the text is lowered, each is
+/// replaced by an ASCII character of its former class.
 fn lower(text: &str) -> String {
     let stand_in = |char| match char {
         // A lower-case letter in Unicode 14.
         '\u{295}' => 'x',
-        // In Unicode 14, the search for the end of a word ignored it, as it ignores a point.
+        // In Unicode 14, it is ignored when the end of a word is looked for, as a point is.
         '\u{1171E}' => '.',
         _ => char,
     };

@@ -101,6 +101,7 @@ async fn start(listen: Option<SocketAddr>) -> anyhow::Result<Start> {
         Ok(variables) => unread::read(variables),
         Err(secret) => return Err(ConfigErrors(problems_beside_secret(&secret)).into()),
     };
+    // Before the problems, because a mistyped name may be the cause of one.
     for warning in unread {
         tracing::warn!("{warning}");
     }

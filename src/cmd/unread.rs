@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use strsim::osa_distance;
 
+use super::address;
 use crate::{
     config::{Config, ConfigError, VARIABLES},
     finding::Finding,
@@ -23,24 +24,38 @@ pub fn read(
         variables(name)
     });
     let mut read = read.into_inner();
+    // Some variables are read only beside others.
     read.extend(VARIABLES.iter().map(|variable| variable.name.to_owned()));
-    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    let warnings = names.filter(|name| !read.contains(name)).filter_map(|name| {
-        let is_set = |name: &str| variables(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name: &str| variables(name).is_some_and(|value| !value.is_empty());
+    // Without the sources, the variables that they name are not known.
+    let knows_sources =
+        ["SOURCES", "SOURCES_FILE"].iter().all(|name| address::is_sound(name, &problems));
+    let names = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    let names = names.map(|(name, _)| name.to_string_lossy().into_owned());
+    let unread =
+        names.filter(|name| !read.contains(name) && (knows_sources || !name.ends_with("_SECRETS")));
+    let warnings = unread.filter_map(|name| {
         let meant = meant(&name, &read).filter(|meant| !is_set(meant))?;
-        Some(Finding::warning(&name, format!("is not read: the name of the variable is {meant}")))
+        let text = format!("is not read: if it is meant for the router, rename it to {meant}");
+        Some(Finding::warning(&name, text))
     });
     let warnings = warnings.collect();
     (config, problems, warnings)
 }
 
-/// Returns the variable whose name differs in one letter, or that has the secrets of the vendor
-/// whose name this one begins with.
+/// Returns the variable that a name was probably meant for. Capitals do not count. The name has one
+/// letter too many, too few or wrong, or two swapped letters. Or it has `_WEBHOOK_` or `_SIGNING_`
+/// in addition, as in the examples of vendors: STRIPE_WEBHOOK_SECRET, SLACK_SIGNING_SECRET.
 fn meant<'a>(name: &str, read: &'a BTreeSet<String>) -> Option<&'a str> {
-    // Vendors' own examples have STRIPE_WEBHOOK_SECRET, SLACK_SIGNING_SECRET and such.
-    let name = name.to_ascii_uppercase().replace("_WEBHOOK_", "_").replace("_SIGNING_", "_");
-    let resembles =
-        |other: &&String| other.len() >= MIN_NAME_CHARS && osa_distance(&name, other) <= 1;
+    let name = name.to_ascii_uppercase();
+    let short = name.replace("_WEBHOOK_", "_").replace("_SIGNING_", "_");
+    let is_near = |one: &str, other: &str| {
+        // Most names differ in length, so the distance need not be computed.
+        one.len().abs_diff(other.len()) <= 1 && osa_distance(one, other) <= 1
+    };
+    let resembles = |other: &&String| {
+        other.len() >= MIN_NAME_CHARS && (is_near(&name, other) || is_near(&short, other))
+    };
     read.iter().find(resembles).map(String::as_str)
 }
 
@@ -50,7 +65,13 @@ mod tests {
 
     #[test]
     fn a_name_that_is_nearly_right_is_told_the_right_one() {
-        let read = ["PORT", "FORWARD_TIMEOUT_MS", "SLACK_SECRETS", "STRIPE_SECRETS"];
+        let read = [
+            "PORT",
+            "FORWARD_TIMEOUT_MS",
+            "SLACK_SECRETS",
+            "STANDARD_WEBHOOKS_SECRETS",
+            "STRIPE_SECRETS",
+        ];
         let read = read.map(str::to_owned).into();
         for (name, expected) in [
             ("FORWARD_TIMOUT_MS", Some("FORWARD_TIMEOUT_MS")),
@@ -59,6 +80,7 @@ mod tests {
             ("STRIPE_SECRET", Some("STRIPE_SECRETS")),
             ("STRIPE_WEBHOOK_SECRET", Some("STRIPE_SECRETS")),
             ("SLACK_SIGNING_SECRET", Some("SLACK_SECRETS")),
+            ("STANDARD_WEBHOOK_SECRETS", Some("STANDARD_WEBHOOKS_SECRETS")),
             ("STRIPE_EU_SECRETS", None),
             ("STRIPE_SECRET_KEY", None),
             ("FORWARD_TIMEOUT", None),

@@ -106,13 +106,13 @@ impl Budget {
     }
 
     /// Creates the budget for taking an accepted event and making one attempt. With the defaults,
-    /// the lease takes 16 s.
+    /// the lease lasts 16 s.
     pub fn of_attempt(config: &Config) -> Self {
         let forwarding = config.store.timeout + config.forward.timeout;
         Self::new(forwarding, config.store.timeout * SETTLE_TIMEOUTS)
     }
 
-    /// Creates the budget of a delivery outside Lambda. With the defaults, the lease takes 35 s.
+    /// Creates the budget of a delivery outside Lambda. With the defaults, the lease lasts 35 s.
     pub fn configured(config: &Config) -> Self {
         Self::new(config.forward.budget, config.store.timeout * SETTLE_TIMEOUTS)
     }

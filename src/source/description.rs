@@ -89,9 +89,9 @@ pub struct Signed {
     pub algorithm: Algorithm,
     /// The places of signatures. All of them are read, and any signature may match.
     pub signature: Vec<Place>,
-    /// The text between the entries of a list. Spaces beside it belong to the entries. Without it,
-    /// each line of the header is an entry. A proxy may join lines with commas, so each part between
-    /// commas is an entry, too, without the spaces around it.
+    /// The text between the entries of a list. Spaces around the separator belong to the entries. If
+    /// there is no separator, each line of the header is an entry. A proxy may join lines with
+    /// commas, so each part between commas is an entry as well, and spaces around it do not count.
     pub separator: Option<String>,
     /// The text at the beginning of an entry of the verified version. A header may hold entries of
     /// several versions, such as Stripe's `v1=` and `v0=`. Only entries with this prefix are

@@ -399,7 +399,7 @@ async fn a_source_of_each_scheme_is_signed_by_its_description() {
         (&["--source", "nobody"], "no source is named nobody"),
         (
             &["--vendor", "github", "--secret", "x", "--header", "X-Hub-Signature-256: sha256=00"],
-            "signing replaces the header x-hub-signature-256: leave it out",
+            "sets the header x-hub-signature-256 itself: leave it out",
         ),
         (
             &["--vendor", "stripe"],

@@ -60,7 +60,10 @@ fn generated_cases_get_the_answers_of_the_python_reference() {
             }
         }
     }
-    assert_eq!(disagreements, 0, "PARITY_SEED={seed} repeats this:{shown}");
+    assert_eq!(
+        disagreements, 0,
+        "PARITY_SEED={seed} PARITY_BODIES={bodies} PARITY_TIMESTAMPS={timestamps} repeats this:{shown}"
+    );
     assert!(reference.wait().unwrap().success());
 
     println!("{:<12} {:>9} {:>9}", "family", "accepted", "refused");

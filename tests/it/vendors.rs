@@ -493,7 +493,11 @@ fn the_documentation_of_every_vendor_is_named_and_described() {
         let [_, retries] = ["Type and time", "Retries"].map(|section| {
             let (_, table) = docs.split_once(&format!("\n### {section}\n")).unwrap();
             let (table, _) = table.split_once("\n#").unwrap();
-            let row = table.lines().find(|line| line.starts_with(&format!("| {shown}")));
+            let is_row = |line: &&str| {
+                let rest = line.strip_prefix(&format!("| {shown}"));
+                rest.is_some_and(|rest| rest.starts_with(" |") || rest.starts_with(", "))
+            };
+            let row = table.lines().find(is_row);
             row.unwrap_or_else(|| {
                 panic!("docs/sources.md, \"{section}\", has no row that begins with {shown}")
             })
@@ -503,6 +507,10 @@ fn the_documentation_of_every_vendor_is_named_and_described() {
         let time = humantime::parse_duration(time).unwrap_or_default();
         let horizon = vendor.description().retry_horizon;
         assert_eq!(time, horizon, "{shown}: retry_horizon is not what docs/sources.md says");
-        assert_eq!(time.is_zero(), remembered == "`DEDUP_TTL_SECONDS`", "{shown}: {remembered}");
+        assert_eq!(
+            time.is_zero(),
+            remembered == "`DEDUP_TTL_SECONDS`",
+            "{shown}: *remembered* must begin with a time (3 days), or be `DEDUP_TTL_SECONDS`"
+        );
     }
 }

@@ -189,7 +189,7 @@ fn signed(
     let mut refused = None;
     for secret in &secrets {
         match sign(secret) {
-            Ok(signed) => return kept(unsigned, signed),
+            Ok(signed) => return with_given_headers(unsigned, signed),
             Err(error) => refused = refused.or(Some(error)),
         }
     }
@@ -197,13 +197,15 @@ fn signed(
     Err(remedied(refused)).with_context(|| format!("cannot sign for {}", source.name))
 }
 
-/// Returns the signed delivery if it has all headers that the caller gave.
-fn kept(unsigned: &Delivery, signed: Delivery) -> anyhow::Result<Delivery> {
+/// Returns the signed delivery if it still has all headers that the caller gave. Otherwise, it is
+/// not the delivery that the caller asked for.
+fn with_given_headers(unsigned: &Delivery, signed: Delivery) -> anyhow::Result<Delivery> {
     let [given, all] = [unsigned, &signed].map(|delivery| &delivery.headers);
     if let Some(name) = given.keys().find(|name| given.get_all(*name) != all.get_all(*name)) {
         bail!(
-            "signing replaces the header {name}: leave it out (`explain --vendor NAME --header ... \
-             BODY` verifies a delivery with a signature of your own)"
+            "`event` sets the header {name} itself: leave it out. --now sets the time of the \
+             signature. For a built-in vendor, `explain --vendor NAME --header 'NAME: VALUE' BODY` \
+             verifies a signature of your own"
         );
     }
     Ok(signed)
