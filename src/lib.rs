@@ -23,6 +23,9 @@ pub mod delivery;
 // may share a Redis with).
 pub mod json;
 
+// Tables of code points.
+mod code_points;
+
 // Times, read exactly as the Python router does.
 pub mod timestamp;
 

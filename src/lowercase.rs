@@ -1,5 +1,7 @@
 //! Lower case exactly as the Python router's `str.lower()` produces it.
 
+use crate::code_points::contain;
+
 /// Code points added after Unicode 14 (the version of CPython 3.11) that have, or affect, a mapping
 /// to lower case. They stay unchanged: otherwise a newer compiler, with a newer Unicode version,
 /// would give an event another key.
@@ -61,9 +63,7 @@ fn lower(text: &str) -> String {
 }
 
 fn is_later(char: char) -> bool {
-    let code = u32::from(char);
-    let at = AFTER_UNICODE_14.partition_point(|(_, last)| *last < code);
-    AFTER_UNICODE_14.get(at).is_some_and(|(first, _)| *first <= code)
+    contain(&AFTER_UNICODE_14, char)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a configuration serves, and when events are answered, as findings.
+//! The paths that a configuration serves, and when events are answered, as findings.
 
 use crate::{config::Config, finding::Finding, source::Answer};
 

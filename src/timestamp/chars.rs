@@ -5,6 +5,8 @@
 //! of Unicode. If a character became a letter, it would join its neighbours in one token, and the
 //! router would read another time than Python. The white space is the same in all versions.
 
+use crate::code_points::contain;
+
 /// The zeros of the decimal digits outside ASCII, by script. The digits 1 to 9 follow each zero
 /// (Unicode 14, general category Nd). Python's `int` accepts these digits like ASCII digits.
 #[rustfmt::skip]
@@ -173,12 +175,12 @@ const LETTERS: [(u32, u32); 646] = [
 
 /// Returns whether Python's `str.isalpha` is true.
 pub(super) fn is_letter(char: char) -> bool {
-    if char.is_ascii() { char.is_ascii_alphabetic() } else { contains(&LETTERS, char) }
+    if char.is_ascii() { char.is_ascii_alphabetic() } else { contain(&LETTERS, char) }
 }
 
 /// Returns whether Python's `str.isdigit` is true.
 pub(super) fn is_digit(char: char) -> bool {
-    decimal(char).is_some() || contains(&OTHER_DIGITS, char)
+    decimal(char).is_some() || contain(&OTHER_DIGITS, char)
 }
 
 /// Returns the value of a decimal digit of any script.
@@ -195,12 +197,6 @@ pub(super) fn decimal(char: char) -> Option<u32> {
 pub(super) fn is_space(char: char) -> bool {
     // Python counts the four ASCII separators as white space, but Unicode does not.
     char.is_whitespace() || ('\x1c'..='\x1f').contains(&char)
-}
-
-fn contains(ranges: &[(u32, u32)], char: char) -> bool {
-    let code = u32::from(char);
-    let at = ranges.partition_point(|(_, last)| *last < code);
-    ranges.get(at).is_some_and(|(first, _)| *first <= code)
 }
 
 #[cfg(test)]

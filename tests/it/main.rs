@@ -23,6 +23,7 @@ mod particular_vendors; // Checks that a single vendor needs.
 mod sources_config; // Problems of SOURCES, each named.
 mod sources_over_http; // Vendors' requests, from HTTP to the destination.
 mod vectors; // Signatures and ids, from test vectors.
+mod vendor_documentation; // The documentation of every vendor.
 mod vendors; // Signed deliveries of every vendor, intact and changed.
 
 // The life of a delivery.

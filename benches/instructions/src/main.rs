@@ -11,6 +11,8 @@
 mod bodies;
 #[path = "../../../src/source/body.rs"]
 mod body;
+#[path = "../../../src/code_points.rs"]
+mod code_points;
 #[path = "../../../src/event.rs"]
 mod event;
 #[path = "../../../src/hex_digits.rs"]
